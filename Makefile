@@ -1,0 +1,47 @@
+# make demo  the environment, sample recordings, the notebook run whole: every output of the project
+# make test  the environment and all tests
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: help env demo test test-slow lint smoke clean
+
+help:
+	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
+	@echo "make test       run all tests but the slow ones"
+	@echo "make test-slow  run the slow tests"
+	@echo "make lint       check style and types"
+	@echo "make smoke      the 10-record check"
+	@echo "make clean      remove outputs; keeps the environment, your data and your label mapping"
+
+env: $(VENV)/.complete
+
+$(VENV)/.complete: requirements.txt requirements-dev.txt
+	@echo "== making the environment in $(VENV) (a few minutes the first time)"
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: env
+	@echo "== running notebooks/ecg_tensor_pipeline.ipynb on generated recordings"
+	$(RUN) -m src demo
+
+test: env
+	@echo "== running the tests"
+	$(RUN) -m ruff check src tests
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q -m "not slow"
+
+test-slow: env
+	$(RUN) -m pytest -q -m slow
+
+lint: env
+	$(RUN) -m ruff check src tests
+	$(RUN) -m mypy
+
+smoke: env
+	$(RUN) -m src smoke
+
+clean:
+	rm -rf artifacts/processed artifacts/models artifacts/*.json artifacts/*.npz figures/*.png figures/*.pdf figures/*.svg

@@ -1,0 +1,144 @@
+"""The dry run: what the collections hold and what processing them would take; nothing is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig
+from src.labels import load_mapping
+from src.preprocessing import RunPlan, plan_run, spread
+from src.records import RecordError, read_record
+from src.store import encode_npz
+from src.tensors import RecordTask, RejectedError, build_tensor
+
+
+@dataclass
+class DatasetCheck:
+    """What was found in one collection; rates and leads are those of the records probed."""
+
+    name: str
+    root: str
+    n_records: int
+    n_labelled: int
+    n_probed: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    rates: Counter[str] = field(default_factory=Counter)
+    leads: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    n_bytes: int = 0
+
+    @property
+    def estimated_seconds(self) -> float:
+        """Time that the whole collection takes one worker, from the records probed."""
+        return self.seconds / max(1, self.n_probed) * self.n_records
+
+    @property
+    def estimated_bytes(self) -> float:
+        """Space of the record files of the whole collection, from the records probed."""
+        good = self.n_probed - sum(self.problems.values())
+        return self.n_bytes / good * self.n_records if good else 0.0
+
+    def lines(self) -> list[str]:
+        """Return the report of this collection."""
+        out = [f"{self.name}: {self.n_records} records in {self.root}, {self.n_labelled} with a label"]
+        for title, counts in (("formats", self.formats), ("rates", self.rates), ("leads", self.leads)):
+            if counts:
+                out.append(f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5)))
+        out += [f"  problem in {n} of {self.n_probed} probed: {text}" for text, n in self.problems.most_common(5)]
+        return out
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The dry run of several collections."""
+
+    datasets: tuple[DatasetCheck, ...]
+    unmatched: tuple[str, ...]
+    labels: Counter[str]
+    workers: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every collection has records and none of the probed ones a problem."""
+        return all(check.n_records and not check.problems for check in self.datasets)
+
+    def __str__(self) -> str:
+        lines = [line for check in self.datasets for line in check.lines()]
+        if self.labels:
+            lines.append("labels: " + ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30)))
+        if self.unmatched:
+            lines.append(f"{len(self.unmatched)} rows of the mapping have no file:")
+            lines += [f"  {text}" for text in self.unmatched[:10]]
+            lines += [f"  ... and {len(self.unmatched) - 10} more"] if len(self.unmatched) > 10 else []
+        seconds = sum(check.estimated_seconds for check in self.datasets) / self.workers
+        megabytes = sum(check.estimated_bytes for check in self.datasets) / 1e6
+        lines.append(f"estimate: {_duration(seconds)} with {self.workers} workers, {megabytes:.1f} MB of record files")
+        return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def check_datasets(
+    data: DataConfig,
+    mapping: str | Path | None = None,
+    config: PreprocessConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    n_probe: int = 20,
+) -> CheckReport:
+    """Look at the collections without writing anything.
+
+    Parameters
+    ----------
+    data, mapping, config, execution
+        As for `src.preprocessing.run_preprocessing`.
+    n_probe
+        Records of each collection that are read and processed in memory.
+
+    Raises
+    ------
+    ValueError
+        If a folder is missing or the mapping is wrong.
+    """
+    config, execution = config or PreprocessConfig(), execution or ExecutionConfig()
+    plan = plan_run(data, load_mapping(mapping) if mapping is not None else None, config)
+    checks = tuple(_check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items())
+    labels = Counter(label for task in plan.tasks if task.row for label in task.row.labels)
+    unmatched = tuple(f"{row.dataset}/{row.record_id}: {row.reason}" for row in plan.missing)
+    return CheckReport(checks, unmatched, labels, execution.n_workers)
+
+
+def _check_dataset(name: str, root: str, plan: RunPlan, config: PreprocessConfig, n_probe: int) -> DatasetCheck:
+    tasks = [task for task in plan.tasks if task.dataset == name]
+    check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
+    check.formats.update(Path(task.path).suffix.lower() for task in tasks)
+    _probe(check, spread(tasks, n_probe), config)
+    return check
+
+
+def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessConfig) -> None:
+    start = time.perf_counter()
+    for task in tasks:
+        check.n_probed += 1
+        try:
+            record = read_record(task.path, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+            tensor = build_tensor(record, config)
+        except RecordError as error:
+            check.problems[error.message] += 1
+            continue
+        except RejectedError as error:
+            check.problems[str(error)] += 1
+            continue
+        check.rates[f"{record.fs:g} Hz"] += 1
+        check.leads[" ".join(record.leads)] += 1
+        check.n_bytes += len(encode_npz(tensor.arrays))
+    check.seconds = time.perf_counter() - start

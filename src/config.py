@@ -1,0 +1,283 @@
+"""Settings as frozen dataclasses with checks, read from and written to JSON.
+
+Result settings (`PreprocessConfig`, `SplitConfig`, `ModelConfig`, `TrainConfig`) decide what comes out and are hashed or
+stored with the outputs; execution settings (`ExecutionConfig`, `LoaderConfig`) decide only how fast it comes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from src.utils import (
+    PROJECT_ROOT,
+    ProjectPaths,
+    available_cores,
+    load_json,
+    project_paths,
+    save_json,
+    stable_hash,
+    to_jsonable,
+)
+
+T = TypeVar("T")
+
+FALLBACK_LABEL = "OTHER"
+
+
+def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {value!r}: expected {expected}")
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, name, value, "one of " + ", ".join(choices))
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with its help text, which the command line and the guide show."""
+    if isinstance(default, (dict, list)):
+        return field(default_factory=default.copy, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What turns a recording into a tensor; hashed into every record file."""
+
+    fs: float = option(500.0, "target sampling rate in Hz")
+    n_samples: int = option(5000, "samples per record file; longer records are cut, shorter ones padded with zeros")
+    max_gap_s: float = option(0.2, "longest gap of missing samples that is interpolated, in seconds; longer rejects the record")
+    max_amplitude_mv: float = option(10.0, "flag leads that go beyond this many mV")
+    flat_std_mv: float = option(1e-6, "a lead whose standard deviation is below this many mV is flat")
+    min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.fs <= 100_000, "fs", self.fs, "1 to 100000 Hz")
+        _require(1 <= self.n_samples <= 100_000_000, "n_samples", self.n_samples, "a positive count")
+        _require(self.max_gap_s >= 0, "max_gap_s", self.max_gap_s, "0 or more seconds")
+        _require(self.max_amplitude_mv > 0, "max_amplitude_mv", self.max_amplitude_mv, "a positive voltage")
+        _require(self.flat_std_mv >= 0, "flat_std_mv", self.flat_std_mv, "0 or more mV")
+        _require(self.min_duration_s >= 0, "min_duration_s", self.min_duration_s, "0 or more seconds")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How records are divided into train, val and test."""
+
+    val_fraction: float = option(0.1, "share of records for validation")
+    test_fraction: float = option(0.1, "share of records for test")
+    seed: int = option(0, "seed of the split")
+    val_folds: tuple[int, ...] = option((9,), "folds of the mapping that validate")
+    test_folds: tuple[int, ...] = option((10,), "folds of the mapping that test")
+
+    def __post_init__(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a share from 0 up to below 1")
+        _require(self.val_fraction + self.test_fraction < 1, "val_fraction + test_fraction",
+                 self.val_fraction + self.test_fraction, "less than 1, so that some records train")  # fmt: skip
+        both = set(self.val_folds) & set(self.test_folds)
+        _require(not both, "val_folds and test_folds", sorted(both), "no fold in both")
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """How the preprocessing run is carried out; nothing here changes a result."""
+
+    workers: int = option(0, "worker processes; 0 means one per core, 1 runs in this process")
+    on_error: str = option("skip", "skip lists a bad record in the manifest and goes on; raise stops at the first")
+    chunk_size: int = option(64, "records handed to a worker at a time")
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, "workers", self.workers, "0 or more")
+        _require_choice("on_error", self.on_error, ("skip", "raise"))
+        _require(self.chunk_size >= 1, "chunk_size", self.chunk_size, "1 or more")
+
+    @property
+    def n_workers(self) -> int:
+        """The number of worker processes after 0 is resolved."""
+        return self.workers or available_cores()
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are read; nothing here changes a result but the batch size."""
+
+    batch_size: int = option(64, "records per batch")
+    loader_workers: int = option(0, "loader processes; 0 reads in the training process")
+    pin_memory: bool | None = option(None, "pinned host memory; by default only when CUDA is used")
+    balanced_sampling: bool = option(True, "draw rare classes more often in training")
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        _require(self.loader_workers >= 0, "loader_workers", self.loader_workers, "0 or more")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the network."""
+
+    base_channels: int = option(64, "channels of the first stage; 64 gives about 1.5 M parameters")
+    dropout: float = option(0.2, "dropout before the classifier")
+
+    def __post_init__(self) -> None:
+        _require(self.base_channels >= 4, "base_channels", self.base_channels, "4 or more")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 up to below 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the network is fitted."""
+
+    epochs: int = option(30, "passes over the training records")
+    lr: float = option(2e-3, "peak learning rate of AdamW")
+    weight_decay: float = option(1e-2, "decoupled weight decay of AdamW")
+    warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises")
+    clip_norm: float = option(1.0, "largest gradient norm; 0 turns clipping off")
+    patience: int = option(10, "epochs without a better validation metric before training stops; 0 never stops early")
+    label_smoothing: float = option(0.0, "label smoothing of the loss")
+    crop_s: float = option(0.0, "train on random crops of this many seconds and average overlapping windows later; 0 uses whole records")
+    ema_decay: float = option(0.0, "decay of a moving average of the weights, which is then what validates and is kept; 0 turns it off")
+    target: str = option("auto", "single trains one label per record with cross-entropy, multi several with BCE; auto looks")
+    classes: tuple[str, ...] = option((), "classes to train on, in this order; by default those of the training records")
+    keep_other: bool = option(False, "train on records whose label is the fallback OTHER as well")
+    amp: str = option("auto", "mixed precision: auto (bf16 or fp16 on CUDA, off elsewhere), bf16, fp16, off")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    seed: int = option(0, "seed of weights, order and augmentation")
+    deterministic: bool = option(False, "ask torch for deterministic kernels")
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        _require(self.lr > 0, "lr", self.lr, "a positive rate")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a share from 0 up to below 1")
+        _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
+        _require(self.patience >= 0, "patience", self.patience, "0 or more")
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 up to below 1")
+        _require(self.crop_s >= 0, "crop_s", self.crop_s, "0 or more seconds")
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a share from 0 up to below 1")
+        _require_choice("target", self.target, ("auto", "single", "multi"))
+        _require_choice("amp", self.amp, ("auto", "bf16", "fp16", "off"))
+        _require(len(set(self.classes)) == len(self.classes), "classes", self.classes, "each class once")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where collections lie and what their files do not say; empty `roots` means the synthetic collections."""
+
+    roots: dict[str, str] = option({}, "dataset name -> folder")
+    mapping: str | None = option(None, "label table; None means logs/unified_label_mapping.csv")
+    source_fs: dict[str, float] = option({}, "dataset name -> Hz, for files that do not say their rate")
+    source_gain_per_mv: dict[str, float] = option({}, "dataset name -> ADC units per mV, for files that do not say it")
+    n_sample_records: int = option(180, "recordings to generate where no roots are set")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a notebook or a command needs."""
+
+    root: str = option(str(PROJECT_ROOT), "folder below which logs, artifacts and figures are kept")
+    data: DataConfig = field(default_factory=DataConfig)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def config_hash(config: PreprocessConfig, format_version: int) -> str:
+    """Return the hash that names the result settings of a record file."""
+    return stable_hash({"format": format_version, **to_jsonable(config)})
+
+
+def build_config(values: dict[str, Any] | None = None, **sections: Any) -> Config:
+    """Build a `Config` from nested dictionaries, as a JSON file holds them.
+
+    Raises
+    ------
+    ValueError
+        With every unknown name and every value of a wrong type or out of range at once.
+    """
+    return from_dict(Config, {**(values or {}), **sections})
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a `Config` from a JSON file; errors name the file."""
+    values = load_json(path)
+    try:
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object of sections, found {type(values).__name__}")
+        return build_config(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write a `Config` as JSON."""
+    save_json(config, path)
+
+
+def config_paths(config: Config) -> ProjectPaths:
+    """Return the `ProjectPaths` of a config, with its own mapping where one is set."""
+    paths = project_paths(config.root)
+    return dataclasses.replace(paths, mapping=Path(config.data.mapping)) if config.data.mapping else paths
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """Build the dataclass `kind` from plain values, reporting every problem at once."""
+    problems: list[str] = []
+    built = _from_dict(kind, values, "", problems)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return typing.cast(T, built)
+
+
+def _from_dict(kind: Any, values: dict[str, Any], prefix: str, problems: list[str]) -> Any:
+    hints = get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    for name in values.keys() - known:
+        problems.append(f"unknown setting {prefix}{name} (known: {', '.join(sorted(known))})")
+    arguments = {}
+    for name in sorted(values.keys() & known):
+        before = len(problems)
+        value = _convert(hints[name], values[name], f"{prefix}{name}", problems)
+        if len(problems) == before:
+            arguments[name] = value
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        problems.append(f"{prefix}{error}")
+        return None
+
+
+def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
+    """Convert a JSON value to the type that a field declares, or note why it cannot be."""
+    if dataclasses.is_dataclass(hint):
+        if dataclasses.is_dataclass(value):
+            return value
+        if isinstance(value, dict):
+            return _from_dict(hint, value, f"{name}.", problems)
+    if hint is Any:
+        return value
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, name, problems)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(arguments[0], item, name, problems) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(arguments[1], item, f"{name}.{key}", problems) for key, item in value.items()}
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, Path):
+        return str(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    problems.append(f"{name} is {value!r}: expected {getattr(hint, '__name__', hint)}")
+    return None

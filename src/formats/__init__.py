@@ -1,0 +1,1 @@
+"""Readers, one module per family of formats; `src.records` picks among them."""

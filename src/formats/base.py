@@ -1,0 +1,121 @@
+"""The record every reader returns, its error, and what readers share: units, age and sex."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Signal = NDArray[np.float32]
+
+_MILLIVOLTS_PER_UNIT = {
+    "": 1.0,
+    "mv": 1.0,
+    "millivolt": 1.0,
+    "millivolts": 1.0,
+    "uv": 1e-3,
+    "µv": 1e-3,
+    "μv": 1e-3,
+    "microvolt": 1e-3,
+    "microvolts": 1e-3,
+    "nv": 1e-6,
+    "v": 1e3,
+    "volt": 1e3,
+    "volts": 1e3,
+}
+
+
+class RecordError(ValueError):
+    """A file that cannot be read as an ECG record; the message names the file and what was expected."""
+
+    def __init__(self, path: str | Path, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = str(path)
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[RecordError], tuple[str, str]]:
+        return RecordError, (self.path, self.message)  # crosses process boundaries with both arguments
+
+
+@dataclass(frozen=True, eq=False)
+class ECGRecord:
+    """One recording in physical units, as its source has it.
+
+    Attributes
+    ----------
+    record_id
+        The file's stem; a window of a long record adds ``__w00012``.
+    signal
+        Shape (n_leads, n_samples), float32, in mV; NaN where a sample is missing.
+    fs
+        Sampling rate in Hz.
+    leads
+        Lead names as the source writes them, in its order.
+    codes
+        Diagnosis codes as the source writes them.
+    age
+        Years, or None.
+    sex
+        ``female``, ``male`` or None.
+    patient_id
+        Or None.
+    flags
+        Remarks on quality and integrity, such as ``checksum_mismatch:V1``.
+    """
+
+    record_id: str
+    signal: Signal
+    fs: float
+    leads: tuple[str, ...]
+    codes: tuple[str, ...] = ()
+    age: float | None = None
+    sex: str | None = None
+    patient_id: str | None = None
+    flags: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads):
+            raise ValueError(
+                f"record {self.record_id}: signal has shape {self.signal.shape}, expected ({len(self.leads)}, n_samples)"
+            )
+        if not (math.isfinite(self.fs) and self.fs > 0):
+            raise ValueError(f"record {self.record_id}: fs is {self.fs}, expected a positive rate in Hz")
+
+    @property
+    def n_leads(self) -> int:
+        """The number of leads."""
+        return int(self.signal.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples per lead."""
+        return int(self.signal.shape[1])
+
+    @property
+    def duration_s(self) -> float:
+        """The length in seconds."""
+        return self.n_samples / self.fs
+
+
+def millivolts_per_unit(unit: str) -> float | None:
+    """Return how many mV one `unit` is, or None when it is no voltage; ``/mv`` and other case are understood."""
+    return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
+
+
+def parse_age(text: object) -> float | None:
+    """Return an age in years, or None for what sources write when they do not know it (NaN, -1, 300, Unknown)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", str(text), re.IGNORECASE)
+    age = float(match.group(1)) if match else math.nan
+    return age if 0 <= age <= 120 else None
+
+
+def parse_sex(text: object) -> str | None:
+    """Return ``female``, ``male`` or None from the spellings that sources use."""
+    word = str(text).strip().lower()
+    if word in {"f", "female", "w", "woman"}:
+        return "female"
+    return "male" if word in {"m", "male", "man"} else None

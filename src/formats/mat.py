@@ -1,0 +1,179 @@
+"""MATLAB files without a WFDB header: versions 4 to 7.2 through SciPy, 7.3 through h5py.
+
+Known layouts: the Challenge's matrix ``val``, the CPSC 2018 structure ``ECG`` (sex, age, data in mV at 500 Hz), and a
+plain matrix called data, signal or ecg. Scalars ``fs`` and ``gain`` beside the matrix are used when they are there.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.formats.base import ECGRecord, RecordError, parse_age, parse_sex
+from src.leads import STANDARD_LEADS
+
+CPSC2018_FS = 500.0  # the published rate; the files do not carry it
+MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+_MATRIX_NAMES = ("val", "data", "signal", "signals", "ecg", "ECG", "ecg_signal")
+_FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
+_GAIN_NAMES = ("gain", "gain_per_mv", "adc_gain")
+
+
+def read_mat(path: Path, source_fs: float | None, source_gain_per_mv: float | None) -> ECGRecord:
+    """Read a .mat file that has no .hea beside it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    source_fs
+        Sampling rate in Hz for a file that does not say its own.
+    source_gain_per_mv
+        ADC units per mV for a file that does not say them; 1 when the matrix is in mV already.
+
+    Raises
+    ------
+    RecordError
+        If the file is broken, holds no signal matrix, or the rate or gain is neither in the file nor given.
+    """
+    variables = _load_variables(path)
+    struct = next((variables[name] for name in ("ECG", "ecg") if isinstance(variables.get(name), dict)), None)
+    if struct is not None:
+        return _from_struct(path, struct, source_fs, source_gain_per_mv)
+    matrix = _find_matrix(path, variables)
+    fs = _scalar(variables, _FS_NAMES) or source_fs
+    gain = _scalar(variables, _GAIN_NAMES) or source_gain_per_mv
+    if not fs:
+        raise RecordError(path, "has no header and no sampling rate: give --source-fs NAME=HZ (source_fs=)")
+    if not gain:
+        raise RecordError(
+            path, "has no header and no gain: give --source-gain NAME=ADU_PER_MV (source_gain_per_mv=), 1 if it is in mV"
+        )
+    leads, flags = _lead_names(matrix.shape[0], variables)
+    return ECGRecord(path.stem, (matrix / gain).astype(np.float32), float(fs), leads, flags=flags)
+
+
+def _from_struct(path: Path, struct: dict[str, Any], source_fs: float | None, source_gain: float | None) -> ECGRecord:
+    """Read the CPSC 2018 layout; `data` is in mV."""
+    if not isinstance(struct.get("data"), np.ndarray):
+        raise RecordError(path, f"structure ECG has fields {', '.join(struct) or 'none'}: expected a matrix 'data'")
+    matrix = _as_leads_by_samples(path, struct["data"])
+    leads, flags = _lead_names(matrix.shape[0], {})
+    fs = _scalar(struct, _FS_NAMES) or source_fs
+    if fs is None:
+        flags = (*flags, "fs_assumed")
+    return ECGRecord(
+        path.stem,
+        (matrix / (source_gain or 1.0)).astype(np.float32),
+        float(fs or CPSC2018_FS),
+        leads,
+        age=parse_age(_plain(struct.get("age"))),
+        sex=parse_sex(struct.get("sex")),
+        flags=flags,
+    )
+
+
+def _find_matrix(path: Path, variables: dict[str, Any]) -> np.ndarray[Any, Any]:
+    for name in _MATRIX_NAMES:
+        if isinstance(variables.get(name), np.ndarray):
+            return _as_leads_by_samples(path, variables[name])
+    there = ", ".join(sorted(variables)) or "nothing"
+    raise RecordError(path, f"holds {there}: expected a matrix called {', '.join(_MATRIX_NAMES)} or a structure ECG")
+
+
+def _as_leads_by_samples(path: Path, matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return float64 (n_leads, n_samples); the shorter side is the leads."""
+    matrix = np.atleast_2d(np.squeeze(matrix))
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
+        raise RecordError(path, f"signal matrix has shape {matrix.shape} and type {matrix.dtype}: expected leads x samples")
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.T
+    if not matrix.size:
+        raise RecordError(path, "signal matrix is empty: expected leads x samples")
+    values = matrix.astype(np.float64)
+    if matrix.dtype == np.int16:
+        values[matrix == -(2**15)] = np.nan  # the marker of a missing sample in 16-bit files
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _lead_names(n_leads: int, variables: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return lead names and flags; twelve unnamed rows are in the standard order by the custom of all sources."""
+    for key in ("leads", "lead_names", "sig_name"):
+        named = variables.get(key)
+        if isinstance(named, np.ndarray) and named.size == n_leads and named.dtype.kind in "UO":
+            return tuple(str(name).strip() for name in named.ravel()), ()
+    if n_leads == len(STANDARD_LEADS):
+        return STANDARD_LEADS, ("lead_names_assumed",)
+    return tuple("" for _ in range(n_leads)), ()
+
+
+def _scalar(variables: dict[str, Any], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        value = _plain(variables.get(name))
+        if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
+            return float(value)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, (np.ndarray, np.generic)) and value.size == 1 else value
+
+
+def _load_variables(path: Path) -> dict[str, Any]:
+    """Load numeric matrices, strings and structures; nothing that runs code is ever loaded."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(520)
+    except OSError as error:
+        raise RecordError(path, f"cannot be read ({error.strerror})") from None
+    if not head:
+        raise RecordError(path, "file is empty: expected a MAT file")
+    hdf5 = b"\x89HDF\r\n\x1a\n"
+    try:
+        return _load_hdf5(path) if head.startswith((b"MATLAB 7.3", hdf5)) or hdf5 in head else _load_scipy(path)
+    except RecordError:
+        raise
+    except Exception as error:  # noqa: BLE001  SciPy and h5py raise whatever a broken file makes them meet
+        raise RecordError(path, f"not readable as a MAT file ({type(error).__name__}: {error})") from None
+
+
+def _load_scipy(path: Path) -> dict[str, Any]:
+    import warnings
+
+    import scipy.io
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # duplicate names and unreadable variables are judged by what was found
+        known = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, "leads", "lead_names", "sig_name")
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        for name, shape in shapes.items():
+            if name in known and math.prod(max(int(n), 0) for n in shape) > MAX_VALUES:
+                raise RecordError(path, f"variable {name} of shape {shape} is over {MAX_VALUES} values")
+        wanted = [name for name in shapes if name in known]
+        loaded = scipy.io.loadmat(path, variable_names=wanted, simplify_cells=True) if wanted else {}
+    variables = {name: value for name, value in loaded.items() if not name.startswith("__")}
+    return variables or dict.fromkeys(shapes)
+
+
+def _load_hdf5(path: Path) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return {name: _hdf5_value(path, item) for name, item in file.items() if not name.startswith("#")}
+
+
+def _hdf5_value(path: Path, item: Any) -> Any:
+    """Return a dataset as an array (MATLAB stores it transposed) or a group as a dictionary of them."""
+    import h5py
+
+    if isinstance(item, h5py.Group):
+        return {name: _hdf5_value(path, child) for name, child in item.items() if isinstance(child, h5py.Dataset)}
+    if item.size > MAX_VALUES:
+        raise RecordError(path, f"variable {item.name} of shape {item.shape} is over {MAX_VALUES} values")
+    if item.attrs.get("MATLAB_class", b"") == b"char":
+        return "".join(chr(int(code)) for code in np.ravel(item[()]))
+    return None if item.dtype.kind == "O" else np.asarray(item[()]).T

@@ -1,0 +1,43 @@
+"""Lead names: the standard order and the spellings under which sources write it."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+_ALIASES = {
+    **{name.upper(): name for name in STANDARD_LEADS},
+    **{f"ML{roman}": roman for roman in ("I", "II", "III")},  # modified limb leads of ambulatory recorders
+    **{f"D{roman}": roman for roman in ("I", "II", "III")},  # derivation, in Spanish and French exports
+    **{f"D{i}": roman for i, roman in enumerate(("I", "II", "III"), 1)},
+    **{str(i): roman for i, roman in enumerate(("I", "II", "III"), 1)},  # "Lead 1"
+    **{f"C{i}": f"V{i}" for i in range(1, 7)},  # chest electrodes by their IEC name
+    **{f"MV{i}": f"V{i}" for i in range(1, 7)},
+}
+_PREFIX = re.compile(r"^(LEAD|EKG|ECG|MDC)(?=.)")
+_SUFFIX = re.compile(r"(?<=.)(LEAD|EKG|ECG)$")
+
+
+@lru_cache(maxsize=4096)
+def canonical_lead(name: str) -> str | None:
+    """Return the standard name of a lead, or None when it is none of the twelve.
+
+    Case, spaces, punctuation, the words *lead*, *ECG* and *EKG*, and the common aliases
+    (``MLII``, ``DII``, ``C1``) are understood. A lead of inverted polarity such as ``-aVR`` is
+    another lead and gives None.
+    """
+    text = name.strip().upper()
+    if text.startswith("-"):
+        return None
+    text = re.sub(r"[\s_.:\-]+", "", text)
+    for pattern in (_PREFIX, _PREFIX, _SUFFIX):  # "MDC_ECG_LEAD_I" carries several
+        text = pattern.sub("", text)
+    text = _PREFIX.sub("", text)
+    return _ALIASES.get(text)
+
+
+def is_unnamed(name: str) -> bool:
+    """Tell whether a source's lead name says only that the channel is an ECG, or nothing."""
+    return re.sub(r"[\s_\-\d]+", "", name).upper() in {"", "ECG", "EKG", "LEAD", "CH", "CHANNEL", "SIGNAL", "VAL"}

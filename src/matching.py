@@ -1,0 +1,178 @@
+"""Rows of the mapping to files on disk: each dataset folder is indexed once, and an unclear match is never guessed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from src.labels import LabelRow
+from src.records import READABLE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+_KNOWN_SUFFIX = re.compile(r"\.(hea|dat|mat)$", re.IGNORECASE)
+_RATE_SUFFIX = re.compile(r"_(hr|lr)$")
+
+
+@dataclass(frozen=True)
+class FoundRecord:
+    """A record on disk: its file relative to the dataset folder, with forward slashes, and its stem."""
+
+    relative: str
+    stem: str
+
+
+@dataclass(frozen=True)
+class RecordMatch:
+    """A record with its row, or None, and the id it is known by from here on."""
+
+    record_id: str
+    found: FoundRecord
+    row: LabelRow | None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The outcome for one dataset: records in the order of their ids, and the rows without a file of their own."""
+
+    records: tuple[RecordMatch, ...]
+    missing: tuple[tuple[LabelRow, str], ...] = field(default=())
+
+
+def index_folder(root: str | Path) -> list[FoundRecord]:
+    """List the records below a folder, one per stem and folder, a header before a bare .mat.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not there.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected a collection of recordings")
+    found = []
+    for folder, names in _walk(root):
+        best: dict[str, tuple[int, str]] = {}
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in READABLE_SUFFIXES and not name.startswith("."):
+                rank = READABLE_SUFFIXES.index(suffix.lower())
+                best[stem] = min(best.get(stem, (rank, name)), (rank, name))
+        prefix = "" if folder == "." else f"{folder}/"
+        found += [FoundRecord(f"{prefix}{name}", stem) for stem, (_, name) in best.items()]
+    return sorted(found, key=lambda record: record.relative)
+
+
+def _walk(root: Path) -> Iterable[tuple[str, list[str]]]:
+    """Walk a tree through links to folders too, each real folder once, so that a loop of links ends."""
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield Path(os.path.relpath(folder, root)).as_posix(), names
+
+
+def _clean(record_id: str) -> str:
+    """Return a record id or path with forward slashes and without a known extension."""
+    text = record_id.replace("\\", "/").strip()
+    text = re.sub(r"^(\./)+", "", text).strip("/")
+    return _KNOWN_SUFFIX.sub("", text)
+
+
+def _base(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _no_rate(path: str) -> str:
+    return _RATE_SUFFIX.sub("", _base(path).casefold())
+
+
+def _no_zeros(path: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", _no_rate(path))
+
+
+# From strict to lenient: a row takes the first level at which exactly one free record answers.
+_LEVELS: tuple[Callable[[str], str], ...] = (
+    lambda path: path,
+    lambda path: path.casefold(),
+    _base,
+    lambda path: _base(path).casefold(),
+    _no_rate,
+    _no_zeros,
+)
+
+
+def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Matches:
+    """Match the rows of one dataset to its records.
+
+    A row names its record by bare name or path, with or without extension or a ``_hr``/``_lr`` suffix, in any case, with
+    either separator, leading zeros there or not. Stricter readings win: a record taken by an exact name is not there for a
+    looser one. A row that several records answer, or a record that several rows claim, is reported and left unmatched.
+    """
+    free = {record.relative: record for record in found}
+    matched: dict[str, LabelRow] = {}
+    unclear: list[tuple[LabelRow, str]] = []
+    waiting = list(rows)
+    for level in _LEVELS:
+        index: dict[str, list[FoundRecord]] = defaultdict(list)
+        for record in free.values():
+            index[level(_clean(record.relative))].append(record)
+        claims: dict[str, list[LabelRow]] = defaultdict(list)
+        rest: list[LabelRow] = []
+        for row in waiting:
+            candidates = _narrow(index.get(level(_clean(row.path or row.record_id)), []), row)
+            if len(candidates) == 1:
+                claims[candidates[0].relative].append(row)
+            elif candidates:
+                names = ", ".join(record.relative for record in candidates[:5])
+                unclear.append((row, f"ambiguous: {row.record_id!r} answers to {len(candidates)} records ({names})"))
+            else:
+                rest.append(row)
+        for relative, claimants in claims.items():
+            if len(claimants) == 1:
+                matched[relative] = claimants[0]
+                del free[relative]
+            else:
+                ids = ", ".join(repr(row.record_id) for row in claimants)
+                unclear += [(row, f"ambiguous: rows {ids} all answer to {relative}") for row in claimants]
+        waiting = rest
+    missing = [*unclear, *((row, "no file of this name in the folder") for row in waiting)]
+    record_ids = _record_ids(found)
+    records = tuple(RecordMatch(record_ids[record.relative], record, matched.get(record.relative)) for record in found)
+    return Matches(records, tuple(missing))
+
+
+def _narrow(candidates: list[FoundRecord], row: LabelRow) -> list[FoundRecord]:
+    """Keep the candidates that share the longest tail of folders with the row's path."""
+    if len(candidates) < 2:
+        return candidates
+    wanted = _clean(row.path or row.record_id).casefold().split("/")[-2::-1]
+
+    def shared(record: FoundRecord) -> int:
+        folders = record.relative.casefold().split("/")[-2::-1]
+        return next((i for i, (a, b) in enumerate(zip(wanted, folders, strict=False)) if a != b), min(len(wanted), len(folders)))
+
+    best = max(shared(record) for record in candidates)
+    return [record for record in candidates if shared(record) == best] if best else candidates
+
+
+def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
+    """Return relative file -> record id: the stem, or the path where several folders hold that stem."""
+    by_stem: dict[str, list[FoundRecord]] = defaultdict(list)
+    for record in found:
+        by_stem[record.stem.casefold()].append(record)
+    ids = {}
+    for records in by_stem.values():
+        for record in records:
+            alone = len(records) == 1
+            ids[record.relative] = record.stem if alone else os.path.splitext(record.relative)[0].replace("/", "-")
+    return ids

@@ -1,0 +1,342 @@
+"""One record to one record file, and the streaming run over many: tasks, pool, journal, manifest, splits.
+
+The run holds a bounded window of chunks, so its memory does not grow with the collection. Every attempted record gets a
+manifest row; rows are journalled chunk by chunk, and a run that was killed goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig, config_hash, from_dict
+from src.labels import LabelRow, iter_rows, load_mapping
+from src.matching import RecordMatch, index_folder, match_records
+from src.pool import ExecutorFactory, chunk_size, chunked, local_executor, run_chunks
+from src.records import RecordError
+from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
+from src.store import (
+    FORMAT_VERSION,
+    Journal,
+    ManifestRow,
+    load_manifest,
+    record_key,
+    record_path,
+    save_manifest,
+    split_list,
+)
+from src.tensors import RecordTask, blank_row, build_tensor, input_hash, process_chunk, process_record
+from src.utils import load_json, save_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "preprocess_config.json"
+
+__all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "process_record", "run_preprocessing"]
+
+_RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do: records to process, and rows of the mapping that have no file."""
+
+    tasks: tuple[RecordTask, ...]
+    missing: tuple[ManifestRow, ...]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did, by status, with how many records were already there."""
+
+    n_records: int
+    n_skipped: int
+    by_status: dict[str, int]
+    reasons: dict[str, int]
+    split_sizes: dict[str, int]
+    processed: Path
+
+    def __str__(self) -> str:
+        status = ", ".join(f"{count} {name}" for name, count in self.by_status.items()) or "nothing"
+        sizes = ", ".join(f"{name} {count}" for name, count in self.split_sizes.items())
+        lines = [f"{self.n_records} records: {status} ({self.n_skipped} were done before)", f"splits: {sizes}"]
+        lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
+        return "\n".join(lines)
+
+
+def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:
+    """Index the folders and match them with the mapping; reads no recording.
+
+    Raises
+    ------
+    ValueError
+        If a folder is missing or two datasets share one.
+    """
+    _check_roots(data)
+    rows: dict[str, list[LabelRow]] = {name: [] for name in data.roots}
+    for row in iter_rows(mapping) if mapping is not None else ():
+        if row.dataset in rows:
+            rows[row.dataset].append(row)
+    tasks: list[RecordTask] = []
+    missing: list[ManifestRow] = []
+    for dataset, root in data.roots.items():
+        matches = match_records(rows[dataset], index_folder(root))
+        tasks += [_task(dataset, root, match, data) for match in matches.records]
+        missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
+    return RunPlan(tuple(tasks), tuple(missing))
+
+
+def _check_roots(data: DataConfig) -> None:
+    if not data.roots:
+        raise ValueError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
+    problems = [f"{name!r} is no plain dataset name" for name in data.roots if "__" in name or "/" in name or not name]
+    real: dict[str, str] = {}
+    for name, root in data.roots.items():
+        other = real.setdefault(os.path.realpath(root), name)
+        if other != name:
+            problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
+    for setting, values in (("source-fs", data.source_fs), ("source-gain", data.source_gain_per_mv)):
+        problems += [f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots]
+        problems += [f"--{setting} {n}={v}: expected a positive number" for n, v in values.items() if not v > 0]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:
+    return RecordTask(
+        dataset=dataset,
+        record_id=match.record_id,
+        path=str(Path(root) / match.found.relative),
+        row=match.row,
+        source_fs=data.source_fs.get(dataset),
+        source_gain_per_mv=data.source_gain_per_mv.get(dataset),
+    )
+
+
+def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
+    blank = blank_row(RecordTask(row.dataset, row.record_id, row.path, row), config)
+    return replace(blank, status="missing", reason=reason)
+
+
+def run_preprocessing(
+    data: DataConfig,
+    processed: str | Path,
+    *,
+    mapping: str | Path | None = None,
+    config: PreprocessConfig | None = None,
+    splits: SplitConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    executor_factory: ExecutorFactory | None = None,
+    limit: int | None = None,
+    extend: bool = True,
+) -> RunSummary:
+    """Process every record of the collections in `data` into the folder `processed`.
+
+    Parameters
+    ----------
+    data
+        Collections by name, and what their files do not say.
+    processed
+        Gets ``records/``, ``manifest.csv`` and ``splits.json``.
+    mapping
+        Label table; without one every record gets the fallback label.
+    config, splits, execution
+        Settings; defaults where left out.
+    executor_factory
+        Makes the `concurrent.futures.Executor` that runs the chunks, and is called again when one breaks; by default a
+        local process pool.
+    limit
+        Process at most this many records, spread over the collections.
+    extend
+        Keep the rows of datasets that an earlier run put into `processed` and this one does not name; False leaves them
+        out of the manifest and the splits.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    ValueError
+        If the mapping or a folder is wrong, or `processed` holds records of other datasets made with other settings.
+    RecordError
+        At the first bad record when `execution.on_error` is ``raise``.
+    """
+    processed = Path(processed)
+    config, splits, execution = config or PreprocessConfig(), splits or SplitConfig(), execution or ExecutionConfig()
+    table = load_mapping(mapping) if mapping is not None else None
+    plan = plan_run(data, table, config)
+    if limit is not None:
+        plan = replace(plan, tasks=spread(plan.tasks, limit), missing=())
+    known = _known_rows(processed, data, config, extend)
+    journal = Journal(processed)
+    (processed / "records").mkdir(parents=True, exist_ok=True)
+    waiting = [task for task in plan.tasks if not _is_done(task, known, processed, config)]
+    workers = execution.n_workers
+    save_json(config, processed / CONFIG_FILE)
+    chunks = chunked(waiting, chunk_size(len(waiting), execution.chunk_size, workers))
+    if executor_factory is None and workers > 1:
+        executor_factory = partial(local_executor, workers)
+    work = partial(process_chunk, processed=processed, config=config, on_error=execution.on_error)
+    if execution.on_error == "raise" and plan.missing:
+        first = plan.missing[0]
+        raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
+    with _progress(len(waiting), "preprocess") as bar:
+        for rows in run_chunks(work, chunks, executor_factory, window=4 * workers):
+            journal.append(rows)
+            bar.update(len(rows))
+    manifest = merge_manifest(processed, plan, data if extend else None, journal)
+    return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting))
+
+
+def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
+    """Return `limit` tasks, as evenly as can be from each dataset and from its beginning to its end."""
+    by_dataset: dict[str, list[RecordTask]] = {}
+    for task in tasks:
+        by_dataset.setdefault(task.dataset, []).append(task)
+    chosen: list[RecordTask] = []
+    for left, members in zip(range(len(by_dataset), 0, -1), sorted(by_dataset.values(), key=len), strict=True):
+        share = min(len(members), -(-(limit - len(chosen)) // left))
+        chosen += [members[i * len(members) // share] for i in range(share)]
+    return tuple(chosen[:limit])
+
+
+def _known_rows(
+    processed: Path, data: DataConfig, config: PreprocessConfig, extend: bool
+) -> dict[str, tuple[str, str]]:
+    """Return key -> (input hash, status) of what earlier runs did; refuses to mix settings in one folder."""
+    import pandas as pd
+
+    manifest = load_manifest(processed)
+    stranger = manifest[~manifest["dataset"].isin(list(data.roots)) & (manifest["status"] == "ok")]
+    wrong = stranger[stranger["config_hash"] != config_hash(config, FORMAT_VERSION)]
+    if len(wrong) and extend:
+        names = ", ".join(sorted(set(wrong["dataset"])))
+        raise ValueError(
+            f"{processed}: holds records of {names} made with other settings; name these datasets too, or choose another folder"
+        )
+    rows = pd.concat([manifest, Journal(processed).load()], ignore_index=True)
+    keys = rows["dataset"] + "__" + rows["record_id"]
+    return dict(zip(keys, zip(rows["input_hash"], rows["status"], strict=True), strict=True))
+
+
+def _is_done(
+    task: RecordTask, known: Mapping[str, tuple[str, str]], processed: Path, config: PreprocessConfig
+) -> bool:
+    digest, status = known.get(task.key, ("", ""))
+    if not digest or status in _RETRIED or digest != input_hash(task, config):
+        return False
+    return status != "ok" or record_path(processed, task.key).exists()
+
+
+def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
+    """Return the settings that a processed folder was made with.
+
+    Raises
+    ------
+    ValueError
+        If the folder was not made by preprocessing.
+    """
+    path = Path(processed) / CONFIG_FILE
+    if not path.exists():
+        raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")
+    return from_dict(PreprocessConfig, load_json(path))
+
+
+def _progress(total: int, what: str) -> Any:
+    """Return a tqdm bar on a terminal or in a notebook; elsewhere it is silent and the log speaks."""
+    from tqdm.auto import tqdm
+
+    quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    return tqdm(total=total, desc=what, unit="rec", disable=quiet or total == 0, smoothing=0.05)
+
+
+def _finish(
+    processed: Path, manifest: pd.DataFrame, splits: SplitConfig, journal: Journal, n_skipped: int
+) -> RunSummary:
+    """Place the records in splits, write manifest and splits, and sum up."""
+    made = build_splits(manifest, splits, processed)
+    where = made.of_key()
+    manifest["split"] = [where.get(record_key(d, r), "") for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)]
+    save_splits(made, processed / "splits.json")
+    save_manifest(manifest, processed)
+    journal.remove()
+    bad = manifest.loc[manifest["status"] != "ok", "reason"]
+    summary = RunSummary(
+        n_records=len(manifest),
+        n_skipped=n_skipped,
+        by_status=dict(Counter(manifest["status"])),
+        reasons=dict(Counter(bad).most_common(10)),
+        split_sizes={name: len(getattr(made, name)) for name in SPLIT_NAMES},
+        processed=processed,
+    )
+    logger.info("%s", summary)
+    return summary
+
+
+def merge_manifest(processed: Path, plan: RunPlan, data: DataConfig | None, journal: Journal) -> pd.DataFrame:
+    """Return the rows of this run's records, the newest of each, and with `data` those of the datasets it does not name."""
+    import pandas as pd
+
+    old = load_manifest(processed)
+    missing = pd.DataFrame([row.__dict__ for row in plan.missing], columns=old.columns, dtype=str)
+    rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
+    rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
+    current = {(task.dataset, task.record_id) for task in plan.tasks} | {(r.dataset, r.record_id) for r in plan.missing}
+    named = set(rows["dataset"]) if data is None else set(data.roots)
+    untouched = ~rows["dataset"].isin(list(named))
+    still = pd.Series([pair in current for pair in zip(rows["dataset"], rows["record_id"], strict=True)], index=rows.index, dtype=bool)
+    gone = ~(untouched | still)
+    if gone.any():
+        logger.warning("%d records of earlier runs are no longer in the sources: left out of the manifest", gone.sum())
+    return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
+
+
+def build_splits(manifest: pd.DataFrame, config: SplitConfig, processed: Path) -> Splits:
+    """Place the ok records of a manifest, keeping every record where an earlier run with the same rule put it."""
+    ok = manifest[manifest["status"] == "ok"]
+    items = [
+        SplitItem(
+            key=record_key(dataset, record_id),
+            labels=split_list(labels) if source == "mapping" else (),
+            dataset=dataset,
+            patient_id=patient or None,
+            fold=int(fold) if fold else None,
+        )
+        for dataset, record_id, labels, source, patient, fold in zip(
+            *(ok[c] for c in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold")), strict=True
+        )
+    ]
+    fractions = {"val": config.val_fraction, "test": config.test_fraction}
+    fractions["train"] = 1.0 - sum(fractions.values())
+    previous = _previous_places(processed / "splits.json", config, fractions)
+    return make_splits(
+        items,
+        fractions=fractions,
+        seed=config.seed,
+        val_folds=config.val_folds,
+        test_folds=config.test_folds,
+        previous=previous,
+    )
+
+
+def _previous_places(path: Path, config: SplitConfig, fractions: Mapping[str, float]) -> dict[str, str]:
+    """Return the places of an earlier run, or nothing when it had other settings."""
+    if not path.exists():
+        return {}
+    earlier = load_splits(path)
+    rule = {"fractions": dict(fractions), "val_folds": list(config.val_folds), "test_folds": list(config.test_folds)}
+    if earlier.seed == config.seed and all(earlier.rule.get(name) == value for name, value in rule.items()):
+        return earlier.of_key()
+    logger.warning("%s: made with other split settings, so every record is placed anew", path)
+    return {}

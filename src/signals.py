@@ -1,0 +1,183 @@
+"""Pure signal functions: leads in order, gaps filled, resampled, standardized, cut or padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.leads import STANDARD_LEADS, canonical_lead, is_unnamed
+
+Signal = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OrderedLeads:
+    """A signal whose rows are the wanted leads; `present` tells which of them the source had."""
+
+    signal: Signal
+    present: NDArray[np.bool_]
+    flags: tuple[str, ...]
+
+
+def order_leads(signal: Signal, leads: Sequence[str], wanted: Sequence[str] = STANDARD_LEADS) -> OrderedLeads:
+    """Put leads in the wanted order by name; an absent lead becomes zeros, never another lead.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples), mV.
+    leads
+        Names as in the source. A single lead that has no name of its own is taken as lead I, with a flag.
+    wanted
+        Standard names in the order of the rows to return.
+    """
+    flags: list[str] = []
+    if len(leads) == 1 and is_unnamed(leads[0]):
+        names: list[str | None] = ["I"]
+        flags.append("single_lead_as_I")
+    else:
+        names = [canonical_lead(name) for name in leads]
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name is None:
+            flags.append(f"unknown_lead:{leads[row]}")
+        elif name in rows:
+            flags.append(f"repeated_lead:{leads[row]}")
+        else:
+            rows[name] = row
+    present = np.array([name in rows for name in wanted])
+    if [rows.get(name) for name in wanted] == list(range(len(leads))):
+        return OrderedLeads(signal, present, tuple(flags))  # already in order: no copy
+    ordered = np.zeros((len(wanted), signal.shape[1]), np.float32)
+    for row, name in enumerate(wanted):
+        if name in rows:
+            ordered[row] = signal[rows[name]]
+    return OrderedLeads(ordered, present, tuple(flags))
+
+
+def fill_gaps(signal: Signal, max_gap: int) -> tuple[Signal, int]:
+    """Interpolate linearly over runs of NaN up to `max_gap` samples, in a copy; the ends take the nearest value.
+
+    Returns
+    -------
+    signal
+        Shape as given; runs longer than `max_gap` stay NaN.
+    longest
+        The longest run of NaN in samples, 0 where there is none.
+    """
+    missing = np.isnan(signal)
+    if not missing.any():
+        return signal, 0
+    filled = signal.copy()
+    longest = 0
+    for lead in np.flatnonzero(missing.any(axis=1)):
+        starts, ends = _runs(missing[lead])
+        longest = max(longest, int((ends - starts).max()))
+        known = np.flatnonzero(~missing[lead])
+        if not known.size:
+            continue
+        for start, end in zip(starts, ends, strict=True):
+            if end - start <= max_gap:
+                filled[lead, start:end] = np.interp(np.arange(start, end), known, signal[lead, known])
+    return filled, longest
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the starts and ends (exclusive) of the runs of True."""
+    edges = np.diff(np.concatenate(([0], mask.astype(np.int8), [0])))
+    return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+
+
+@lru_cache(maxsize=256)
+def rate_ratio(source_fs: float, target_fs: float) -> Fraction:
+    """Return target / source as up / down with terms up to 1000, which holds any rate to better than 1e-6."""
+    return Fraction(target_fs / source_fs).limit_denominator(1000)
+
+
+@lru_cache(maxsize=64)
+def _anti_alias_filter(up: int, down: int) -> NDArray[np.float64]:
+    """Return the low-pass of SciPy's resample_poly: a Kaiser (5.0) window over 10 periods of the lower rate."""
+    from scipy.signal import firwin
+
+    widest = max(up, down)
+    taps: NDArray[np.float64] = firwin(20 * widest + 1, 1.0 / widest, window=("kaiser", 5.0))
+    return taps
+
+
+def resample(signal: Signal, source_fs: float, target_fs: float) -> Signal:
+    """Resample by an anti-aliased polyphase filter; equal to ``scipy.signal.resample_poly`` within rounding.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples).
+    source_fs, target_fs
+        Hz; any positive rates, 257 and non-integers included.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_leads, ceil(n_samples * up / down)), float32.
+    """
+    ratio = rate_ratio(source_fs, target_fs)
+    if ratio == 1:
+        return signal
+    from scipy.signal import resample_poly
+
+    up, down = ratio.numerator, ratio.denominator
+    taps = _anti_alias_filter(up, down)
+    resampled: NDArray[np.float64] = resample_poly(signal.astype(np.float64), up, down, axis=1, window=taps)
+    return resampled.astype(np.float32)
+
+
+def source_samples_needed(n_samples: int, source_fs: float, target_fs: float) -> int:
+    """Return how many source samples decide the first `n_samples` after resampling, filter tails included."""
+    ratio = rate_ratio(source_fs, target_fs)
+    if ratio == 1:
+        return n_samples
+    tail = 10 * max(ratio.numerator, ratio.denominator) // ratio.numerator + 2
+    return -(-n_samples * ratio.denominator // ratio.numerator) + tail
+
+
+@dataclass(frozen=True)
+class Standardized:
+    """A z-scored signal with what turns it back: signal * std + mean, per lead."""
+
+    signal: Signal
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+def standardize(signal: Signal, flat_std: float = 1e-6) -> Standardized:
+    """Z-score each lead over its samples; a flat lead becomes zeros with std 0, its mean kept.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples), finite, mV.
+    flat_std
+        Leads whose standard deviation is at most this are flat.
+    """
+    mean = signal.mean(axis=1, dtype=np.float64)
+    centred = signal - mean.astype(np.float32)[:, None]
+    std = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64) / signal.shape[1])
+    flat = std <= flat_std
+    std = np.where(flat, 0.0, std)
+    centred /= np.where(flat, 1.0, std).astype(np.float32)[:, None]
+    centred[flat] = 0.0
+    return Standardized(centred, mean.astype(np.float32), std.astype(np.float32))
+
+
+def fit_length(signal: Signal, n_samples: int) -> Signal:
+    """Cut the end off, or pad it with zeros, so that there are `n_samples`."""
+    held = signal.shape[1]
+    if held == n_samples:
+        return signal
+    if held > n_samples:
+        return np.ascontiguousarray(signal[:, :n_samples])
+    return np.pad(signal, ((0, 0), (0, n_samples - held)))

@@ -1,0 +1,231 @@
+"""One record to one record file: standard leads, rate and length, z-scored, with the row that says what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
+from src.labels import LabelRow
+from src.leads import STANDARD_LEADS
+from src.records import ECGRecord, RecordError, read_record
+from src.signals import (
+    Signal,
+    fill_gaps,
+    fit_length,
+    order_leads,
+    resample,
+    source_samples_needed,
+    standardize,
+)
+from src.store import (
+    FORMAT_VERSION,
+    ManifestRow,
+    join_list,
+    record_key,
+    record_path,
+    save_record_file,
+    split_list,
+)
+from src.utils import stable_hash
+
+
+class RejectedError(ValueError):
+    """A readable record that a limit of the configuration keeps out."""
+
+
+@dataclass(frozen=True)
+class RecordTask:
+    """A record to process: where it is, what its labels are and what its file does not say."""
+
+    dataset: str
+    record_id: str
+    path: str
+    row: LabelRow | None = None
+    source_fs: float | None = None
+    source_gain_per_mv: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The record key."""
+        return record_key(self.dataset, self.record_id)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a record becomes: the arrays of its record file but for its names, and remarks."""
+
+    arrays: dict[str, Any]
+    flags: tuple[str, ...]
+
+
+def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
+    """Turn a record into the standard leads, rate and length.
+
+    Returns
+    -------
+    Tensor
+        `arrays` holds signal (12, n_samples) z-scored, lead_mean and lead_std in mV, lead_present, n_valid and fs.
+
+    Raises
+    ------
+    RejectedError
+        If no lead is known, the record is too short, or a gap of missing samples is too long.
+    """
+    ordered = order_leads(record.signal, record.leads, STANDARD_LEADS)
+    if not ordered.present.any():
+        raise RejectedError(f"no known lead among {', '.join(map(repr, record.leads))}: expected names such as II or V1")
+    if record.duration_s < config.min_duration_s:
+        raise RejectedError(f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s")
+    window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
+    window, flags = _without_gaps(window, record.fs, config)
+    flags = [*record.flags, *ordered.flags, *flags, *_amplitude_flags(window, ordered.present, config)]
+    resampled = resample(window, record.fs, config.fs)[:, : config.n_samples]
+    constant = window.max(axis=1) == window.min(axis=1)
+    resampled[constant] = window[constant, :1]  # the filter's edges would make a flat lead look alive
+    scaled = standardize(resampled, config.flat_std_mv)
+    present = ordered.present
+    flat = np.asarray((scaled.std == 0) & present)
+    flags += [f"flat:{lead}" for lead, is_flat in zip(STANDARD_LEADS, flat, strict=True) if is_flat]
+    arrays = {
+        "signal": fit_length(scaled.signal, config.n_samples),
+        "lead_mean": np.where(present, scaled.mean, 0).astype(np.float32),
+        "lead_std": scaled.std,
+        "lead_present": present,
+        "n_valid": np.int32(resampled.shape[1]),
+        "fs": np.float32(config.fs),
+    }
+    return Tensor(arrays, tuple(flags))
+
+
+def _without_gaps(
+    window: Signal, fs: float, config: PreprocessConfig
+) -> tuple[Signal, list[str]]:
+    """Interpolate short gaps, with a flag per lead; a longer one rejects the record."""
+    max_gap = int(config.max_gap_s * fs)
+    filled, longest = fill_gaps(window, max_gap)
+    if longest == 0:
+        return window, []
+    gapped = [lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if np.isnan(row).any()]
+    if np.isnan(filled).any():
+        raise RejectedError(
+            f"{longest / fs:.3g} s of samples are missing in one gap (leads {', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
+        )
+    return filled, [f"gap_filled:{lead}" for lead in gapped]
+
+
+def _amplitude_flags(
+    window: Signal, present: NDArray[np.bool_], config: PreprocessConfig
+) -> list[str]:
+    extreme = np.asarray(np.maximum(window.max(axis=1), -window.min(axis=1)) > config.max_amplitude_mv)
+    return [f"amplitude:{lead}" for lead, high in zip(STANDARD_LEADS, extreme & present, strict=True) if high]
+
+
+def process_record(task: RecordTask, processed: Path, config: PreprocessConfig) -> ManifestRow:
+    """Read one record, write its record file below `processed` and return its manifest row.
+
+    A record that cannot be read or is rejected gives a row that says why; nothing is written for it.
+    """
+    row = blank_row(task, config)
+    try:
+        record = read_record(task.path, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+    except RecordError as error:
+        return replace(row, status="unreadable", reason=error.message)
+    row = replace(row, fs=record.fs, n_samples=record.n_samples)
+    if task.row is None:
+        row = replace(row, age=record.age if record.age is not None else "", sex=record.sex or "")
+    try:
+        tensor = build_tensor(record, config)
+    except RejectedError as error:
+        return replace(row, status="rejected", reason=str(error), quality_flags=join_list(record.flags))
+    labels = split_list(row.labels)
+    arrays = {
+        **tensor.arrays,
+        "label": np.array(labels, dtype=np.str_),
+        "annotated": np.array(split_list(row.annotated), dtype=np.str_),
+        "record_id": np.array(task.record_id),
+        "dataset": np.array(task.dataset),
+        "config_hash": np.array(row.config_hash),
+    }
+    save_record_file(record_path(processed, task.key), arrays)
+    digest = stable_signal_hash(tensor.arrays["signal"])
+    return replace(row, status="ok", quality_flags=join_list(tensor.flags), signal_hash=digest)
+
+
+def stable_signal_hash(signal: Signal) -> str:
+    """Return a hash of a z-scored signal that survives a change of gain: 16 hexadecimal digits."""
+    rounded = np.rint(signal[:, ::4] * 50.0).astype(np.int16)
+    return hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()
+
+
+def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
+    """Return the manifest row of a task before its file is opened."""
+    label = task.row
+    given = label is not None
+    return ManifestRow(
+        dataset=task.dataset,
+        record_id=task.record_id,
+        patient_id=label.patient_id if label else "",
+        source_path=task.path,
+        labels=join_list(label.labels) if label else FALLBACK_LABEL,
+        annotated=join_list(label.annotated) if label else "",
+        label_source="mapping" if given else "fallback",
+        fold=label.fold if label and label.fold is not None else "",
+        age=label.age if label and label.age is not None else "",
+        sex=label.sex if label else "",
+        config_hash=config_hash(config, FORMAT_VERSION),
+        input_hash=input_hash(task, config),
+    )
+
+
+def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
+    """Return the hash of everything a record file depends on: settings, labels, and the source's size and time."""
+    try:
+        status = os.stat(task.path)
+        source: tuple[int, ...] = (status.st_size, status.st_mtime_ns, *_samples_stat(task.path))
+    except OSError:
+        source = ()
+    label = task.row
+    parts = (
+        config_hash(config, FORMAT_VERSION),
+        task.path,
+        source,
+        task.source_fs,
+        task.source_gain_per_mv,
+        (label.labels, label.annotated, label.patient_id, label.fold, label.age, label.sex) if label else None,
+    )
+    return stable_hash(parts)
+
+
+def _samples_stat(path: str) -> tuple[int, ...]:
+    """Return size and time of the sample file that commonly stands beside a header."""
+    stem, suffix = os.path.splitext(path)
+    if suffix.lower() != ".hea":
+        return ()
+    for other in (".dat", ".mat"):
+        try:
+            status = os.stat(stem + other)
+        except OSError:
+            continue
+        return status.st_size, status.st_mtime_ns
+    return ()
+
+
+def process_chunk(
+    tasks: Sequence[RecordTask], processed: Path, config: PreprocessConfig, on_error: str
+) -> list[ManifestRow]:
+    """Process several records in a worker; with `on_error` raise, stop at the first bad one."""
+    rows = []
+    for task in tasks:
+        row = process_record(task, processed, config)
+        if on_error == "raise" and row.status != "ok":
+            raise RecordError(task.path, row.reason)
+        rows.append(row)
+    return rows

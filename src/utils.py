@@ -1,0 +1,264 @@
+"""What every module may lean on: logging set-up, seeding, device info, project paths, JSON and atomic writes.
+
+Nothing of the project is imported here, and heavy libraries are imported inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import random
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class ProjectPaths:
+    """Where a project keeps its inputs and outputs; `project_paths` makes one from a root folder."""
+
+    root: Path
+    mapping: Path
+    data: Path
+    artifacts: Path
+    processed: Path
+    figures: Path
+    logs: Path
+
+
+def project_paths(root: str | Path = PROJECT_ROOT) -> ProjectPaths:
+    """Return the standard locations below `root`; no folder is made."""
+    root = Path(root)
+    artifacts = root / "artifacts"
+    logs = root / "logs"
+    return ProjectPaths(
+        root=root,
+        mapping=logs / "unified_label_mapping.csv",
+        data=root / "data",
+        artifacts=artifacts,
+        processed=artifacts / "processed",
+        figures=root / "figures",
+        logs=logs,
+    )
+
+
+def setup_logging(level: int | str = logging.INFO, file: str | Path | None = None) -> None:
+    """Send the log to stderr, and to `file` when one is given; calling it again replaces the handlers."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+    )
+
+
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed Python, NumPy and torch.
+
+    Parameters
+    ----------
+    seed
+        0 to 2**32 - 1.
+    deterministic
+        Also ask torch for deterministic kernels, which cost some speed on CUDA.
+
+    Raises
+    ------
+    ValueError
+        If the seed is outside that range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}: expected an integer from 0 to {2**32 - 1}")
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS for repeatable sums
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The compute device and machine a run uses; `amp_dtype` is None where full precision is best."""
+
+    device: str
+    name: str
+    cores: int
+    memory_gib: float
+    device_memory_gib: float | None
+    amp_dtype: str | None
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use, which a container often limits."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """Return the machine's memory in GiB, or NaN where the platform does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return math.nan
+
+
+def device_info(device: str = "auto") -> DeviceInfo:
+    """Describe the device that training will use.
+
+    Parameters
+    ----------
+    device
+        ``auto`` takes CUDA, then MPS, then the CPU; or the name of one of them, as ``cuda:1``.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there.
+    """
+    import torch
+
+    device = _pick_device(device)
+    name, memory, amp = platform.processor() or platform.machine(), None, None
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, properties.total_memory / 2**30
+        amp = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return DeviceInfo(device, name, available_cores(), round(memory_gib(), 1), memory, amp)
+
+
+def _pick_device(device: str) -> str:
+    import torch
+
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(kind for kind, there in has.items() if there)
+    if not has.get(device.split(":")[0], False):
+        there = ", ".join(kind for kind, ok in has.items() if ok)
+        raise ValueError(f"device {device!r} is not available here: choose auto or one of {there}")
+    return device
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, platform and commit, for the log of a run."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    packages = ("numpy", "scipy", "pandas", "torch", "scikit-learn", "wfdb", "h5py")
+    return {
+        "version": sys.modules[__package__].__version__,  # no import upwards
+        "commit": _git_commit(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cores": available_cores(),
+        "packages": {package: installed(package) for package in packages},
+    }
+
+
+def _git_commit() -> str | None:
+    """Read the checked-out commit from .git without running git; None outside a checkout."""
+    git = PROJECT_ROOT / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        ref = head.removeprefix("ref: ")
+        if (git / ref).exists():
+            return (git / ref).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(ref)), None)
+    except OSError:
+        return None
+
+
+@contextmanager
+def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
+
+    A reader thus sees the old file or the new one, never a part. With `sync` the bytes reach the disk before the
+    rename, so that a power cut cannot leave an empty file under the final name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        if sync:
+            _sync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_json(path: str | Path) -> Any:
+    """Read a JSON file; a file that is not JSON raises ValueError naming it."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+
+
+def save_json(value: Any, path: str | Path) -> None:
+    """Write `value` as strict, indented JSON, atomically.
+
+    Dataclasses, paths, tuples and NumPy scalars and arrays are converted; NaN and infinities become null, since
+    strict JSON has no word for them.
+    """
+    text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def to_jsonable(value: Any) -> Any:
+    """Convert nested containers of dataclasses, paths and NumPy values to plain JSON types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_jsonable(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return to_jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def stable_hash(value: Any, n_hex: int = 16) -> str:
+    """Return a hexadecimal hash of a JSON-like value that is the same in every process and on every machine."""
+    text = json.dumps(to_jsonable(value), sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()[:n_hex]

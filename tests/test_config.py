@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from src.config import Config, PreprocessConfig, TrainConfig, build_config, config_hash, load_config, save_config
+
+
+def test_config_survives_json(tmp_path: Path) -> None:
+    config = build_config({"data": {"roots": {"a": "/x"}, "source_fs": {"a": 257}}, "train": {"classes": ["B", "A"]}})
+    save_config(config, tmp_path / "c.json")
+    assert load_config(tmp_path / "c.json") == config
+    assert config.train.classes == ("B", "A") and config.data.source_fs == {"a": 257.0}
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text('{"train": {"lr": -1, "epoch": 3}, "preprocess": {"fs": "fast"}, "extra": 1}')
+    with pytest.raises(ValueError) as error:
+        load_config(path)
+    text = str(error.value)
+    for part in ("bad.json", "lr is -1", "unknown setting train.epoch", "preprocess.fs is 'fast'", "unknown setting extra"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (PreprocessConfig, {"fs": 0.0}),
+        (PreprocessConfig, {"n_samples": 0}),
+        (TrainConfig, {"target": "both"}),
+        (TrainConfig, {"classes": ("A", "A")}),
+        (TrainConfig, {"epochs": 0}),
+    ],
+)
+def test_values_out_of_range_are_refused(kind: type, values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        kind(**values)
+
+
+def test_every_setting_has_a_help_text() -> None:
+    for section in dataclasses.fields(Config):
+        kind = section.default_factory if section.default_factory is not dataclasses.MISSING else None
+        for field in dataclasses.fields(kind) if kind else [section]:  # type: ignore[arg-type]
+            assert field.metadata.get("help"), field.name
+
+
+def test_the_hash_follows_result_settings() -> None:
+    assert config_hash(PreprocessConfig(), 1) == config_hash(PreprocessConfig(fs=500.0), 1)
+    assert config_hash(PreprocessConfig(fs=250.0), 1) != config_hash(PreprocessConfig(), 1)
+    assert config_hash(PreprocessConfig(), 2) != config_hash(PreprocessConfig(), 1)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.labels import MappingError, iter_rows, load_mapping, update_mapping
+
+HEADER = "dataset,record_id,mapped_label"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_with_all_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER},patient_id,fold,age,sex,annotated,note\na,r1,AF;LBBB,p1,3,71,F,AF;LBBB;PVC,x\na,r2, AF ,,,,,,\n")
+    first, second = iter_rows(load_mapping(path))
+    assert first.labels == ("AF", "LBBB") and first.annotated == ("AF", "LBBB", "PVC")
+    assert (first.patient_id, first.fold, first.age, first.sex) == ("p1", 3, 71.0, "female")
+    assert second.labels == ("AF",) and second.fold is None and second.age is None and second.sex == ""
+
+
+def test_a_byte_order_mark_and_crlf_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\na,r1,AF\r\n".encode())
+    assert len(load_mapping(path)) == 1
+
+
+def test_every_problem_is_listed_with_row_column_and_value(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", (
+        f"{HEADER},fold,age,sex,annotated\n"
+        ",r1,AF,,,,\n"
+        "a,,AF,,,,\n"
+        "a,r2,,,,,\n"
+        "a,r3,AF,one,,,\n"
+        "a,r4,AF,,-4,,\n"
+        "a,r4,AF,,,x,\n"
+        "a,r5,AF,,,,PVC\n"
+        "a,r6,,,,,PVC\n"
+    ))  # fmt: skip
+    with pytest.raises(MappingError) as error:
+        load_mapping(path)
+    assert [problem.split(":")[0] for problem in error.value.problems] == [
+        "row 2, column dataset, value ''",
+        "row 3, column record_id, value ''",
+        "row 4, column mapped_label, value ''",
+        "row 5, column fold, value 'one'",
+        "row 6, column age, value '-4'",
+        "row 7, column record_id, value 'r4'",
+        "row 7, column sex, value 'x'",
+        "row 8, column mapped_label, value 'AF'",
+    ]
+    assert "m.csv: 8 problems" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id,label\n1,AF\n", "columns dataset, record_id, mapped_label are missing: found id, label"),
+        ("", "not a CSV table"),
+        (f"{HEADER}\na,b,c,d,e\n", "not a CSV table"),
+        (f"{HEADER}\na,b,c\na,b,c,d,e\n", "not a CSV table"),
+    ],
+)
+def test_other_tables_are_refused(tmp_path: Path, content: str, expected: str) -> None:
+    with pytest.raises(MappingError, match=expected):
+        load_mapping(write(tmp_path / "m.csv", content))
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MappingError, match=r"gone\.csv.*\n.*no such file"):
+        load_mapping(tmp_path / "gone.csv")
+
+
+def test_updating_touches_only_its_own_dataset(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER}\nmine,r1,AF\nother,r1,NORM\n")
+    update_mapping(path, pd.DataFrame({"dataset": ["other"], "record_id": ["r9"], "mapped_label": ["MI"], "fold": [2]}))
+    rows = {(row.dataset, row.record_id): row for row in iter_rows(load_mapping(path))}
+    assert set(rows) == {("mine", "r1"), ("other", "r9")}
+    assert rows["other", "r9"].fold == 2
+
+
+def test_wrong_new_rows_change_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER}\nmine,r1,AF\n")
+    before = path.read_bytes()
+    with pytest.raises(MappingError, match="new rows"):
+        update_mapping(path, pd.DataFrame({"dataset": ["b"], "record_id": [""], "mapped_label": ["AF"]}))
+    assert path.read_bytes() == before

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from src import pool
+from src.pool import chunk_size, chunked, local_executor, run_chunks
+
+
+def double(chunk: list[int]) -> list[int]:
+    return [2 * item for item in chunk]
+
+
+def die_once(flag: str, chunk: list[int]) -> list[int]:
+    """Kill the worker on the chunk with 3 the first time."""
+    if 3 in chunk and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return double(chunk)
+
+
+def always_die(chunk: list[int]) -> list[int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return chunk
+
+
+def test_chunks() -> None:
+    assert list(chunked(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert chunk_size(1000, 64, 2) == 64 and chunk_size(10, 64, 2) == 2 and chunk_size(0, 64, 2) == 1
+
+
+def test_work_in_this_process_and_with_nothing_to_do() -> None:
+    assert list(run_chunks(double, chunked(range(3), 2), None, 4)) == [[0, 2], [4]]
+    assert list(run_chunks(double, iter([]), partial(local_executor, 2), 4)) == []
+
+
+def test_a_killed_worker_costs_only_its_chunks(tmp_path: Path) -> None:
+    results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), partial(local_executor, 2), 4)
+    assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)]
+    assert (tmp_path / "flag").exists()
+
+
+def test_workers_that_keep_dying_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "MAX_BREAKS", 1)
+    with pytest.raises(RuntimeError, match="workers died 2 times"):
+        list(run_chunks(always_die, chunked(range(4), 2), partial(local_executor, 1), 2))
+
+
+def test_chunks_are_read_only_as_far_as_the_window() -> None:
+    taken = []
+
+    def source():  # type: ignore[no-untyped-def]
+        for i in range(100):
+            taken.append(i)
+            yield [i]
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    results = run_chunks(double, source(), lambda: ThreadPoolExecutor(1), 4)
+    next(results)
+    assert len(taken) <= 6
+    results.close()  # type: ignore[attr-defined]

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+from conftest import SMALL
+
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
+from src.preprocessing import load_preprocess_config, run_preprocessing, spread
+from src.records import ECGRecord, RecordError, read_record
+from src.splits import load_splits
+from src.store import Journal, load_manifest, load_record_file, record_path, to_millivolts
+from src.synthetic import SampleData, write_sample_collections
+from src.tensors import RecordTask, RejectedError, build_tensor
+
+ONE = ExecutionConfig(workers=1)
+RNG = np.random.default_rng(5)
+
+
+def record(signal: np.ndarray, fs: float = 100.0, leads: tuple[str, ...] = ("II", "V1")) -> ECGRecord:
+    return ECGRecord("r", np.asarray(signal, np.float32), fs, leads)
+
+
+def bare_collection(folder: Path, n: int, n_samples: int = 1000) -> Path:
+    """Write n two-lead WFDB records of 100 Hz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        RNG.integers(-500, 500, (n_samples, 2)).astype("<i2").tofile(folder / f"r{i}.dat")
+        (folder / f"r{i}.hea").write_text(f"r{i} 2 100 {n_samples}\nr{i}.dat 16 100/mV 16 0 0 0 0 II\nr{i}.dat 16 100/mV 16 0 0 0 0 V1\n")
+    return folder
+
+
+# One record ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_has_standard_leads_and_gives_the_voltages_back() -> None:
+    signal = RNG.normal(size=(2, 700)) * 0.3 + 1.5
+    arrays = build_tensor(record(signal), SMALL).arrays
+    assert arrays["signal"].shape == (12, 1000) and arrays["n_valid"] == 700
+    assert arrays["lead_present"].nonzero()[0].tolist() == [1, 6]
+    assert not arrays["signal"][:, 700:].any() and not arrays["signal"][[0, 2, 5, 11]].any()
+    np.testing.assert_allclose(arrays["signal"][1, :700].std(), 1, atol=1e-5)
+    np.testing.assert_allclose(to_millivolts(arrays)[[1, 6]], signal, atol=1e-5)
+
+
+def test_statistics_are_over_the_samples_kept() -> None:
+    signal = RNG.normal(size=(2, 1600))
+    signal[:, 1000:] += 50
+    arrays = build_tensor(record(signal), SMALL).arrays
+    np.testing.assert_allclose(arrays["lead_mean"][[1, 6]], signal[:, :1000].mean(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("fs", [100.0, 257.0])
+def test_a_flat_lead_is_zeros_at_any_rate(fs: float) -> None:
+    signal = np.stack([np.full(3000, 0.7), RNG.normal(size=3000)])
+    tensor = build_tensor(record(signal, fs), SMALL)
+    assert not tensor.arrays["signal"][1].any() and tensor.arrays["signal"][6].any()
+    assert tensor.arrays["lead_present"][1] and tensor.arrays["lead_std"][1] == 0
+    assert "flat:II" in tensor.flags
+
+
+def test_gaps_are_filled_up_to_the_limit_and_reject_beyond() -> None:
+    signal = RNG.normal(size=(2, 1000))
+    signal[0, 100:120] = np.nan
+    assert build_tensor(record(signal), SMALL).flags == ("gap_filled:II",)
+    signal[0, 100:121] = np.nan
+    with pytest.raises(RejectedError, match=r"0\.21 s of samples are missing in one gap \(leads II\), the limit is 0\.2 s"):
+        build_tensor(record(signal), SMALL)
+
+
+def test_other_reasons_to_reject_and_to_flag() -> None:
+    with pytest.raises(RejectedError, match="no known lead among 'RESP', 'ABP'"):
+        build_tensor(record(np.ones((2, 500)), leads=("RESP", "ABP")), SMALL)
+    with pytest.raises(RejectedError, match=r"lasts 0\.2 s, the limit is 0\.5 s"):
+        build_tensor(record(np.ones((2, 20))), SMALL)
+    signal = RNG.normal(size=(2, 1000))
+    signal[1, 5] = -11
+    assert build_tensor(record(signal), SMALL).flags == ("amplitude:V1",)
+
+
+# Many records --------------------------------------------------------------------------------------------------------
+
+
+def test_record_files_manifest_and_splits_agree(processed: Path, sample: SampleData) -> None:
+    manifest = load_manifest(processed)
+    assert (manifest["status"] == "ok").all() and len(manifest) == 36
+    labels = pd.read_csv(sample.mapping, dtype=str).set_index(["dataset", "record_id"])["mapped_label"]
+    where = load_splits(processed / "splits.json").of_key()
+    for row in manifest.itertuples():
+        arrays = load_record_file(record_path(processed, f"{row.dataset}__{row.record_id}"))
+        assert arrays["signal"].shape == (12, 1000) and arrays["signal"].dtype == np.float32
+        assert arrays["label"].tolist() == [labels[row.dataset, row.record_id]] == [row.labels]
+        assert str(arrays["record_id"]) == row.record_id and str(arrays["dataset"]) == row.dataset
+        assert str(arrays["config_hash"]) == row.config_hash
+        assert where[f"{row.dataset}__{row.record_id}"] == row.split
+    assert set(manifest["split"]) == {"train", "val", "test"}
+    homes = manifest[manifest["patient_id"] != ""].groupby(["dataset", "patient_id"])["split"].nunique()
+    assert (homes == 1).all() and len(homes)
+    assert load_preprocess_config(processed) == SMALL
+
+
+def test_voltages_equal_the_source_at_its_own_rate(sample: SampleData, tmp_path: Path) -> None:
+    root = sample.data["synthetic_wfdb"]
+    run_preprocessing(DataConfig(roots={"w": str(root)}), tmp_path, execution=ONE)
+    for path in sorted(root.glob("*.hea"))[:4]:
+        arrays = load_record_file(record_path(tmp_path, f"w__{path.stem}"))
+        source = read_record(path).signal[:, :5000]
+        np.testing.assert_allclose(to_millivolts(arrays), source, atol=2e-5)
+
+
+def test_two_workers_give_the_same_bytes_as_one(sample_roots: DataConfig, processed: Path, sample: SampleData, tmp_path: Path) -> None:
+    run_preprocessing(sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=ExecutionConfig(workers=2, chunk_size=5))
+    for path in sorted((processed / "records").iterdir()):
+        assert (tmp_path / "records" / path.name).read_bytes() == path.read_bytes()
+    assert (tmp_path / "manifest.csv").read_bytes() == (processed / "manifest.csv").read_bytes()
+    assert (tmp_path / "splits.json").read_bytes() == (processed / "splits.json").read_bytes()
+
+
+def test_a_factory_of_executors_serves_too(tmp_path: Path) -> None:
+    roots = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 5))})
+    summary = run_preprocessing(roots, tmp_path / "out", config=SMALL, executor_factory=lambda: ThreadPoolExecutor(2))
+    assert summary.by_status == {"ok": 5}
+
+
+def test_without_a_mapping_every_record_gets_the_fallback(tmp_path: Path) -> None:
+    run_preprocessing(DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 2))}), tmp_path / "out", config=SMALL, execution=ONE)
+    manifest = load_manifest(tmp_path / "out")
+    assert set(manifest["labels"]) == {"OTHER"} and set(manifest["label_source"]) == {"fallback"}
+    assert load_record_file(record_path(tmp_path / "out", "d__r0"))["label"].tolist() == ["OTHER"]
+
+
+def test_bad_records_become_rows_and_the_rest_is_processed(tmp_path: Path) -> None:
+    root = bare_collection(tmp_path / "src", 6)
+    (root / "r0.dat").write_bytes(b"")
+    (root / "r1.hea").write_text("")
+    np.full((1000, 2), -32768, "<i2").tofile(root / "r2.dat")
+    (tmp_path / "m.csv").write_text("dataset,record_id,mapped_label\n" + "".join(f"d,r{i},AF\n" for i in range(5)) + "d,gone,AF\n")
+    summary = run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=tmp_path / "m.csv", config=SMALL, execution=ONE)
+    rows = load_manifest(tmp_path / "out").set_index("record_id")
+    assert rows["status"].to_dict() == {
+        "gone": "missing", "r0": "unreadable", "r1": "unreadable", "r2": "rejected", "r3": "ok", "r4": "ok", "r5": "ok",
+    }  # fmt: skip
+    assert "holds 0 samples of 2 leads, the header promises 1000" in rows.loc["r0", "reason"]
+    assert "missing in one gap" in rows.loc["r2", "reason"] and rows.loc["gone", "reason"]
+    assert {p.stem for p in (tmp_path / "out" / "records").iterdir()} == {"d__r3", "d__r4", "d__r5"}
+    assert summary.by_status == {"missing": 1, "unreadable": 2, "rejected": 1, "ok": 3}
+    with pytest.raises(RecordError, match="d/gone"):
+        run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=tmp_path / "m.csv", config=SMALL, execution=ExecutionConfig(workers=1, on_error="raise"))
+
+
+def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
+    root, out = bare_collection(tmp_path / "src", 4), tmp_path / "out"
+    mapping = tmp_path / "m.csv"
+    mapping.write_text("dataset,record_id,mapped_label\nd,r0,AF\nd,r1,AF\nd,r2,AF\n")
+
+    def run(config: PreprocessConfig = SMALL) -> tuple[int, dict[str, int]]:
+        before = {p.name: p.stat().st_mtime_ns for p in (out / "records").glob("*")} if out.exists() else {}
+        summary = run_preprocessing(DataConfig(roots={"d": str(root)}), out, mapping=mapping, config=config, execution=ONE)
+        after = {p.name: p.stat().st_mtime_ns for p in (out / "records").glob("*")}
+        return summary.n_skipped, {name: 1 for name in after if before.get(name) != after[name]}
+
+    assert run() == (0, {f"d__r{i}.npz": 1 for i in range(4)})
+    assert run() == (4, {})
+    mapping.write_text("dataset,record_id,mapped_label\nd,r0,AF\nd,r1,PVC\nd,r2,AF\n")
+    assert run() == (3, {"d__r1.npz": 1})
+    os.utime(root / "r2.dat", ns=(1, 1))
+    assert run() == (3, {"d__r2.npz": 1})
+    (out / "records" / "d__r3.npz").unlink()
+    assert run() == (3, {"d__r3.npz": 1})
+    assert run(PreprocessConfig(fs=50, n_samples=500))[0] == 0
+
+
+def test_a_killed_run_goes_on_from_its_journal(sample_roots: DataConfig, sample: SampleData, processed: Path, tmp_path: Path) -> None:
+    def broken() -> ThreadPoolExecutor:
+        raise KeyboardInterrupt
+
+    done = 0
+
+    class Stopping(ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+            nonlocal done
+            done += 1
+            if done > 3:
+                raise KeyboardInterrupt
+            return super().submit(fn, *args, **kwargs)
+
+    execution = ExecutionConfig(workers=1, chunk_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        run_preprocessing(sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=execution, executor_factory=lambda: Stopping(1))
+    assert not (tmp_path / "manifest.csv").exists()
+    n_journalled = len(Journal(tmp_path).load())
+    summary = run_preprocessing(sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=execution)
+    assert summary.n_skipped == n_journalled
+    for name in ("manifest.csv", "splits.json"):
+        assert (tmp_path / name).read_bytes() == (processed / name).read_bytes()
+    assert not Journal(tmp_path).path.exists()
+
+
+def test_adding_records_later_moves_none(tmp_path: Path) -> None:
+    root, out = bare_collection(tmp_path / "src", 30), tmp_path / "out"
+    mapping = tmp_path / "m.csv"
+
+    def run(n: int) -> dict[str, str]:
+        mapping.write_text("dataset,record_id,mapped_label\n" + "".join(f"d,r{i},{'AB'[i % 2]}\n" for i in range(n)))
+        run_preprocessing(DataConfig(roots={"d": str(root)}), out, mapping=mapping, config=SMALL, execution=ONE)
+        return load_splits(out / "splits.json").of_key()
+
+    before = run(30)
+    bare_collection(root, 60)
+    after = run(60)
+    assert {key: after[key] for key in before} == before and len(after) == 60
+
+
+def test_a_second_dataset_joins_the_first(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        run_preprocessing(DataConfig(roots={name: str(bare_collection(tmp_path / name, 3))}), out, config=SMALL, execution=ONE)
+    assert load_manifest(out)["dataset"].tolist() == ["a"] * 3 + ["b"] * 3
+    with pytest.raises(ValueError, match="holds records of a made with other settings"):
+        run_preprocessing(DataConfig(roots={"b": str(tmp_path / "b")}), out, config=PreprocessConfig(fs=50, n_samples=500), execution=ONE)
+    run_preprocessing(DataConfig(roots={"b": str(tmp_path / "b")}), out, config=SMALL, execution=ONE, extend=False)
+    assert load_manifest(out)["dataset"].tolist() == ["b"] * 3
+
+
+def test_folds_of_the_mapping_make_the_splits(tmp_path: Path) -> None:
+    root = bare_collection(tmp_path / "src", 20)
+    mapping = tmp_path / "m.csv"
+    mapping.write_text("dataset,record_id,mapped_label,fold\n" + "".join(f"d,r{i},A,{i % 10 + 1}\n" for i in range(20)))
+    run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=mapping, config=SMALL, execution=ONE)
+    splits = load_splits(tmp_path / "out" / "splits.json")
+    assert set(splits.val) == {"d__r8", "d__r18"} and set(splits.test) == {"d__r9", "d__r19"}
+    run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=mapping, config=SMALL, execution=ONE, splits=SplitConfig(val_folds=(1,), test_folds=()))
+    assert set(load_splits(tmp_path / "out" / "splits.json").val) == {"d__r0", "d__r10"}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (DataConfig(), "no collection is named"),
+        (DataConfig(roots={"a": "gone"}), "gone: no such folder"),
+        (DataConfig(roots={"a__b": "."}), "'a__b' is no plain dataset name"),
+        (DataConfig(roots={"a": ".", "b": "./"}), "datasets 'a' and 'b' are the same folder"),
+        (DataConfig(roots={"a": "."}, source_fs={"b": 1.0}), "--source-fs names 'b', which no --data names"),
+        (DataConfig(roots={"a": "."}, source_fs={"a": 0.0}), "expected a positive number"),
+    ],
+)
+def test_wrong_collections_are_refused(data: DataConfig, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=expected):
+        run_preprocessing(data, tmp_path / "out", execution=ONE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_source_rate_and_gain_reach_bare_files(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    adc = RNG.integers(-900, 900, (12, 2570)).astype(np.int16)
+    scipy.io.savemat(tmp_path / "src" / "x.mat", {"val": adc})
+    data = DataConfig(roots={"d": str(tmp_path / "src")}, source_fs={"d": 257.0}, source_gain_per_mv={"d": 1000.0})
+    run_preprocessing(data, tmp_path / "out", execution=ONE)
+    arrays = load_record_file(record_path(tmp_path / "out", "d__x"))
+    assert arrays["n_valid"] == 5000 and arrays["signal"].shape == (12, 5000)
+
+
+def test_spread_takes_from_each_dataset_evenly() -> None:
+    tasks = [RecordTask(d, f"{d}{i}", "") for d, n in (("a", 100), ("b", 2), ("c", 50)) for i in range(n)]
+    chosen = [task.record_id for task in spread(tasks, 10)]
+    assert len(chosen) == 10 and chosen[:2] == ["b0", "b1"] and {c[0] for c in chosen} == {"a", "b", "c"}
+    assert len(spread(tasks[:3], 10)) == 3
+
+
+def test_splits_file_is_what_the_design_says(processed: Path) -> None:
+    content = json.loads((processed / "splits.json").read_text())
+    assert set(content) == {"train", "val", "test", "seed", "rule"} and content["seed"] == 0
+
+
+def test_all_real_challenge_records_go_through(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    summary = run_preprocessing(DataConfig(roots={"c": str(real_data("challenge2021"))}), tmp_path, execution=ExecutionConfig(workers=2))
+    assert summary.by_status == {"ok": 141}
