@@ -248,6 +248,10 @@ def _from_dict(kind: Any, values: dict[str, Any], prefix: str, problems: list[st
         value = _convert(hints[name], values[name], f"{prefix}{name}", problems)
         if len(problems) == before:
             arguments[name] = value
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+    if needed - arguments.keys():
+        problems.extend(f"setting {prefix}{name} is missing" for name in sorted(needed - values.keys()))
+        return None
     try:
         return kind(**arguments)
     except ValueError as error:

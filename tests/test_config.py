@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from src.config import Config, PreprocessConfig, TrainConfig, build_config, config_hash, load_config, save_config
+from src.config import (
+    Config,
+    PreprocessConfig,
+    TrainConfig,
+    build_config,
+    config_hash,
+    load_config,
+    save_config,
+)
 
 
 def test_config_survives_json(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,7 @@ def test_index_takes_headers_before_bare_mats_and_follows_links_once(tmp_path: P
     (tmp_path / "sub").mkdir()
     for name in ("a.hea", "a.mat", "a.dat", "b.MAT", "notes.txt", ".hidden.hea", "sub/c.hea", "orphan.dat"):
         (tmp_path / name).touch()
-    os.symlink(tmp_path, tmp_path / "sub" / "loop")
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
     assert [(r.relative, r.stem) for r in index_folder(tmp_path)] == [("a.hea", "a"), ("b.MAT", "b"), ("sub/c.hea", "c")]
 
 

@@ -29,7 +29,7 @@ def test_json_round_trip_converts_what_json_does_not_know(tmp_path: Path) -> Non
 def test_load_json_names_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match="broken.json: not valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json: not valid JSON"):
         utils.load_json(path)
 
 
@@ -65,7 +65,7 @@ def test_a_seed_out_of_range_is_refused() -> None:
 def test_device_info_describes_the_cpu_and_refuses_what_is_not_there() -> None:
     info = utils.device_info("cpu")
     assert info.device == "cpu" and info.cores >= 1 and info.amp_dtype is None
-    with pytest.raises(ValueError, match="'tpu' is not available here: choose auto or one of .*cpu"):
+    with pytest.raises(ValueError, match=r"'tpu' is not available here: choose auto or one of .*cpu"):
         utils.device_info("tpu")
 
 

@@ -1,0 +1,118 @@
+"""`ResNet1d`: a residual network over leads and time, sized for laptops.
+
+The residual block is that of He et al. (CVPR 2016) with GELU (Hendrycks and Gimpel, 2016) for ReLU; the shortcut averages
+before it projects, as in "Bag of tricks" (He et al., CVPR 2019), and the head concatenates mean and maximum over time as
+the ECG networks of Strodthoff et al. (IEEE JBHI 2021) do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+MIN_SAMPLES = 250
+
+
+def conv_norm(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Return a convolution and its batch norm; the norm's bias serves for both."""
+    conv = nn.Conv1d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm1d(n_out))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut; maps (B, n_in, L) to (B, n_out, L / stride)."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_norm(n_in, n_out, kernel, stride),
+            nn.GELU(),
+            conv_norm(n_out, n_out, kernel),
+        )
+        last_norm = self.body[2][1]  # type: ignore[index]
+        assert isinstance(last_norm, nn.BatchNorm1d)
+        nn.init.zeros_(last_norm.weight)  # the block starts as its shortcut (Goyal et al., 2017)
+        self.shortcut = nn.Sequential()
+        if stride > 1:
+            self.shortcut.append(nn.AvgPool1d(stride, ceil_mode=True, count_include_pad=False))
+        if n_in != n_out:
+            self.shortcut.append(conv_norm(n_in, n_out, 1))
+        self.activation = nn.GELU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the block."""
+        out: torch.Tensor = self.activation(self.body(x) + self.shortcut(x))
+        return out
+
+
+class ResNet1d(nn.Module):
+    """Map a multi-lead ECG to class logits.
+
+    Parameters
+    ----------
+    n_leads
+        Input leads.
+    n_classes
+        Output classes.
+    base_channels
+        Channels of the first stage; the others are 2, 3 and 4 times as wide. 64 gives about 1.5 M parameters.
+    dropout
+        Share of features dropped before the classifier.
+
+    Notes
+    -----
+    Input (B, n_leads, n_samples) of any n_samples from 250 up; output (B, n_classes). The stem halves the rate and the
+    pool after it halves it again: most of the arithmetic then happens at a quarter of the input's rate or less.
+    """
+
+    def __init__(self, n_leads: int = 12, n_classes: int = 5, base_channels: int = 64, dropout: float = 0.2) -> None:
+        super().__init__()
+        for name, value in (("n_leads", n_leads), ("n_classes", n_classes), ("base_channels", base_channels)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: expected 1 or more")
+        self.n_leads, self.n_classes, self.base_channels = n_leads, n_classes, base_channels
+        widths = [base_channels * i for i in (1, 2, 3, 4)]
+        self.stem = nn.Sequential(
+            conv_norm(n_leads, widths[0], kernel=11, stride=2), nn.GELU(), nn.AvgPool1d(2, ceil_mode=True)
+        )
+        self.stages = nn.Sequential(
+            ResidualBlock(widths[0], widths[0], kernel=5),
+            ResidualBlock(widths[0], widths[1], kernel=5, stride=2),
+            ResidualBlock(widths[1], widths[2], kernel=5, stride=2),
+            ResidualBlock(widths[2], widths[3], kernel=5, stride=2),
+            ResidualBlock(widths[3], widths[3], kernel=3),
+        )
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * widths[3], n_classes))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Use He et al. (ICCV 2015) for the convolutions, and small weights for the classifier."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        classifier = self.head[1]
+        assert isinstance(classifier, nn.Linear)
+        nn.init.trunc_normal_(classifier.weight, std=0.01)
+        nn.init.zeros_(classifier.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, n_classes) for signals (B, n_leads, n_samples).
+
+        Raises
+        ------
+        ValueError
+            If the shape is another, or there are fewer than 250 samples.
+        """
+        if x.ndim != 3 or x.shape[1] != self.n_leads or x.shape[2] < MIN_SAMPLES:
+            raise ValueError(
+                f"input has shape {tuple(x.shape)}: expected (batch, {self.n_leads} leads, {MIN_SAMPLES} samples or more)"
+            )
+        features = self.stages(self.stem(x))  # (B, 4 * base_channels, n_samples / 32)
+        pooled = torch.cat([features.mean(dim=2), features.amax(dim=2)], dim=1)
+        logits: torch.Tensor = self.head(pooled)
+        return logits
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

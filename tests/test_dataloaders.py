@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+
+from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainConfig
+from src.dataloaders import (
+    ECGDataset,
+    LabelledRecords,
+    build_dataloaders,
+    choose_records,
+    encode_targets,
+    find_classes,
+    load_records,
+    make_loader,
+    sample_weights,
+)
+from src.preprocessing import run_preprocessing
+from src.store import load_signal, record_path
+
+
+def records(*labels: tuple[str, ...], annotated: tuple[str, ...] = ()) -> LabelledRecords:
+    n = len(labels)
+    keys = tuple(f"d__{i}" for i in range(n))
+    return LabelledRecords(Path("p"), keys, labels, (annotated,) * n, keys, ("d",) * n, ("",) * n)
+
+
+def test_targets_mark_what_a_source_did_not_look_for() -> None:
+    targets = encode_targets(records(("A",), (), annotated=("A", "B")), ("A", "B", "C"))
+    np.testing.assert_array_equal(targets, [[1, 0, np.nan], [0, 0, np.nan]])
+    np.testing.assert_array_equal(encode_targets(records(("A", "Z")), ("A", "B")), [[1, 0]])
+
+
+def test_classes_are_sorted_with_the_fallback_last() -> None:
+    assert find_classes(records(("OTHER",), ("Z", "A"))) == ("A", "Z", "OTHER")
+
+
+def test_records_for_one_label_and_for_several() -> None:
+    source = records(("A",), ("A", "B"), (), ("Z",), ("A", "Z"))
+    assert choose_records(source, ("A", "B"), single_label=True).keys == ("d__0", "d__4")
+    assert choose_records(source, ("A", "B"), single_label=False).keys == ("d__0", "d__1", "d__4")
+
+
+def test_weights_draw_rare_classes_as_often_as_common_ones() -> None:
+    targets = np.array([[1, 0]] * 9 + [[0, 1]], np.float32)
+    weights = sample_weights(targets)
+    assert weights[:9].sum() == pytest.approx(weights[9]) and weights.mean() == pytest.approx(1)
+    assert sample_weights(np.array([[0, 0], [1, 0]], np.float32)).tolist() == [1, 1]
+
+
+def test_batches_are_the_record_files(processed: Path) -> None:
+    split = load_records(processed)["train"]
+    targets = encode_targets(split, find_classes(split))
+    dataset = ECGDataset(split.paths, targets)
+    loader = make_loader(dataset, LoaderConfig(batch_size=5), train=True)
+    seen = []
+    for batch in loader:
+        assert batch.signal.shape[1:] == (12, 1000) and batch.signal.dtype == torch.float32
+        for signal, target, row in zip(batch.signal, batch.target, batch.row.tolist(), strict=True):
+            np.testing.assert_array_equal(signal.numpy(), load_signal(record_path(processed, split.keys[row])))
+            np.testing.assert_array_equal(target.numpy(), targets[row])
+            seen.append(row)
+    assert sorted(seen) == list(range(len(split)))
+    assert torch.equal(dataset[3].signal, dataset.__getitems__([3]).signal[0])
+
+
+def test_the_order_follows_the_seed(processed: Path) -> None:
+    config = Config(train=TrainConfig(seed=4), loader=LoaderConfig(batch_size=8))
+
+    def rows(config: Config) -> list[int]:
+        return [row for batch in build_dataloaders(config, processed).train for row in batch.row.tolist()]
+
+    assert rows(config) == rows(config)
+    assert rows(config) != rows(dataclasses.replace(config, train=TrainConfig(seed=5)))
+
+
+def test_loader_processes_read_the_same(processed: Path) -> None:
+    split = load_records(processed)["val"]
+    dataset = ECGDataset(split.paths, encode_targets(split, find_classes(split)))
+    alone, helped = (make_loader(dataset, LoaderConfig(batch_size=2, loader_workers=n)) for n in (0, 1))
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a.signal, b.signal) and torch.equal(a.target, b.target)
+
+
+def test_balanced_sampling_evens_out_the_classes(processed: Path) -> None:
+    loaders = build_dataloaders(Config(loader=LoaderConfig(balanced_sampling=True)), processed)
+    drawn: Counter[int] = Counter()
+    for _ in range(30):
+        for batch in loaders.train:
+            drawn.update(batch.target.argmax(dim=1).tolist())
+    shares = np.array(list(drawn.values())) / drawn.total()
+    assert shares.min() > 0.05 and len(drawn) == len(loaders.classes)
+
+
+def test_the_fallback_is_left_out_unless_asked_for(tmp_path: Path, sample_roots: DataConfig) -> None:
+    run_preprocessing(sample_roots, tmp_path, config=SMALL, execution=ExecutionConfig(workers=1), limit=6)
+    with pytest.raises(ValueError, match="only class none has training records"):
+        build_dataloaders(Config(), tmp_path)
+    kept = build_dataloaders(Config(train=TrainConfig(keep_other=True, target="multi")), tmp_path)
+    assert kept.classes == ("OTHER",) and not kept.single_label
+
+
+def test_errors_say_what_to_do(tmp_path: Path, processed: Path) -> None:
+    with pytest.raises(ValueError, match="no processed records here; run preprocess"):
+        build_dataloaders(Config(), tmp_path)
+    with pytest.raises(ValueError, match="classes XYZ have no training record: there are "):
+        build_dataloaders(Config(train=TrainConfig(classes=("NORM", "XYZ"))), processed)
+    with pytest.raises(ValueError, match="2 record files but 1 rows of targets"):
+        ECGDataset(["a", "b"], np.zeros((1, 2), np.float32))

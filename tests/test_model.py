@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from src.model import ResNet1d, count_parameters
+
+
+def test_the_default_has_about_one_and_a_half_million_parameters() -> None:
+    assert 1.4e6 <= count_parameters(ResNet1d()) <= 1.6e6
+
+
+@pytest.mark.parametrize(("n_leads", "n_classes", "n_samples"), [(12, 5, 5000), (1, 2, 250), (3, 71, 1001), (12, 1, 257)])
+def test_any_leads_classes_and_samples(n_leads: int, n_classes: int, n_samples: int) -> None:
+    model = ResNet1d(n_leads, n_classes, base_channels=8).eval()
+    logits = model(torch.randn(2, n_leads, n_samples))
+    assert logits.shape == (2, n_classes) and torch.isfinite(logits).all()
+
+
+def test_it_is_made_of_gelu_and_batch_norm() -> None:
+    kinds = {type(module) for module in ResNet1d().modules()}
+    assert {nn.GELU, nn.BatchNorm1d, nn.Conv1d} <= kinds and nn.ReLU not in kinds
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = ResNet1d(base_channels=8)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.ones_(norm.weight)  # blocks start as their shortcut, which hides their inside for one step
+    model(torch.randn(4, 12, 300)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_the_answer_does_not_depend_on_the_batch() -> None:
+    model = ResNet1d(base_channels=8).eval()
+    signal = torch.randn(5, 12, 400)
+    torch.testing.assert_close(model(signal)[2:3], model(signal[2:3]), atol=1e-5, rtol=1e-4)
+
+
+def test_fresh_networks_start_near_even_odds_at_any_width() -> None:
+    for width in (8, 64):
+        logits = ResNet1d(base_channels=width).eval()(torch.randn(4, 12, 1000))
+        assert logits.abs().max() < 1.0
+
+
+@pytest.mark.parametrize("shape", [(2, 11, 500), (2, 12, 249), (12, 500)])
+def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(batch, 12 leads, 250 samples or more\)"):
+        ResNet1d(base_channels=8)(torch.zeros(shape))
+
+
+def test_wrong_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_classes is 0"):
+        ResNet1d(n_classes=0)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoints import load_checkpoint
+from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
+from src.training import (
+    compare_runs,
+    cosine_with_warmup,
+    make_loss,
+    make_optimizer,
+    random_crop,
+    run_training,
+)
+from src.utils import load_json
+
+CONFIG = Config(
+    train=TrainConfig(epochs=3, lr=2e-3, patience=0, device="cpu", ema_decay=0.9, crop_s=5.0),
+    model=ModelConfig(base_channels=8),
+    loader=LoaderConfig(batch_size=8),
+)
+
+
+def with_train(**values: object) -> Config:
+    return dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, **values))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).weights
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
+    loss = make_loss(single_label=True)
+    logits, nan = torch.tensor([[1.0, 2.0, 99.0]]), float("nan")
+    assert float(loss(logits, torch.tensor([[1.0, 0.0, nan]]))) == pytest.approx(math.log(1 + math.e), abs=1e-5)
+
+
+def test_binary_loss_is_the_mean_over_known_targets() -> None:
+    loss = make_loss(single_label=False)
+    logits = torch.tensor([[0.0, 50.0], [2.0, -1.0]])
+    target = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
+    assert float(loss(logits, target)) == pytest.approx((math.log(2) + math.log(1 + math.exp(2))) / 2, abs=1e-5)
+    assert float(loss(logits, torch.full((2, 2), float("nan")))) == 0
+
+
+def test_the_schedule_rises_and_falls() -> None:
+    factors = [cosine_with_warmup(step, 100, 10) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0)
+
+
+def test_decay_spares_biases_and_norms() -> None:
+    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3), torch.nn.BatchNorm1d(3)), 1e-3, 0.1)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 3]
+
+
+def test_crops_are_windows_of_their_own_record() -> None:
+    signal = torch.arange(40.0).reshape(2, 1, 20).expand(2, 3, 20)
+    crop = random_crop(signal, 7)
+    assert crop.shape == (2, 3, 7) and (crop.diff(dim=2) == 1).all()
+    assert crop[0].max() < 20 <= crop[1].min()
+    assert random_crop(signal, 0) is signal and random_crop(signal, 20) is signal
+
+
+def test_training_leaves_checkpoints_a_log_and_a_falling_loss(processed: Path, tmp_path: Path) -> None:
+    result = run_training(with_train(epochs=6, crop_s=0.0, ema_decay=0.0), processed, tmp_path)
+    losses = [row["train_loss"] for row in result.history]
+    assert losses[-1] < losses[0]
+    log = load_json(tmp_path / "training_log.json")
+    assert [row["epoch"] for row in log["history"]] == [1, 2, 3, 4, 5, 6]
+    assert log["best_metric_name"] == "val_f1_macro" and log["loss"] == "cross-entropy" and log["environment"]["packages"]
+    card = load_checkpoint(tmp_path / "models" / "best.pth").card
+    assert card.classes == result.card.classes and card.preprocess.fs == 100 and len(card.train_hashes) == log["n_train"]
+    assert log["best_metric"] == max(row["val_f1_macro"] for row in log["history"])
+    assert load_checkpoint(tmp_path / "models" / "latest.pth").state["epoch"] == 6
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(processed: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_training(with_train(seed=seed, epochs=2), processed, tmp_path / name)
+    a, b, c = (weights(tmp_path / name / "models" / "latest.pth") for name in "abc")
+    assert same(a, b) and not same(a, c)
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(processed: Path, tmp_path: Path) -> None:
+    run_training(CONFIG, processed, tmp_path / "whole")
+
+    class InterruptError(Exception):
+        pass
+
+    from src.dataloaders import build_dataloaders
+    from src.training import build_card, build_model, fit, load_preprocess_config, seed_everything
+
+    def stop(row: dict[str, object]) -> None:
+        if row["epoch"] == 2:
+            raise InterruptError
+
+    seed_everything(CONFIG.train.seed)
+    loaders = build_dataloaders(CONFIG, processed)
+    card = build_card(CONFIG, loaders, load_preprocess_config(processed))
+    with pytest.raises(InterruptError):
+        fit(build_model(card), loaders, card, CONFIG.train, tmp_path / "broken", on_epoch=stop)
+    torch.rand(5)  # what happened in between must not matter
+    result = run_training(CONFIG, processed, tmp_path / "broken", resume=True)
+    whole, resumed = (load_checkpoint(tmp_path / name / "models" / "latest.pth") for name in ("whole", "broken"))
+    assert same(whole.weights, resumed.weights) and same(whole.state["model"], resumed.state["model"])
+    assert [row["train_loss"] for row in result.history] == [row["train_loss"] for row in whole.state["history"]]
+
+
+def test_several_labels_train_with_binary_cross_entropy(processed: Path, tmp_path: Path) -> None:
+    result = run_training(with_train(target="multi", epochs=2), processed, tmp_path)
+    assert result.metric_name == "val_auroc_macro" and not result.card.single_label
+
+
+def test_early_stopping_and_other_tasks_on_resume(processed: Path, tmp_path: Path) -> None:
+    result = run_training(with_train(epochs=50, lr=1e-9, patience=2, ema_decay=0.0), processed, tmp_path)
+    assert len(result.history) < 50 and load_json(tmp_path / "training_log.json")["stopped"] == "early"
+    with pytest.raises(ValueError, match="was trained on classes"):
+        run_training(with_train(classes=("NORM", "AF")), processed, tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(processed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training loss is .* in epoch .*: try a smaller --lr"):
+        run_training(with_train(lr=1e30, clip_norm=0.0, warmup_fraction=0.0), processed, tmp_path)
+
+
+def test_runs_are_compared(processed: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_training(with_train(epochs=1), processed, tmp_path / name)
+    rows = compare_runs([tmp_path / "one", tmp_path / "two"])
+    assert [row["run"] for row in rows] == ["one", "two"] and "val_f1_macro" in rows[0]
+    with pytest.raises(ValueError, match=r"no training_log\.json here"):
+        compare_runs([tmp_path])
