@@ -1,0 +1,284 @@
+"""Figures of the data: how classes, sources and quality are spread. `src.plots` offers them too."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
+
+from src.figures import (
+    BLACK,
+    COLUMN_MM,
+    GREY,
+    LABEL_PT,
+    LIGHT_GREY,
+    PAGE_MM,
+    PALETTE,
+    TICK_PT,
+    name_rows,
+    new_figure,
+    plain_text,
+    style_axes,
+    write_column,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MARKERS = "os^Dv"
+_STATUS_COLORS = {"ok": "#0072B2", "missing": "#BBBBBB", "unreadable": "#D55E00", "rejected": "#E69F00"}
+
+
+# Balance -------------------------------------------------------------------------------------------------------------
+
+
+def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Draw how many records carry each class in each split, on a logarithmic axis that has a zero.
+
+    Equal distances between the markers of a row mean equal proportions between splits, for rare and common
+    classes.
+
+    Parameters
+    ----------
+    counts
+        Split -> class -> number of records. A class that a split does not name counts 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no class.
+    """
+    totals = _totals(counts)
+    names = [name for name, _ in totals.most_common()]
+    figure = new_figure(COLUMN_MM, 22 + _rows_mm(len(names)))
+    axes = style_axes(figure.subplots(), grid="x")
+    largest = [max(of_class.get(name, 0) for of_class in counts.values()) for name in names]
+    axes.hlines(range(len(names)), 0, largest, colors=LIGHT_GREY, linewidth=1)
+    for number, (split, of_class) in enumerate(counts.items()):
+        aside = 0.22 * (number - (len(counts) - 1) / 2)  # markers stay apart where numbers are equal
+        style: dict[str, Any] = {"marker": _MARKERS[number % 5], "color": PALETTE[number % len(PALETTE)]}
+        style |= {"markersize": 3, "linestyle": "", "clip_on": False, "zorder": 3, "label": plain_text(split)}
+        axes.plot([of_class.get(name, 0) for name in names], np.arange(len(names)) + aside, **style)
+    name_rows(axes, names, limit=26)
+    _count_axis(axes, max(largest))
+    write_column(axes, "total", [f"{totals[name]:,}" for name in names])
+    style = {"ncols": len(counts), "fontsize": TICK_PT, "frameon": False, "handletextpad": 0.1}
+    figure.legend(loc="outside upper right", **style)
+    return figure
+
+
+def _rows_mm(n_rows: int) -> float:
+    """Return the height of rows of text; many stand closer, so that the 71 classes of PTB-XL fit a page."""
+    return n_rows * (4.2 if n_rows <= 40 else 3.6)
+
+
+def _totals(counts: Mapping[str, Mapping[str, int]]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for of_class in counts.values():
+        totals.update({name: int(count) for name, count in of_class.items()})
+    if not totals:
+        raise ValueError(
+            f"counts has no class in {list(counts) or 'it'}: give at least one split or source with one class"
+        )
+    return totals
+
+
+def _count_axis(axes: Axes, largest: int) -> None:
+    """Scale the x axis as log, but linear from 0 to 1, so that an empty class stays on the page."""
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    powers = [10**power for power in range(len(str(max(largest, 1))) + 1)]
+    axes.set_xlim(0, max(1.6 * largest, 10))
+    axes.xaxis.set_major_locator(FixedLocator([0, *powers]))
+    axes.xaxis.set_minor_locator(FixedLocator([]))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if value < 1e3 else f"{value / 1e3:g}k")
+    )
+    axes.set_xlabel("Records")
+
+
+def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Draw which source each class comes from: the numbers of records, coloured by their share of the class.
+
+    A dark cell alone in its row is a class that a model can tell by the source instead of the heart.
+
+    Parameters
+    ----------
+    counts
+        Source -> class -> number of records.
+
+    Raises
+    ------
+    ValueError
+        If there is no class.
+    """
+    totals = _totals(counts)
+    names, sources = [name for name, _ in totals.most_common()], list(counts)
+    table = np.array([[counts[source].get(name, 0) for source in sources] for name in names], dtype=float)
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    width = min(max(COLUMN_MM, 60.0 + 13 * len(sources)), PAGE_MM)
+    figure = new_figure(width, 30 + _rows_mm(max(len(names), 5)))
+    axes = style_axes(figure.subplots())
+    image = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
+    for (row, column), count in np.ndenumerate(table):
+        color = "white" if share[row, column] > 0.6 else BLACK if count else GREY
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_PT, "color": color}
+        axes.text(column + 0.5, row + 0.5, f"{count:,.0f}", **middle)
+    axes.set_yticks(np.arange(len(names)) + 0.5, [plain_text(name, 30) for name in names])
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    if len(sources) <= 3:
+        turned = {}
+    axes.set_xticks(np.arange(len(sources)) + 0.5, [plain_text(source, 24) for source in sources], **turned)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    percent = PercentFormatter(1.0, decimals=0)
+    shrink = min(1.0, 40 / (_rows_mm(len(names)) + 8))
+    bar = figure.colorbar(image, ax=axes, format=percent, aspect=30, shrink=shrink)
+    bar.set_label("Share of the class's records", fontsize=LABEL_PT)
+    bar.ax.tick_params(labelsize=TICK_PT)
+    return figure
+
+
+# Quality -------------------------------------------------------------------------------------------------------------
+
+
+def plot_quality_summary(manifest: pd.DataFrame) -> Figure:
+    """Draw one page on what became of the records: status, sampling rates, quality flags and reasons.
+
+    Flags of several leads count once per record (``flat:V1;flat:V2`` is one ``flat``), and reasons that
+    differ only in numbers or file names count together.
+
+    Parameters
+    ----------
+    manifest
+        Columns dataset, status, reason, fs and quality_flags (or flags), the flags separated by ``;``.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    columns = _manifest_columns(manifest)
+    figure = new_figure(PAGE_MM, 140)
+    # Two parts, each with room for its own labels only
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(2, 1)).flat
+    panels = upper.subplot_mosaic([["status", "flags"], ["rates", "flags"]], height_ratios=(1.2, 1))
+    _draw_status(panels["status"], columns["dataset"], columns["status"])
+    rates = _count(map(_rate_name, columns["fs"]))
+    _draw_bars(panels["rates"], "Sampling rates", rates, empty="no rate known")
+    flags = _count(kind for cell in columns["flags"] for kind in _flag_kinds(cell))
+    _draw_bars(panels["flags"], "Quality flags", flags, empty="no flags", n_shown=12, min_rows=10)
+    reasons = _count(map(_reason_kind, columns["reason"]))
+    _draw_bars(
+        lower.subplots(), "Reasons for records left out", reasons, empty="no record left out", width=55
+    )
+    return figure
+
+
+def _count(names: Iterable[str]) -> Counter[str]:
+    """Count names, without the empty one."""
+    return Counter(name for name in names if name)
+
+
+def _manifest_columns(manifest: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the columns that the page shows as lists of text, empty where a cell is."""
+    flags = "quality_flags" if "quality_flags" in manifest.columns else "flags"
+    sources = {"dataset": "dataset", "status": "status", "reason": "reason", "flags": flags, "fs": "fs"}
+    missing = [name for name in sources.values() if name not in manifest.columns]
+    if missing:
+        raise ValueError(f"the manifest has no column {', '.join(missing)}: give what load_manifest returns")
+    texts = {name: manifest[column].astype(object) for name, column in sources.items()}
+    return {name: text.where(text.notna(), "").map(str).tolist() for name, text in texts.items()}
+
+
+def _draw_status(axes: Axes, datasets: Sequence[str], statuses: Sequence[str]) -> None:
+    style_axes(axes, grid="x", title="Records by status")
+    if not datasets:
+        _say_empty(axes, "no records")
+        return
+    names = [name for name, _ in Counter(datasets).most_common()]
+    pairs = Counter(zip(datasets, statuses, strict=True))
+    extra = sorted(set(statuses) - set(_STATUS_COLORS))
+    colors = {**_STATUS_COLORS, **dict.fromkeys(extra, PALETTE[4])}
+    left = np.zeros(len(names))
+    for status in [name for name in colors if name in set(statuses)]:
+        values = np.array([pairs[name, status] for name in names])
+        label = f"{plain_text(status) or 'none'} ({int(values.sum()):,})"
+        axes.barh(range(len(names)), values, left=left, color=colors[status], height=0.7, label=label)
+        left += values
+    name_rows(axes, names, limit=24)
+    _linear_counts(axes, float(left.max()))
+    axes.set_xlabel("Records")
+    axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
+    below_label: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.8}
+    axes.legend(fontsize=TICK_PT, frameon=False, ncols=2, **below_label)
+
+
+def _draw_bars(
+    axes: Axes,
+    title: str,
+    counts: Counter[str],
+    *,
+    empty: str,
+    n_shown: int = 6,
+    min_rows: int = 4,
+    width: int = 30,
+) -> None:
+    """Draw the most frequent items as bars, each with its number of records."""
+    style_axes(axes, grid="x", title=title)
+    if not counts:
+        _say_empty(axes, empty)
+        return
+    shown = counts.most_common(n_shown)
+    rest = len(counts) - len(shown)
+    if rest:
+        shown = [*shown[:-1], (f"{rest + 1} others", sum(counts.values()) - sum(n for _, n in shown[:-1]))]
+    values = [count for _, count in shown]
+    axes.barh(range(len(shown)), values, color=PALETTE[0], height=0.7)
+    name_rows(axes, ["\n".join(textwrap.wrap(name, width)[:2]) for name, _ in shown], limit=2 * width + 1)
+    axes.set_ylim(max(len(shown), min_rows) - 0.5, -0.5)  # few bars stay thin
+    _linear_counts(axes, 1.12 * max(values))
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": TICK_PT}
+    for row, value in enumerate(values):
+        axes.annotate(f"{value:,}", (value, row), (2, 0), **style)
+    axes.set_xlabel("Records")
+
+
+def _linear_counts(axes: Axes, largest: float) -> None:
+    axes.set_xlim(0, 1.02 * max(largest, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _say_empty(axes: Axes, text: str) -> None:
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, text, fontsize=LABEL_PT, color=GREY, **place)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _rate_name(text: str) -> str:
+    try:
+        return f"{float(text):g} Hz"
+    except ValueError:
+        return ""
+
+
+def _flag_kinds(cell: str) -> list[str]:
+    """Return the flags of one record without the leads they concern, each once."""
+    return list(dict.fromkeys(flag.split(":")[0].strip() for flag in cell.split(";")))
+
+
+def _reason_kind(reason: str) -> str:
+    """Return a reason without what differs by record: remarks in parentheses, file names and numbers."""
+    text = re.sub(r"\s*\([^)]*\)", "", reason)
+    text = re.sub(r"\S*[/\\]\S*?(?=:?(?:\s|$))|\S+\.(?:hea|dat|mat)\b", "(file)", text)
+    return re.sub(r"(?<![A-Za-z])\d+(?:\.\d+)?", "#", text).strip()
