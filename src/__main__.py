@@ -1,0 +1,358 @@
+"""The command line: the same calls as the notebook, no logic of its own. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import signal
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from src import __version__
+from src.config import (
+    Config,
+    DataConfig,
+    ExecutionConfig,
+    LoaderConfig,
+    ModelConfig,
+    PreprocessConfig,
+    SplitConfig,
+    TrainConfig,
+    load_config,
+)
+from src.utils import project_paths, setup_logging
+
+logger = logging.getLogger("src")
+
+
+# Options -------------------------------------------------------------------------------------------------------------
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _number_pair(text: str) -> tuple[str, float]:
+    name, value = _pair(text)
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
+
+
+def _add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
+    """Add an option per field of a settings class; what is not given stays out of the result."""
+    group = parser.add_argument_group(f"{kind.__name__} ({(kind.__doc__ or '').splitlines()[0]})")
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in skip:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        text = f"{field.metadata['help']} (default: {shown if shown not in ('', None) else 'none'})".replace("%", "%%")
+        group.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, help=text, **_argument(hints[field.name]))
+
+
+def _argument(hint: Any) -> dict[str, Any]:
+    """Return how argparse reads a field of this type."""
+    options = [item for item in get_args(hint) if item is not type(None)]
+    if isinstance(hint, types.UnionType):
+        hint = options[0]
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_args(hint):  # a tuple: comma-separated
+        kind = get_args(hint)[0]
+        return {"type": lambda text: tuple(kind(item) for item in text.split(",") if item), "metavar": "A,B,..."}
+    return {"type": hint, "metavar": {"int": "N", "float": "X"}.get(hint.__name__, "TEXT")}
+
+
+def _settings(args: argparse.Namespace, kind: type, base: Any) -> Any:
+    """Return `base` with the fields that the user gave, as a dictionary to build a settings object from."""
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if f.name in args}
+    return dataclasses.replace(base, **given)
+
+
+def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument("--data", type=_pair, action="append", required=required, default=[], metavar="NAME=DIR", help="a collection and its folder; may be repeated")
+    parser.add_argument("--mapping", metavar="CSV", help="label table with dataset,record_id,mapped_label (default: none, every record gets OTHER)")
+    parser.add_argument("--source-fs", type=_number_pair, action="append", default=[], metavar="NAME=HZ", help="sampling rate of a collection whose files do not say it (default: none)")
+    parser.add_argument("--source-gain", type=_number_pair, action="append", default=[], metavar="NAME=ADU_PER_MV", help="gain of a collection whose files do not say it (default: none)")
+
+
+def _data(args: argparse.Namespace) -> DataConfig:
+    names = [name for name, _ in args.data]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"--data names {', '.join(twice)} more than once: expected each dataset with one folder")
+    return DataConfig(dict(args.data), args.mapping, dict(args.source_fs), dict(args.source_gain))
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def sample_data(args: argparse.Namespace) -> int:
+    """Write synthetic collections in several formats and rates, with their mapping."""
+    from src.synthetic import write_sample_collections
+
+    sample = write_sample_collections(Path(args.dest), n_records=args.records, seed=args.seed)
+    roots = " ".join(f"--data {name}={root}" for name, root in sample.data.items())
+    _say(f"wrote {args.records} records and {sample.mapping}")
+    _say(f"next: python -m src preprocess --mapping {sample.mapping} {roots} --out artifacts/processed")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Look at collections without writing: formats, rates, leads, unmatched ids, an estimate of time and space."""
+    from src.checks import check_datasets
+
+    report = check_datasets(_data(args), args.mapping, _settings(args, PreprocessConfig, PreprocessConfig()), _settings(args, ExecutionConfig, ExecutionConfig()), args.probe)
+    _say(str(report))
+    return 0
+
+
+def labels(args: argparse.Namespace) -> int:
+    """Build or extend the mapping for a known collection."""
+    from src.label_builders import build_labels
+    from src.labels import update_mapping
+
+    columns = dict(args.column) or None
+    frame = build_labels(args.kind, Path(args.root), dataset=args.dataset, task=args.task, classes=args.classes, rate=args.rate, min_likelihood=args.min_likelihood, columns=columns, table=Path(args.table) if args.table else None)
+    update_mapping(args.out, frame)
+    _say(f"{args.out}: {len(frame)} rows of {', '.join(sorted(set(frame['dataset'])))}")
+    return 0
+
+
+def preprocess(args: argparse.Namespace) -> int:
+    """Turn recordings into record files with a manifest and splits; run again, it does only what is new or changed."""
+    from src.preprocessing import run_preprocessing
+
+    summary = run_preprocessing(
+        _data(args),
+        args.out,
+        mapping=args.mapping,
+        config=_settings(args, PreprocessConfig, PreprocessConfig()),
+        splits=_settings(args, SplitConfig, SplitConfig()),
+        execution=_settings(args, ExecutionConfig, ExecutionConfig()),
+    )
+    _say(str(summary))
+    if not summary.by_status.get("ok"):
+        raise ValueError(f"{args.out}: not one record could be processed; python -m src check shows why")
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a network on a processed folder."""
+    from src.report_figures import save_history_figure
+    from src.training import run_training
+
+    base = load_config(args.config) if args.config else Config()
+    config = dataclasses.replace(
+        base,
+        loader=_settings(args, LoaderConfig, base.loader),
+        model=_settings(args, ModelConfig, base.model),
+        train=_settings(args, TrainConfig, base.train),
+    )
+    out = Path(args.out) if args.out else project_paths().artifacts / "runs" / args.run
+    result = run_training(config, args.processed, out, resume=args.resume)
+    save_history_figure(out, out / "figures")
+    _say(str(result))
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Judge a checkpoint on a split: tables, predictions and figures."""
+    from src.eval import evaluate as run
+    from src.report_figures import save_evaluation_figures
+    from src.utils import device_info
+
+    evaluation = run(args.checkpoint, args.processed, split=args.split, out=args.out, batch_size=args.batch_size, device=device_info(args.device).device, keep_other=args.keep_other)
+    save_evaluation_figures(evaluation, args.processed, Path(args.out) / "figures")
+    _say(str(evaluation))
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Write a row of class probabilities per record file."""
+    from src.file_predictions import predict_to_csv
+    from src.utils import device_info
+
+    summary = predict_to_csv(
+        args.checkpoint or project_paths().artifacts / "models" / "best.pth",
+        args.paths,
+        args.out,
+        source_fs=args.source_fs,
+        source_gain_per_mv=args.source_gain,
+        batch_size=args.batch_size,
+        device=device_info(args.device).device,
+    )
+    _say(f"{args.out}: {summary}")
+    return 0
+
+
+def smoke(args: argparse.Namespace) -> int:
+    """Take 10 records through everything: read, preprocess, batch, forward, train, evaluate."""
+    from src.smoke import run_smoke
+
+    _say(str(run_smoke(Config(), _data(args), args.mapping)))
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Tabulate training runs side by side."""
+    import pandas as pd
+
+    from src.training import compare_runs
+
+    runs_folder = project_paths().artifacts / "runs"
+    runs = [Path(run) if Path(run).exists() else runs_folder / run for run in args.runs]
+    _say(pd.DataFrame(compare_runs(runs)).set_index("run").T.to_string())
+    return 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run the notebook from top to bottom, on generated recordings unless its configuration names others."""
+    from src.notebook import run_notebook
+
+    executed = run_notebook(out=args.out)
+    _say(f"every cell ran; the notebook with its outputs is {executed}")
+    return 0
+
+
+# Parser --------------------------------------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="python -m src", description="ECG recordings to tensors, a trained classifier and its figures.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--quiet", action="store_true", help="log warnings only (default: off)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").strip()
+        command = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
+        command.set_defaults(run_command=run)
+        return command
+
+    _add_sample_data(add("sample-data", sample_data))
+    _add_check(add("check", check))
+    _add_labels(add("labels", labels))
+    _add_preprocess(add("preprocess", preprocess))
+    _add_train(add("train", train))
+    _add_evaluate(add("evaluate", evaluate))
+    _add_predict(add("predict", predict))
+    _add_data(add("smoke", smoke), required=False)
+    add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
+    add("demo", demo).add_argument("--out", default="artifacts/notebook_executed.ipynb", metavar="FILE", help="the executed copy (default: %(default)s)")
+    return parser
+
+
+class _Help(argparse.HelpFormatter):
+    """Leaves room for long option names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=110)
+
+
+def _add_sample_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dest", metavar="DEST", help="folder to write into")
+    parser.add_argument("--records", type=int, default=180, metavar="N", help="records over all collections (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the generator (default: %(default)s)")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser, required=True)
+    parser.add_argument("--probe", type=int, default=20, metavar="N", help="records of each collection to read (default: %(default)s)")
+    _add_settings(parser, PreprocessConfig)
+    _add_settings(parser, ExecutionConfig, skip=("on_error", "chunk_size"))
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", metavar="KIND", help="ptbxl, challenge, challenge2017, cpsc2018, sph or csv")
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the collection")
+    parser.add_argument("--out", required=True, metavar="CSV", help="label table to make or extend; rows of other datasets stay")
+    parser.add_argument("--dataset", metavar="NAME", help="name of the dataset in the table (default: KIND)")
+    parser.add_argument("--task", metavar="T", help="ptbxl: superclass, subclass, diagnostic, form, rhythm or all; challenge: scored or all (default: the first)")
+    parser.add_argument("--classes", metavar="SET", help="a label set: ptbxl_superclass, challenge2021, or a CSV of your own (default: none)")
+    parser.add_argument("--rate", type=int, choices=(100, 500), help="ptbxl: which of its two rates to label (default: the one that is there)")
+    parser.add_argument("--min-likelihood", type=float, default=0.0, metavar="P", help="ptbxl: smallest likelihood of a statement that counts (default: %(default)s)")
+    parser.add_argument("--column", type=_pair, action="append", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is ours; may be repeated (default: the same names)")
+    parser.add_argument("--table", metavar="CSV", help="csv: the table (default: the only one in DIR)")
+
+
+def _add_preprocess(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser, required=True)
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets records/, manifest.csv and splits.json")
+    for kind in (PreprocessConfig, SplitConfig, ExecutionConfig):
+        _add_settings(parser, kind)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processed", default=str(project_paths().processed), metavar="DIR", help="folder that preprocess filled (default: artifacts/processed)")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", metavar="RUN", help="folder of the run: gets models/, training_log.json and figures/")
+    where.add_argument("--run", metavar="NAME", help="name of the run, kept in artifacts/runs/NAME")
+    parser.add_argument("--config", metavar="FILE", help="JSON settings; options given here come before it (default: none)")
+    parser.add_argument("--resume", action="store_true", help="go on from models/latest.pth where there is one (default: off)")
+    for kind in (TrainConfig, ModelConfig, LoaderConfig):
+        _add_settings(parser, kind)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run")
+    parser.add_argument("--processed", required=True, metavar="DIR", help="folder that preprocess filled")
+    parser.add_argument("--split", default="test", help="train, val or test (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/")
+    parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="judge records with the fallback label too (default: off)")
+    _add_running(parser)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="record files, folders (searched through) or globs")
+    parser.add_argument("--checkpoint", metavar="FILE", help="checkpoint to use (default: artifacts/models/best.pth)")
+    parser.add_argument("--out", required=True, metavar="CSV", help="gets a row per record")
+    parser.add_argument("--source-fs", type=float, metavar="HZ", help="sampling rate of files that do not say it (default: none)")
+    parser.add_argument("--source-gain", type=float, metavar="ADU_PER_MV", help="gain of files that do not say it (default: none)")
+    _add_running(parser)
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="records per batch (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+
+
+def _say(text: str) -> None:
+    """Answer on standard output; the log goes to standard error."""
+    sys.stdout.write(text.rstrip() + "\n")
+
+
+def _stop(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    setup_logging(logging.WARNING if args.quiet else logging.INFO)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        result: int = args.run_command(args)
+        return result
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to go on\n")
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        logger.debug("the error in full", exc_info=True)
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""From a model to `Predictions`, and from a checkpoint to the tables and figures of a split or the rows of new files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
+from src.config import LoaderConfig
+from src.dataloaders import Batch, ECGDataset, choose_records, encode_targets, load_records, make_loader
+from src.metrics import Predictions, compute_metrics, format_metrics
+from src.records import RecordError, read_record, resolve_record
+from src.splits import SPLIT_NAMES
+from src.tensors import RejectedError, build_tensor
+from src.utils import save_json
+
+__all__ = ["Evaluation", "Predictions", "compute_metrics", "evaluate", "format_metrics", "predict", "predict_files"]
+
+logger = logging.getLogger(__name__)
+
+
+def window_starts(n_samples: int, window: int) -> list[int]:
+    """Return the starts of windows that overlap by half and reach both ends."""
+    if window <= 0 or window >= n_samples:
+        return [0]
+    count = -(-2 * (n_samples - window) // window) + 1
+    return [round(i * (n_samples - window) / (count - 1)) for i in range(count)]
+
+
+def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
+    """Return logits (B, n_classes) of signals (B, n_leads, n_samples).
+
+    A model trained on crops sees overlapping windows of that length, and its logits are averaged over them.
+    """
+    starts = window_starts(signal.shape[2], crop_samples)
+    if len(starts) == 1:
+        logits: torch.Tensor = model(signal)
+        return logits
+    windows = torch.cat([signal[:, :, start : start + crop_samples] for start in starts])  # (n_windows * B, n_leads, T)
+    averaged: torch.Tensor = model(windows).view(len(starts), signal.shape[0], -1).mean(dim=0)
+    return averaged
+
+
+def predict(
+    model: nn.Module, loader: DataLoader[Batch], *, device: str = "cpu", crop_samples: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and targets, each (n_records, n_classes), on the CPU and in the loader's order."""
+    model.eval()
+    logits, targets = [], []
+    with torch.inference_mode():
+        for batch in loader:
+            answer = predict_logits(model, batch.signal.to(device, non_blocking=True), crop_samples)
+            logits.append(answer.float().cpu())
+            targets.append(batch.target)
+    return torch.cat(logits), torch.cat(targets)
+
+
+def to_scores(logits: torch.Tensor, single_label: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return probabilities: softmax over exclusive classes, else a sigmoid for each."""
+    logits = logits.double()
+    scores: np.ndarray[Any, np.dtype[np.float64]] = (logits.softmax(dim=1) if single_label else logits.sigmoid()).numpy()
+    return scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found on one split."""
+
+    split: str
+    predictions: Predictions
+    metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.split}: {format_metrics(self.metrics)}"
+
+
+def evaluate(
+    checkpoint: str | Path,
+    processed: str | Path,
+    *,
+    split: str = "test",
+    out: str | Path | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+    keep_other: bool = False,
+) -> Evaluation:
+    """Judge a checkpoint on a split of a processed folder.
+
+    Parameters
+    ----------
+    checkpoint
+        A ``best.pth`` or ``latest.pth``.
+    processed
+        The folder that preprocessing filled.
+    split
+        train, val or test.
+    out
+        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``.
+
+    Raises
+    ------
+    ValueError
+        If the split is empty, the records have none of the checkpoint's classes, or another shape than it was trained on.
+    """
+    loaded = load_checkpoint(checkpoint, device)
+    predictions = predict_split(loaded, processed, split, batch_size=batch_size, device=device, keep_other=keep_other)
+    metrics = compute_metrics(predictions)
+    if out is not None:
+        predictions.save(Path(out) / f"predictions_{split}.npz")
+        save_json({"split": split, "checkpoint": str(checkpoint), **metrics}, Path(out) / f"metrics_{split}.json")
+    return Evaluation(split, predictions, metrics)
+
+
+def predict_split(
+    checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool
+) -> Predictions:
+    """Return the predictions of a checkpoint on a split; see `evaluate`."""
+    card = checkpoint.card
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
+    splits = load_records(processed, keep_other=keep_other or "OTHER" in card.classes)
+    records = choose_records(splits[split], card.classes, single_label=card.single_label)
+    if not len(records):
+        raise ValueError(_why_empty(processed, split, splits, card))
+    targets = encode_targets(records, card.classes)
+    dataset = ECGDataset(records.paths, targets)
+    _check_shape(dataset, card, checkpoint.path)
+    loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
+    logits, _ = predict(load_model(checkpoint, device), loader, device=device, crop_samples=card.crop_samples)
+    thresholds = np.array(card.thresholds) if card.thresholds else None
+    return Predictions(
+        keys=records.keys,
+        y_true=targets,
+        y_score=to_scores(logits, card.single_label),
+        classes=card.classes,
+        single_label=card.single_label,
+        thresholds=thresholds,
+    )
+
+
+def _why_empty(processed: str | Path, split: str, splits: Any, card: ModelCard) -> str:
+    if len(splits[split]):
+        return (
+            f"{processed}: none of the {len(splits[split])} records of split {split} carries a class of the checkpoint "
+            f"({', '.join(card.classes)}); was it trained on other labels?"
+        )
+    there = ", ".join(f"{name} ({len(records)})" for name, records in splits.items() if len(records)) or "none"
+    return f"{processed}: split {split} has no records; splits with records: {there}"
+
+
+def _check_shape(dataset: ECGDataset, card: ModelCard, path: Path) -> None:
+    held = tuple(dataset[0].signal.shape)
+    wanted = (len(card.leads), card.preprocess.n_samples)
+    if held != wanted:
+        raise ValueError(
+            f"{path}: was trained on {wanted[0]} leads x {wanted[1]} samples at {card.preprocess.fs:g} Hz, the records are "
+            f"{held[0]} x {held[1]}; preprocess with --fs {card.preprocess.fs:g} --n-samples {wanted[1]}"
+        )
+
+
+# New files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """The answer for one file: probabilities in the order of the classes, or None with the reason."""
+
+    record_id: str
+    scores: tuple[float, ...] | None
+    status: str
+    reason: str = ""
+
+
+def predict_files(
+    checkpoint: Checkpoint,
+    paths: Iterable[str | Path],
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> Iterator[FilePrediction]:
+    """Yield a prediction per record file, in order, holding one batch at a time.
+
+    A file that cannot be read or is rejected yields its status and reason.
+    """
+    model = load_model(checkpoint, device)
+    card = checkpoint.card
+    iterator = iter(paths)
+    while chunk := list(islice(iterator, batch_size)):
+        inputs = [_read_input(path, card, source_fs, source_gain_per_mv) for path in chunk]
+        signals = [item for item in inputs if isinstance(item, torch.Tensor)]
+        scores: Iterator[Any] = iter(())
+        if signals:
+            with torch.inference_mode():
+                logits = predict_logits(model, torch.stack(signals).to(device), card.crop_samples).cpu()
+            scores = iter(to_scores(logits, card.single_label))
+        for path, item in zip(chunk, inputs, strict=True):
+            name = _stem(path)
+            if isinstance(item, torch.Tensor):
+                yield FilePrediction(name, tuple(float(score) for score in next(scores)), "ok")
+            else:
+                yield FilePrediction(name, None, *item)
+
+
+def _stem(path: str | Path) -> str:
+    try:
+        return resolve_record(path).stem
+    except RecordError:
+        return Path(path).stem
+
+
+def _read_input(
+    path: str | Path, card: ModelCard, source_fs: float | None, source_gain: float | None
+) -> torch.Tensor | tuple[str, str]:
+    """Return the input tensor (n_leads, n_samples) of a file, or its status and reason."""
+    try:
+        record = read_record(path, source_fs=source_fs, source_gain_per_mv=source_gain)
+    except RecordError as error:
+        return "unreadable", error.message
+    try:
+        return torch.from_numpy(build_tensor(record, card.preprocess).arrays["signal"])
+    except RejectedError as error:
+        return "rejected", str(error)

@@ -1,0 +1,94 @@
+"""From paths that a user types to a CSV of class probabilities."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from src.checkpoints import load_checkpoint
+from src.eval import FilePrediction, predict_files
+from src.matching import index_folder
+from src.records import RecordError, resolve_record
+from src.utils import atomic_path
+
+
+def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Yield the record files that paths, folders (searched through) and globs name, each once.
+
+    Raises
+    ------
+    ValueError
+        If a path, folder or glob names nothing.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        for file in _expand(path):
+            try:
+                target = resolve_record(file)
+            except RecordError:
+                target = file  # reading it will say what is wrong
+            if target not in seen:
+                seen.add(target)
+                yield target
+
+
+def _expand(path: str | Path) -> list[Path]:
+    if Path(path).is_dir():
+        found = [Path(path) / record.relative for record in index_folder(path)]
+        if not found:
+            raise ValueError(f"{path}: no record in this folder; expected .hea or .mat files")
+        return found
+    if Path(path).exists() or not glob.has_magic(str(path)):
+        return [Path(path)]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    if not matches:
+        raise ValueError(f"{path}: matches no file")
+    return [file for match in matches for file in (_expand(match) if match.is_dir() else [match])]
+
+
+def predict_to_csv(
+    checkpoint: str | Path,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> str:
+    """Write one row per record: record_id, a probability per class, status, reason; returns a summary by status.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is wrong, a path names nothing, or not one record could be read; the rows are written then too.
+    """
+    loaded = load_checkpoint(checkpoint, device)
+    rows = predict_files(
+        loaded,
+        find_record_files(paths),
+        source_fs=source_fs,
+        source_gain_per_mv=source_gain_per_mv,
+        batch_size=batch_size,
+        device=device,
+    )
+    counts: Counter[str] = Counter()
+    last = ""
+    with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["record_id", *loaded.card.classes, "status", "reason"])
+        for row in rows:
+            writer.writerow(_cells(row, len(loaded.card.classes)))
+            counts[row.status] += 1
+            last = row.reason or last
+    if not counts["ok"]:
+        raise ValueError(f"{out}: not one of {counts.total()} records could be read, the last because: {last}")
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def _cells(row: FilePrediction, n_classes: int) -> list[str]:
+    scores = [f"{score:.6g}" for score in row.scores] if row.scores is not None else [""] * n_classes
+    return [row.record_id, *scores, row.status, row.reason]

@@ -1,0 +1,45 @@
+"""Run the project's notebook from top to bottom, as Run All does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from src.utils import PROJECT_ROOT, atomic_path
+
+NOTEBOOK = PROJECT_ROOT / "notebooks" / "ecg_tensor_pipeline.ipynb"
+
+
+def run_notebook(notebook: str | Path = NOTEBOOK, out: str | Path | None = None, timeout_s: int = 3600) -> Path:
+    """Execute a notebook in a fresh kernel and write the copy with outputs.
+
+    Parameters
+    ----------
+    notebook
+        The notebook; it is not changed.
+    out
+        The executed copy; by default ``artifacts/notebook_executed.ipynb``.
+    timeout_s
+        Limit for one cell in seconds.
+
+    Raises
+    ------
+    RuntimeError
+        If a cell fails; the message names it and its error.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    document = nbformat.read(str(notebook), as_version=4)  # type: ignore[no-untyped-call]
+    out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
+    os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    client = NotebookClient(document, timeout=timeout_s, resources={"metadata": {"path": str(Path(notebook).parent)}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise RuntimeError(f"{notebook}: a cell failed\n{error}") from None
+    finally:
+        with atomic_path(out) as temporary:
+            nbformat.write(document, str(temporary))  # type: ignore[no-untyped-call]
+    return out
