@@ -1,0 +1,100 @@
+"""Any table of labels with one row per record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.crosswalk import OWN_NAMES
+from src.label_sources.base import (
+    CodeReport,
+    Request,
+    Row,
+    age_text,
+    build_frame,
+    id_text,
+    read_table,
+    sex_text,
+)
+from src.label_sources.sources import RecordLabels, Source, label_record
+from src.labels import COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+TASKS = ("labels",)
+_FREE_COLUMNS = COLUMNS[1:]  # the dataset is given by name
+
+
+def build_csv(request: Request) -> pd.DataFrame:
+    """Any CSV table: name the columns for record_id and mapped_label, and for others it has."""
+    path = request.table or _only_table(request.root)
+    columns = _columns(request, path)
+    records = read_table(path, dict.fromkeys(columns.values()))
+    cells = [{name: record.get(theirs, "") for name, theirs in columns.items()} for record in records]
+    labels = [_split(row["mapped_label"], request.separator) for row in cells]
+    results = [RecordLabels(names, _split(row.get("annotated", ""), request.separator)) for names, row in zip(labels, cells, strict=True)]
+    if request.classes is not None:
+        results = _translate(labels, request)
+    rows = [_row(row, result) for row, result in zip(cells, results, strict=True)]
+    _report_unread(request.dataset, cells, rows)
+    return build_frame(request.dataset, rows)
+
+
+def _only_table(root: Path) -> Path:
+    tables = sorted(root.glob("*.csv")) if root.is_dir() else []
+    if len(tables) != 1:
+        raise ValueError(f"{root}: holds {len(tables)} CSV tables; name the one to read with --table")
+    return tables[0]
+
+
+def _columns(request: Request, path: Path) -> dict[str, str]:
+    """Return our column -> theirs, for those that were named and those that have our name already."""
+    if wrong := [name for name in request.columns if name not in _FREE_COLUMNS]:
+        raise ValueError(f"columns {', '.join(wrong)} are unknown: expected {', '.join(_FREE_COLUMNS)}")
+    header = read_table(path)[0] if read_table(path) else {}
+    columns = {name: name for name in _FREE_COLUMNS if name in header} | dict(request.columns)
+    if missing := [name for name in ("record_id", "mapped_label") if name not in columns]:
+        raise ValueError(f"{path}: which columns are {' and '.join(missing)}? It has {', '.join(header) or 'no rows'}")
+    return columns
+
+
+def _split(cell: str, separator: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part for item in cell.split(separator) if (part := item.strip())))
+
+
+def _translate(labels: Sequence[Sequence[str]], request: Request) -> list[RecordLabels]:
+    """Translate a table's own label names, of which those that occur count as looked for."""
+    assert request.classes is not None
+    used = tuple(dict.fromkeys(label for names in labels for label in names))
+    meanings = [request.classes.meanings[OWN_NAMES, name] for name in used if (OWN_NAMES, name) in request.classes.meanings]
+    source = Source(request.dataset, OWN_NAMES, used, tuple({label for meaning in meanings for label in meaning.labels}))
+    report = CodeReport(request.dataset, OWN_NAMES, request.classes.name)
+    results = [report.add(label_record(names, source, request.classes)) for names in labels]
+    report.log()
+    return results
+
+
+def _row(cells: dict[str, str], result: RecordLabels) -> Row:
+    return Row(
+        record_id=cells["record_id"],
+        labels=result.labels,
+        annotated=result.annotated,
+        patient_id=id_text(cells.get("patient_id", "")),
+        fold=id_text(cells.get("fold", "")),
+        path=cells.get("path", ""),
+        age=age_text(cells.get("age", "")),
+        sex=sex_text(cells.get("sex", "")),
+    )
+
+
+def _report_unread(dataset: str, cells: Sequence[dict[str, str]], rows: Sequence[Row]) -> None:
+    """Log the ages and sexes that were left empty because their spelling means nothing here."""
+    for name in ("age", "sex"):
+        texts = {row.get(name, "") for row, read in zip(cells, rows, strict=True) if row.get(name) and not getattr(read, name)}
+        if texts:
+            logger.warning("%s: %s not understood and left empty: %s", dataset, name, ", ".join(sorted(texts)[:10]))
