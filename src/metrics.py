@@ -18,6 +18,7 @@ from src.ranking import Floats, Ranking
 from src.utils import atomic_path
 
 DEFAULT_THRESHOLD = 0.5
+_SHOWN = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
 _ROUNDING = 1e-6  # by how much a probability in single precision may pass 0 or 1
 
 
@@ -232,7 +233,7 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     counts = Counts.of(predictions)
     columns = _columns(predictions, counts)
     rows = [{name: _plain(values[i]) for name, values in columns.items()} for i in range(len(predictions.classes))]
-    averages = {f"{name}_macro": mean_defined(columns[name]) for name in ("f1", "precision", "recall", "auroc", "average_precision")}
+    averages = {f"{name}_macro": mean_defined(columns[name]) for name in _SHOWN}
     return {
         "n_records": len(predictions.keys),
         "n_classes": len(predictions.classes),
@@ -299,9 +300,6 @@ def _confusion_matrix(predictions: Predictions) -> list[list[int]]:
 
 # Text ----------------------------------------------------------------------------------------------------------------
 
-_SHOWN = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
-
-
 def format_metrics(metrics: dict[str, Any]) -> str:
     """Return the metrics as an aligned plain table: a row per class, the macro averages, and the pooled values below."""
     table = [["class", "positive", "annotated", "threshold", *_SHOWN.values()]]
@@ -313,7 +311,7 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     if metrics["single_label"]:
         table = [row[:3] + row[4:] for row in table]  # the most probable class is called, without thresholds
     pooled = {"accuracy": "accuracy", "F1 micro": "f1_micro", "F1 weighted": "f1_weighted"}
-    lines = [align(table), ", ".join(f"{shown} {_number(metrics[key])}" for shown, key in pooled.items())]
+    lines = [format_table(table), ", ".join(f"{shown} {_number(metrics[key])}" for shown, key in pooled.items())]
     if metrics["undefined_classes"]:
         lines.append(f"positives or negatives only, left out of averages: {', '.join(metrics['undefined_classes'])}")
     return "\n".join(lines)
@@ -323,7 +321,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def align(table: list[list[str]]) -> str:
+def format_table(table: list[list[str]]) -> str:
     """Return rows of cells as lines, the first to the left and the numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
