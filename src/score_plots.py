@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from src.calibration import Reliability
 from src.figures import BLACK, COLUMN_MM, GREY, PALETTE, TICK_PT, new_figure, plain_text, style_axes
 
 Floats = NDArray[np.float64]
@@ -214,8 +215,8 @@ def plot_reliability_diagram(
     style_axes(top, grid="both").plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     if 1 < len(classes) <= len(PALETTE):
         for color, (name, outcome, score) in zip(PALETTE, _outcomes(truth, scores, classes), strict=False):
-            _draw_reliability(top, _Bins.of(outcome, score, n_bins), color, plain_text(name, 20))
-    pool = _Bins.of(truth[known], scores[known], n_bins)
+            _draw_reliability(top, Reliability.of(outcome, score, n_bins), color, plain_text(name, 20))
+    pool = Reliability.of(truth[known], scores[known], n_bins)
     _draw_reliability(top, pool, BLACK, "all classes", intervals=True)
     title = f"ECE {pool.error:.3f}" if pool.counts.any() else "no outcome"
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed frequency")
@@ -233,39 +234,7 @@ def plot_reliability_diagram(
     return figure
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """Outcomes by predicted probability; means are NaN in an empty bin."""
-
-    counts: Floats
-    predicted: Floats
-    observed: Floats
-
-    @classmethod
-    def of(cls, outcome: Floats, score: Floats, n_bins: int) -> _Bins:
-        """Sort outcomes into bins of equal width; 1.0 belongs to the last."""
-        place = np.minimum((score * n_bins).astype(int), n_bins - 1)
-        counts = np.bincount(place, minlength=n_bins).astype(np.float64)
-        safe = np.where(counts > 0, counts, np.nan)
-        sums = (np.bincount(place, weights=values, minlength=n_bins) for values in (score, outcome))
-        return cls(counts, *(total / safe for total in sums))
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error."""
-        if not self.counts.sum():
-            return math.nan
-        return float(np.nansum(self.counts * np.abs(self.observed - self.predicted)) / self.counts.sum())
-
-    def interval(self) -> tuple[Floats, Floats]:
-        """Return Wilson's 95 % interval of the observed frequencies."""
-        z, n = 1.959964, np.where(self.counts > 0, self.counts, np.nan)
-        middle = (self.observed + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(self.observed * (1 - self.observed) / n + z**2 / (4 * n**2))
-        return middle - half, middle + half
-
-
-def _draw_reliability(axes: Axes, bins: _Bins, color: str, label: str, *, intervals: bool = False) -> None:
+def _draw_reliability(axes: Axes, bins: Reliability, color: str, label: str, *, intervals: bool = False) -> None:
     there = bins.counts >= (1 if intervals else _MIN_PREDICTIONS)
     width, size = (1.6, 3.5) if intervals else (0.9, 0.0)
     axes.plot(bins.predicted[there], bins.observed[there], "o-", color=color, lw=width, ms=size, label=label)
