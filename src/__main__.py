@@ -99,7 +99,7 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 def sample_data(args: argparse.Namespace) -> int:
     """Write synthetic collections in several formats and rates, with their mapping."""
-    from src.synthetic import write_sample_collections
+    from src.sample_data import write_sample_collections
 
     sample = write_sample_collections(Path(args.dest), n_records=args.records, seed=args.seed)
     roots = " ".join(f"--data {name}={root}" for name, root in sample.data.items())

@@ -13,9 +13,9 @@ from src.eval import Evaluation, evaluate
 from src.labels import load_mapping, update_mapping
 from src.model import ResNet1d
 from src.preprocessing import RunSummary, run_preprocessing
+from src.sample_data import write_sample_collections
 from src.smoke import SmokeReport, run_smoke
 from src.store import load_manifest
-from src.synthetic import write_sample_collections
 from src.training import TrainResult, run_training
 from src.utils import load_json, save_json, seed_everything
 

@@ -16,8 +16,8 @@ from src.dataloaders import DataLoaders, build_dataloaders, find_classes, load_r
 from src.eval import evaluate
 from src.leads import STANDARD_LEADS
 from src.preprocessing import run_preprocessing
+from src.sample_data import write_sample_collections
 from src.store import load_manifest, load_record_file, record_key, record_path, to_millivolts
-from src.synthetic import write_sample_collections
 from src.training import TrainResult, run_training
 
 logger = logging.getLogger(__name__)

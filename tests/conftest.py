@@ -16,7 +16,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 sys.path.insert(0, str(ROOT))
 
 from src.config import DataConfig, PreprocessConfig  # noqa: E402
-from src.synthetic import SampleData, write_sample_collections  # noqa: E402
+from src.sample_data import SampleData, write_sample_collections  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 SMALL = PreprocessConfig(fs=100.0, n_samples=1000)

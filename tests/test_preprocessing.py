@@ -15,9 +15,9 @@ from conftest import SMALL
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
 from src.preprocessing import load_preprocess_config, run_preprocessing, spread
 from src.records import ECGRecord, RecordError, read_record
+from src.sample_data import SampleData
 from src.splits import load_splits
 from src.store import Journal, load_manifest, load_record_file, record_path, to_millivolts
-from src.synthetic import SampleData
 from src.tensors import RecordTask, RejectedError, build_tensor
 
 ONE = ExecutionConfig(workers=1)
