@@ -6,8 +6,6 @@ says how to read it, where it comes from and what was decided.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from src.store import split_list
+from src.text_tables import read_table
 
 TABLES = Path(__file__).resolve().parent / "tables"
 VOCABULARIES = ("scp", "snomed", "aha", "cpsc2018", "challenge2017")
 _TELLING = ("scp", "snomed")  # vocabularies whose codes are clear without their name
 OWN_NAMES = "csv"
-"""The vocabulary of a user's own label names, and of the crosswalk's class names."""
+"""The vocabulary of a user's own label names: any of them, class names, SCP-ECG and SNOMED CT codes."""
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SET_NAMES = ("ptbxl_superclass", "challenge2021", "crosswalk")
 
@@ -104,20 +103,26 @@ class Translation:
     outside: Counter[str] = field(default_factory=Counter)
 
 
+# The table -----------------------------------------------------------------------------------------------------------
+
+
 def load_crosswalk(path: str | Path | None = None) -> tuple[Diagnosis, ...]:
     """Read and validate a crosswalk table, the project's own by default.
 
     Raises
     ------
     CrosswalkError
-        If a column is missing, a class or a code stands twice, or a superclass is unknown; lists every problem.
+        If a class or a code stands twice, or a superclass is unknown; lists every problem.
+    ValueError
+        If it cannot be read or a column is missing.
     """
     return _load_crosswalk(TABLES / "crosswalk.csv" if path is None else Path(path))
 
 
 @lru_cache(maxsize=8)
 def _load_crosswalk(path: Path) -> tuple[Diagnosis, ...]:
-    rows = list(read_rows(path, ("class", "name", "superclass", "alone", *VOCABULARIES, "scored2021")))
+    table = read_table(path, ("class", "name", "superclass", "alone", *VOCABULARIES, "scored2021"))
+    rows = list(zip(table.numbers, table.rows, strict=True))
     problems: list[tuple[int, str]] = []
     seen: dict[tuple[str, str], int] = {}
     for number, row in rows:
@@ -167,32 +172,9 @@ def _diagnosis(row: Mapping[str, str]) -> Diagnosis:
     )
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (row number, row) of a CSV table with the header as row 1, cells stripped and blank rows left out.
-
-    Raises
-    ------
-    CrosswalkError
-        If the file cannot be read or lacks one of `columns`.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise CrosswalkError(path, [f"cannot be read ({reason}): expected a CSV table"]) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    found = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-    if missing := [name for name in columns if name not in found]:
-        raise CrosswalkError(path, [f"columns {', '.join(missing)} are missing: found {', '.join(found) or 'none'}"])
-    for number, row in enumerate(reader, start=2):
-        cells = {(key or "").strip().lower(): value.strip() for key, value in row.items() if isinstance(value, str)}
-        if any(cells.values()):
-            yield number, dict.fromkeys(found, "") | cells
-
-
 @lru_cache(maxsize=len(VOCABULARIES) + 1)
 def known_codes(vocabulary: str) -> dict[str, Diagnosis]:
-    """Return code -> diagnosis of a vocabulary of the crosswalk; class names for `OWN_NAMES`.
+    """Return code -> diagnosis of a vocabulary of the crosswalk; for `OWN_NAMES` class names, SCP-ECG and SNOMED CT codes.
 
     Raises
     ------
@@ -200,10 +182,13 @@ def known_codes(vocabulary: str) -> dict[str, Diagnosis]:
         If there is no such vocabulary.
     """
     if vocabulary == OWN_NAMES:
-        return {row.name: row for row in load_crosswalk()}
+        return known_codes("snomed") | known_codes("scp") | {row.name: row for row in load_crosswalk()}
     if vocabulary not in VOCABULARIES:
         raise ValueError(f"vocabulary {vocabulary!r} is unknown: expected {', '.join((*VOCABULARIES, OWN_NAMES))}")
     return {code: row for row in load_crosswalk() for code in row.codes[vocabulary]}
+
+
+# Label sets ----------------------------------------------------------------------------------------------------------
 
 
 def load_class_set(name_or_path: str | Path) -> ClassSet:
@@ -212,36 +197,36 @@ def load_class_set(name_or_path: str | Path) -> ClassSet:
     Parameters
     ----------
     name_or_path
-        A name, or a CSV with the columns ``code,vocabulary,class`` (a row per code), or ``class,codes`` (a row per class;
-        codes separated by ``;``, each a crosswalk class, an SCP-ECG or SNOMED CT code, or any ``vocabulary:code``).
+        A name, or a CSV with the columns ``class`` and ``codes`` (or ``code``): codes separated by ``;``, each a crosswalk
+        class, an SCP-ECG or SNOMED CT code, or any ``vocabulary:code``. A column ``vocabulary`` may stand for the prefix.
 
     Raises
     ------
     CrosswalkError
         If the table has problems; lists them with their rows.
     ValueError
-        If it is neither a name nor a file.
+        If it is neither a name nor a file, or no table.
     """
     name = str(name_or_path)
     if name in SET_NAMES:
         return _named_set(name)
     if Path(name_or_path).is_file():
         return _user_set(Path(name_or_path))
-    raise ValueError(f"classes {name!r}: expected {', '.join(SET_NAMES)}, or a CSV table with code,vocabulary,class or class,codes")
+    raise ValueError(f"classes {name!r}: expected {', '.join(SET_NAMES)}, or a CSV table with the columns class and codes")
 
 
 @lru_cache(maxsize=len(SET_NAMES))
 def _named_set(name: str) -> ClassSet:
     rows = load_crosswalk()
     if name == "ptbxl_superclass":
-        return ClassSet(name, SUPERCLASSES, _meanings(rows, lambda row: Meaning(row.superclasses, row.possible)), True)
+        return _class_set(name, SUPERCLASSES, _meanings(rows, lambda row: Meaning(row.superclasses, row.possible)), True)
     if name == "crosswalk":
         classes = tuple(row.name for row in rows)
-        return ClassSet(name, classes, _meanings(rows, lambda row: Meaning((row.name,), (), row.alone)))
+        return _class_set(name, classes, _meanings(rows, lambda row: Meaning((row.name,), (), row.alone)))
     classes = tuple(row.name for row in rows if row.scored)
     meanings = _meanings(rows, lambda row: Meaning(_within([row.name], classes), (), _within(row.alone, classes)))
     unscored = {("snomed", code) for row in rows for code in row.codes["snomed"] if code not in row.scored}
-    return ClassSet(name, classes, {key: m for key, m in meanings.items() if key not in unscored and m != Meaning()})
+    return _class_set(name, classes, {key: m for key, m in meanings.items() if key not in unscored and m != Meaning()})
 
 
 def _within(names: Iterable[str], classes: Sequence[str]) -> tuple[str, ...]:
@@ -257,46 +242,54 @@ def _meanings(rows: Iterable[Diagnosis], meaning: Callable[[Diagnosis], Meaning]
     return table
 
 
+def _class_set(name: str, classes: tuple[str, ...], meanings: dict[tuple[str, str], Meaning], by_superclass: bool = False) -> ClassSet:
+    """Complete the user's own label names: SNOMED CT and SCP-ECG codes, and the classes themselves, mean there what they say."""
+    codes = {(OWN_NAMES, code): meaning for (vocabulary, code), meaning in meanings.items() if vocabulary in _TELLING}
+    themselves = {(OWN_NAMES, label): Meaning((label,)) for label in classes}
+    return ClassSet(name, classes, codes | themselves | meanings, by_superclass)
+
+
 def _user_set(path: Path) -> ClassSet:
-    """Read a user's table of either form."""
-    header = path.read_text(encoding="utf-8-sig", errors="replace").split("\n", 1)[0].lower()
-    by_class = "codes" in [name.strip() for name in header.split(",")]
+    table = read_table(path, ("class",))
+    column = "codes" if "codes" in table.header else "code"
     entries: list[tuple[int, str, str, str]] = []  # row, vocabulary, code, class
     problems: list[tuple[int, str]] = []
-    for number, row in read_rows(path, ("class", "codes") if by_class else ("code", "vocabulary", "class")):
+    for number, row in zip(table.numbers, read_table(path, (column,)).rows, strict=True):
+        tokens = split_list(row[column])
         if not row["class"] or ";" in row["class"]:
             problems.append((number, f"column class, value {row['class']!r}: expected one name"))
-        tokens = split_list(row["codes"]) if by_class else (f"{row['vocabulary'].lower()}:{row['code']}",)
         if not tokens:
-            problems.append((number, "column codes, value '': expected codes separated by ;"))
+            problems.append((number, f"column {column}, value '': expected codes separated by ;"))
         for token in tokens:
-            found = _resolve(token)
+            found = _resolve(token, row.get("vocabulary", "").lower())
             if isinstance(found, str):
-                problems.append((number, f"column {'codes' if by_class else 'vocabulary'}, value {token!r}: {found}"))
+                problems.append((number, f"column {column}, value {token!r}: {found}"))
             else:
                 entries += [(number, vocabulary, code, row["class"]) for vocabulary, code in found]
     problems += _repeats(entries)
     if problems or not entries:
         texts = [f"row {number}, {text}" for number, text in sorted(problems)]
-        raise CrosswalkError(path, texts or ["has no rows: expected one per code or class"])
+        raise CrosswalkError(path, texts or ["has no rows: expected one per class"])
     classes = tuple(dict.fromkeys(name for *_, name in entries))
     meanings = {(vocabulary, code): Meaning((name,)) for _, vocabulary, code, name in entries}
-    return ClassSet(path.stem, classes, meanings)
+    return _class_set(path.stem, classes, meanings)
 
 
-def _resolve(token: str) -> list[tuple[str, str]] | str:
+def _resolve(token: str, vocabulary: str) -> list[tuple[str, str]] | str:
     """Return the (vocabulary, code) pairs that a token names, or what is wrong with it.
 
     The short codes of AHA, CPSC 2018 and Challenge 2017 (1, 5, N) say nothing without their vocabulary: a number that
     only one of the lists in use happens to hold may be meant for another.
     """
-    vocabulary, colon, code = token.partition(":")
-    if colon:
+    prefix, colon, code = token.partition(":")
+    vocabulary, code = (prefix.strip().lower(), code.strip()) if colon else (vocabulary, token)
+    if vocabulary or colon:
         if vocabulary not in (*VOCABULARIES, OWN_NAMES):
             return f"vocabulary {vocabulary!r} is unknown: expected {', '.join((*VOCABULARIES, OWN_NAMES))}"
-        return [(vocabulary, code.strip())] if code.strip() else "expected a code after the colon"
-    if row := known_codes(OWN_NAMES).get(token):
-        return [(OWN_NAMES, token), *((name, code) for name, codes in row.codes.items() for code in codes)]
+        return [(vocabulary, code)] if code else "expected a code after the colon"
+    for row in load_crosswalk():
+        if row.name == token:
+            return [(OWN_NAMES, token), *((name, code) for name, codes in row.codes.items() for code in codes)]
     for name in _TELLING:
         if token in known_codes(name):
             return [(name, token)]
@@ -313,7 +306,7 @@ def _repeats(entries: Sequence[tuple[int, str, str, str]]) -> list[tuple[int, st
     return problems
 
 
-def translate(codes: Iterable[str], vocabulary: str, target: str | Path | ClassSet = "class") -> Translation:
+def translate(codes: Iterable[str], vocabulary: str, target: str | Path | ClassSet = "crosswalk") -> Translation:
     """Translate the codes of one record.
 
     Parameters
@@ -323,7 +316,7 @@ def translate(codes: Iterable[str], vocabulary: str, target: str | Path | ClassS
     vocabulary
         One of `VOCABULARIES`, or `OWN_NAMES`.
     target
-        ``class`` (the crosswalk's classes), ``superclass`` (PTB-XL's five), or what `load_class_set` takes or gives.
+        A label set, or what `load_class_set` makes one from.
 
     Returns
     -------
@@ -337,7 +330,7 @@ def translate(codes: Iterable[str], vocabulary: str, target: str | Path | ClassS
         If the vocabulary or the target is unknown.
     """
     if not isinstance(target, ClassSet):
-        target = load_class_set({"class": "crosswalk", "superclass": "ptbxl_superclass"}.get(str(target), target))
+        target = load_class_set(target)
     known, codes = known_codes(vocabulary), list(codes)
     meanings = [target.meanings.get((vocabulary, code), Meaning()) for code in codes]
     labels = {label for meaning in meanings for label in meaning.labels}

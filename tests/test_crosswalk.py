@@ -76,13 +76,13 @@ def test_a_table_that_is_not_one_is_refused(tmp_path: Path, content: str | None)
     path = tmp_path / "t.csv"
     if content is not None:
         write(path, content)
-    with pytest.raises(CrosswalkError, match=r"cannot be read|are missing: found class, name"):
+    with pytest.raises(ValueError, match=r"cannot be read|are missing: found class, name"):
         load_crosswalk(path)
 
 
 @pytest.mark.parametrize(("first", "second"), [("733534002", "164909002"), ("713427006", "59118001"), ("284470004", "63593006"), ("427172004", "17338001")])
 def test_equivalent_pairs_are_one_class(first: str, second: str) -> None:
-    for target in ("class", "challenge2021"):
+    for target in ("crosswalk", "challenge2021"):
         assert translate([first, second], "snomed", target).labels == translate([second], "snomed", target).labels
         assert len(translate([first], "snomed", target).labels) == 1
 
@@ -94,7 +94,7 @@ def test_equivalent_pairs_are_one_class(first: str, second: str) -> None:
 def test_four_vocabularies_meet_in_one_class(codes: list[str], vocabulary: str) -> None:
     assert translate(codes, vocabulary).labels == ("RBBB",)
     assert translate(codes, vocabulary, "challenge2021").labels == ("RBBB",)
-    assert translate(codes, vocabulary, "superclass").labels == ("CD",)
+    assert translate(codes, vocabulary, "ptbxl_superclass").labels == ("CD",)
 
 
 def test_unknown_codes_are_counted_and_known_ones_told_apart() -> None:
@@ -123,7 +123,7 @@ def test_ventricular_ectopics_are_pvc_but_not_scored() -> None:
     ],
 )
 def test_superclasses(codes: list[str], vocabulary: str, labels: tuple[str, ...]) -> None:
-    assert translate(codes, vocabulary, "superclass").labels == labels
+    assert translate(codes, vocabulary, "ptbxl_superclass").labels == labels
 
 
 def test_a_normal_ecg_that_stands_alone_is_a_sinus_rhythm() -> None:
@@ -158,8 +158,8 @@ def test_all_problems_of_a_user_set_are_reported_with_their_rows(tmp_path: Path)
     assert rows == ["row 3", "row 3", "row 4", "row 4", "row 5", "row 6"]
     assert "scp code 'AFIB': stands twice, also in row 2" in str(caught.value)
     assert "value '5': is no class, SCP-ECG or SNOMED CT code of the crosswalk: write its vocabulary before it" in str(caught.value)
-    with pytest.raises(CrosswalkError, match="columns vocabulary are missing"):
-        load_class_set(write(tmp_path / "c.csv", "code,class\n1,A\n"))
+    with pytest.raises(ValueError, match="columns code are missing: found class, name"):
+        load_class_set(write(tmp_path / "c.csv", "class,name\nA,1\n"))
 
 
 @pytest.mark.parametrize(
@@ -207,5 +207,5 @@ def test_known_superclasses(codes: list[str], source: str, labels: tuple[str, ..
 
 
 def test_tables_are_part_of_the_package() -> None:
-    assert {path.name for path in TABLES.glob("*.csv")} == {"crosswalk.csv", "sources.csv"}
+    assert {path.name for path in TABLES.glob("*.csv")} == {"crosswalk.csv", "ptbxl_statements.csv", "sources.csv"}
     assert all(code for vocabulary in VOCABULARIES for code in known_codes(vocabulary))

@@ -10,22 +10,15 @@ import pytest
 
 from src.label_builders import BUILDERS, build_labels
 from src.label_sources.hospital import split_statements
+from src.label_sources.ptbxl import load_task
 from src.labels import COLUMNS, find_problems, load_mapping, update_mapping
+from src.text_tables import read_table
 
 DATABASE = """ecg_id,patient_id,age,sex,scp_codes,strat_fold,filename_lr,filename_hr
 1,15709.0,56.0,1,"{'NORM': 100.0, 'SR': 0.0}",3,records100/00000/00001_lr,records500/00000/00001_hr
 2,13243.0,300.0,0,"{'IMI': 15.0, 'NDT': 0.0, 'SBRAD': 0.0}",9,records100/00000/00002_lr,records500/00000/00002_hr
 3,13243.0,,0,"{'AFIB': 0.0}",9,records100/00000/00003_lr,records500/00000/00003_hr
 4,1.0,40.0,0,"{'CLBBB': 100.0}",1,records100/00000/00004_lr,records500/00000/00004_hr
-"""
-STATEMENTS = """,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass
-NORM,normal ECG,1.0,,,NORM,NORM
-IMI,inferior,1.0,,,MI,IMI
-NDT,non-diagnostic T,1.0,1.0,,STTC,STTC
-CLBBB,left block,1.0,,,CD,CLBBB
-SR,sinus rhythm,,,1.0,,
-SBRAD,bradycardia,,,1.0,,
-AFIB,fibrillation,,,1.0,,
 """
 
 
@@ -45,7 +38,6 @@ def labels_of(frame: pd.DataFrame) -> dict[str, str]:
 @pytest.fixture
 def ptbxl(tmp_path: Path) -> Path:
     (tmp_path / "ptbxl_database.csv").write_text(DATABASE, encoding="utf-8")
-    (tmp_path / "scp_statements.csv").write_text(STATEMENTS, encoding="utf-8")
     touch(tmp_path, *(f"records100/00000/0000{n}_lr.hea" for n in (1, 2, 3)))
     return tmp_path
 
@@ -68,25 +60,36 @@ def test_ptbxl_superclass(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None
     assert (first["patient_id"], first["fold"], first["age"], first["sex"]) == ("15709", "3", "56", "F")
     assert first["path"] == "records100/00000/00001_lr"
     assert (second["age"], second["sex"], third["age"]) == ("90", "M", "")
-    assert set(frame["annotated"]) == {"NORM;MI;STTC;CD"}
+    assert set(frame["annotated"]) == {"NORM;MI;STTC;CD;HYP"}
     assert "1 records without a signal file" in caplog.text
     assert "00004_lr" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("task", "second", "annotated"),
-    [
-        ("subclass", "IMI;STTC", "CLBBB;IMI;NORM;STTC"),
-        ("diagnostic", "IMI;NDT", "CLBBB;IMI;NDT;NORM"),
-        ("form", "NDT", "NDT"),
-        ("rhythm", "SBRAD", "AFIB;SBRAD;SR"),
-        ("all", "IMI;NDT;SBRAD", "AFIB;CLBBB;IMI;NDT;NORM;SBRAD;SR"),
-    ],
+    ("task", "second", "n_classes"),
+    [("subclass", "IMI;STTC", 23), ("diagnostic", "IMI;NDT", 44), ("form", "NDT", 19), ("rhythm", "SBRAD", 12), ("all", "IMI;NDT;SBRAD", 71)],
 )
-def test_ptbxl_tasks(ptbxl: Path, task: str, second: str, annotated: str) -> None:
+def test_ptbxl_tasks(ptbxl: Path, task: str, second: str, n_classes: int) -> None:
     frame = build_labels("ptbxl", ptbxl, task=task)
     assert labels_of(frame)["00002_lr"] == second
-    assert set(frame["annotated"]) == {annotated}
+    assert {len(set(cell.split(";"))) for cell in frame["annotated"]} == {n_classes}
+
+
+def test_ptbxl_unknown_statements(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (ptbxl / "ptbxl_database.csv").write_text(DATABASE.replace("AFIB", "WHAT").replace("'NDT'", "'HUH'"), encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        frame = build_labels("ptbxl", ptbxl)
+    assert labels_of(frame) == {"00001_lr": "NORM", "00002_lr": "MI", "00003_lr": "OTHER"}
+    assert set(frame["annotated"]) == {"NORM;MI;STTC;CD;HYP;OTHER"}
+    assert "unknown scp codes, with their records: HUH 1, WHAT 1" in caplog.text
+
+
+def test_a_patient_of_two_sexes_has_none(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (ptbxl / "ptbxl_database.csv").write_text(DATABASE.replace("3,13243.0,,0", "3,13243.0,,1"), encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        frame = build_labels("ptbxl", ptbxl)
+    assert list(frame["sex"]) == ["F", "", ""]
+    assert "2 records belong to patients of two sexes; theirs is left empty (00002_lr, 00003_lr)" in caplog.text
 
 
 def test_ptbxl_likelihood(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -117,12 +120,6 @@ def test_ptbxl_in_other_label_sets(ptbxl: Path, caplog: pytest.LogCaptureFixture
     assert "Brady" not in frame["annotated"].iloc[0].split(";")  # no statement of PTB-XL says so
     same = build_labels("ptbxl", ptbxl, classes="ptbxl_superclass")
     pd.testing.assert_frame_equal(same, build_labels("ptbxl", ptbxl))
-
-
-def test_ptbxl_without_its_statements(ptbxl: Path) -> None:
-    (ptbxl / "scp_statements.csv").unlink()
-    with pytest.raises(ValueError, match=r"scp_statements\.csv: no such file"):
-        build_labels("ptbxl", ptbxl)
 
 
 def test_ptbxl_with_a_broken_cell(ptbxl: Path) -> None:
@@ -291,6 +288,14 @@ def test_real_ptbxl(real_data: Callable[[str], Path]) -> None:
     assert sizes == {"subclass": 23, "diagnostic": 44, "form": 19, "rhythm": 12}
     whole = build_labels("ptbxl", root, task="all")
     assert len({label for cell in whole.loc[whole["fold"] == "9", "mapped_label"] for label in cell.split(";")}) == 71
+
+
+def test_real_statements_are_those_of_the_table(real_data: Callable[[str], Path]) -> None:
+    official = read_table(real_data("ptbxl100") / "scp_statements.csv").rows
+    for task, column in (("superclass", "diagnostic_class"), ("subclass", "diagnostic_subclass")):
+        assert load_task(task) == {row[""]: row[column] for row in official}
+    for task in ("diagnostic", "form", "rhythm"):
+        assert load_task(task) == {row[""]: row[""] if row[task] else "" for row in official}
 
 
 def test_real_challenge(real_data: Callable[[str], Path]) -> None:

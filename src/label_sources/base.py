@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.crosswalk import ClassSet, load_crosswalk
+from src.crosswalk import ClassSet, known_codes
 from src.formats.base import parse_age, parse_sex
 from src.label_sources.sources import OTHER, RecordLabels
 from src.labels import COLUMNS
@@ -58,7 +56,7 @@ class Row:
 
 
 def find_table(root: Path, *names: str) -> Path:
-    """Return the first file of one of `names` in `root`, in the folders above it, or in those right below it.
+    """Return the file of the first of `names` that is in `root`, in the folders above it, or in those right below it.
 
     Raises
     ------
@@ -67,30 +65,11 @@ def find_table(root: Path, *names: str) -> Path:
     """
     above = [root.resolve(), *root.resolve().parents[:_LEVELS_UP]]
     below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    for folder in (root, *above, *below):
-        for name in names:
+    for name in names:
+        for folder in (root, *above, *below):
             if (folder / name).is_file():
                 return folder / name
     raise ValueError(f"{root}: no {' or '.join(names)} here, in the folders above or in those right below")
-
-
-def read_table(path: Path, required: Iterable[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV table as text, cells stripped.
-
-    Raises
-    ------
-    ValueError
-        If it is not UTF-8 or lacks a column of `required`.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a UTF-8 table ({error})") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    found = [(name or "").strip() for name in reader.fieldnames or ()]
-    if missing := [name for name in required if name not in found]:
-        raise ValueError(f"{path}: columns {', '.join(missing)} are missing: found {', '.join(found) or 'none'}")
-    return [{(k or "").strip(): v.strip() for k, v in row.items() if isinstance(v, str)} for row in reader]
 
 
 def index_stems(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
@@ -160,6 +139,16 @@ def report_missing(dataset: str, missing: Sequence[str], what: str = "without a 
         logger.warning("%s: %d records %s (%s)", dataset, len(missing), what, names)
 
 
+def settle_sexes(dataset: str, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the sex left empty for patients who have both, which only the collection's makers could settle."""
+    sexes: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        sexes[row.patient_id].add(row.sex)
+    torn = {patient for patient, found in sexes.items() if patient and {"F", "M"} <= found}
+    report_missing(dataset, [row.record_id for row in rows if row.patient_id in torn], "belong to patients of two sexes; theirs is left empty")
+    return [replace(row, sex="") if row.patient_id in torn else row for row in rows]
+
+
 class CodeReport:
     """Counts of the codes that have no place in a label set, by record."""
 
@@ -177,8 +166,8 @@ class CodeReport:
     def log(self) -> None:
         """Log every code with its count."""
         if self.outside:
-            names = {code: row.name for row in load_crosswalk() for code in row.codes.get(self.vocabulary, ())}
-            listed = ", ".join(f"{code} ({names.get(code, code)}) {n}" for code, n in self.outside.most_common())
+            known = known_codes(self.vocabulary)
+            listed = ", ".join(f"{code} ({known[code].name}) {n}" for code, n in self.outside.most_common())
             logger.info("%s: codes outside %s, with their records: %s", self.dataset, self.set_name, listed)
         if self.unknown:
             listed = ", ".join(f"{code} {n}" for code, n in self.unknown.most_common())

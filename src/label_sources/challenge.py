@@ -23,6 +23,7 @@ from src.label_sources.base import (
 )
 from src.label_sources.sources import RecordLabels, Source, find_source, label_record, load_sources
 from src.matching import index_folder
+from src.text_tables import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def build_challenge2017(request: Request) -> pd.DataFrame:
     table = find_table(request.root, "REFERENCE-v3.csv", "REFERENCE.csv")
     found = index_stems(request.root, (".hea", ".mat"))
     rows, missing = [], []
-    for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(table).splitlines(), start=1):
         name, _, letter = (part.strip() for part in line.partition(","))
         if not line.strip() or (number == 1 and name.lower() in {"record", "recording"}):
             continue

@@ -16,18 +16,19 @@ from src.label_sources.base import (
     find_table,
     id_text,
     index_stems,
-    read_table,
     report_missing,
+    settle_sexes,
     sex_text,
 )
 from src.label_sources.sources import Source, label_record, load_sources
+from src.text_tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CPSC_TASKS = ("nine",)
 SPH_TASKS = ("all",)
-_CPSC_COLUMNS = ("First_label", "Second_label", "Third_label")
+_CPSC_COLUMNS = ("first_label", "second_label", "third_label")
 _MODIFIERS = range(300, 400)  # AHA/ACC/HRS statement, table of modifiers
 
 
@@ -38,8 +39,8 @@ def build_cpsc2018(request: Request) -> pd.DataFrame:
     found = index_stems(request.root, (".hea", ".mat"))
     report = CodeReport(request.dataset, source.vocabulary, classes.name)
     rows, missing = [], []
-    for record in read_table(table):
-        name = record.get("Recording") or record.get("record") or ""
+    for record in read_table(table).rows:
+        name = record.get("recording") or record.get("record") or ""
         if name not in found:
             missing.append(name)
             continue
@@ -57,10 +58,10 @@ def _cpsc_table(root: Path) -> tuple[Path, Source]:
         path = find_table(root, "REFERENCE.csv")
     except ValueError:
         path = _snomed_table(root)
-        columns = tuple(name for name in read_table(path)[0] if name.isdigit())
+        columns = tuple(name for name in read_table(path).header if name.isdigit())
         held = load_sources()["cpsc"]
         return path, Source("cpsc", "snomed", tuple(_same(columns, held.codes)), held.superclasses)
-    read_table(path, ("Recording", *_CPSC_COLUMNS))
+    read_table(path, ("recording", *_CPSC_COLUMNS))
     return path, load_sources()["cpsc2018"]
 
 
@@ -72,8 +73,8 @@ def _same(columns: tuple[str, ...], codes: tuple[str, ...]) -> list[str]:
 
 def _snomed_table(root: Path) -> Path:
     for path in sorted(root.glob("*.csv")):
-        rows = read_table(path)
-        if rows and "record" in rows[0] and any(name in known_codes("snomed") for name in rows[0]):
+        header = read_table(path).header
+        if "record" in header and any(name in known_codes("snomed") for name in header):
             return path
     raise ValueError(f"{root}: no REFERENCE.csv with Recording,{','.join(_CPSC_COLUMNS)}, nor a CSV with record and SNOMED CT columns")
 
@@ -83,7 +84,7 @@ def _cpsc_codes(record: dict[str, str], source: Source, table: Path) -> list[str
         return [name for name, cell in record.items() if name.isdigit() and cell not in {"", "0", "0.0"}]
     codes = [id_text(record[name]) for name in _CPSC_COLUMNS if record.get(name) and record[name].lower() != "nan"]
     if not codes:
-        raise ValueError(f"{table}: record {record.get('Recording')!r} has no label: expected 1 to 9 in First_label")
+        raise ValueError(f"{table}: record {record['recording']!r} has no label: expected 1 to 9 in First_label")
     return codes
 
 
@@ -94,17 +95,17 @@ def build_sph(request: Request) -> pd.DataFrame:
     found = index_stems(request.root, (".h5", ".hdf5", ".hea", ".mat"))
     report = CodeReport(request.dataset, "aha", classes.name)
     rows, missing = [], []
-    for record in read_table(table, ("ECG_ID", "AHA_Code", "Patient_ID", "Age", "Sex")):
-        stem = re.sub(r"\.(h5|hdf5)$", "", record["ECG_ID"], flags=re.IGNORECASE)
+    for record in read_table(table, ("ecg_id", "aha_code", "patient_id", "age", "sex")).rows:
+        stem = re.sub(r"\.(h5|hdf5)$", "", record["ecg_id"], flags=re.IGNORECASE)
         if stem not in found:
             missing.append(stem)
             continue
-        result = report.add(label_record(split_statements(record["AHA_Code"]), load_sources()["sph"], classes))
-        age, sex = age_text(record["Age"]), sex_text(record["Sex"])
-        rows.append(Row(stem, result.labels, result.annotated, record["Patient_ID"], path=found[stem], age=age, sex=sex))
+        result = report.add(label_record(split_statements(record["aha_code"]), load_sources()["sph"], classes))
+        age, sex = age_text(record["age"]), sex_text(record["sex"])
+        rows.append(Row(stem, result.labels, result.annotated, id_text(record["patient_id"]), path=found[stem], age=age, sex=sex))
     report_missing(request.dataset, missing)
     report.log()
-    return build_frame(request.dataset, rows)
+    return build_frame(request.dataset, settle_sexes(request.dataset, rows))
 
 
 def split_statements(text: str) -> list[str]:

@@ -1,4 +1,8 @@
-"""PTB-XL (Wagner et al. 2020): ptbxl_database.csv and scp_statements.csv beside the recordings."""
+"""PTB-XL (Wagner et al. 2020): ptbxl_database.csv beside the recordings.
+
+Which statement belongs to which task and class is the same in all its versions, and stands in
+``src/tables/ptbxl_statements.csv``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.crosswalk import SUPERCLASSES
+from src.crosswalk import SUPERCLASSES, TABLES
 from src.label_sources.base import (
     CodeReport,
     Request,
@@ -19,10 +23,11 @@ from src.label_sources.base import (
     find_table,
     id_text,
     index_stems,
-    read_table,
     report_missing,
+    settle_sexes,
 )
-from src.label_sources.sources import RecordLabels, label_record, load_sources
+from src.label_sources.sources import OTHER, RecordLabels, label_record, load_sources
+from src.text_tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +44,10 @@ _SEX = {"0": "M", "1": "F"}
 def build_ptbxl(request: Request) -> pd.DataFrame:
     """PTB-XL: SCP-ECG statements by task, official folds, patients."""
     table = find_table(request.root, "ptbxl_database.csv")
-    records = read_table(table, _COLUMNS)
     rate, found = _find_signals(request.root, request.rate)
-    label, report = _labeller(request, table.parent)
+    label, report = _labeller(request)
     rows, missing, ungraded = [], [], 0
-    for record in records:
+    for record in read_table(table, _COLUMNS).rows:
         stem = Path(record["filename_lr" if rate == 100 else "filename_hr"]).name
         if stem not in found:
             missing.append(stem)
@@ -56,7 +60,7 @@ def build_ptbxl(request: Request) -> pd.DataFrame:
     report.log()
     if ungraded:
         logger.warning("%s: min_likelihood %g leaves out the ungraded statements of %d records", request.dataset, request.min_likelihood, ungraded)
-    return build_frame(request.dataset, rows)
+    return build_frame(request.dataset, settle_sexes(request.dataset, rows))
 
 
 def _row(record: Mapping[str, str], stem: str, path: str, result: RecordLabels) -> Row:
@@ -103,37 +107,30 @@ def _graded(statements: Mapping[str, float], minimum: float) -> list[str]:
     return [code for code, likelihood in statements.items() if minimum <= 0 or likelihood >= minimum]
 
 
-def _labeller(request: Request, folder: Path) -> tuple[Callable[[Sequence[str]], RecordLabels], CodeReport]:
+def _labeller(request: Request) -> tuple[Callable[[Sequence[str]], RecordLabels], CodeReport]:
     """Return the function from a record's statements to its labels, and the report of codes without a place."""
     if request.classes is not None and not request.classes.by_superclass:
         classes, source = request.classes, load_sources()["ptbxl"]
         return lambda codes: label_record(codes, source, classes), CodeReport(request.dataset, "scp", classes.name)
     task = "superclass" if request.classes else request.task
-    names, labels_of, statements = _load_task(task, folder)
+    class_of = load_task(task)
+    ordered = SUPERCLASSES if task == "superclass" else tuple(sorted(set(class_of.values()) - {""}))
 
     def by_task(codes: Sequence[str]) -> RecordLabels:
-        present = {labels_of[code] for code in codes if code in labels_of}
-        unknown = Counter(code for code in codes if code not in statements)
-        return RecordLabels(tuple(name for name in names if name in present), names, unknown)
+        present = {class_of.get(code) for code in codes}
+        unknown = Counter(code for code in codes if code not in class_of)
+        labels = tuple(name for name in ordered if name in present)
+        if codes and len(unknown) == len(codes):
+            return RecordLabels((OTHER,), (*ordered, OTHER), unknown)
+        return RecordLabels(labels, ordered, unknown)
 
     return by_task, CodeReport(request.dataset, "scp", task)
 
 
-def _load_task(task: str, folder: Path) -> tuple[tuple[str, ...], dict[str, str], set[str]]:
-    """Return the classes of a task, statement -> class, and all statements."""
-    path = folder / "scp_statements.csv"
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; PTB-XL's scp_statements.csv says which statement belongs to which task")
-    table = read_table(path, ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"))
-    labels: dict[str, str] = {}
-    for row in table:
-        code = row[""]
-        column = {"superclass": "diagnostic_class", "subclass": "diagnostic_subclass"}.get(task)
-        if column:
-            if row["diagnostic"] and row[column]:
-                labels[code] = row[column]
-        elif task == "all" or row[task]:
-            labels[code] = code
-    names = dict.fromkeys(labels.values())
-    ordered = [name for name in SUPERCLASSES if name in names] if task == "superclass" else sorted(names)
-    return tuple(ordered), labels, {row[""] for row in table}
+def load_task(task: str) -> dict[str, str]:
+    """Return statement -> class of all 71 statements, empty for those that are outside the task."""
+    rows = read_table(TABLES / "ptbxl_statements.csv", ("statement", "superclass", "subclass", "form", "rhythm")).rows
+    if task in ("superclass", "subclass"):
+        return {row["statement"]: row[task] for row in rows}
+    column = "superclass" if task == "diagnostic" else task  # a statement with a superclass is a diagnostic one
+    return {row["statement"]: row["statement"] if task == "all" or row[column] else "" for row in rows}

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from src.crosswalk import TABLES, ClassSet, CrosswalkError, known_codes, read_rows, translate
+from src.crosswalk import TABLES, ClassSet, CrosswalkError, known_codes, translate
 from src.store import split_list
+from src.text_tables import read_table
 
 OTHER = "OTHER"
 _COLUMNS = ("source", "prefix", "first", "last", "vocabulary", "codes", "superclasses")
@@ -60,12 +61,13 @@ def load_sources() -> dict[str, Source]:
     Raises
     ------
     CrosswalkError
-        If a code or a superclass of the table is unknown; lists every problem.
+        If a code of the table is unknown; lists every problem.
     """
     path = TABLES / "sources.csv"
     sources: dict[str, Source] = {}
     problems = []
-    for number, row in read_rows(path, _COLUMNS):
+    table = read_table(path, _COLUMNS)
+    for number, row in zip(table.numbers, table.rows, strict=True):
         known = known_codes(row["vocabulary"])
         codes = tuple(known) if row["codes"] == "*" else split_list(row["codes"])
         problems += [f"row {number}, column codes, value {code!r}: is not in the crosswalk" for code in codes if code not in known]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ from src.label_sources.base import (
     age_text,
     build_frame,
     id_text,
-    read_table,
     sex_text,
 )
 from src.label_sources.sources import RecordLabels, Source, label_record
 from src.labels import COLUMNS
+from src.store import LIST_SEPARATOR
+from src.text_tables import TextTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,15 +30,17 @@ logger = logging.getLogger(__name__)
 
 TASKS = ("labels",)
 _FREE_COLUMNS = COLUMNS[1:]  # the dataset is given by name
+_SEPARATORS = f"{LIST_SEPARATOR},|"  # signs that tables put between labels
 
 
 def build_csv(request: Request) -> pd.DataFrame:
     """Any CSV table: name the columns for record_id and mapped_label, and for others it has."""
     path = request.table or _only_table(request.root)
-    columns = _columns(request, path)
-    records = read_table(path, dict.fromkeys(columns.values()))
-    cells = [{name: record.get(theirs, "") for name, theirs in columns.items()} for record in records]
+    table = read_table(path)
+    columns = _columns(request, table, path)
+    cells = [{name: record[theirs] for name, theirs in columns.items()} for record in table.rows]
     labels = [_split(row["mapped_label"], request.separator) for row in cells]
+    _check_labels(request, labels)
     results = [RecordLabels(names, _split(row.get("annotated", ""), request.separator)) for names, row in zip(labels, cells, strict=True)]
     if request.classes is not None:
         results = _translate(labels, request)
@@ -46,25 +50,46 @@ def build_csv(request: Request) -> pd.DataFrame:
 
 
 def _only_table(root: Path) -> Path:
-    tables = sorted(root.glob("*.csv")) if root.is_dir() else []
+    tables = sorted(path for pattern in ("*.csv", "*.tsv") for path in root.glob(pattern))
     if len(tables) != 1:
-        raise ValueError(f"{root}: holds {len(tables)} CSV tables; name the one to read with --table")
+        found = ", ".join(path.name for path in tables[:5]) or "none"
+        raise ValueError(f"{root}: expected one .csv or .tsv table, found {found}; name the one to read with --table")
     return tables[0]
 
 
-def _columns(request: Request, path: Path) -> dict[str, str]:
+def _columns(request: Request, table: TextTable, path: Path) -> dict[str, str]:
     """Return our column -> theirs, for those that were named and those that have our name already."""
     if wrong := [name for name in request.columns if name not in _FREE_COLUMNS]:
         raise ValueError(f"columns {', '.join(wrong)} are unknown: expected {', '.join(_FREE_COLUMNS)}")
-    header = read_table(path)[0] if read_table(path) else {}
-    columns = {name: name for name in _FREE_COLUMNS if name in header} | dict(request.columns)
+    named = {name: theirs.strip().lower() for name, theirs in request.columns.items()}
+    columns = {name: name for name in _FREE_COLUMNS if name in table.header} | named
+    found = ", ".join(table.header) or "none"
+    if missing := [theirs for theirs in columns.values() if theirs not in table.header]:
+        raise ValueError(f"{path}: columns {', '.join(missing)} are missing: found {found}")
     if missing := [name for name in ("record_id", "mapped_label") if name not in columns]:
-        raise ValueError(f"{path}: which columns are {' and '.join(missing)}? It has {', '.join(header) or 'no rows'}")
+        raise ValueError(f"{path}: which columns are {' and '.join(missing)}? It has {found}; say it as in --columns {missing[0]}=NAME")
     return columns
 
 
 def _split(cell: str, separator: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part for item in cell.split(separator) if (part := item.strip())))
+    """Split a cell into labels, each once; a list as Python or JSON writes it loses its brackets, commas and quotes."""
+    if listed := re.fullmatch(r"\[(.*)\]", cell, re.DOTALL):
+        parts = [part.strip().strip("'\"") for part in listed[1].split(separator if separator in cell else ",")]
+    else:
+        parts = cell.split(separator)
+    return tuple(dict.fromkeys(label for part in parts if (label := part.strip())))
+
+
+def _check_labels(request: Request, labels: Sequence[Sequence[str]]) -> None:
+    """Log a sign that often separates labels and was left inside them; the mapping's own separator cannot stay."""
+    used = dict.fromkeys(label for names in labels for label in names)
+    for sign in _SEPARATORS:
+        if holding := [label for label in used if sign in label]:
+            shown = ", ".join(repr(label) for label in holding[:5])
+            text = f"{request.dataset}: {len(holding)} labels hold {sign!r} ({shown}); if it stands between labels, give --separator {sign!r}"
+            if sign == LIST_SEPARATOR:
+                raise ValueError(f"{text}, else rename them: the mapping separates labels by it")
+            logger.warning(text)
 
 
 def _translate(labels: Sequence[Sequence[str]], request: Request) -> list[RecordLabels]:

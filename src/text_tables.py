@@ -1,0 +1,76 @@
+"""Tables that others wrote: text with a header, whatever its encoding mark, delimiter and quotes."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text.
+
+    Attributes
+    ----------
+    header
+        Column names in lower case.
+    rows
+        Column name -> cell, stripped, for every row but the blank ones.
+    numbers
+        The number of each row, where the header is row 1.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+    numbers: tuple[int, ...]
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, or in UTF-16 where it begins with that mark.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read or is in another encoding.
+    """
+    try:
+        raw = path.read_bytes()
+        is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}): expected a table of text") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save the table in that encoding") from None
+
+
+def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
+    """Read a table with a header; a comma, semicolon, tab or bar separates its cells, whichever the header has most of.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, a column of `required` is missing or stands twice, or a row is longer than the header.
+    """
+    text = read_text(path)
+    delimiter = max(_DELIMITERS, key=text.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        lines = [[cell.strip() for cell in line] for line in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table ({error}, line {reader.line_num})") from None
+    header = tuple(name.lower() for name in lines[0]) if lines else ()
+    if missing := [name for name in required if name.lower() not in header]:
+        raise ValueError(f"{path}: columns {', '.join(missing)} are missing: found {', '.join(header) or 'none'}")
+    if twice := [name for name in required if header.count(name.lower()) > 1]:
+        raise ValueError(f"{path}: columns {', '.join(twice)} stand twice in the header: expected each name once")
+    filled = [(number, line) for number, line in enumerate(lines[1:], start=2) if any(line)]
+    if long := [number for number, line in filled if any(line[len(header) :])]:
+        raise ValueError(f"{path}: row {long[0]} has more cells than the header: put quotes round a cell that holds {delimiter!r}")
+    rows = tuple(dict.fromkeys(header, "") | dict(zip(header, line, strict=False)) for _, line in filled)
+    return TextTable(header, rows, tuple(number for number, _ in filled))
