@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +125,33 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
     report(~frame["sex"].map(lambda cell: cell == "" or parse_sex(cell) is not None), "sex", "expected F, M or nothing")
     outside = np.array([not set(split_list(a)) >= set(split_list(b)) for a, b in zip(frame["annotated"], frame["mapped_label"], strict=True)], bool)  # fmt: skip
     report((frame["annotated"] != "") & outside, "mapped_label", "has a label that the column annotated does not list")
+    problems += [*_torn_patients(frame), *_shared_folders(frame)]
     return [text for _, text in sorted(problems)]
+
+
+def _torn_patients(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield the rows that give a patient another sex than an earlier row of the dataset does."""
+    first: dict[tuple[str, str], tuple[int, str]] = {}
+    for number, (dataset, patient, text) in enumerate(zip(frame["dataset"], frame["patient_id"], frame["sex"], strict=True), start=2):
+        sex = parse_sex(text)
+        if patient and sex:
+            row, known = first.setdefault((dataset, patient), (number, sex))
+            if sex != known:
+                yield number, f"row {number}, column sex, value {text!r}: patient {patient!r} is {known} in row {row}"
+
+
+def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield the first row of each dataset whose absolute paths name a folder that an earlier dataset names too."""
+    owners: dict[str, tuple[int, str]] = {}
+    reported: set[tuple[str, str]] = set()
+    for number, (dataset, path) in enumerate(zip(frame["dataset"], frame["path"], strict=True), start=2):
+        folder = re.split(r"[/\\](?=[^/\\]*$)", path)[0]
+        if not re.match(r"[/\\]|[A-Za-z]:[/\\]", path):
+            continue
+        row, owner = owners.setdefault(folder, (number, dataset))
+        if owner != dataset and (owner, dataset) not in reported:
+            reported.add((owner, dataset))
+            yield number, f"row {number}, column path, value {path!r}: {folder} is the folder of dataset {owner!r} too (row {row})"
 
 
 def _is_age(text: str) -> bool:
@@ -176,6 +203,16 @@ def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
         existing = load_mapping(path)
         kept = existing[~existing["dataset"].isin(set(rows["dataset"]))]
         logger.info("%s: %d rows of other datasets kept, %d replaced", path, len(kept), len(existing) - len(kept))
+        _report_same_paths(kept, rows)
         rows = pd.concat([kept, rows], ignore_index=True)
     save_mapping(rows, path)
     return rows
+
+
+def _report_same_paths(kept: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Log the datasets whose paths are those of the new rows: one folder under two names cannot be preprocessed together."""
+    new = set(rows["path"]) - {""}
+    for name, other in kept.groupby("dataset"):
+        if new and set(other["path"]) - {""} == new:
+            at = f"rows {other.index[0] + 2} to {other.index[-1] + 2}"
+            logger.warning("dataset %r has the same %d paths as %r (%s): if it is the same folder, use one name at a time", rows["dataset"].iloc[0], len(new), name, at)

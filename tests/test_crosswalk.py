@@ -18,7 +18,9 @@ from src.crosswalk import (
     load_crosswalk,
     translate,
 )
+from src.label_sources.ptbxl import load_task
 from src.label_sources.sources import find_source, label_record, load_sources
+from src.text_tables import read_table
 
 CHALLENGE_LISTS = Path(__file__).resolve().parents[2] / "shared" / "tables"
 
@@ -36,6 +38,23 @@ def test_the_table_covers_the_vocabularies() -> None:
     assert len(load_sources()["sph"].codes) == 44 + 11  # primary statements, and those that a modifier changes
     assert sorted(known_codes("cpsc2018")) == list("123456789")
     assert not {row.name for row in rows} & (set(SUPERCLASSES) - {"NORM"})
+
+
+def test_the_source_letters_say_which_lists_hold_the_codes() -> None:
+    sph = set(load_sources()["sph"].codes)
+    for cells in read_table(TABLES / "crosswalk.csv").rows:
+        held = {"P": cells["scp"], "C": cells["snomed"] if cells["class"] != "NORM" else "", "A": cells["aha"]}
+        used = {"S": sph & set(cells["aha"].split(";"))}
+        assert cells["source"] == "".join(letter for letter, codes in {**held, **used}.items() if codes), cells["class"]
+
+
+def test_ptbxl_statements_have_their_superclass_and_form_only_ones_the_medical_one() -> None:
+    official = load_task("superclass")
+    ours = {code: row.superclasses for code, row in known_codes("scp").items()}
+    assert {code: names for code, names in ours.items() if names != (official[code],) and names} == dict.fromkeys(
+        ["STD_", "STE_", "NT_", "TAB_", "INVT", "LOWT"], ("STTC",)
+    )
+    assert all(ours[code] == (name,) for code, name in official.items() if name)
 
 
 def test_the_table_knows_every_code_of_the_challenge() -> None:

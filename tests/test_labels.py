@@ -56,6 +56,26 @@ def test_every_problem_is_listed_with_row_column_and_value(tmp_path: Path) -> No
     assert "m.csv: 8 problems" in str(error.value)
 
 
+def test_a_patient_of_two_sexes_and_two_datasets_in_one_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", (
+        f"{HEADER},patient_id,sex,path\n"
+        "a,r1,AF,p1,F,/x/one/r1\n"
+        "a,r2,AF,p1,woman,/x/one/r2\n"
+        "a,r3,AF,p1,M,/x/one/r3\n"
+        "b,r1,AF,p1,M,/x/one/r4\n"
+        "b,r2,AF,p1,,/x/one/r5\n"
+        "c,r1,AF,,F,one/r1\n"
+        "d,r1,AF,,M,one/r1\n"
+        "d,r2,AF,,F,C:\\x\\one\\r1\n"
+    ))  # fmt: skip
+    with pytest.raises(MappingError) as error:
+        load_mapping(path)
+    assert error.value.problems == [
+        "row 4, column sex, value 'M': patient 'p1' is female in row 2",
+        "row 5, column path, value '/x/one/r4': /x/one is the folder of dataset 'a' too (row 2)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -81,6 +101,13 @@ def test_updating_touches_only_its_own_dataset(tmp_path: Path) -> None:
     rows = {(row.dataset, row.record_id): row for row in iter_rows(load_mapping(path))}
     assert set(rows) == {("mine", "r1"), ("other", "r9")}
     assert rows["other", "r9"].fold == 2
+
+
+def test_the_same_paths_under_two_names_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER},path\nmine,r0,AF,\nold,r1,AF,x/r1\nold,r2,AF,x/r2\n")
+    new = pd.DataFrame({"dataset": "new", "record_id": ["r1", "r2"], "mapped_label": "NORM", "path": ["x/r1", "x/r2"]})
+    update_mapping(path, new)
+    assert "dataset 'new' has the same 2 paths as 'old' (rows 3 to 4)" in caplog.text
 
 
 def test_wrong_new_rows_change_nothing(tmp_path: Path) -> None:
