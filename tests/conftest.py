@@ -15,11 +15,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 sys.path.insert(0, str(ROOT))
 
-from src.config import DataConfig, PreprocessConfig  # noqa: E402
+from src.config import Config, DataConfig, LoaderConfig, ModelConfig, PreprocessConfig, TrainConfig  # noqa: E402
 from src.sample_data import SampleData, write_sample_collections  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 SMALL = PreprocessConfig(fs=100.0, n_samples=1000)
+QUICK = Config(
+    preprocess=SMALL,
+    train=TrainConfig(epochs=2, lr=2e-3, patience=0, device="cpu"),
+    model=ModelConfig(base_channels=8),
+    loader=LoaderConfig(batch_size=8),
+)
 
 
 @pytest.fixture(scope="session")
@@ -56,4 +62,14 @@ def processed(sample: SampleData, sample_roots: DataConfig, tmp_path_factory: py
 
     out = tmp_path_factory.mktemp("processed")
     run_preprocessing(sample_roots, out, mapping=sample.mapping, config=SMALL, execution=ExecutionConfig(workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(processed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short training run on the processed sample; tests must not change it."""
+    from src.training import run_training
+
+    out = tmp_path_factory.mktemp("trained")
+    run_training(QUICK, processed, out)
     return out

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK
+from torch import nn
+
+from src.checkpoints import load_checkpoint, save_checkpoint
+from src.config import LoaderConfig, PreprocessConfig
+from src.dataloaders import ECGDataset, make_loader
+from src.eval import (
+    Predictions,
+    compute_metrics,
+    evaluate,
+    predict,
+    predict_files,
+    predict_logits,
+    to_scores,
+    window_starts,
+)
+from src.splits import load_splits
+from src.store import load_manifest, record_path, save_manifest
+from src.training import run_training
+from src.utils import load_json
+
+
+class MeanOfLeads(nn.Module):
+    """Answers with the mean of each lead, which can be worked out by hand."""
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        return signal.mean(dim=2)
+
+
+def best(run: Path) -> Path:
+    return run / "models" / "best.pth"
+
+
+def copy_with_manifest(processed: Path, to: Path, **columns: object) -> Path:
+    """Return a folder with the same records and another manifest: column=function of the old manifest."""
+    to.mkdir()
+    (to / "records").symlink_to(processed / "records")
+    for name in ("splits.json", "preprocess_config.json"):
+        shutil.copy(processed / name, to / name)
+    manifest = load_manifest(processed)
+    save_manifest(manifest.assign(**columns), to)
+    return to
+
+
+def changed_checkpoint(run: Path, to: Path, **card: object) -> Path:
+    loaded = load_checkpoint(best(run))
+    save_checkpoint(to, dataclasses.replace(loaded.card, **card), loaded.weights)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "window", "starts"),
+    [
+        (1000, 0, [0]),
+        (1000, 1000, [0]),
+        (1000, 5000, [0]),
+        (1000, 400, [0, 200, 400, 600]),
+        (1000, 300, [0, 140, 280, 420, 560, 700]),
+        (1000, 999, [0, 1]),
+    ],
+)
+def test_windows_reach_both_ends(n_samples: int, window: int, starts: list[int]) -> None:
+    assert window_starts(n_samples, window) == starts
+
+
+def test_logits_are_averaged_over_windows() -> None:
+    signal = torch.arange(1000.0).repeat(2, 3, 1) * torch.tensor([1.0, 10.0])[:, None, None]
+    assert torch.equal(predict_logits(MeanOfLeads(), signal), signal.mean(dim=2))
+    middle = np.mean([start + 199.5 for start in (0, 200, 400, 600)])
+    averaged = predict_logits(MeanOfLeads(), signal, crop_samples=400)
+    np.testing.assert_allclose(averaged, [[middle] * 3, [10 * middle] * 3], rtol=1e-6)
+
+
+def test_prediction_keeps_the_order_whatever_the_batch(processed: Path) -> None:
+    keys = load_splits(processed / "splits.json").train[:7]
+    targets = np.arange(21, dtype=np.float32).reshape(7, 3)
+    dataset = ECGDataset([record_path(processed, key) for key in keys], targets)
+    model = nn.Sequential(nn.Conv1d(12, 3, 5), nn.BatchNorm1d(3), MeanOfLeads()).train()
+    answers = [predict(model, make_loader(dataset, LoaderConfig(batch_size=size))) for size in (2, 7)]
+    assert not model.training and int(model[1].num_batches_tracked) == 0
+    assert all(torch.equal(target, torch.from_numpy(targets)) for _, target in answers)
+    torch.testing.assert_close(answers[0][0], answers[1][0])
+
+
+def test_scores_are_probabilities() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)]])
+    np.testing.assert_allclose(to_scores(logits, single_label=True), [[0.25, 0.75]], rtol=1e-6)
+    np.testing.assert_allclose(to_scores(logits, single_label=False), [[0.5, 0.75]], rtol=1e-6)
+
+
+def test_evaluation_leaves_predictions_and_metrics(processed: Path, trained: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(best(trained), processed, out=tmp_path)
+    assert set(evaluation.predictions.keys) == set(load_splits(processed / "splits.json").test)
+    saved = Predictions.load(tmp_path / "predictions_test.npz")
+    np.testing.assert_array_equal(saved.y_score, evaluation.predictions.y_score)
+    np.testing.assert_allclose(saved.y_score.sum(axis=1), 1)
+    metrics = load_json(tmp_path / "metrics_test.json")
+    assert metrics["split"] == "test" and metrics["checkpoint"] == str(best(trained))
+    assert metrics["f1_macro"] == pytest.approx(compute_metrics(saved)["f1_macro"])
+    assert list(metrics["per_class"]) == list(load_checkpoint(best(trained)).card.classes)
+    assert str(evaluation).startswith("test: ")
+
+
+def test_scores_do_not_depend_on_the_batch(processed: Path, trained: Path) -> None:
+    one, many = (evaluate(best(trained), processed, split="train", batch_size=size).predictions for size in (1, 64))
+    np.testing.assert_allclose(one.y_score, many.y_score, atol=1e-5)
+
+
+def test_files_get_the_scores_of_their_record_files(processed: Path, trained: Path) -> None:
+    """What a new file is answered is what the evaluation found for the same recording."""
+    predictions = evaluate(best(trained), processed, split="val").predictions
+    manifest = load_manifest(processed)
+    source = dict(zip(manifest["dataset"] + "__" + manifest["record_id"], manifest["source_path"], strict=True))
+    rows = predict_files(load_checkpoint(best(trained)), [source[key] for key in predictions.keys], batch_size=2)
+    np.testing.assert_allclose([row.scores for row in rows], predictions.y_score, atol=1e-5)
+
+
+def test_a_model_of_crops_is_judged_on_windows(processed: Path, tmp_path: Path) -> None:
+    train = dataclasses.replace(QUICK.train, epochs=1, crop_s=4.0)
+    run_training(dataclasses.replace(QUICK, train=train), processed, tmp_path)
+    assert load_checkpoint(best(tmp_path)).card.crop_samples == 400
+    windows = evaluate(best(tmp_path), processed).predictions
+    whole = evaluate(changed_checkpoint(tmp_path, tmp_path / "whole.pth", crop_samples=0), processed).predictions
+    assert windows.keys == whole.keys and not np.allclose(windows.y_score, whole.y_score, atol=1e-6)
+
+
+def test_an_unknown_split_names_the_known(processed: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match="split is 'dev': expected one of train, val, test"):
+        evaluate(best(trained), processed, split="dev")
+
+
+def test_an_empty_split_names_those_that_exist(processed: Path, trained: Path, tmp_path: Path) -> None:
+    no_test = copy_with_manifest(processed, tmp_path / "p", split=lambda rows: rows["split"].replace("test", "train"))
+    with pytest.raises(ValueError, match=r"split test has no records; splits with records: train \(\d+\), val \(\d+\)$"):
+        evaluate(best(trained), no_test)
+
+
+def test_records_of_other_classes_are_one_clear_error(processed: Path, trained: Path, tmp_path: Path) -> None:
+    other = copy_with_manifest(processed, tmp_path / "p", labels="ASTHMA")
+    with pytest.raises(ValueError, match=r"carries a class of the checkpoint \(AF, .*was it trained on other labels"):
+        evaluate(best(trained), other)
+
+
+def test_records_of_another_shape_are_one_clear_error(processed: Path, trained: Path, tmp_path: Path) -> None:
+    longer = changed_checkpoint(trained, tmp_path / "c.pth", preprocess=PreprocessConfig(fs=500.0, n_samples=5000))
+    with pytest.raises(ValueError, match=r"trained on 5000 samples at 500 Hz, the records are 1000 samples at 100 Hz; preprocess with"):
+        evaluate(longer, processed)
+
+
+def test_records_of_another_rate_are_one_clear_error(processed: Path, trained: Path, tmp_path: Path) -> None:
+    faster = changed_checkpoint(trained, tmp_path / "c.pth", preprocess=PreprocessConfig(fs=250.0, n_samples=1000))
+    with pytest.raises(ValueError, match="trained on 1000 samples at 250 Hz, the records are 1000 samples at 100 Hz"):
+        evaluate(faster, processed)
+
+
+def test_nothing_is_written_when_evaluation_fails(processed: Path, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        evaluate(tmp_path / "none.pth", processed, out=out)
+    with pytest.raises(ValueError, match="no processed records here"):
+        evaluate(best(trained), tmp_path, out=out)
+    assert not out.exists()
