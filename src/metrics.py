@@ -5,6 +5,7 @@ Every metric looks only at annotated entries: a target of NaN says that the reco
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ class Predictions:
             return called
         thresholds = DEFAULT_THRESHOLD if self.thresholds is None else self.thresholds
         return (self.y_score >= thresholds).astype(np.int64)
+
+    def subset(self, rows: NDArray[np.intp]) -> Predictions:
+        """Return the predictions for the records at the positions `rows`."""
+        keys = tuple(self.keys[row] for row in rows)
+        return dataclasses.replace(self, keys=keys, y_true=self.y_true[rows], y_score=self.y_score[rows])
 
     def save(self, path: str | Path) -> None:
         """Write a compressed .npz, whole or not at all."""

@@ -1,0 +1,152 @@
+"""From predictions to everything that is said of a model: what `src.eval.evaluate` writes, without the model.
+
+What is learned after training, thresholds and calibration, is learned on the validation split and never on the one judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.calibration import ThresholdRule, choose_thresholds, fit_calibration, measure_calibration
+from src.metrics import Predictions, compute_metrics, format_metrics
+from src.store import split_list
+from src.subgroups import compute_subgroups, format_subgroups, patients_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEARNED_ON = "val"
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What to do beyond the metrics.
+
+    Attributes
+    ----------
+    intervals
+        Bootstrap resamples for confidence intervals; 0 gives none.
+    thresholds
+        ``f1``, ``sensitivity=X`` or ``none``, which leaves those of the checkpoint, or 0.5.
+    calibrate
+        Calibrate the probabilities first.
+    challenge_weights
+        The Challenge's ``weights.csv``, to score with it as well.
+    """
+
+    intervals: int = 0
+    thresholds: str = "none"
+    calibrate: bool = False
+    challenge_weights: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.intervals < 0:
+            raise ValueError(f"intervals is {self.intervals}: expected a number of resamples, or 0 for none")
+        ThresholdRule.parse(self.thresholds)
+
+    @property
+    def learns(self) -> bool:
+        """Whether something is learned on validation records."""
+        return self.calibrate or self.thresholds != "none"
+
+    def check_split(self, split: str) -> None:
+        """Refuse to learn on the split that is judged.
+
+        Raises
+        ------
+        ValueError
+            If something is to be learned and `split` is the validation split.
+        """
+        if self.learns and split == LEARNED_ON:
+            what = "the calibration" if self.calibrate else "thresholds"
+            raise ValueError(
+                f"split is {split!r}, and {what} would be chosen on it: numbers from the records that they were chosen on "
+                "say nothing; judge test, or leave out --thresholds and --calibrate"
+            )
+
+
+def judge(
+    predictions: Predictions, rows: pd.DataFrame, options: JudgeOptions, validation: Predictions | None = None
+) -> tuple[Predictions, dict[str, Any]]:
+    """Judge the predictions for a split.
+
+    Parameters
+    ----------
+    predictions
+        The split judged.
+    rows
+        Its rows of the manifest, as `src.subgroups.select_rows` gives them.
+    options
+        What to do beyond the metrics.
+    validation
+        The same model's predictions for the validation split; needed where something is learned.
+
+    Returns
+    -------
+    Predictions
+        With calibrated probabilities and chosen thresholds.
+    dict
+        What `compute_metrics` gives, with ``reliability``, ``subgroups`` and, as asked for, ``calibration``,
+        ``thresholds``, ``intervals`` and ``challenge``. Plain JSON values.
+
+    Raises
+    ------
+    ValueError
+        If a record is in both sets, there is no validation record to learn on, or an option does not fit the model.
+    """
+    learned: dict[str, Any] = {}
+    if options.learns:
+        predictions, learned = _learn(predictions, options, validation)
+    metrics = compute_metrics(predictions)
+    metrics |= {"reliability": measure_calibration(predictions), **learned, "subgroups": compute_subgroups(predictions, rows)}
+    if options.intervals:
+        from src.intervals import bootstrap_intervals
+
+        metrics["intervals"] = bootstrap_intervals(predictions, patients_of(rows), n_resamples=options.intervals)
+    if options.challenge_weights:
+        from src.challenge_score import WeightTable, compute_challenge_scores
+
+        labels = [split_list(cell) for cell in rows["labels"]]
+        metrics["challenge"] = compute_challenge_scores(predictions, WeightTable.load(options.challenge_weights), labels)
+    return predictions, metrics
+
+
+def _learn(
+    predictions: Predictions, options: JudgeOptions, validation: Predictions | None
+) -> tuple[Predictions, dict[str, Any]]:
+    """Calibrate, then choose thresholds for the calibrated probabilities; returns what was learned as well."""
+    if validation is None or not validation.keys:
+        raise ValueError("there are no validation records to choose thresholds or a calibration on")
+    both = set(validation.keys) & set(predictions.keys)
+    if both:
+        raise ValueError(f"{len(both)} records judged are validation records too, such as {min(both)}: expected none")
+    origin = {"learned_on": LEARNED_ON, "n_records": len(validation.keys)}
+    learned: dict[str, Any] = {}
+    if options.calibrate:
+        calibration = fit_calibration(validation)
+        learned["calibration"] = {**origin, **calibration.to_json(), "reliability_before": measure_calibration(predictions)}
+        predictions, validation = calibration.apply(predictions), calibration.apply(validation)
+    rule = ThresholdRule.parse(options.thresholds)
+    if rule is not None:
+        thresholds = choose_thresholds(validation, rule)
+        learned["thresholds"] = {**origin, **thresholds.to_json()}
+        predictions = thresholds.apply(predictions)
+    return predictions, learned
+
+
+def format_judgement(metrics: dict[str, Any]) -> str:
+    """Return what `judge` found as plain text."""
+    parts = [format_metrics(metrics)]
+    if "intervals" in metrics:
+        from src.intervals import format_intervals
+
+        parts.append(format_intervals(metrics["intervals"]))
+    if "challenge" in metrics:
+        from src.challenge_score import format_challenge
+
+        parts.append(format_challenge(metrics["challenge"]))
+    if subgroups := format_subgroups(metrics.get("subgroups", {})):
+        parts.append(subgroups)
+    return "\n".join(parts)

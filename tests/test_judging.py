@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.judging import JudgeOptions, format_judgement, judge
+from src.metrics import Predictions, compute_metrics
+
+
+def make(name: str, single: bool, n: int = 120, seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    y_true = np.eye(2)[rng.integers(0, 2, n)]
+    scores = np.clip(0.3 * rng.random((n, 2)) + 0.2 * y_true, 0.01, 0.99)
+    return Predictions(tuple(f"d__{name}{i}" for i in range(n)), y_true, scores, ("NSR", "AF"), single_label=single)
+
+
+def rows_of(predictions: Predictions) -> pd.DataFrame:
+    n = len(predictions.keys)
+    labels = ["NSR" if row[0] else "AF" for row in predictions.y_true]
+    cells = {"dataset": "d", "record_id": [key[3:] for key in predictions.keys], "labels": labels, "age": "50", "sex": "F"}
+    return pd.DataFrame({**cells, "patient_id": [str(i // 2) for i in range(n)]}, index=list(predictions.keys))
+
+
+def test_without_options_nothing_is_learned() -> None:
+    test = make("t", single=True)
+    predictions, metrics = judge(test, rows_of(test), JudgeOptions())
+    assert predictions is test and metrics | compute_metrics(test) == metrics
+    assert metrics["subgroups"]["sex"]["female"]["n_records"] == 120 and metrics["reliability"]["ece"] > 0
+    assert not {"thresholds", "calibration", "intervals", "challenge"} & metrics.keys()
+    assert format_judgement(metrics).startswith("class")
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.csv"
+    weights.write_text(",426783006,164889003\n426783006,1,0.5\n164889003,0.5,1\n")
+    test, validation = make("t", single=False), make("v", single=False, seed=1)
+    options = JudgeOptions(50, "sensitivity=0.9", True, weights)
+    predictions, metrics = judge(test, rows_of(test), options, validation)
+    assert metrics["thresholds"]["learned_on"] == metrics["calibration"]["learned_on"] == "val"
+    assert metrics["thresholds"]["values"] == dict(zip(test.classes, predictions.thresholds, strict=True))
+    assert metrics["per_class"]["AF"]["threshold"] == metrics["thresholds"]["values"]["AF"] != 0.5
+    assert metrics["per_class"]["AF"]["recall"] > 0.75 > compute_metrics(test)["per_class"]["AF"]["recall"]
+    assert metrics["reliability"]["ece"] < metrics["calibration"]["reliability_before"]["ece"]
+    assert metrics["intervals"]["n_patients"] == 60 and metrics["challenge"]["challenge_score"] > 0
+    json.dumps(metrics, allow_nan=False)
+    text = format_judgement(metrics)
+    assert "95% intervals over 60 patients" in text and "Challenge: challenge_score" in text
+
+
+def test_the_records_judged_teach_nothing() -> None:
+    """Other outcomes of the test records leave thresholds and calibration as they were."""
+    test, validation = make("t", single=False), make("v", single=False, seed=1)
+    turned = Predictions(test.keys, 1 - test.y_true, test.y_score, test.classes, single_label=False)
+    options = JudgeOptions(thresholds="f1", calibrate=True)
+    found = [judge(p, rows_of(p), options, validation) for p in (test, turned)]
+    assert found[0][1]["thresholds"] == found[1][1]["thresholds"]
+    np.testing.assert_array_equal(found[0][0].y_score, found[1][0].y_score)
+
+
+@pytest.mark.parametrize("options", [JudgeOptions(thresholds="f1"), JudgeOptions(calibrate=True)])
+def test_learning_on_the_split_judged_is_refused(options: JudgeOptions) -> None:
+    test = make("t", single=False)
+    with pytest.raises(ValueError, match="would be chosen on it"):
+        options.check_split("val")
+    options.check_split("test")
+    JudgeOptions(intervals=10).check_split("val")
+    with pytest.raises(ValueError, match="120 records judged are validation records too"):
+        judge(test, rows_of(test), options, test)
+    with pytest.raises(ValueError, match="no validation records"):
+        judge(test, rows_of(test), options)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="intervals is -1"):
+        JudgeOptions(intervals=-1)
+    with pytest.raises(ValueError, match="thresholds is 'best'"):
+        JudgeOptions(thresholds="best")
