@@ -13,6 +13,7 @@ import torch
 from src.config import ModelConfig, PreprocessConfig, from_dict
 from src.leads import STANDARD_LEADS
 from src.model import ResNet1d
+from src.normalization import Normalization
 from src.utils import atomic_path, to_jsonable
 
 CHECKPOINT_FORMAT = 1
@@ -35,7 +36,7 @@ class ModelCard:
     leads
         Input leads, in order.
     normalization
-        How signals are scaled; ``zscore`` is per lead.
+        How signals are scaled.
     crop_samples
         Length of the windows the model was trained on; 0 means whole records.
     thresholds
@@ -51,7 +52,7 @@ class ModelCard:
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     leads: tuple[str, ...] = STANDARD_LEADS
-    normalization: str = "zscore"
+    normalization: Normalization = field(default_factory=Normalization)
     crop_samples: int = 0
     thresholds: tuple[float, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)

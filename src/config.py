@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from src.leads import STANDARD_LEADS
+from src.normalization import NORMALIZATIONS
 from src.utils import (
     PROJECT_ROOT,
     ProjectPaths,
@@ -111,10 +113,12 @@ class LoaderConfig:
     loader_workers: int = option(0, "loader processes; 0 reads in the training process")
     pin_memory: bool | None = option(None, "pinned host memory; by default only when CUDA is used")
     balanced_sampling: bool = option(True, "draw rare classes more often in training")
+    cache: str = option("packed", "packed keeps each split as one memory-mapped array, built when it is first needed; off reads the record files")
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         _require(self.loader_workers >= 0, "loader_workers", self.loader_workers, "0 or more")
+        _require_choice("cache", self.cache, ("packed", "off"))
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class ModelConfig:
 
     base_channels: int = option(64, "channels of the first stage; 64 gives about 1.5 M parameters")
     dropout: float = option(0.2, "dropout before the classifier")
+    lead_mask: bool = option(False, "tell the network which leads are absent, for checkpoints that serve several lead sets")
 
     def __post_init__(self) -> None:
         _require(self.base_channels >= 4, "base_channels", self.base_channels, "4 or more")
@@ -145,6 +150,11 @@ class TrainConfig:
     target: str = option("auto", "single trains one label per record with cross-entropy, multi several with BCE; auto looks")
     classes: tuple[str, ...] = option((), "classes to train on, in this order; by default those of the training records")
     keep_other: bool = option(False, "train on records whose label is the fallback OTHER as well")
+    keep_negative: bool = option(False, "several labels: train and validate on records that carry none of the classes as well")
+    leads: tuple[str, ...] = option(STANDARD_LEADS, "leads that the network sees, in this order")
+    normalization: str = option("zscore", "zscore per lead; global: one mean and spread per collection; none: mV")
+    lead_dropout: float = option(0.0, "share of training records of which some leads are zeroed")
+    mixup: float = option(0.0, "mixup: alpha of the beta distribution that blends two records; 0 turns it off")
     amp: str = option("auto", "mixed precision: auto (bf16 or fp16 on CUDA, off elsewhere), bf16, fp16, off")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     seed: int = option(0, "seed of weights, order and augmentation")
@@ -159,6 +169,12 @@ class TrainConfig:
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share from 0 up to below 1")
         _require(self.crop_s >= 0, "crop_s", self.crop_s, "0 or more seconds")
+        _require(0 <= self.lead_dropout <= 1, "lead_dropout", self.lead_dropout, "a share from 0 to 1")
+        _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+        _require_choice("normalization", self.normalization, NORMALIZATIONS)
+        unknown = [lead for lead in self.leads if lead not in STANDARD_LEADS]
+        _require(bool(self.leads) and not unknown, "leads", self.leads, f"some of {', '.join(STANDARD_LEADS)}")
+        _require(len(set(self.leads)) == len(self.leads), "leads", self.leads, "each lead once")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a share from 0 up to below 1")
         _require_choice("target", self.target, ("auto", "single", "multi"))
         _require_choice("amp", self.amp, ("auto", "bf16", "fp16", "off"))

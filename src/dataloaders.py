@@ -1,10 +1,10 @@
-"""Record files to batches: which records a split holds, their targets, the dataset, the sampler, the loaders."""
+"""Record files to batches: the datasets over record files and over the packed cache, the sampler, the loaders."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from src.config import FALLBACK_LABEL, Config, LoaderConfig, TrainConfig
-from src.splits import SPLIT_NAMES
-from src.store import load_manifest, load_signal, record_key, record_path, split_list
+from src.config import Config, LoaderConfig, config_paths
+from src.leads import STANDARD_LEADS
+from src.normalization import Normalization, fit_normalization
+from src.packed import PackedSplit, load_packed
+from src.store import load_record_file
+from src.targets import LabelledRecords, choose_records, choose_task, encode_targets, load_records
 
 logger = logging.getLogger(__name__)
+
+_LEAD_ARRAYS = ("lead_mean", "lead_std", "lead_present")
+_STATISTICS_RECORDS = 1000
+"""Records that decide the scale of a collection: the error of a mean over a thousand is far below the spread."""
 
 
 class Batch(NamedTuple):
@@ -30,111 +37,40 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelledRecords:
-    """The records of a split with what the manifest says of them; all fields run in parallel."""
+class View:
+    """What a dataset shows of its records.
 
-    processed: Path
-    keys: tuple[str, ...]
-    labels: tuple[tuple[str, ...], ...]
-    annotated: tuple[tuple[str, ...], ...]
-    patients: tuple[str, ...]
-    datasets: tuple[str, ...]
-    signal_hashes: tuple[str, ...]
+    Attributes
+    ----------
+    leads
+        Which of the standard leads, in which order.
+    normalization
+        How signals are scaled.
+    crop_samples
+        Length of the window drawn from each record each time; 0 shows whole records.
+    """
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    leads: tuple[str, ...] = STANDARD_LEADS
+    normalization: Normalization = Normalization()
+    crop_samples: int = 0
 
-    def subset(self, keep: Iterable[int]) -> LabelledRecords:
-        """Return the records at the positions `keep`."""
-        keep = list(keep)
-        fields = ("keys", "labels", "annotated", "patients", "datasets", "signal_hashes")
-        return LabelledRecords(self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in fields))
-
-    @property
-    def paths(self) -> list[Path]:
-        """The record files."""
-        return [record_path(self.processed, key) for key in self.keys]
+    def lead_rows(self) -> list[int] | slice:
+        """Return the rows of the leads in a record file; a slice, which copies nothing, where all are wanted."""
+        return slice(None) if self.leads == STANDARD_LEADS else [STANDARD_LEADS.index(lead) for lead in self.leads]
 
 
-def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str, LabelledRecords]:
-    """Return split name -> its records, from the manifest.
+def draw_starts(n_valid: torch.Tensor, crop_samples: int, n_samples: int) -> torch.Tensor:
+    """Return where a window of each record begins, inside its valid samples as far as it has enough of them.
 
     Parameters
     ----------
-    processed
-        The folder that preprocessing filled.
-    keep_other
-        Keep records whose label is the fallback ``OTHER``; an ``OTHER`` that the mapping gave is a class like any other.
-
-    Raises
-    ------
-    ValueError
-        If the folder has no manifest or no record that is ok.
+    n_valid
+        Samples before the padding, shape (B,).
+    crop_samples, n_samples
+        Length of the windows and of the records.
     """
-    processed = Path(processed)
-    manifest = load_manifest(processed)
-    rows = manifest[manifest["status"] == "ok"]
-    if not len(rows):
-        raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")
-    if not keep_other:
-        fallback = rows["label_source"] == "fallback"
-        if fallback.any():
-            logger.info("%d records without a label of their own are left out (keep them with --keep-other)", fallback.sum())
-        rows = rows[~fallback]
-    return {name: _records_of(processed, rows[rows["split"] == name]) for name in SPLIT_NAMES}
-
-
-def _records_of(processed: Path, rows: Any) -> LabelledRecords:
-    keys = tuple(record_key(d, r) for d, r in zip(rows["dataset"], rows["record_id"], strict=True))
-    patients = tuple(
-        f"{dataset}/{patient}" if patient else key
-        for dataset, patient, key in zip(rows["dataset"], rows["patient_id"], keys, strict=True)
-    )
-    return LabelledRecords(
-        processed=processed,
-        keys=keys,
-        labels=tuple(split_list(cell) for cell in rows["labels"]),
-        annotated=tuple(split_list(cell) for cell in rows["annotated"]),
-        patients=patients,
-        datasets=tuple(rows["dataset"]),
-        signal_hashes=tuple(rows["signal_hash"]),
-    )
-
-
-def find_classes(records: LabelledRecords) -> tuple[str, ...]:
-    """Return the classes of the records in alphabetical order, the fallback last."""
-    names = {label for labels in records.labels for label in labels}
-    return tuple(sorted(names, key=lambda name: (name == FALLBACK_LABEL, name)))
-
-
-def is_single_label(records: LabelledRecords) -> bool:
-    """Tell whether every record carries exactly one label."""
-    return all(len(labels) == 1 for labels in records.labels)
-
-
-def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> NDArray[np.float32]:
-    """Return targets (n_records, n_classes): 1 present, 0 absent, NaN where the source did not look for the class."""
-    column = {name: i for i, name in enumerate(classes)}
-    targets = np.zeros((len(records), len(classes)), np.float32)
-    for row, (labels, annotated) in enumerate(zip(records.labels, records.annotated, strict=True)):
-        if annotated:
-            looked_for = set(annotated)
-            targets[row] = [0.0 if name in looked_for else np.nan for name in classes]
-        for label in labels:
-            if label in column:
-                targets[row, column[label]] = 1.0
-    return targets
-
-
-def choose_records(records: LabelledRecords, classes: Sequence[str], *, single_label: bool) -> LabelledRecords:
-    """Keep the records that can train or be judged: exactly one label of `classes`, or for several labels one at least."""
-    wanted = set(classes)
-    counts = [len(wanted.intersection(labels)) for labels in records.labels]
-    keep = [i for i, n in enumerate(counts) if n == 1 or (n > 1 and not single_label)]
-    if len(keep) < len(records):
-        what = "exactly one label" if single_label else "a label"
-        logger.info("%d of %d records are left out: they do not carry %s of the classes", len(records) - len(keep), len(records), what)  # fmt: skip
-    return records.subset(keep)
+    span = (n_valid - crop_samples).clamp(min=0, max=n_samples - crop_samples)
+    return (torch.rand(len(span)) * (span + 1)).long()
 
 
 class ECGDataset(Dataset[Batch]):
@@ -146,6 +82,10 @@ class ECGDataset(Dataset[Batch]):
         Record files.
     targets
         Shape (n_records, n_classes).
+    view
+        Leads, normalization and crop; by default the stored signals as they are.
+    datasets
+        The dataset of each record, for a normalization by collection.
 
     Notes
     -----
@@ -153,23 +93,138 @@ class ECGDataset(Dataset[Batch]):
     loader from stacking.
     """
 
-    def __init__(self, paths: Sequence[str | Path], targets: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        targets: NDArray[np.float32],
+        view: View | None = None,
+        datasets: Sequence[str] = (),
+    ) -> None:
         if len(paths) != len(targets):
             raise ValueError(f"{len(paths)} record files but {len(targets)} rows of targets: expected as many")
         self.paths = [str(path) for path in paths]
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32))
+        self.view = view or View()
+        self.datasets = tuple(datasets) or ("",) * len(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Batch:
-        signal = torch.from_numpy(load_signal(self.paths[index]))
-        return Batch(signal, self.targets[index], torch.tensor(index))
+        batch = self.__getitems__([index])
+        return Batch(batch.signal[0], batch.target[0], batch.row[0])
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the records at `indices` as one batch."""
-        signal = torch.from_numpy(np.stack([load_signal(self.paths[i]) for i in indices]))
+        signal = torch.from_numpy(np.stack([self._read(i) for i in indices]))
         return Batch(signal, self.targets[indices], torch.tensor(indices))
+
+    def _read(self, index: int) -> NDArray[np.float32]:
+        arrays = load_record_file(self.paths[index], "signal", *_LEAD_ARRAYS, "n_valid")
+        signal = scale_signal(arrays, self.view.normalization, self.datasets[index])[self.view.lead_rows()]
+        size = self.view.crop_samples
+        if not size or size >= signal.shape[1]:
+            return signal
+        start = int(draw_starts(torch.tensor([int(arrays["n_valid"])]), size, signal.shape[1]))
+        return signal[:, start : start + size]
+
+
+def scale_signal(arrays: dict[str, NDArray[Any]], normalization: Normalization, dataset: str = "") -> NDArray[np.float32]:
+    """Return the signal (12, n_samples) of a record file, or of `build_tensor`, normalized."""
+    signal: NDArray[np.float32] = arrays["signal"]
+    if normalization.mode == "zscore":
+        return signal
+    mean, std, present = (arrays[name][None] for name in _LEAD_ARRAYS)
+    gain, bias = normalization.affine(mean, std, present, [dataset])
+    scaled: NDArray[np.float32] = signal * gain[0][:, None] + bias[0][:, None]
+    return scaled
+
+
+class PackedDataset(Dataset[Batch]):
+    """Records of the packed cache; a batch is one gather, and a crop reads nothing but itself.
+
+    Parameters
+    ----------
+    packed
+        The cache of the split.
+    keys
+        Records to show, in order.
+    targets
+        Shape (n_records, n_classes).
+    view
+        Leads, normalization and crop.
+    datasets
+        The dataset of each record, for a normalization by collection.
+    device
+        On another device than the CPU, the codes are copied there whole, and batches are cropped and scaled there.
+
+    Raises
+    ------
+    ValueError
+        If a record is not in the cache.
+    """
+
+    def __init__(
+        self,
+        packed: PackedSplit,
+        keys: Sequence[str],
+        targets: NDArray[np.float32],
+        view: View | None = None,
+        datasets: Sequence[str] = (),
+        device: str = "cpu",
+    ) -> None:
+        place = {key: row for row, key in enumerate(packed.keys)}
+        absent = [key for key in keys if key not in place]
+        if absent:
+            raise ValueError(f"{absent[0]}: not in the packed cache, nor are {len(absent) - 1} others; delete packed/ and try again")
+        self.view = view or View()
+        self.packed = packed
+        self.rows = torch.tensor([place[key] for key in keys], dtype=torch.long)
+        self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32)).to(device)
+        self.n_valid = torch.from_numpy(packed.n_valid[self.rows.numpy()].astype(np.int64))
+        self.gain, self.bias = (part.to(device) for part in self._affine(tuple(datasets) or ("",) * len(keys)))
+        self.codes = torch.from_numpy(np.ascontiguousarray(packed.codes)).to(device) if device != "cpu" else None
+
+    def _affine(self, datasets: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return gain and bias (n_records, n_leads, 1) from codes to the normalized signal."""
+        rows, packed = self.rows.numpy(), self.packed
+        gain, bias = self.view.normalization.affine(
+            packed.lead_mean[rows], packed.lead_std[rows], packed.lead_present[rows], datasets
+        )
+        leads = self.view.lead_rows()
+        whole_gain = (packed.scale[rows] * gain)[:, leads]
+        whole_bias = (packed.offset[rows] * gain + bias)[:, leads]
+        return torch.from_numpy(whole_gain)[:, :, None], torch.from_numpy(whole_bias)[:, :, None]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        batch = self.__getitems__([index])
+        return Batch(batch.signal[0], batch.target[0], batch.row[0])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Return the records at `indices` as one batch."""
+        n_samples, size = self.packed.codes.shape[2], self.view.crop_samples
+        starts = None
+        if 0 < size < n_samples:
+            starts = draw_starts(self.n_valid[indices], size, n_samples)
+        codes = self._gather(self.rows[indices], starts, size)
+        signal = codes.float().mul_(self.gain[indices]).add_(self.bias[indices])
+        return Batch(signal, self.targets[indices], torch.tensor(indices))
+
+    def _gather(self, rows: torch.Tensor, starts: torch.Tensor | None, size: int) -> torch.Tensor:
+        """Return the codes of whole records, or of a window of each, for the leads of the view."""
+        leads = self.view.lead_rows()
+        if self.codes is None:
+            codes = self.packed.read_codes(rows.numpy(), None if starts is None else starts.tolist(), size)
+            return torch.from_numpy(codes if isinstance(leads, slice) else codes[:, leads])
+        device = self.codes.device
+        codes_there = self.codes[rows.to(device)][:, leads]
+        if starts is None:
+            return codes_there
+        columns = starts.to(device)[:, None, None] + torch.arange(size, device=device)
+        return codes_there.gather(2, columns.expand(-1, codes_there.shape[1], -1))
 
 
 def keep_batch(batch: Batch) -> Batch:
@@ -244,6 +299,7 @@ class DataLoaders:
     targets: dict[str, NDArray[np.float32]]
     classes: tuple[str, ...]
     single_label: bool
+    view: View = View()
 
     def __str__(self) -> str:
         kind = "one label per record" if self.single_label else "several labels per record"
@@ -254,55 +310,87 @@ class DataLoaders:
         return "\n".join(lines)
 
 
-def build_dataloaders(config: Config, processed: str | Path | None = None) -> DataLoaders:
+def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs: float = 0.0) -> DataLoaders:
     """Build the loaders for training from a processed folder.
 
     Parameters
     ----------
     config
-        `config.loader` and `config.train` decide batches, classes and target.
+        `config.loader` and `config.train` decide batches, classes, target and view.
     processed
         Defaults to ``artifacts/processed`` below `config.root`.
+    fs
+        Rate of the records in Hz, for crops in seconds; read from the records when 0.
 
     Raises
     ------
     ValueError
         If there is nothing to train on, or a class asked for is not there.
     """
-    from src.config import config_paths
-
     processed = Path(processed) if processed is not None else config_paths(config).processed
     splits = load_records(processed, keep_other=config.train.keep_other)
     classes, single = choose_task(splits["train"], config.train)
-    records = {name: choose_records(split, classes, single_label=single) for name, split in splits.items()}
+    negatives = config.train.keep_negative and not single
+    records = {
+        name: choose_records(split, classes, single_label=single, keep_negative=negatives) for name, split in splits.items()
+    }
     if len(records["train"]) < 2:
         raise ValueError(f"{processed}: {len(records['train'])} records to train on; expected two or more with labels")
     targets = {name: encode_targets(split, classes) for name, split in records.items()}
+    view = build_view(config, records["train"], fs)
+    datasets = {name: _dataset(config, split, targets[name], view, name) for name, split in records.items() if len(split)}
     weights = sample_weights(targets["train"]) if config.loader.balanced_sampling else None
     pin = torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
 
     def loader(name: str) -> DataLoader[Batch] | None:
-        if not len(records[name]):
+        if name not in datasets:
             return None
-        dataset = ECGDataset(records[name].paths, targets[name])
-        train = name == "train"
-        return make_loader(dataset, config.loader, weights=weights, train=train, seed=config.train.seed, pin_memory=pin)
+        train, dataset = name == "train", datasets[name]
+        resident = isinstance(dataset, PackedDataset) and dataset.codes is not None
+        return make_loader(
+            dataset, config.loader, weights=weights, train=train, seed=config.train.seed, pin_memory=pin and not resident
+        )
 
     train = loader("train")
     assert train is not None  # two records or more, checked above
-    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single)
+    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view)
 
 
-def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str, ...], bool]:
-    """Return the classes and whether each record carries one label, from the settings or else from the records."""
-    there = find_classes(train)
-    classes = config.classes or there
-    unknown = [name for name in classes if name not in there]
-    if unknown:
-        raise ValueError(f"classes {', '.join(unknown)} have no training record: there are {', '.join(there) or 'none'}")
-    if len(classes) < 2 and config.target != "multi":
-        raise ValueError(f"only class {', '.join(classes) or 'none'} has training records: expected two or more classes")
-    single = config.target == "single" or (config.target == "auto" and is_single_label(train))
-    return classes, single
+def build_view(config: Config, train: LabelledRecords, fs: float = 0.0) -> View:
+    """Return what the training records are shown as, with the statistics of the normalization taken from them."""
+    step = -(-len(train) // _STATISTICS_RECORDS)
+    needs_statistics = config.train.normalization == "global"
+    paths = train.paths[::step] if needs_statistics else train.paths[:1]
+    files = [load_record_file(path, *_LEAD_ARRAYS, "fs") for path in paths]
+    mean, std, present = (np.stack([arrays[name] for arrays in files]) for name in _LEAD_ARRAYS)
+    datasets = train.datasets[::step][: len(files)]
+    normalization = fit_normalization(config.train.normalization, mean, std, present, datasets)
+    return View(config.train.leads, normalization, round(config.train.crop_s * (fs or float(files[0]["fs"]))))
 
 
+def _dataset(
+    config: Config, records: LabelledRecords, targets: NDArray[np.float32], view: View, split: str
+) -> ECGDataset | PackedDataset:
+    """Return the dataset of a split; only training records are cropped."""
+    if split != "train":
+        view = View(view.leads, view.normalization)
+    if config.loader.cache == "packed":
+        try:
+            packed = load_packed(records.processed, split)
+        except OSError as error:
+            logger.warning("no packed cache (%s): reading the record files", error)
+        else:
+            device = _resident_device(config, packed)
+            return PackedDataset(packed, records.keys, targets, view, records.datasets, device)
+    return ECGDataset(records.paths, targets, view, records.datasets)
+
+
+def _resident_device(config: Config, packed: PackedSplit) -> str:
+    """Return the GPU where it has room for the whole split, else the CPU."""
+    from src.utils import device_info
+
+    device = device_info(config.train.device).device
+    if not device.startswith("cuda") or config.loader.loader_workers:
+        return "cpu"
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if packed.codes.nbytes < free / 2 else "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,10 +17,12 @@ from torch.utils.data import DataLoader
 
 from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
 from src.config import LoaderConfig
-from src.dataloaders import Batch, ECGDataset, choose_records, encode_targets, load_records, make_loader
+from src.dataloaders import Batch, ECGDataset, View, make_loader, scale_signal
 from src.metrics import Predictions, compute_metrics, format_metrics
 from src.records import RecordError, read_record, resolve_record
 from src.splits import SPLIT_NAMES
+from src.store import load_record_file
+from src.targets import choose_records, encode_targets, load_records
 from src.tensors import RejectedError, build_tensor
 from src.utils import save_json
 
@@ -131,9 +134,9 @@ def predict_split(
     records = choose_records(splits[split], card.classes, single_label=card.single_label)
     if not len(records):
         raise ValueError(_why_empty(processed, split, splits, card))
+    _check_input(records.paths[0], card, checkpoint.path)
     targets = encode_targets(records, card.classes)
-    dataset = ECGDataset(records.paths, targets)
-    _check_shape(dataset, card, checkpoint.path)
+    dataset = ECGDataset(records.paths, targets, View(card.leads, card.normalization), records.datasets)
     loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
     logits, _ = predict(load_model(checkpoint, device), loader, device=device, crop_samples=card.crop_samples)
     thresholds = np.array(card.thresholds) if card.thresholds else None
@@ -157,13 +160,14 @@ def _why_empty(processed: str | Path, split: str, splits: Any, card: ModelCard) 
     return f"{processed}: split {split} has no records; splits with records: {there}"
 
 
-def _check_shape(dataset: ECGDataset, card: ModelCard, path: Path) -> None:
-    held = tuple(dataset[0].signal.shape)
-    wanted = (len(card.leads), card.preprocess.n_samples)
-    if held != wanted:
+def _check_input(record: Path, card: ModelCard, path: Path) -> None:
+    """Refuse records of another length or rate, which give no error of their own and scores that mean nothing."""
+    arrays = load_record_file(record)
+    held, fs, wanted = arrays["signal"].shape[1], float(arrays["fs"]), card.preprocess
+    if held != wanted.n_samples or not math.isclose(fs, wanted.fs, rel_tol=1e-6):
         raise ValueError(
-            f"{path}: was trained on {wanted[0]} leads x {wanted[1]} samples at {card.preprocess.fs:g} Hz, the records are "
-            f"{held[0]} x {held[1]}; preprocess with --fs {card.preprocess.fs:g} --n-samples {wanted[1]}"
+            f"{path}: was trained on {wanted.n_samples} samples at {wanted.fs:g} Hz, the records are {held} samples at "
+            f"{fs:g} Hz; preprocess with --fs {wanted.fs:g} --n-samples {wanted.n_samples}"
         )
 
 
@@ -228,6 +232,8 @@ def _read_input(
     except RecordError as error:
         return "unreadable", error.message
     try:
-        return torch.from_numpy(build_tensor(record, card.preprocess).arrays["signal"])
+        arrays = build_tensor(record, card.preprocess).arrays
     except RejectedError as error:
         return "rejected", str(error)
+    rows = View(card.leads).lead_rows()
+    return torch.from_numpy(np.ascontiguousarray(scale_signal(arrays, card.normalization)[rows]))

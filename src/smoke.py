@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainConfig
-from src.dataloaders import DataLoaders, build_dataloaders, find_classes, load_records
+from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import evaluate
 from src.leads import STANDARD_LEADS
 from src.preprocessing import run_preprocessing
 from src.sample_data import write_sample_collections
 from src.store import load_manifest, load_record_file, record_key, record_path, to_millivolts
+from src.targets import find_classes, load_records
 from src.training import TrainResult, run_training
 
 logger = logging.getLogger(__name__)

@@ -101,15 +101,15 @@ def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def load_record_file(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Read a whole record file.
+def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
+    """Read the named arrays of a record file, or all of them.
 
     Raises
     ------
     ValueError
         If the file is missing or no record file; the message names it.
     """
-    return _read_arrays(path)
+    return _read_arrays(path, *names)
 
 
 def load_signal(path: str | Path) -> NDArray[np.float32]:

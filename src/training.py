@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.augment import drop_leads, mix_records
 from src.checkpoints import (
     ModelCard,
     build_model,
@@ -48,9 +49,10 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Callable[[tor
 
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         unknown = target.isnan()
-        logits = logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2)
-        smoothing = 0.0 if unknown.any() else label_smoothing
-        return nn.functional.cross_entropy(logits, target.nan_to_num().argmax(dim=1), label_smoothing=smoothing)
+        shares = target.nan_to_num()  # one-hot, or two classes where records are blended
+        uniform = ~unknown / (~unknown).sum(dim=1, keepdim=True).clamp(min=1)
+        shares = shares * (1 - label_smoothing) + uniform * label_smoothing
+        return nn.functional.cross_entropy(logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2), shares)
 
     def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         known = ~target.isnan()
@@ -75,16 +77,6 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, n_steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def random_crop(signal: torch.Tensor, n_samples: int) -> torch.Tensor:
-    """Return a window (B, n_leads, n_samples) of each record, at a place drawn for each."""
-    span = signal.shape[2] - n_samples
-    if n_samples <= 0 or span <= 0:
-        return signal
-    starts = torch.randint(0, span + 1, (signal.shape[0], 1, 1), device=signal.device)
-    columns = starts + torch.arange(n_samples, device=signal.device)
-    return signal.gather(2, columns.expand(-1, signal.shape[1], -1))
 
 
 # The loop ------------------------------------------------------------------------------------------------------------
@@ -162,8 +154,7 @@ def train_epoch(
     *,
     device: str,
     autocast: Callable[[], AbstractContextManager[Any]],
-    clip_norm: float,
-    crop_samples: int,
+    config: TrainConfig,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> float:
     """Go once over the training records; returns the mean loss per record."""
@@ -171,14 +162,15 @@ def train_epoch(
     total = torch.zeros((), device=device, dtype=torch.float64)
     n_seen = 0
     for batch in loaders.train:
-        signal = random_crop(batch.signal.to(device, non_blocking=True), crop_samples)  # (B, n_leads, T)
+        signal = drop_leads(batch.signal.to(device, non_blocking=True), config.lead_dropout)  # (B, n_leads, T)
         target = batch.target.to(device, non_blocking=True)  # (B, n_classes)
+        signal, target = mix_records(signal, target, config.mixup)
         with autocast():
             loss = loss_fn(state.model(signal).float(), target)
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if clip_norm:
+        if config.clip_norm:
             state.scaler.unscale_(state.optimizer)
-            nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+            nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
@@ -273,7 +265,7 @@ def fit(
         rate = float(state.scheduler.get_last_lr()[0])
         _order_epoch(loaders, config.seed, state.epoch)
         loss = train_epoch(
-            state, loaders, loss_fn, device=info.device, autocast=autocast, clip_norm=config.clip_norm, crop_samples=card.crop_samples
+            state, loaders, loss_fn, device=info.device, autocast=autocast, config=config
         )
         if not math.isfinite(loss):
             raise ValueError(f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr (now {config.lr:g})")
@@ -380,7 +372,9 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         single_label=loaders.single_label,
         model=config.model,
         preprocess=preprocess,
-        crop_samples=round(config.train.crop_s * preprocess.fs),
+        leads=loaders.view.leads,
+        normalization=loaders.view.normalization,
+        crop_samples=loaders.view.crop_samples,
         config=to_jsonable(config),
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )

@@ -12,17 +12,14 @@ from conftest import SMALL
 from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainConfig
 from src.dataloaders import (
     ECGDataset,
-    LabelledRecords,
     build_dataloaders,
-    choose_records,
-    encode_targets,
-    find_classes,
-    load_records,
+    draw_starts,
     make_loader,
     sample_weights,
 )
 from src.preprocessing import run_preprocessing
 from src.store import load_signal, record_path
+from src.targets import LabelledRecords, choose_records, encode_targets, find_classes, load_records
 
 
 def records(*labels: tuple[str, ...], annotated: tuple[str, ...] = ()) -> LabelledRecords:
@@ -113,3 +110,34 @@ def test_errors_say_what_to_do(tmp_path: Path, processed: Path) -> None:
         build_dataloaders(Config(train=TrainConfig(classes=("NORM", "XYZ"))), processed)
     with pytest.raises(ValueError, match="2 record files but 1 rows of targets"):
         ECGDataset(["a", "b"], np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize("mode", ["zscore", "global", "none"])
+def test_the_packed_cache_gives_the_batches_of_the_record_files(processed: Path, mode: str) -> None:
+    batches = []
+    for cache in ("packed", "off"):
+        config = Config(loader=LoaderConfig(batch_size=4, cache=cache), train=TrainConfig(normalization=mode, leads=("V2", "I"), crop_s=2.0))
+        loaders = build_dataloaders(config, processed)
+        assert loaders.val is not None
+        torch.manual_seed(0)
+        batches.append((loaders.view, next(iter(loaders.val)), next(iter(loaders.train))))
+    (view, val, train), (other_view, other_val, other_train) = batches
+    assert view == other_view and val.signal.shape[1:] == (2, 1000) and train.signal.shape[1:] == (2, 200)
+    torch.testing.assert_close(val.signal, other_val.signal, atol=2e-3, rtol=0)
+    assert torch.equal(val.target, other_val.target) and torch.equal(train.row, other_train.row)
+
+
+def test_millivolts_and_lead_choice_come_from_the_view(processed: Path) -> None:
+    config = Config(train=TrainConfig(normalization="none", leads=("V1",)))
+    loaders = build_dataloaders(config, processed)
+    batch = next(iter(loaders.train))
+    path = loaders.records["train"].paths[int(batch.row[0])]
+    from src.store import load_record_file, to_millivolts
+
+    volts = to_millivolts(load_record_file(path))[6]
+    np.testing.assert_allclose(batch.signal[0, 0, : len(volts)], volts, atol=1e-3)
+
+
+def test_crops_begin_inside_the_valid_samples() -> None:
+    starts = draw_starts(torch.tensor([5, 100, 1000] * 50), 100, 1000).reshape(50, 3)
+    assert (starts[:, :2] == 0).all() and starts[:, 2].min() >= 0 and 800 < starts[:, 2].max() <= 900

@@ -14,7 +14,6 @@ from src.training import (
     cosine_with_warmup,
     make_loss,
     make_optimizer,
-    random_crop,
     run_training,
 )
 from src.utils import load_json
@@ -62,14 +61,6 @@ def test_decay_spares_biases_and_norms() -> None:
     optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3), torch.nn.BatchNorm1d(3)), 1e-3, 0.1)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 3]
-
-
-def test_crops_are_windows_of_their_own_record() -> None:
-    signal = torch.arange(40.0).reshape(2, 1, 20).expand(2, 3, 20)
-    crop = random_crop(signal, 7)
-    assert crop.shape == (2, 3, 7) and (crop.diff(dim=2) == 1).all()
-    assert crop[0].max() < 20 <= crop[1].min()
-    assert random_crop(signal, 0) is signal and random_crop(signal, 20) is signal
 
 
 def test_training_leaves_checkpoints_a_log_and_a_falling_loss(processed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""Which records a split holds, their labels, and the targets that a task makes of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.config import FALLBACK_LABEL, TrainConfig
+from src.splits import SPLIT_NAMES
+from src.store import load_manifest, record_key, record_path, split_list
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelledRecords:
+    """The records of a split with what the manifest says of them; all fields run in parallel."""
+
+    processed: Path
+    keys: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    annotated: tuple[tuple[str, ...], ...]
+    patients: tuple[str, ...]
+    datasets: tuple[str, ...]
+    signal_hashes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def subset(self, keep: Iterable[int]) -> LabelledRecords:
+        """Return the records at the positions `keep`."""
+        keep = list(keep)
+        fields = ("keys", "labels", "annotated", "patients", "datasets", "signal_hashes")
+        return LabelledRecords(self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in fields))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The record files."""
+        return [record_path(self.processed, key) for key in self.keys]
+
+
+def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str, LabelledRecords]:
+    """Return split name -> its records, from the manifest.
+
+    Parameters
+    ----------
+    processed
+        The folder that preprocessing filled.
+    keep_other
+        Keep records whose label is the fallback ``OTHER``; an ``OTHER`` that the mapping gave is a class like any other.
+
+    Raises
+    ------
+    ValueError
+        If the folder has no manifest or no record that is ok.
+    """
+    processed = Path(processed)
+    manifest = load_manifest(processed)
+    rows = manifest[manifest["status"] == "ok"]
+    if not len(rows):
+        raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")
+    if not keep_other:
+        fallback = rows["label_source"] == "fallback"
+        if fallback.any():
+            logger.info("%d records without a label of their own are left out (keep them with --keep-other)", fallback.sum())
+        rows = rows[~fallback]
+    return {name: _records_of(processed, rows[rows["split"] == name]) for name in SPLIT_NAMES}
+
+
+def _records_of(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
+    keys = tuple(record_key(d, r) for d, r in zip(rows["dataset"], rows["record_id"], strict=True))
+    patients = tuple(
+        f"{dataset}/{patient}" if patient else key
+        for dataset, patient, key in zip(rows["dataset"], rows["patient_id"], keys, strict=True)
+    )
+    return LabelledRecords(
+        processed=processed,
+        keys=keys,
+        labels=tuple(split_list(cell) for cell in rows["labels"]),
+        annotated=tuple(split_list(cell) for cell in rows["annotated"]),
+        patients=patients,
+        datasets=tuple(rows["dataset"]),
+        signal_hashes=tuple(rows["signal_hash"]),
+    )
+
+
+def find_classes(records: LabelledRecords) -> tuple[str, ...]:
+    """Return the classes of the records in alphabetical order, the fallback last."""
+    names = {label for labels in records.labels for label in labels}
+    return tuple(sorted(names, key=lambda name: (name == FALLBACK_LABEL, name)))
+
+
+def is_single_label(records: LabelledRecords) -> bool:
+    """Tell whether every record carries exactly one label."""
+    return all(len(labels) == 1 for labels in records.labels)
+
+
+def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Return targets (n_records, n_classes): 1 present, 0 absent, NaN where the source did not look for the class."""
+    column = {name: i for i, name in enumerate(classes)}
+    targets = np.zeros((len(records), len(classes)), np.float32)
+    for row, (labels, annotated) in enumerate(zip(records.labels, records.annotated, strict=True)):
+        if annotated:
+            looked_for = set(annotated)
+            targets[row] = [0.0 if name in looked_for else np.nan for name in classes]
+        for label in labels:
+            if label in column:
+                targets[row, column[label]] = 1.0
+    return targets
+
+
+def choose_records(
+    records: LabelledRecords, classes: Sequence[str], *, single_label: bool, keep_negative: bool = False
+) -> LabelledRecords:
+    """Keep the records that can train or be judged: exactly one label of `classes`, or for several labels one at least.
+
+    With `keep_negative`, records for several labels may carry none of them.
+    """
+    wanted = set(classes)
+    counts = [len(wanted.intersection(labels)) for labels in records.labels]
+    keep = [i for i, n in enumerate(counts) if n == 1 or (n > 1 and not single_label) or (n == 0 and keep_negative)]
+    if len(keep) < len(records):
+        what = "exactly one label" if single_label else "a label"
+        logger.info("%d of %d records are left out: they do not carry %s of the classes", len(records) - len(keep), len(records), what)  # fmt: skip
+    return records.subset(keep)
+
+
+def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str, ...], bool]:
+    """Return the classes and whether each record carries one label, from the settings or else from the records."""
+    there = find_classes(train)
+    classes = config.classes or there
+    unknown = [name for name in classes if name not in there]
+    if unknown:
+        raise ValueError(f"classes {', '.join(unknown)} have no training record: there are {', '.join(there) or 'none'}")
+    if len(classes) < 2 and config.target != "multi":
+        raise ValueError(f"only class {', '.join(classes) or 'none'} has training records: expected two or more classes")
+    single = config.target == "single" or (config.target == "auto" and is_single_label(train))
+    return classes, single
