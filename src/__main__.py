@@ -28,6 +28,8 @@ from src.utils import project_paths, setup_logging
 
 logger = logging.getLogger("src")
 
+_KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")  # src.label_builders.BUILDERS, named here to import late
+
 
 # Options -------------------------------------------------------------------------------------------------------------
 
@@ -122,8 +124,18 @@ def labels(args: argparse.Namespace) -> int:
     from src.label_builders import build_labels
     from src.labels import update_mapping
 
-    columns = dict(args.column) or None
-    frame = build_labels(args.kind, Path(args.root), dataset=args.dataset, task=args.task, classes=args.classes, rate=args.rate, min_likelihood=args.min_likelihood, columns=columns, table=Path(args.table) if args.table else None)
+    frame = build_labels(
+        args.kind,
+        Path(args.root),
+        dataset=args.dataset,
+        task=args.task,
+        classes=args.classes,
+        rate=args.rate,
+        min_likelihood=args.min_likelihood,
+        columns=dict(args.columns),
+        table=Path(args.table) if args.table else None,
+        separator=args.separator,
+    )
     update_mapping(args.out, frame)
     _say(f"{args.out}: {len(frame)} rows of {', '.join(sorted(set(frame['dataset'])))}")
     return 0
@@ -275,16 +287,17 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND", help="ptbxl, challenge, challenge2017, cpsc2018, sph or csv")
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the collection")
-    parser.add_argument("--out", required=True, metavar="CSV", help="label table to make or extend; rows of other datasets stay")
-    parser.add_argument("--dataset", metavar="NAME", help="name of the dataset in the table (default: KIND)")
-    parser.add_argument("--task", metavar="T", help="ptbxl: superclass, subclass, diagnostic, form, rhythm or all; challenge: scored or all (default: the first)")
-    parser.add_argument("--classes", metavar="SET", help="a label set: ptbxl_superclass, challenge2021, or a CSV of your own (default: none)")
-    parser.add_argument("--rate", type=int, choices=(100, 500), help="ptbxl: which of its two rates to label (default: the one that is there)")
-    parser.add_argument("--min-likelihood", type=float, default=0.0, metavar="P", help="ptbxl: smallest likelihood of a statement that counts (default: %(default)s)")
-    parser.add_argument("--column", type=_pair, action="append", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is ours; may be repeated (default: the same names)")
-    parser.add_argument("--table", metavar="CSV", help="csv: the table (default: the only one in DIR)")
+    parser.add_argument("kind", choices=_KINDS, metavar="KIND", help="ptbxl; challenge (PhysioNet/CinC 2020 and 2021); challenge2017; cpsc2018; sph (Shandong Provincial Hospital); or csv, any table with a row per record")
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the recordings; the collection's table is looked for there, right below and up to two folders above")
+    parser.add_argument("--out", required=True, metavar="CSV", help="label table to make or extend; the dataset's own rows are replaced, those of others stay")
+    parser.add_argument("--dataset", metavar="NAME", help="name of the dataset in the table, as in --data NAME=DIR (default: KIND)")
+    parser.add_argument("--task", metavar="T", help="the collection's own labels: ptbxl superclass, subclass, diagnostic, form, rhythm or all; challenge scored or all; challenge2017 rhythm; cpsc2018 nine; sph all; csv labels (default: the first)")
+    parser.add_argument("--classes", metavar="SET", help="instead of a task, a label set that collections share: ptbxl_superclass, challenge2021 (its 26 scored classes), crosswalk (every class), or a CSV of your own with the columns class and codes; docs/crosswalk.md explains them (default: none)")
+    parser.add_argument("--rate", type=int, choices=(100, 500), help="ptbxl: which of its two rates to label, in Hz (default: the one that is there, 500 where both are)")
+    parser.add_argument("--min-likelihood", type=float, default=0.0, metavar="P", help="ptbxl: smallest likelihood, 0 to 100, of a statement that counts; 0 counts all, as the published benchmarks do, since likelihood 0 means ungraded (default: %(default)g)")
+    parser.add_argument("--columns", type=_pair, nargs="+", action="extend", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is our record_id, mapped_label, patient_id, fold, path, age, sex or annotated (default: those of the same names)")
+    parser.add_argument("--table", metavar="CSV", help="csv: the table, by its path or its name in DIR (default: the only .csv or .tsv in DIR)")
+    parser.add_argument("--separator", default=";", metavar="TEXT", help="csv: what stands between the labels of one record (default: %(default)s)")
 
 
 def _add_preprocess(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ The builders are in `src.label_sources`; what a code means in which label set, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +27,6 @@ class Builder:
     tasks: tuple[str, ...]
     options: tuple[str, ...] = ()
 
-    @property
-    def help(self) -> str:
-        """One line on the collection."""
-        return (self.build.__doc__ or "").splitlines()[0]
-
 
 BUILDERS: dict[str, Builder] = {
     "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ("rate", "min_likelihood")),
@@ -52,7 +47,7 @@ def build_labels(
     classes: str | Path | None = None,
     rate: int | None = None,
     min_likelihood: float = 0.0,
-    columns: dict[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
     table: Path | None = None,
     separator: str = LIST_SEPARATOR,
 ) -> pd.DataFrame:
@@ -78,7 +73,7 @@ def build_labels(
     columns
         csv: our column -> theirs.
     table
-        csv: the table, when it is not the only one in `root`.
+        csv: the table, by its path or its name in `root`, when it is not the only one there.
     separator
         csv: what stands between several labels of a record.
 

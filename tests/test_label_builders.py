@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from src.__main__ import build_parser
+from src.crosswalk import SET_NAMES
 from src.label_builders import BUILDERS, build_labels
 from src.label_sources.hospital import split_statements
 from src.label_sources.ptbxl import load_task
@@ -240,6 +242,37 @@ def test_csv(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cells", "separator"),
+    [
+        (["AF|NSR"], "|"), (["AF , NSR"], ","), (["AF NSR"], " "), (["AF;;NSR;"], ";"), (["['AF', 'NSR']"], ";"), (['["AF","NSR"]'], ","),
+        (["[AF;NSR]"], ";"), (["AF && NSR && AF"], "&&"),
+    ],
+)  # fmt: skip
+def test_csv_separators(tmp_path: Path, cells: list[str], separator: str) -> None:
+    pd.DataFrame({"RECORD_ID": ["r1"], "Mapped_Label": cells}).to_csv(tmp_path / "t.tsv", sep="\t", index=False, encoding="utf-16")
+    assert labels_of(build_labels("csv", tmp_path, separator=separator)) == {"r1": "AF;NSR"}
+
+
+def test_csv_labels_that_hold_a_separator(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_text('record_id,mapped_label\nr1,"AF|NSR"\nr2,"a;b"\n', encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        build_labels("csv", tmp_path)
+    assert "1 labels hold '|' ('AF|NSR'); if it stands between labels, give --separator '|'" in caplog.text
+    with pytest.raises(ValueError, match=r"1 labels hold ';' \('a;b'\).*else rename them"):
+        build_labels("csv", tmp_path, separator="|")
+
+
+def test_csv_of_codes_and_of_class_names(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("record_id,mapped_label\nr1,164889003;59118001\nr2,CLBBB\nr3,CD\nr4,RBBB;164884008\n", encoding="utf-8")
+    assert labels_of(build_labels("csv", tmp_path, classes="challenge2021")) == {"r1": "AF;RBBB", "r2": "LBBB", "r3": "OTHER", "r4": "RBBB"}
+    assert labels_of(build_labels("csv", tmp_path, classes="ptbxl_superclass")) == {f"r{n}": "CD" for n in range(1, 5)}
+    own = tmp_path / "own.txt"
+    own.write_text("class;codes\nblock;CLBBB\nblock;RBBB\nCD;aha:80\n", encoding="utf-8")
+    assert labels_of(build_labels("csv", tmp_path, classes=own)) == {"r1": "block", "r2": "block", "r3": "CD", "r4": "block"}
+
+
+@pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
         ("mimic", {}, "kind 'mimic' is unknown: expected ptbxl, challenge, challenge2017, cpsc2018, sph, csv"),
@@ -271,8 +304,29 @@ def test_rows_replace_their_own_dataset_only(ptbxl: Path, tmp_path: Path) -> Non
     assert mapping[mapping["dataset"] == "two"]["mapped_label"].tolist() == ["SR", "SBRAD", "AFIB"]
 
 
-def test_builders_have_a_line_of_help() -> None:
-    assert all(builder.help.endswith(".") and builder.tasks for builder in BUILDERS.values())
+def test_command_line(ptbxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my.csv").write_text("file,dx,who\nr1,AF|LBBB,p\n", encoding="utf-8")
+
+    def run(*words: str) -> None:
+        args = build_parser().parse_args(["labels", *words, "--out", str(tmp_path / "out.csv")])
+        assert args.run_command(args) == 0
+
+    run("ptbxl", "--root", str(ptbxl), "--rate", "100", "--min-likelihood", "15")
+    run("csv", "--root", str(tmp_path), "--table", "my.csv", "--dataset", "mine", "--separator", "|", "--classes", "ptbxl_superclass",
+        "--columns", "record_id=file", "mapped_label=dx", "--columns", "patient_id=who")  # fmt: skip
+    rows = load_mapping(tmp_path / "out.csv")
+    assert list(rows["mapped_label"]) == ["NORM", "MI", "", "CD"]
+    assert rows.iloc[3]["patient_id"] == "p"
+    assert "1 rows of mine" in capsys.readouterr().out
+
+
+def test_command_line_names_every_kind_and_task(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["labels", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(name in text for kind, builder in BUILDERS.items() for name in (kind, *builder.tasks, *SET_NAMES))
+    for kind in BUILDERS:
+        assert build_parser().parse_args(["labels", kind, "--root", "r", "--out", "o"]).kind == kind
 
 
 def test_real_ptbxl(real_data: Callable[[str], Path]) -> None:

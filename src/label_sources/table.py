@@ -35,7 +35,7 @@ _SEPARATORS = f"{LIST_SEPARATOR},|"  # signs that tables put between labels
 
 def build_csv(request: Request) -> pd.DataFrame:
     """Any CSV table: name the columns for record_id and mapped_label, and for others it has."""
-    path = request.table or _only_table(request.root)
+    path = _find_table(request)
     table = read_table(path)
     columns = _columns(request, table, path)
     cells = [{name: record[theirs] for name, theirs in columns.items()} for record in table.rows]
@@ -49,11 +49,14 @@ def build_csv(request: Request) -> pd.DataFrame:
     return build_frame(request.dataset, rows)
 
 
-def _only_table(root: Path) -> Path:
-    tables = sorted(path for pattern in ("*.csv", "*.tsv") for path in root.glob(pattern))
+def _find_table(request: Request) -> Path:
+    """Return the named table, which may lie in the root, or the only one there."""
+    if request.table is not None:
+        return request.table if request.table.is_file() else request.root / request.table
+    tables = sorted(path for pattern in ("*.csv", "*.tsv") for path in request.root.glob(pattern))
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables[:5]) or "none"
-        raise ValueError(f"{root}: expected one .csv or .tsv table, found {found}; name the one to read with --table")
+        raise ValueError(f"{request.root}: expected one .csv or .tsv table, found {found}; name the one to read with --table")
     return tables[0]
 
 
