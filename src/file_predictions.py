@@ -18,10 +18,12 @@ from src.utils import atomic_path
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Yield the record files that paths, folders (searched through) and globs name, each once.
 
+    A path where nothing is comes out as it is: reading it says so, and the other files get their answers.
+
     Raises
     ------
     ValueError
-        If a path, folder or glob names nothing.
+        If a folder holds no record or a glob matches nothing.
     """
     seen: set[Path] = set()
     for path in paths:
