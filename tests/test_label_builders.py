@@ -11,6 +11,7 @@ import pytest
 from src.__main__ import build_parser
 from src.crosswalk import SET_NAMES
 from src.label_builders import BUILDERS, build_labels
+from src.label_sources.challenge import split_codes
 from src.label_sources.hospital import split_statements
 from src.label_sources.ptbxl import load_task
 from src.labels import COLUMNS, find_problems, load_mapping, update_mapping
@@ -165,6 +166,35 @@ def test_challenge_of_unknown_source_and_equal_names(tmp_path: Path) -> None:
     assert labels_of(frame) == {"a/rec1": "AF", "b/rec1": "NSR"}
     assert set(frame["annotated"]) == {"NSR;AF"}  # what occurs among them
     assert set(frame["dataset"]) == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("59118001,427084000", ["59118001", "427084000"]), (" 59118001 , 59118001", ["59118001"]), ("Unknown", []), ("", []),
+        ("['59118001'; 427084000.0]", ["59118001", "427084000"]), ("59118001,AFIB", ["59118001", "AFIB"]),
+    ],
+)  # fmt: skip
+def test_dx_lines(text: str, codes: list[str]) -> None:
+    assert split_codes(text) == codes
+
+
+@pytest.mark.parametrize(
+    ("age", "sex", "expected"),
+    [("74", "Male", ("74", "M")), ("NaN", "Unknown", ("", "")), ("-1", "F", ("", "F")), ("300", "female", ("", "F")), ("064Y", "m", ("64", "M")), ("6.5 years", "NaN", ("6.5", ""))],
+)
+def test_challenge_ages_and_sexes(tmp_path: Path, age: str, sex: str, expected: tuple[str, str]) -> None:
+    text = header("E00001", "426783006", age, sex).replace("\n", "\r\n").encode("latin-1")
+    (tmp_path / "E00001.hea").write_bytes(text + "# Hx: Müller\r\n".encode("latin-1"))
+    assert tuple(build_labels("challenge", tmp_path).loc[0, ["age", "sex"]]) == expected
+
+
+def test_sinus_rhythm_of_an_unknown_source(tmp_path: Path) -> None:
+    write_headers(tmp_path, rec1="426783006", rec2="164889003", rec3="59118001")
+    assert labels_of(build_labels("challenge", tmp_path, classes="ptbxl_superclass")) == {"rec2": "", "rec3": "CD"}
+    write_headers(tmp_path, rec4="164934002")
+    frame = build_labels("challenge", tmp_path, classes="ptbxl_superclass").set_index("record_id")
+    assert tuple(frame.loc["rec1", ["mapped_label", "annotated"]]) == ("NORM", "NORM;MI;STTC;CD;HYP")
 
 
 def test_challenge2017(tmp_path: Path) -> None:

@@ -72,16 +72,31 @@ def find_table(root: Path, *names: str) -> Path:
     raise ValueError(f"{root}: no {' or '.join(names)} here, in the folders above or in those right below")
 
 
-def index_stems(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Return stem -> path relative to `root`, with forward slashes and without suffix, of the files with a suffix."""
-    found: dict[str, str] = {}
+def list_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the files below `root` with one of the suffixes, in order, relative to it and with forward slashes.
+
+    Links to folders are followed, each real folder once, so that a loop of links ends.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = os.path.relpath(folder, root).replace(os.sep, "/")
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                found.setdefault(stem, stem if relative == "." else f"{relative}/{stem}")
+        prefix = "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+        found += [f"{prefix}{name}" for name in sorted(names) if not name.startswith(".") and name.lower().endswith(suffixes)]
+    return found
+
+
+def index_stems(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Return stem -> path relative to `root` without suffix, of the files with one of the suffixes."""
+    found: dict[str, str] = {}
+    for path in list_files(root, suffixes):
+        whole = os.path.splitext(path)[0]
+        found.setdefault(whole.rsplit("/", 1)[-1], whole)
     return found
 
 

@@ -18,11 +18,11 @@ from src.label_sources.base import (
     build_frame,
     find_table,
     index_stems,
+    list_files,
     report_missing,
     sex_text,
 )
 from src.label_sources.sources import RecordLabels, Source, find_source, label_record, load_sources
-from src.matching import index_folder
 from src.text_tables import read_text
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TASKS = ("scored", "all")
 TASKS_2017 = ("rhythm",)
 _SETS = {"scored": "challenge2021", "all": "crosswalk"}
+_NO_CODE = {"", "unknown", "nan", "none"}
 _RHYTHMS = {"N": "NSR", "A": "AF", "O": "OTHER_RHYTHM", "~": "NOISE"}
 
 
@@ -63,25 +64,24 @@ def _row(record_id: str, path: str, facts: Mapping[str, str], result: RecordLabe
 
 
 def split_codes(text: str) -> list[str]:
-    """Split a ``#Dx`` line into codes, each once."""
-    return list(dict.fromkeys(re.findall(r"\d+", text)))
+    """Split a ``#Dx`` line into codes, each once; words for none are none."""
+    parts = (part.strip("[]()'\"").removesuffix(".0") for part in re.split(r"[,;|\s]+", text))
+    return list(dict.fromkeys(part for part in parts if part.lower() not in _NO_CODE))
 
 
 def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
     """Return relative path without suffix -> facts of its comments; the unreadable headers, and those without a code."""
     headers, unreadable, silent = {}, [], []
-    for record in index_folder(root):
-        if not record.relative.lower().endswith(".hea"):
-            continue
+    for path in list_files(root, (".hea",)):
         try:
-            facts = parse_comments(_read_comments(root / record.relative))
+            facts = parse_comments(_read_comments(root / path))
         except OSError:
-            unreadable.append(record.relative)
+            unreadable.append(path)
             continue
         if split_codes(facts.get("dx", "")):
-            headers[record.relative[:-4]] = facts
+            headers[path[:-4]] = facts
         else:
-            silent.append(record.relative)
+            silent.append(path)
     return headers, unreadable, silent
 
 
@@ -98,12 +98,16 @@ def _record_ids(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]:
-    """Return path -> source; records of no known one form a source that used the codes which occur among them."""
+    """Return path -> source; records of no known one form a source that used the codes which occur among them.
+
+    Its sinus rhythms count as normal ECGs only where it also has findings of repolarization and conduction.
+    """
     sources = {path: find_source(path.rsplit("/", 1)[-1]) for path in headers}
     strangers = [path for path, source in sources.items() if source is None]
     used = dict.fromkeys(code for path in strangers for code in split_codes(headers[path]["dx"]))
     rows = [known_codes("snomed")[code] for code in used if code in known_codes("snomed")]
-    seen = {name for row in rows for name in row.superclasses} | {"NORM"}
+    seen = {name for row in rows for name in row.superclasses}
+    seen |= {"NORM"} if {"STTC", "CD"} <= seen else set()
     other = Source("unknown", "snomed", tuple(used), tuple(name for name in SUPERCLASSES if name in seen))
     return {path: source or other for path, source in sources.items()}
 
