@@ -15,6 +15,7 @@ from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainC
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import evaluate
 from src.leads import STANDARD_LEADS
+from src.model import ResNet1d
 from src.preprocessing import run_preprocessing
 from src.sample_data import write_sample_collections
 from src.store import load_manifest, load_record_file, record_key, record_path, to_millivolts
@@ -84,7 +85,8 @@ def _run_steps(config: Config, data: DataConfig, mapping: str | Path | None, fol
     passed(f"{n_ok} record files are valid: (12, {config.preprocess.n_samples}), z-scored, in mV again within rounding")
     config = _small(config, processed)
     loaders = build_dataloaders(config, processed)
-    passed(f"batches load: {_check_batch(loaders, config)}, {len(loaders.classes)} classes")
+    passed(f"batches load: {_check_batch(loaders, config)}, {_count(loaders.classes)}")
+    passed(f"forward pass: {_check_forward(loaders, config)}")
     result = run_training(config, processed, out, loaders=loaders)
     passed(f"training runs and its loss falls: {_check_loss(result)}")
     split = next((name for name in ("test", "val", "train") if len(loaders.records[name])), "train")
@@ -128,6 +130,20 @@ def _check_batch(loaders: DataLoaders, config: Config) -> str:
     _require(shape[1:] == (len(STANDARD_LEADS), config.preprocess.n_samples), f"a batch has shape {shape}")
     _require(bool(torch.isfinite(batch.signal).all()), "a batch is not finite")
     return f"{shape[0]} x {shape[1]} leads x {shape[2]} samples"
+
+
+def _count(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'} ({', '.join(classes)})"
+
+
+def _check_forward(loaders: DataLoaders, config: Config) -> str:
+    batch = next(iter(loaders.train))
+    model = ResNet1d(batch.signal.shape[1], len(loaders.classes), config.model.base_channels).eval()
+    with torch.inference_mode():
+        logits = model(batch.signal)
+    _require(logits.shape == batch.target.shape, f"logits have shape {tuple(logits.shape)}, targets {tuple(batch.target.shape)}")
+    _require(bool(torch.isfinite(logits).all()), "logits are not finite")
+    return f"{logits.shape[0]} x {logits.shape[1]} finite logits"
 
 
 def _check_loss(result: TrainResult) -> str:
