@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
+from src.formats.base import split_part
 from src.labels import load_mapping
 from src.preprocessing import RunPlan, plan_run, spread
 from src.records import RecordError, read_record
@@ -120,7 +121,7 @@ def check_datasets(
 def _check_dataset(name: str, root: str, plan: RunPlan, config: PreprocessConfig, n_probe: int) -> DatasetCheck:
     tasks = [task for task in plan.tasks if task.dataset == name]
     check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
-    check.formats.update(Path(task.path).suffix.lower() for task in tasks)
+    check.formats.update(split_part(task.path)[0].suffix.lower() for task in tasks)
     _probe(check, spread(tasks, n_probe), config)
     return check
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from src.checkpoints import load_checkpoint
 from src.eval import FilePrediction, predict_files
 from src.matching import index_folder
-from src.records import RecordError, resolve_record
+from src.records import READABLE_SUFFIXES, RecordError, list_records
 from src.utils import atomic_path
 
 
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Yield the record files that paths, folders (searched through) and globs name, each once.
+    """Yield the records that paths, folders (searched through) and globs name, each once; ``file::id`` for one of many.
 
     A path where nothing is comes out as it is: reading it says so, and the other files get their answers.
 
@@ -29,19 +29,18 @@ def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     for path in paths:
         for file in _expand(path):
             try:
-                target = resolve_record(file)
+                targets = list_records(file)
             except RecordError:
-                target = file  # reading it will say what is wrong
-            if target not in seen:
-                seen.add(target)
-                yield target
+                targets = [file]  # reading it will say what is wrong
+            yield from (target for target in targets if target not in seen)
+            seen.update(targets)
 
 
 def _expand(path: str | Path) -> list[Path]:
     if Path(path).is_dir():
         found = [Path(path) / record.relative for record in index_folder(path)]
         if not found:
-            raise ValueError(f"{path}: no record in this folder; expected .hea or .mat files")
+            raise ValueError(f"{path}: no record in this folder; expected files of {', '.join(READABLE_SUFFIXES)}")
         return found
     if Path(path).exists() or not glob.has_magic(str(path)):
         return [Path(path)]

@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.labels import LabelRow
-from src.records import READABLE_SUFFIXES
+from src.records import MANY_SUFFIXES, READABLE_SUFFIXES, RecordError, list_parts
 
 logger = logging.getLogger(__name__)
 
-_KNOWN_SUFFIX = re.compile(r"\.(hea|dat|mat)$", re.IGNORECASE)
+_KNOWN_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, (*READABLE_SUFFIXES, '.dat')))})$", re.IGNORECASE)
+_INSIDE = re.compile(r"\.(h5|hdf5|hdf)::", re.IGNORECASE)
 _RATE_SUFFIX = re.compile(r"_(hr|lr)$")
 
 
 @dataclass(frozen=True)
 class FoundRecord:
-    """A record on disk: its file relative to the dataset folder, with forward slashes, and its stem."""
+    """A record on disk: its file relative to the dataset folder, with forward slashes, and its stem.
+
+    One of the many records of a file is ``file.hdf5::id``, and the id stands for the stem.
+    """
 
     relative: str
     stem: str
@@ -45,7 +49,7 @@ class Matches:
 
 
 def index_folder(root: str | Path) -> list[FoundRecord]:
-    """List the records below a folder, one per stem and folder, a header before a bare .mat.
+    """List the records below a folder, one per stem and folder, a header before a bare .mat, and each of a file of many.
 
     Raises
     ------
@@ -64,8 +68,21 @@ def index_folder(root: str | Path) -> list[FoundRecord]:
                 rank = READABLE_SUFFIXES.index(suffix.lower())
                 best[stem] = min(best.get(stem, (rank, name)), (rank, name))
         prefix = "" if folder == "." else f"{folder}/"
-        found += [FoundRecord(f"{prefix}{name}", stem) for stem, (_, name) in best.items()]
+        for stem, (rank, name) in best.items():
+            if READABLE_SUFFIXES[rank] in MANY_SUFFIXES:
+                found += _inside(root, f"{prefix}{name}", stem)
+            else:
+                found.append(FoundRecord(f"{prefix}{name}", stem))
     return sorted(found, key=lambda record: record.relative)
+
+
+def _inside(root: Path, relative: str, stem: str) -> list[FoundRecord]:
+    """Return the records of a file that may hold many; one that cannot be read is listed, and reading it says why."""
+    try:
+        parts = list_parts(root / relative)
+    except RecordError:
+        parts = ()
+    return [FoundRecord(f"{relative}::{part}", part) for part in parts] or [FoundRecord(relative, stem)]
 
 
 def _walk(root: Path) -> Iterable[tuple[str, list[str]]]:
@@ -82,10 +99,16 @@ def _walk(root: Path) -> Iterable[tuple[str, list[str]]]:
 
 
 def _clean(record_id: str) -> str:
-    """Return a record id or path with forward slashes and without a known extension."""
+    """Return a record id or path with forward slashes and without a known extension; ``a.h5::b`` becomes ``a/b``."""
     text = record_id.replace("\\", "/").strip()
     text = re.sub(r"^(\./)+", "", text).strip("/")
-    return _KNOWN_SUFFIX.sub("", text)
+    return _KNOWN_SUFFIX.sub("", _INSIDE.sub("/", text))
+
+
+def _wanted(row: LabelRow, containers: set[str]) -> str:
+    """Return what a row calls its record; where its path names a file of many, the id says which."""
+    path = _clean(row.path)
+    return f"{path}/{_clean(row.record_id)}" if _base(path).casefold() in containers else path or _clean(row.record_id)
 
 
 def _base(path: str) -> str:
@@ -122,6 +145,8 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
     matched: dict[str, LabelRow] = {}
     unclear: list[tuple[LabelRow, str]] = []
     waiting = list(rows)
+    files = (_INSIDE.split(record.relative)[0] for record in found if _INSIDE.search(record.relative))
+    containers = {_base(file).casefold() for file in files}
     for level in _LEVELS:
         index: dict[str, list[FoundRecord]] = defaultdict(list)
         for record in free.values():
@@ -129,7 +154,8 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
         claims: dict[str, list[LabelRow]] = defaultdict(list)
         rest: list[LabelRow] = []
         for row in waiting:
-            candidates = _narrow(index.get(level(_clean(row.path or row.record_id)), []), row)
+            wanted = _wanted(row, containers)
+            candidates = _narrow(index.get(level(wanted), []), wanted)
             if len(candidates) == 1:
                 claims[candidates[0].relative].append(row)
             elif candidates:
@@ -151,15 +177,15 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
     return Matches(records, tuple(missing))
 
 
-def _narrow(candidates: list[FoundRecord], row: LabelRow) -> list[FoundRecord]:
-    """Keep the candidates that share the longest tail of folders with the row's path."""
+def _narrow(candidates: list[FoundRecord], wanted: str) -> list[FoundRecord]:
+    """Keep the candidates that share the longest tail of folders with the path wanted."""
     if len(candidates) < 2:
         return candidates
-    wanted = _clean(row.path or row.record_id).casefold().split("/")[-2::-1]
+    tail = wanted.casefold().split("/")[-2::-1]
 
     def shared(record: FoundRecord) -> int:
-        folders = record.relative.casefold().split("/")[-2::-1]
-        return next((i for i, (a, b) in enumerate(zip(wanted, folders, strict=False)) if a != b), min(len(wanted), len(folders)))
+        folders = _clean(record.relative).casefold().split("/")[-2::-1]
+        return next((i for i, (a, b) in enumerate(zip(tail, folders, strict=False)) if a != b), min(len(tail), len(folders)))
 
     best = max(shared(record) for record in candidates)
     return [record for record in candidates if shared(record) == best] if best else candidates
@@ -174,5 +200,5 @@ def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
     for records in by_stem.values():
         for record in records:
             alone = len(records) == 1
-            ids[record.relative] = record.stem if alone else os.path.splitext(record.relative)[0].replace("/", "-")
+            ids[record.relative] = record.stem if alone else _clean(record.relative).replace("/", "-")
     return ids

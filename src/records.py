@@ -3,50 +3,90 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from src.formats.base import ECGRecord, RecordError
+from src.formats.base import ECGRecord, Extent, RecordError, RecordRequest, split_part
+from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.formats.mat import read_mat
-from src.formats.wfdb import iter_windows, read_wfdb
+from src.formats.wfdb import read_wfdb, wfdb_extent
 
-__all__ = ["READABLE_SUFFIXES", "ECGRecord", "RecordError", "iter_records", "read_record", "resolve_record"]
+__all__ = [
+    "MANY_SUFFIXES",
+    "READABLE_SUFFIXES",
+    "ECGRecord",
+    "RecordError",
+    "iter_records",
+    "list_parts",
+    "list_records",
+    "read_record",
+    "record_name",
+    "resolve_record",
+]
 
-READABLE_SUFFIXES = (".hea", ".mat")
+
+@dataclass(frozen=True)
+class _Format:
+    """How files of a suffix are read.
+
+    With an `extent` the windows of a long record are read one by one, else cut from the whole. `parts` lists the ids of
+    a file that may hold many records.
+    """
+
+    read: Callable[[Path, RecordRequest], ECGRecord]
+    extent: Callable[[Path, RecordRequest], Extent | None] | None = None
+    parts: Callable[[Path], tuple[str, ...]] | None = None
+
+
+_HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
+_FORMATS = {
+    ".hea": _Format(lambda path, request: read_wfdb(path, request.start, request.stop), lambda path, _: wfdb_extent(path)),
+    ".mat": _Format(lambda path, request: read_mat(path, request.source_fs, request.source_gain_per_mv)),
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".hdf": _HDF5,
+}
+
+READABLE_SUFFIXES = tuple(_FORMATS)
 """Suffixes that name a record of their own, most telling first; a .dat belongs to its .hea."""
+
+MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
+"""Those whose files may hold many records."""
 
 
 def resolve_record(path: str | Path) -> Path:
-    """Return the file that describes the record: the .hea where there is one, else the .mat.
+    """Return the file that describes the record: the .hea where there is one, else the first of `READABLE_SUFFIXES`.
 
     Parameters
     ----------
     path
-        A .hea, .dat or .mat file, or the record's name without a suffix.
+        A record file, the .dat of a WFDB record, the record's name without a suffix, or ``file::id`` for one of the
+        records of an HDF5 file of many, which is returned as it is.
 
     Raises
     ------
     RecordError
         If there is no such file or its format is unknown.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".hea" and path.is_file():
-        return path
-    if suffix in (".dat", ".mat") and path.is_file():
-        header = _sibling(path.with_suffix(""), ".hea")
+    file, part = split_part(path)
+    suffix = file.suffix.lower()
+    if suffix in (".dat", ".mat") and file.is_file():
+        header = _sibling(file.with_suffix(""), ".hea")
         if header is not None:
             return header
-        if suffix == ".mat":
-            return path
-        raise RecordError(path, f"its header {path.with_suffix('.hea').name} is not in the folder")
+        if suffix == ".dat":
+            raise RecordError(file, f"its header {file.with_suffix('.hea').name} is not in the folder")
+    if suffix in _FORMATS and file.is_file():
+        return Path(f"{file}::{part}") if part else file
     for candidate in READABLE_SUFFIXES:
-        found = _sibling(path, candidate)
+        found = _sibling(file, candidate)
         if found is not None:
             return found
-    if path.is_file():
-        raise RecordError(path, f"unknown format {path.suffix or 'without suffix'!r}: expected .hea, .dat or .mat")
-    raise RecordError(path, "no such record: expected a .hea, .dat or .mat file, or a record name beside one")
+    known = ", ".join((*READABLE_SUFFIXES, ".dat"))
+    if file.is_file():
+        raise RecordError(file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {known}")
+    raise RecordError(file, f"no such record: expected a file of {known}, or a record name beside one")
 
 
 def _sibling(stem: Path, suffix: str) -> Path | None:
@@ -58,6 +98,42 @@ def _sibling(stem: Path, suffix: str) -> Path | None:
     return None
 
 
+def record_name(path: str | Path) -> str:
+    """Return the id of the record at a path: the file's stem, or the id inside a file of many; the file need not exist."""
+    file, part = split_part(path)
+    return part or (file.stem if file.suffix.lower() in (*READABLE_SUFFIXES, ".dat") else file.name)
+
+
+def list_parts(path: str | Path) -> tuple[str, ...]:
+    """Return the ids of the records of a file of many, and none for a file of one record.
+
+    Raises
+    ------
+    RecordError
+        If the file may hold many records and cannot be read.
+    """
+    parts = _format(Path(path)).parts
+    return parts(Path(path)) if parts else ()
+
+
+def list_records(path: str | Path) -> list[Path]:
+    """Return the path of each record of a file, as `read_record` takes them: the file itself, or ``file::id`` for many.
+
+    Raises
+    ------
+    RecordError
+        If the file is missing, or may hold many records and cannot be read.
+    """
+    file = resolve_record(path)
+    if split_part(file)[1]:
+        return [file]
+    return [Path(f"{file}::{part}") for part in list_parts(file)] or [file]
+
+
+def _format(file: Path) -> _Format:
+    return _FORMATS[split_part(file)[0].suffix.lower()]
+
+
 def read_record(
     path: str | Path, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
 ) -> ECGRecord:
@@ -66,7 +142,7 @@ def read_record(
     Parameters
     ----------
     path
-        A .hea, .dat or .mat file, or the record's name without a suffix.
+        As for `resolve_record`.
     source_fs
         Sampling rate in Hz, for a file that does not say its own.
     source_gain_per_mv
@@ -77,26 +153,36 @@ def read_record(
     RecordError
         A ValueError that names the file and says what was expected.
     """
-    file = resolve_record(path)
+    return _read(resolve_record(path), RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
+
+
+def _read(path: Path, request: RecordRequest) -> ECGRecord:
+    file, part = split_part(path)
     try:
-        return read_wfdb(file) if file.suffix.lower() == ".hea" else read_mat(file, source_fs, source_gain_per_mv)
+        return _format(file).read(file, dataclasses.replace(request, part=part))
     except RecordError:
         raise
     except (OSError, ValueError, OverflowError, MemoryError) as error:
-        raise RecordError(file, f"not readable ({type(error).__name__}: {error})") from None
+        raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None
 
 
 def iter_records(
-    path: str | Path, *, window_s: float | None = None, stride_s: float | None = None
+    path: str | Path,
+    *,
+    window_s: float | None = None,
+    stride_s: float | None = None,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
 ) -> Iterator[ECGRecord]:
-    """Yield the records of a file one at a time: the record itself, or the windows of a long one.
+    """Yield the records of a file one at a time: its only one, each of many, or the windows of a long one.
 
     Parameters
     ----------
-    path
+    path, source_fs, source_gain_per_mv
         As for `read_record`.
     window_s
-        Window length in seconds; None yields the record whole. A WFDB record is read from disk window by window.
+        Window length in seconds; None yields records whole. WFDB and HDF5 records are read from disk window by window.
+        The samples after the last full window are left out; a record shorter than a window is its only window.
     stride_s
         Seconds from the start of one window to the next; by default the window length.
 
@@ -107,22 +193,45 @@ def iter_records(
     ValueError
         If a window or stride is not positive.
     """
-    if window_s is None:
-        yield read_record(path)
-        return
     stride_s = window_s if stride_s is None else stride_s
-    if window_s <= 0 or stride_s <= 0:
+    if (window_s is not None and window_s <= 0) or (stride_s is not None and stride_s <= 0):
         raise ValueError(f"window_s is {window_s} and stride_s {stride_s}: expected positive seconds")
-    file = resolve_record(path)
-    if file.suffix.lower() == ".hea":
-        yield from iter_windows(file, window_s, stride_s)
+    request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+    for record in list_records(path):
+        if window_s is None or stride_s is None:
+            yield _read(record, request)
+        else:
+            yield from _iter_windows(record, request, window_s, stride_s)
+
+
+def _iter_windows(path: Path, request: RecordRequest, window_s: float, stride_s: float) -> Iterator[ECGRecord]:
+    """Yield windows, each read from disk as it comes where the format allows it."""
+    extent = _extent(path, request)
+    if extent is None:
+        whole = _read(path, request)
+        extent = Extent(whole.n_samples, whole.fs)
+        spans = _spans(extent, window_s, stride_s)
+        windows = (dataclasses.replace(whole, signal=whole.signal[:, start:stop]) for start, stop in spans)
     else:
-        yield from _iter_slices(read_record(path), window_s, stride_s)
+        spans = _spans(extent, window_s, stride_s)
+        windows = (_read(path, dataclasses.replace(request, start=start, stop=stop)) for start, stop in spans)
+    for index, window in enumerate(windows):
+        yield dataclasses.replace(window, record_id=f"{window.record_id}__w{index:05d}")
 
 
-def _iter_slices(record: ECGRecord, window_s: float, stride_s: float) -> Iterator[ECGRecord]:
-    size, step = round(window_s * record.fs), round(stride_s * record.fs)
-    for index, start in enumerate(range(0, record.n_samples - size + 1, step)):
-        yield dataclasses.replace(
-            record, record_id=f"{record.record_id}__w{index:05d}", signal=record.signal[:, start : start + size]
-        )
+def _spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:
+    """Yield the first sample of each full window and the sample after its last, or those of a record shorter than one."""
+    size, step = max(1, round(window_s * extent.fs)), max(1, round(stride_s * extent.fs))
+    last = max(extent.n_samples - size, 0)
+    yield from ((start, min(start + size, extent.n_samples)) for start in range(0, last + 1, step))
+
+
+def _extent(path: Path, request: RecordRequest) -> Extent | None:
+    """Return a record's length where its format tells it without reading the samples."""
+    extent = _format(path).extent
+    try:
+        return extent(split_part(path)[0], request) if extent else None
+    except RecordError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
+        raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None

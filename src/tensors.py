@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
+from src.formats.base import split_part
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
 from src.records import ECGRecord, RecordError, read_record
@@ -43,7 +44,10 @@ class RejectedError(ValueError):
 
 @dataclass(frozen=True)
 class RecordTask:
-    """A record to process: where it is, what its labels are and what its file does not say."""
+    """A record to process: where it is, what its labels are and what its file does not say.
+
+    The path of one of the records of a file of many is ``file::id``.
+    """
 
     dataset: str
     record_id: str
@@ -188,7 +192,7 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
 def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
     """Return the hash of everything a record file depends on: settings, labels, and the source's size and time."""
     try:
-        status = os.stat(task.path)
+        status = os.stat(split_part(task.path)[0])
         source: tuple[int, ...] = (status.st_size, status.st_mtime_ns, *_samples_stat(task.path))
     except OSError:
         source = ()

@@ -1,4 +1,4 @@
-"""The record every reader returns, its error, and what readers share: units, age and sex."""
+"""The record every reader returns, its error, what is asked of a reader, and what readers share: units, age and sex."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Signal = NDArray[np.float32]
+
+MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+_PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
 
 _MILLIVOLTS_PER_UNIT = {
     "": 1.0,
@@ -99,6 +102,43 @@ class ECGRecord:
     def duration_s(self) -> float:
         """The length in seconds."""
         return self.n_samples / self.fs
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """What is asked of a reader beside the path.
+
+    Attributes
+    ----------
+    part
+        The id of a record inside a file of many; empty for the only one.
+    source_fs
+        Sampling rate in Hz for a file that does not say its own.
+    source_gain_per_mv
+        ADC units per mV for a file that does not say them.
+    start, stop
+        The samples wanted; None is up to the end.
+    """
+
+    part: str = ""
+    source_fs: float | None = None
+    source_gain_per_mv: float | None = None
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The length of a record in samples per lead and its rate in Hz, known before its samples are read."""
+
+    n_samples: int
+    fs: float
+
+
+def split_part(path: str | Path) -> tuple[Path, str]:
+    """Return the file, and the id after ``::`` that names one of the records of a file of many, or nothing."""
+    match = _PART.match(str(path))
+    return (Path(match[1]), match[2]) if match else (Path(path), "")
 
 
 def millivolts_per_unit(unit: str) -> float | None:

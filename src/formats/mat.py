@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from src.formats.base import ECGRecord, RecordError, parse_age, parse_sex
+from src.formats.base import MAX_VALUES, ECGRecord, RecordError, parse_age, parse_sex
+from src.formats.hdf5 import members, read_values
 from src.leads import STANDARD_LEADS
 
 CPSC2018_FS = 500.0  # the published rate; the files do not carry it
-MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
 _MATRIX_NAMES = ("val", "data", "signal", "signals", "ecg", "ECG", "ecg_signal")
 _FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
 _GAIN_NAMES = ("gain", "gain_per_mv", "adc_gain")
@@ -163,7 +163,7 @@ def _load_hdf5(path: Path) -> dict[str, Any]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        return {name: _hdf5_value(path, item) for name, item in file.items() if not name.startswith("#")}
+        return {name: _hdf5_value(path, item) for name, item in members(path, file).items() if not name.startswith("#")}
 
 
 def _hdf5_value(path: Path, item: Any) -> Any:
@@ -171,9 +171,11 @@ def _hdf5_value(path: Path, item: Any) -> Any:
     import h5py
 
     if isinstance(item, h5py.Group):
-        return {name: _hdf5_value(path, child) for name, child in item.items() if isinstance(child, h5py.Dataset)}
-    if item.size > MAX_VALUES:
-        raise RecordError(path, f"variable {item.name} of shape {item.shape} is over {MAX_VALUES} values")
+        held = members(path, item)
+        return {name: _hdf5_value(path, child) for name, child in held.items() if isinstance(child, h5py.Dataset)}
+    if item.dtype.kind == "O":
+        return None
+    values = read_values(path, item)
     if item.attrs.get("MATLAB_class", b"") == b"char":
-        return "".join(chr(int(code)) for code in np.ravel(item[()]))
-    return None if item.dtype.kind == "O" else np.asarray(item[()]).T
+        return "".join(chr(int(code)) for code in np.ravel(values))
+    return values.T

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.formats.base import ECGRecord, RecordError, Signal, millivolts_per_unit, parse_age, parse_sex
+from src.formats.base import ECGRecord, Extent, RecordError, Signal, millivolts_per_unit, parse_age, parse_sex
 
 DEFAULT_FS = 250.0  # header(5): when the record line gives none
 DEFAULT_GAIN = 200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
@@ -180,21 +179,13 @@ def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
     return _build_record(header, signal, flags)
 
 
-def iter_windows(path: Path, window_s: float, stride_s: float) -> Iterator[ECGRecord]:
-    """Yield windows of a record, reading each from disk as it comes; the last partial window is left out."""
+def wfdb_extent(path: Path) -> Extent | None:
+    """Return the length of a record, or None where only reading it tells."""
     header = read_header(path)
+    if header.n_samples is not None:
+        return Extent(header.n_samples, header.fs)
     simple = not header.n_segments and all(_is_simple(spec) for spec in header.signals)
-    total = _n_samples(header) if simple else read_wfdb(path).n_samples
-    size, step = round(window_s * header.fs), round(stride_s * header.fs)
-    for index, start in enumerate(range(0, total - size + 1, step)):
-        record = read_wfdb(path, start, start + size)
-        yield _as_window(record, index)
-
-
-def _as_window(record: ECGRecord, index: int) -> ECGRecord:
-    import dataclasses
-
-    return dataclasses.replace(record, record_id=f"{record.record_id}__w{index:05d}")
+    return Extent(_n_samples(header), header.fs) if simple else None
 
 
 def _is_simple(spec: SignalSpec) -> bool:
