@@ -11,6 +11,9 @@ average, and drawing whole resamples until none is lost takes for ever where man
 independent, only those of the patients who bring what was lost are drawn again. The result is a resample under the
 condition that no class is lost: exactly so where the patients concerned are others for each class, nearly so else.
 Drawing within classes would keep them too, but would hide how much F1 and average precision owe to the prevalence.
+
+What one patient alone brings never varies, so a class with a single patient among its positives or its negatives has no
+interval; it stays in the macro averages, whose intervals are too narrow by its share. Classes with fewer than 10 are named.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from src.ranking import Floats, Ranking
 METRICS = ("auroc", "f1", "average_precision")
 MACROS = tuple(f"{name}_macro" for name in METRICS)
 _CHUNK = 2**21  # weights held at a time
+_FEW = 10  # patients below which a class is named
 _SAFE = 50  # patients of whom a resample loses all with probability exp(-50)
 
 
@@ -62,8 +66,8 @@ def bootstrap_intervals(
     -------
     dict
         ``method``, ``level``, ``n_resamples``, ``n_patients``, ``seed``; ``auroc_macro``, ``f1_macro`` and
-        ``average_precision_macro``: [low, high]; ``per_class``: name -> auroc, f1, average_precision: [low, high]. None
-        where the metric does not exist.
+        ``average_precision_macro``: [low, high]; ``per_class``: name -> auroc, f1, average_precision: [low, high], None
+        where there is none; ``few_patients``: classes with few, as in the notes above.
 
     Raises
     ------
@@ -72,7 +76,8 @@ def bootstrap_intervals(
     """
     groups = _groups(predictions, patients, n_resamples, level)
     (draws,) = _resample([predictions], groups, n_resamples, seed)
-    ends = {name: _interval(values, level) for name, values in draws.items()}
+    n_patients = _patients_by_class(predictions, groups)
+    ends = {name: _interval(np.where(n_patients > 1, values, np.nan), level) for name, values in draws.items()}
     return {
         "method": "percentile bootstrap over patients",
         "level": level,
@@ -81,6 +86,7 @@ def bootstrap_intervals(
         "seed": seed,
         **{macro: _interval(_macro(draws[name]), level)[0] for name, macro in zip(METRICS, MACROS, strict=True)},
         "per_class": {c: {name: ends[name][i] for name in METRICS} for i, c in enumerate(predictions.classes)},
+        "few_patients": _few(predictions, n_patients),
     }
 
 
@@ -98,6 +104,15 @@ def _groups(predictions: Predictions, patients: Sequence[str] | None, n_resample
     if len(patients) != n_records:
         raise ValueError(f"{len(patients)} patients for {n_records} records: expected one for each")
     return np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)[1]
+
+
+def _patients_by_class(predictions: Predictions, groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the number of patients that bring each class's positives, or its negatives where they are fewer."""
+    return np.array([min(len(np.unique(groups[t == outcome])) for outcome in (0, 1)) for t in predictions.y_true.T])
+
+
+def _few(predictions: Predictions, n_patients: NDArray[np.intp]) -> list[str]:
+    return [name for name, n in zip(predictions.classes, n_patients, strict=True) if 0 < n < _FEW]
 
 
 def _resample(
@@ -176,7 +191,8 @@ def compare_predictions(
     dict
         ``auroc_macro``, ``f1_macro``, ``average_precision_macro``: each a, b, difference (b minus a), interval and
         p_value; ``per_class``: name -> auroc and f1 likewise, and ``delong``: z, p_value, p_value_holm (adjusted for
-        the number of classes after Holm, Scand. J. Stat. 1979).
+        the number of classes after Holm, Scand. J. Stat. 1979); ``few_patients`` as for `bootstrap_intervals`. None
+        where there is none.
 
     Raises
     ------
@@ -199,11 +215,12 @@ def compare_predictions(
     }  # fmt: skip
     for name, macro in zip(METRICS, MACROS, strict=True):
         result[macro] = _difference(found_a[macro], found_b[macro], _macro(changes[name])[:, 0], level)
-    delong = _delong_by_class(a, b)
-    result["per_class"] = {}
+    n_patients, delong = _patients_by_class(a, groups), _delong_by_class(a, b)
+    result |= {"per_class": {}, "few_patients": _few(a, n_patients)}
     for i, c in enumerate(a.classes):
         row_a, row_b = found_a["per_class"][c], found_b["per_class"][c]
-        tests = {name: _difference(row_a[name], row_b[name], changes[name][:, i], level) for name in ("auroc", "f1")}
+        varied = {name: np.where(n_patients[i] > 1, changes[name][:, i], np.nan) for name in ("auroc", "f1")}
+        tests = {name: _difference(row_a[name], row_b[name], varied[name], level) for name in varied}
         result["per_class"][c] = {**tests, "delong": delong[c]}
     return result
 
@@ -232,14 +249,10 @@ def _in_order_of(a: Predictions, b: Predictions) -> Predictions:
 def _difference(a: float | None, b: float | None, changes: Floats, level: float) -> dict[str, Any] | None:
     if a is None or b is None:
         return None
+    interval = _interval(changes[:, None], level)[0]
     beyond = min(int((changes <= 0).sum()), int((changes >= 0).sum()))
-    return {
-        "a": a,
-        "b": b,
-        "difference": b - a,
-        "interval": _interval(changes[:, None], level)[0],
-        "p_value": min(1.0, 2 * (1 + beyond) / (len(changes) + 1)),
-    }
+    p_value = None if interval is None else min(1.0, 2 * (1 + beyond) / (len(changes) + 1))
+    return {"a": a, "b": b, "difference": b - a, "interval": interval, "p_value": p_value}
 
 
 @dataclass(frozen=True)
@@ -316,9 +329,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def format_intervals(intervals: dict[str, Any]) -> str:
-    """Return the intervals of the macro averages as one line."""
+    """Return the intervals of the macro averages as text."""
     parts = [f"{macro} {_range(intervals[macro])}" for macro in MACROS]
-    return f"{intervals['level']:.0%} intervals over {intervals['n_patients']} patients: " + ", ".join(parts)
+    line = f"{intervals['level']:.0%} intervals over {intervals['n_patients']} patients: " + ", ".join(parts)
+    return line + _warn_of_few(intervals["few_patients"])
+
+
+def _warn_of_few(classes: Sequence[str]) -> str:
+    if not classes:
+        return ""
+    return f"\nfewer than {_FEW} patients with or without, intervals too narrow to trust: {', '.join(classes)}"
 
 
 def format_comparison(result: dict[str, Any]) -> str:
@@ -333,9 +353,10 @@ def format_comparison(result: dict[str, Any]) -> str:
             continue
         holm_p = "" if delong is None else f"{delong['p_value']:.4f} ({delong['p_value_holm']:.4f})"
         numbers = [f"{found['a']:.3f}", f"{found['b']:.3f}", f"{found['difference']:+.3f}", _range(found["interval"])]
-        table.append([name, *numbers, f"{found['p_value']:.4f}", holm_p])
+        p_value = "-" if found["p_value"] is None else f"{found['p_value']:.4f}"
+        table.append([name, *numbers, p_value, holm_p])
     units = f"{result['n_records']} records of {result['n_patients']} patients, {result['n_resamples']} resamples of patients"
-    return f"{units}\n{format_table(table)}"
+    return f"{units}\n{format_table(table)}{_warn_of_few(result['few_patients'])}"
 
 
 def _range(interval: list[float] | None) -> str:

@@ -93,6 +93,17 @@ def test_classes_without_values_have_no_interval() -> None:
     assert found["auroc_macro"] == [1, 1]
 
 
+def test_a_class_of_one_patient_has_no_interval() -> None:
+    once = make(60)
+    patients = ["p" if row[0] else f"p{i}" for i, row in enumerate(once.y_true)]
+    found = bootstrap_intervals(once, patients, n_resamples=50)
+    assert found["per_class"]["A"]["auroc"] is None and found["per_class"]["B"]["auroc"] is not None
+    assert found["few_patients"] == ["A"] and "too narrow to trust: A" in format_intervals(found)
+    compared = compare_predictions(once, make(60, skill=2.0), patients, n_resamples=50)
+    assert compared["per_class"]["A"]["f1"]["p_value"] is None and compared["per_class"]["B"]["f1"]["p_value"] is not None
+    assert "too narrow to trust: A" in format_comparison(compared)
+
+
 def test_a_thousand_resamples_take_seconds() -> None:
     predictions = make(2183, 5)
     start = time.perf_counter()
