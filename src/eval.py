@@ -18,15 +18,26 @@ from torch.utils.data import DataLoader
 from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
 from src.config import LoaderConfig
 from src.dataloaders import Batch, ECGDataset, View, make_loader, scale_signal
+from src.judging import LEARNED_ON, JudgeOptions, format_judgement, judge
 from src.metrics import Predictions, compute_metrics, format_metrics
 from src.records import RecordError, read_record, resolve_record
 from src.splits import SPLIT_NAMES
-from src.store import load_record_file
-from src.targets import choose_records, encode_targets, load_records
+from src.store import load_manifest, load_record_file
+from src.subgroups import select_rows
+from src.targets import LabelledRecords, choose_records, encode_targets, load_records
 from src.tensors import RejectedError, build_tensor
 from src.utils import save_json
 
-__all__ = ["Evaluation", "Predictions", "compute_metrics", "evaluate", "format_metrics", "predict", "predict_files"]
+__all__ = [
+    "Evaluation",
+    "JudgeOptions",
+    "Predictions",
+    "compute_metrics",
+    "evaluate",
+    "format_metrics",
+    "predict",
+    "predict_files",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +94,7 @@ class Evaluation:
     metrics: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.split}: {format_metrics(self.metrics)}"
+        return f"{self.split}: {self.metrics['n_records']} records\n{format_judgement(self.metrics)}"
 
 
 def evaluate(
@@ -95,6 +106,7 @@ def evaluate(
     batch_size: int = 64,
     device: str = "cpu",
     keep_other: bool = False,
+    options: JudgeOptions | None = None,
 ) -> Evaluation:
     """Judge a checkpoint on a split of a processed folder.
 
@@ -107,16 +119,25 @@ def evaluate(
     split
         train, val or test.
     out
-        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``.
+        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `src.judging.judge` says what is in them.
+    options
+        Intervals, thresholds, calibration and the Challenge's score; by default none of them.
 
     Raises
     ------
     ValueError
-        If the split is empty, the records have none of the checkpoint's classes, or another shape than it was trained on.
+        If the split is empty, the records have none of the checkpoint's classes, or another shape than it was trained on;
+        if thresholds or a calibration would be chosen on the split that is judged, or an option does not fit the model.
     """
-    loaded = load_checkpoint(checkpoint, device)
-    predictions = predict_split(loaded, processed, split, batch_size=batch_size, device=device, keep_other=keep_other)
-    metrics = compute_metrics(predictions)
+    options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
+    options.check(split, loaded.card.single_label)
+
+    def predicted(name: str) -> Predictions:
+        return predict_split(loaded, processed, name, batch_size=batch_size, device=device, keep_other=keep_other)
+
+    predictions, validation = predicted(split), predicted(LEARNED_ON) if options.learns else None
+    rows = select_rows(load_manifest(processed), predictions.keys)
+    predictions, metrics = judge(predictions, rows, options, validation)
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json({"split": split, "checkpoint": str(checkpoint), **metrics}, Path(out) / f"metrics_{split}.json")
@@ -126,7 +147,7 @@ def evaluate(
 def predict_split(
     checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool
 ) -> Predictions:
-    """Return the predictions of a checkpoint on a split; see `evaluate`."""
+    """Return the predictions of a checkpoint for a split; see `evaluate`."""
     card = checkpoint.card
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
@@ -134,6 +155,12 @@ def predict_split(
     records = choose_records(splits[split], card.classes, single_label=card.single_label)
     if not len(records):
         raise ValueError(_why_empty(processed, split, splits, card))
+    return predict_records(checkpoint, records, batch_size=batch_size, device=device)
+
+
+def predict_records(checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str) -> Predictions:
+    """Return the predictions of a checkpoint for records of a processed folder, at least one."""
+    card = checkpoint.card
     _check_input(records.paths[0], card, checkpoint.path)
     targets = encode_targets(records, card.classes)
     dataset = ECGDataset(records.paths, targets, View(card.leads, card.normalization), records.datasets)

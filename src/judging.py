@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from src.calibration import ThresholdRule, choose_thresholds, fit_calibration, measure_calibration
 from src.metrics import Predictions, compute_metrics, format_metrics
-from src.store import split_list
-from src.subgroups import compute_subgroups, format_subgroups, patients_of
+from src.store import load_manifest, split_list
+from src.subgroups import compute_subgroups, format_subgroups, patients_of, select_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,13 +51,21 @@ class JudgeOptions:
         """Whether something is learned on validation records."""
         return self.calibrate or self.thresholds != "none"
 
-    def check_split(self, split: str) -> None:
-        """Refuse to learn on the split that is judged.
+    def check(self, split: str, single_label: bool) -> None:
+        """Refuse what cannot or must not be done, before a model has run.
+
+        Parameters
+        ----------
+        split
+            The split to be judged.
+        single_label
+            Whether the model answers one label per record.
 
         Raises
         ------
         ValueError
-            If something is to be learned and `split` is the validation split.
+            If something would be learned on the split that is judged, thresholds are asked for one label per record, or
+            the weights cannot be read.
         """
         if self.learns and split == LEARNED_ON:
             what = "the calibration" if self.calibrate else "thresholds"
@@ -65,6 +73,15 @@ class JudgeOptions:
                 f"split is {split!r}, and {what} would be chosen on it: numbers from the records that they were chosen on "
                 "say nothing; judge test, or leave out --thresholds and --calibrate"
             )
+        if single_label and self.thresholds != "none":
+            raise ValueError(
+                f"thresholds is {self.thresholds!r}, but the model answers one label per record, the most probable: "
+                "thresholds are for models of several labels (--target multi)"
+            )
+        if self.challenge_weights is not None:
+            from src.challenge_score import WeightTable
+
+            WeightTable.load(self.challenge_weights)
 
 
 def judge(
@@ -105,7 +122,7 @@ def judge(
         from src.intervals import bootstrap_intervals
 
         metrics["intervals"] = bootstrap_intervals(predictions, patients_of(rows), n_resamples=options.intervals)
-    if options.challenge_weights:
+    if options.challenge_weights is not None:
         from src.challenge_score import WeightTable, compute_challenge_scores
 
         labels = [split_list(cell) for cell in rows["labels"]]
@@ -134,6 +151,36 @@ def _learn(
         learned["thresholds"] = {**origin, **thresholds.to_json()}
         predictions = thresholds.apply(predictions)
     return predictions, learned
+
+
+def compare_prediction_files(
+    a: str | Path, b: str | Path, manifest: str | Path | None = None, *, n_resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Compare two saved sets of predictions for the same records; see `src.intervals.compare_predictions`.
+
+    Parameters
+    ----------
+    a, b
+        Files that `evaluate` wrote.
+    manifest
+        ``manifest.csv`` or its folder, for the patients; None makes each record its own patient.
+    n_resamples, seed
+        As for `src.intervals.bootstrap_intervals`.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or wrong, or the records are not the same.
+    """
+    from src.intervals import compare_predictions
+
+    first, second, patients = Predictions.load(a), Predictions.load(b), None
+    if manifest is not None:
+        folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
+        if not (folder / "manifest.csv").is_file():
+            raise ValueError(f"{manifest}: no manifest; expected manifest.csv of a processed folder")
+        patients = patients_of(select_rows(load_manifest(folder), first.keys))
+    return compare_predictions(first, second, patients, n_resamples=n_resamples, seed=seed)
 
 
 def format_judgement(metrics: dict[str, Any]) -> str:

@@ -16,7 +16,9 @@ from src.utils import load_json
 def save_evaluation_figures(evaluation: Evaluation, processed: str | Path, figures: str | Path) -> list[Path]:
     """Save F1 scores, the confusion matrix where there is one, and an ECG of the split; returns the files."""
     figures, split, metrics = Path(figures), evaluation.split, evaluation.metrics
-    saved = [save_figure(plot_f1_scores(metrics["per_class"]), figures / f"{split}_f1_scores.png")]
+    found = metrics["intervals"]["per_class"] if "intervals" in metrics else {}
+    intervals = {name: (row["f1"][0], row["f1"][1]) for name, row in found.items() if row["f1"] is not None}
+    saved = [save_figure(plot_f1_scores(metrics["per_class"], intervals), figures / f"{split}_f1_scores.png")]
     if metrics["confusion_matrix"] is not None:
         figure = plot_confusion_matrix(metrics["confusion_matrix"], evaluation.predictions.classes)
         saved.append(save_figure(figure, figures / f"{split}_confusion_matrix.png"))

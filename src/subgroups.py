@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 121))
 """Years from the first up to below the second."""
 UNKNOWN = "unknown"
-_MACROS = ("accuracy", "f1_macro", "auroc_macro", "average_precision_macro")
+_SHOWN = {"accuracy": "accuracy", "f1_macro": "F1", "auroc_macro": "AUROC", "average_precision_macro": "AP"}
 
 
 def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def _judge_group(predictions: Predictions, patients: NDArray[np.str_], members: 
     return {
         "n_records": metrics["n_records"],
         "n_patients": len(np.unique(patients[members])),
-        **{name: metrics[name] for name in _MACROS},
+        **{name: metrics[name] for name in _SHOWN},
         "undefined_classes": metrics["undefined_classes"],
         "per_class": rows,
     }
@@ -102,7 +102,7 @@ def _judge_group(predictions: Predictions, patients: NDArray[np.str_], members: 
 
 def format_subgroups(tables: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return the tables of `compute_subgroups` as one aligned plain table, without those of a single group."""
-    lines = [["group", "records", "patients", *_MACROS, "undefined classes"]]
+    lines = [["group", "records", "patients", *_SHOWN.values(), "undefined classes"]]
     for name, groups in tables.items():
         if len(groups) > 1:
             lines += [_cells(f"{name} {group}", row) for group, row in groups.items()]
@@ -110,5 +110,5 @@ def format_subgroups(tables: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def _cells(group: str, row: dict[str, Any]) -> list[str]:
-    numbers = ["-" if row[name] is None else f"{row[name]:.3f}" for name in _MACROS]
+    numbers = ["-" if row[name] is None else f"{row[name]:.3f}" for name in _SHOWN]
     return [group, str(row["n_records"]), str(row["n_patients"]), *numbers, str(len(row["undefined_classes"]))]

@@ -15,6 +15,7 @@ from src.checkpoints import load_checkpoint, save_checkpoint
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import ECGDataset, make_loader
 from src.eval import (
+    JudgeOptions,
     Predictions,
     compute_metrics,
     evaluate,
@@ -109,6 +110,22 @@ def test_evaluation_leaves_predictions_and_metrics(processed: Path, trained: Pat
     assert metrics["f1_macro"] == pytest.approx(compute_metrics(saved)["f1_macro"])
     assert list(metrics["per_class"]) == list(load_checkpoint(best(trained)).card.classes)
     assert str(evaluation).startswith("test: ")
+
+
+def test_evaluation_tells_sources_and_intervals(processed: Path, trained: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(best(trained), processed, out=tmp_path, options=JudgeOptions(intervals=20, calibrate=True))
+    metrics = load_json(tmp_path / "metrics_test.json")
+    groups = metrics["subgroups"]["dataset"]
+    assert sum(row["n_records"] for row in groups.values()) == metrics["n_records"]
+    assert metrics["intervals"]["n_resamples"] == 20 and metrics["calibration"]["learned_on"] == "val"
+    assert metrics["calibration"]["n_records"] == len(load_splits(processed / "splits.json").val)
+    assert f"dataset {next(iter(groups))}" in str(evaluation)
+
+
+def test_nothing_is_chosen_on_the_split_that_is_judged(processed: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="split is 'val', and the calibration would be chosen on it"):
+        evaluate(best(trained), processed, split="val", out=tmp_path, options=JudgeOptions(calibrate=True))
+    assert not list(tmp_path.iterdir())
 
 
 def test_scores_do_not_depend_on_the_batch(processed: Path, trained: Path) -> None:

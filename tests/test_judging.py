@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.judging import JudgeOptions, format_judgement, judge
+from src.judging import JudgeOptions, compare_prediction_files, format_judgement, judge
 from src.metrics import Predictions, compute_metrics
+from src.store import MANIFEST_COLUMNS, save_manifest
 
 
 def make(name: str, single: bool, n: int = 120, seed: int = 0) -> Predictions:
@@ -65,9 +66,9 @@ def test_the_records_judged_teach_nothing() -> None:
 def test_learning_on_the_split_judged_is_refused(options: JudgeOptions) -> None:
     test = make("t", single=False)
     with pytest.raises(ValueError, match="would be chosen on it"):
-        options.check_split("val")
-    options.check_split("test")
-    JudgeOptions(intervals=10).check_split("val")
+        options.check("val", single_label=False)
+    options.check("test", single_label=False)
+    JudgeOptions(intervals=10).check("val", single_label=False)
     with pytest.raises(ValueError, match="120 records judged are validation records too"):
         judge(test, rows_of(test), options, test)
     with pytest.raises(ValueError, match="no validation records"):
@@ -79,3 +80,21 @@ def test_options_are_checked() -> None:
         JudgeOptions(intervals=-1)
     with pytest.raises(ValueError, match="thresholds is 'best'"):
         JudgeOptions(thresholds="best")
+    with pytest.raises(ValueError, match="answers one label per record"):
+        JudgeOptions(thresholds="f1").check("test", single_label=True)
+    with pytest.raises(ValueError, match=r"absent\.csv: cannot be read"):
+        JudgeOptions(challenge_weights="absent.csv").check("test", single_label=True)
+
+
+def test_saved_predictions_are_compared(tmp_path: Path) -> None:
+    a, b = make("t", single=True), make("t", single=True)
+    a.save(tmp_path / "a.npz")
+    b.save(tmp_path / "b.npz")
+    rows = rows_of(a).reindex(columns=list(MANIFEST_COLUMNS), fill_value="")
+    save_manifest(rows, tmp_path)
+    for manifest in (tmp_path, tmp_path / "manifest.csv"):
+        found = compare_prediction_files(tmp_path / "a.npz", tmp_path / "b.npz", manifest, n_resamples=10)
+        assert found["n_patients"] == 60 and found["auroc_macro"]["difference"] == 0
+    assert compare_prediction_files(tmp_path / "a.npz", tmp_path / "b.npz", n_resamples=10)["n_patients"] == 120
+    with pytest.raises(ValueError, match="no manifest; expected"):
+        compare_prediction_files(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "elsewhere" / "manifest.csv")
