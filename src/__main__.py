@@ -49,6 +49,16 @@ def _number_pair(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
 
 
+def _threshold_rule(text: str) -> str:
+    from src.calibration import ThresholdRule
+
+    try:
+        ThresholdRule.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
     """Add an option per field of a settings class; what is not given stays out of the result."""
     group = parser.add_argument_group(f"{kind.__name__} ({(kind.__doc__ or '').splitlines()[0]})")
@@ -164,13 +174,7 @@ def train(args: argparse.Namespace) -> int:
     from src.report_figures import save_history_figure
     from src.training import run_training
 
-    base = load_config(args.config) if args.config else Config()
-    config = dataclasses.replace(
-        base,
-        loader=_settings(args, LoaderConfig, base.loader),
-        model=_settings(args, ModelConfig, base.model),
-        train=_settings(args, TrainConfig, base.train),
-    )
+    config = _training_config(args)
     out = Path(args.out) if args.out else project_paths().artifacts / "runs" / args.run
     result = run_training(config, args.processed, out, resume=args.resume)
     save_history_figure(out, out / "figures")
@@ -178,13 +182,42 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _training_config(args: argparse.Namespace) -> Config:
+    base = load_config(args.config) if args.config else Config()
+    return dataclasses.replace(
+        base,
+        loader=_settings(args, LoaderConfig, base.loader),
+        model=_settings(args, ModelConfig, base.model),
+        train=_settings(args, TrainConfig, base.train),
+    )
+
+
+def leave_one_out(args: argparse.Namespace) -> int:
+    """Train on all datasets but one and judge on that one, for each in turn."""
+    from src.leave_one_out import format_leave_one_out, run_leave_one_out
+
+    rows = run_leave_one_out(_training_config(args), args.processed, args.out, datasets=args.datasets, intervals=args.intervals, resume=args.resume)
+    _say(format_leave_one_out(rows))
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Judge a checkpoint on a split: tables, predictions and figures."""
     from src.eval import evaluate as run
+    from src.judging import JudgeOptions
     from src.report_figures import save_evaluation_figures
     from src.utils import device_info
 
-    evaluation = run(args.checkpoint, args.processed, split=args.split, out=args.out, batch_size=args.batch_size, device=device_info(args.device).device, keep_other=args.keep_other)
+    evaluation = run(
+        args.checkpoint,
+        args.processed,
+        split=args.split,
+        out=args.out,
+        batch_size=args.batch_size,
+        device=device_info(args.device).device,
+        keep_other=args.keep_other,
+        options=JudgeOptions(args.intervals, args.thresholds, args.calibrate, args.challenge_weights),
+    )
     save_evaluation_figures(evaluation, args.processed, Path(args.out) / "figures")
     _say(str(evaluation))
     return 0
@@ -228,6 +261,15 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def compare_predictions(args: argparse.Namespace) -> int:
+    """Test whether two sets of predictions for the same records differ."""
+    from src.intervals import format_comparison
+    from src.judging import compare_prediction_files
+
+    _say(format_comparison(compare_prediction_files(args.a, args.b, args.manifest, n_resamples=args.resamples, seed=args.seed)))
+    return 0
+
+
 def demo(args: argparse.Namespace) -> int:
     """Run the notebook from top to bottom, on generated recordings unless its configuration names others."""
     from src.notebook import run_notebook
@@ -262,6 +304,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(add("predict", predict))
     _add_data(add("smoke", smoke), required=False)
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
+    _add_compare_predictions(add("compare-predictions", compare_predictions))
+    _add_leave_one_out(add("leave-one-out", leave_one_out))
     add("demo", demo).add_argument("--out", default="artifacts/notebook_executed.ipynb", metavar="FILE", help="the executed copy (default: %(default)s)")
     return parser
 
@@ -312,10 +356,26 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", metavar="RUN", help="folder of the run: gets models/, training_log.json and figures/")
     where.add_argument("--run", metavar="NAME", help="name of the run, kept in artifacts/runs/NAME")
+    _add_training(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="JSON settings; options given here come before it (default: none)")
     parser.add_argument("--resume", action="store_true", help="go on from models/latest.pth where there is one (default: off)")
     for kind in (TrainConfig, ModelConfig, LoaderConfig):
         _add_settings(parser, kind)
+
+
+def _add_leave_one_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processed", default=str(project_paths().processed), metavar="DIR", help="folder that preprocess filled (default: artifacts/processed)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets leave_one_out.json and a run per dataset")
+    parser.add_argument("--datasets", type=lambda text: tuple(filter(None, text.split(","))), default=(), metavar="A,B,...", help="datasets to leave out, one at a time (default: each in turn)")
+    _add_intervals(parser)
+    _add_training(parser)
+
+
+def _add_intervals(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--intervals", type=int, default=0, metavar="N", help="confidence intervals from N bootstrap resamples of patients, such as 1000; 0 gives none (default: %(default)s)")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -324,7 +384,19 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="train, val or test (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/")
     parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="judge records with the fallback label too (default: off)")
+    _add_intervals(parser)
+    parser.add_argument("--thresholds", type=_threshold_rule, default="none", metavar="RULE", help="decision thresholds for several labels, chosen on the validation split: f1 (greatest F1), sensitivity=X (highest that reaches it), or none (default: %(default)s)")
+    parser.add_argument("--calibrate", action="store_true", help="calibrate the probabilities on the validation split: a temperature for one label per record, a sigmoid per class for several (default: off)")
+    parser.add_argument("--challenge-weights", metavar="CSV", help="score as the PhysioNet/CinC Challenge 2021 with its weights.csv (default: none)")
     _add_running(parser)
+
+
+def _add_compare_predictions(parser: argparse.ArgumentParser) -> None:
+    for name in ("a", "b"):
+        parser.add_argument(name, metavar=f"{name.upper()}.npz", help="predictions that evaluate wrote")
+    parser.add_argument("--manifest", metavar="CSV", help="manifest.csv of the processed folder, for the patients (default: each record is its own)")
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples of patients (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the resamples (default: %(default)s)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:

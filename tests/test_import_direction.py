@@ -20,7 +20,7 @@ LAYERS = {
     "ground": "src utils",
     "plain tools": "leads store splits pool ranking normalization text_tables figures",
     "settings": "config",
-    "sources": "formats formats.base formats.mat formats.wfdb records signals labels matching synthetic sample_data",
+    "sources": "formats formats.base formats.hdf5 formats.mat formats.wfdb records signals labels matching synthetic sample_data",
     "labels of known collections": "crosswalk label_builders label_sources label_sources.base label_sources.sources "
     "label_sources.challenge label_sources.hospital label_sources.ptbxl label_sources.table",
     "one record": "tensors",
@@ -29,7 +29,7 @@ LAYERS = {
     "evaluation": "eval",
     "training": "training",
     "figures": "data_plots ecg_paper score_plots plots",
-    "steps": "checks file_predictions report_figures smoke notebook",
+    "steps": "checks file_predictions report_figures smoke notebook leave_one_out",
     "notebook": "session",
     "command line": "__main__",
 }
