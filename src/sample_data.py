@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import itertools
 import logging
 import re
@@ -39,8 +40,8 @@ def write_sample_collections(
 
     ``synthetic_wfdb`` (WFDB format 16, 500 Hz, 8 to 12 s), ``synthetic_challenge`` (PhysioNet Challenge .mat
     and .hea, 1000 Hz, leads in other orders) and ``synthetic_mat`` (.mat without header, 257 Hz). The same
-    arguments write the same bytes. Earlier sample records are replaced; other files, and other datasets' rows
-    of the mapping, stay.
+    arguments write the same bytes, and leave the files alone that hold them already. Earlier sample records are
+    replaced; other files, and other datasets' rows of the mapping, stay.
 
     Parameters
     ----------
@@ -62,12 +63,15 @@ def write_sample_collections(
     result = SampleData(dest / "unified_label_mapping.csv", {name: dest / name for name in _COLLECTIONS})
     records = iter_sample_records(n_records, seed, multi_label=multi_label)
     rows = _read_other_rows(result.mapping)
-    for name, folder in result.data.items():
+    written: dict[str, set[str]] = {name: set() for name in result.data}
+    for folder in result.data.values():
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_earlier(folder, _COLLECTIONS[name].prefix)
     for name, record in records:
         _COLLECTIONS[name].write(record, result.data[name])
+        written[name].add(record.record_id)
         rows.append(_mapping_row(name, record))
+    for name, folder in result.data.items():
+        _remove_earlier(folder, _COLLECTIONS[name].prefix, written[name])
     _write_mapping(result.mapping, rows)
     logger.info("wrote %d sample recordings in %d collections to %s", n_records, len(result.data), dest)
     return result
@@ -128,29 +132,36 @@ def _with_shuffled_leads(record: ECGRecord, rng: np.random.Generator) -> ECGReco
 def write_wfdb(record: ECGRecord, folder: Path) -> None:
     """Write a WFDB record of format 16, <record_id>.dat and .hea."""
     adu = _to_adu(record)
-    (folder / f"{record.record_id}.dat").write_bytes(adu.T.tobytes())
-    (folder / f"{record.record_id}.hea").write_text(_wfdb_header(record, adu, ".dat", "16"), newline="\n")
+    _put(folder / f"{record.record_id}.dat", adu.T.tobytes())
+    _put(folder / f"{record.record_id}.hea", _wfdb_header(record, adu, ".dat", "16").encode())
 
 
 def write_challenge(record: ECGRecord, folder: Path) -> None:
     """Write a record as the PhysioNet Challenges do: a MAT 4 matrix, read as format 16 from byte 24 on."""
     adu = _to_adu(record)
     mat4 = struct.pack("<5i4s", 30, *adu.shape, 0, 4, b"val\0")  # 30: little-endian, int16, full matrix
-    (folder / f"{record.record_id}.mat").write_bytes(mat4 + adu.T.tobytes())
+    _put(folder / f"{record.record_id}.mat", mat4 + adu.T.tobytes())
     codes = ",".join(SNOMED_CODES[label] for label in record.codes)
     comments = f"#Age: {record.age:.0f}\n#Sex: {str(record.sex).capitalize()}\n#Dx: {codes}\n"
     header = _wfdb_header(record, adu, ".mat", "16+24") + comments
-    (folder / f"{record.record_id}.hea").write_text(header, newline="\n")
+    _put(folder / f"{record.record_id}.hea", header.encode())
 
 
 def write_mat(record: ECGRecord, folder: Path) -> None:
     """Write a MAT 5 file with int16 ``val`` (n_leads, n), ``fs`` in Hz and ``gain`` in ADC units per mV."""
     from scipy.io import savemat
 
-    path = folder / f"{record.record_id}.mat"
-    savemat(path, {"val": _to_adu(record), "fs": record.fs, "gain": float(GAIN_PER_MV)})
-    with open(path, "r+b") as stream:
-        stream.write(b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116))  # SciPy's own text tells the time
+    stream = io.BytesIO()
+    savemat(stream, {"val": _to_adu(record), "fs": record.fs, "gain": float(GAIN_PER_MV)})
+    stream.seek(0)
+    stream.write(b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116))  # SciPy's own text tells the time
+    _put(folder / f"{record.record_id}.mat", stream.getvalue())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file unless it holds that already: what was made from it then stays valid."""
+    if not (path.exists() and path.read_bytes() == content):
+        path.write_bytes(content)
 
 
 def _to_adu(record: ECGRecord) -> NDArray[np.int16]:
@@ -184,10 +195,10 @@ _COLLECTIONS = {
 }
 
 
-def _remove_earlier(folder: Path, prefix: str) -> None:
-    """Remove the records of an earlier run, which may have been larger."""
+def _remove_earlier(folder: Path, prefix: str, written: set[str]) -> None:
+    """Remove what an earlier run left beyond the records just written."""
     for path in folder.iterdir():
-        if re.fullmatch(rf"{prefix}\d{{5}}\.(hea|dat|mat)", path.name):
+        if re.fullmatch(rf"{prefix}\d{{5}}\.(hea|dat|mat)", path.name) and path.stem not in written:
             path.unlink()
 
 

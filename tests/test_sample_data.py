@@ -116,6 +116,16 @@ def test_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
 
 
+def test_files_that_are_right_already_are_left_alone(tmp_path: Path) -> None:
+    result = write_sample_collections(tmp_path, n_records=6)
+    files = [path for folder in result.data.values() for path in folder.iterdir()]
+    changed = files[0]
+    changed.write_bytes(b"broken")
+    before = {path: path.stat().st_mtime_ns for path in files}
+    write_sample_collections(tmp_path, n_records=6)
+    assert [path for path in files if path.stat().st_mtime_ns != before[path]] == [changed]
+
+
 def test_ten_records_cover_all_collections_and_classes(tmp_path: Path) -> None:
     result = write_sample_collections(tmp_path, n_records=10)
     rows = read_mapping(result.mapping)
