@@ -73,7 +73,7 @@ def index_folder(root: str | Path) -> list[FoundRecord]:
                 found += _inside(root, f"{prefix}{name}", stem)
             else:
                 found.append(FoundRecord(f"{prefix}{name}", stem))
-    return sorted(found, key=lambda record: record.relative)
+    return sorted(found, key=lambda record: _INSIDE.split(record.relative)[0])  # those inside a file stay as they are stored
 
 
 def _inside(root: Path, relative: str, stem: str) -> list[FoundRecord]:

@@ -116,6 +116,15 @@ def test_leads_first_ids_of_text_and_no_ids(tmp_path: Path) -> None:
     assert hdf5_parts(tmp_path / "b.h5") == ("b-00000", "b-00001", "b-00002")
 
 
+@pytest.mark.parametrize("options", [{"chunks": (3, 64, 1), "compression": "gzip"}, {"chunks": (1, 400, 12)}, {}])
+def test_records_stored_in_any_chunks(tmp_path: Path, options: dict[str, object]) -> None:
+    signals = np.stack([ecg(i, 400).T for i in range(10)])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("tracings", data=signals, **options)
+    for row in (9, 0, 4, 3, 5):
+        np.testing.assert_array_equal(read_record(f"{tmp_path}/a.h5::a-{row:05d}").signal, signals[row].T)
+
+
 def test_many_records_go_through_the_pipeline(tmp_path: Path) -> None:
     root, out = tmp_path / "code15", tmp_path / "out"
     root.mkdir()

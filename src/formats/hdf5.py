@@ -40,6 +40,7 @@ PUBLISHED_FS = {"ecg": 500.0, "tracings": 400.0}  # Hz; SPH and CODE-15% say it 
 
 _MAX_RECORDS = 10_000_000
 _MAX_CHUNK_BYTES = 2**29
+_MAX_BLOCK_BYTES = 2**27
 _SMALL_BYTES = 2**24
 _MAX_DEFLATE_RATIO = 1100  # deflate reaches 1032:1 at most (RFC 1951), so more comes from values that were never written
 _N_PROBED = 64
@@ -52,11 +53,16 @@ _RANGES_OF_ONE = ((1e-4, 1e-2, 1e3), (0.03, 30.0, 1.0), (100.0, 10_000.0, 1e-3))
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a file holds: the shape of its signals, whether they are counts, and the row of each id where it holds many."""
+    """What a file holds.
+
+    The shape of its signals, whether they are integer counts, how many rows are read at a time, and the row of each id
+    where it holds many records.
+    """
 
     name: str
     shape: tuple[int, ...]
     counts: bool
+    block: int
     rows: dict[str, int]
     fs: float | None
     unit: str
@@ -149,6 +155,7 @@ def _cached_layout(path: str, mtime_ns: int, size: int) -> _Layout:
             name=name,
             shape=shape,
             counts=dataset.dtype.kind in "iu",
+            block=_rows_per_block(dataset),
             rows=rows,
             fs=_number(dataset, file, items, _FS_NAMES),
             unit=_text(dataset, file, _UNIT_NAMES),
@@ -318,11 +325,16 @@ def _row(path: Path, layout: _Layout, part: str) -> int | None:
 
 def _read_rows(path: Path, layout: _Layout, row: int | None, start: int, stop: int | None) -> Signal:
     """Return float32 values (n_leads, n_samples) in the unit of the file, NaN where one is not finite."""
-    samples = slice(start, stop)
-    whole = slice(None)
-    axes = (samples, whole) if layout.leads_last else (whole, samples)
-    with open_hdf5(path) as file:
-        raw = read_values(path, members(path, file)[layout.name], axes if row is None else (row, *axes))
+    if row is not None and layout.block > 1:
+        status = os.stat(path)
+        block = _read_block(str(path), status.st_mtime_ns, status.st_size, row // layout.block)
+        raw = block[row % layout.block]
+        raw = raw[start:stop] if layout.leads_last else raw[:, start:stop]
+    else:
+        samples, whole = slice(start, stop), slice(None)
+        axes = (samples, whole) if layout.leads_last else (whole, samples)
+        with open_hdf5(path) as file:
+            raw = read_values(path, members(path, file)[layout.name], axes if row is None else (row, *axes))
     values = np.ascontiguousarray(raw.T if layout.leads_last else raw, np.float32)
     if not values.size:
         raise RecordError(path, "holds no samples: expected one or more")
@@ -330,6 +342,22 @@ def _read_rows(path: Path, layout: _Layout, row: int | None, start: int, stop: i
     if not finite.all():
         values[~finite] = np.nan
     return values
+
+
+@lru_cache(maxsize=1)
+def _read_block(path: str, mtime_ns: int, size: int, index: int) -> NDArray[Any]:
+    """Return the rows that are stored together, so that neighbours do not each decode them all."""
+    layout = _layout(Path(path))
+    with open_hdf5(Path(path)) as file:
+        rows = slice(index * layout.block, (index + 1) * layout.block)
+        return read_values(Path(path), members(Path(path), file)[layout.name], rows)
+
+
+def _rows_per_block(dataset: h5py.Dataset) -> int:
+    """Return how many rows to read at a time: those of a storage chunk where it holds several and memory allows it."""
+    rows = int(dataset.chunks[0]) if dataset.chunks and dataset.ndim == 3 else 1
+    fits = rows * math.prod(dataset.shape[1:]) * dataset.dtype.itemsize <= _MAX_BLOCK_BYTES
+    return rows if fits else 1
 
 
 def _without_padding(path: Path, values: Signal, part: str) -> Signal:
@@ -388,7 +416,8 @@ def _typical_amplitude(path: str, mtime_ns: int, size: int) -> tuple[float, int]
     """Return the amplitude for `unit_by_amplitude` in the unit of the file, and the records it was taken from."""
     layout = _layout(Path(path))
     rows: list[int | None] = list(layout.rows.values()) if layout.many else [None]
-    chosen = rows[:: max(1, len(rows) // _N_PROBED)][:_N_PROBED]
+    middle, half = len(rows) // 2, _N_PROBED // 2
+    chosen = rows[:half] + rows[max(middle, half) :][:half]  # neighbours, as they may be stored in one chunk
     probed = [_amplitude(_read_rows(Path(path), layout, row, 0, 100_000)) for row in chosen]
     amplitudes = [value for value in probed if value]
     return (float(np.median(amplitudes)) if amplitudes else 0.0), len(amplitudes)
