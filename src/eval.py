@@ -152,7 +152,8 @@ def predict_split(
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
     splits = load_records(processed, keep_other=keep_other or "OTHER" in card.classes)
-    records = choose_records(splits[split], card.classes, single_label=card.single_label)
+    negatives = not card.single_label and bool(card.config.get("train", {}).get("keep_negative"))  # as it was validated
+    records = choose_records(splits[split], card.classes, single_label=card.single_label, keep_negative=negatives)
     if not len(records):
         raise ValueError(_why_empty(processed, split, splits, card))
     return predict_records(checkpoint, records, batch_size=batch_size, device=device)

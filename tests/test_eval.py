@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import QUICK
@@ -120,6 +121,19 @@ def test_evaluation_tells_sources_and_intervals(processed: Path, trained: Path, 
     assert metrics["intervals"]["n_resamples"] == 20 and metrics["calibration"]["learned_on"] == "val"
     assert metrics["calibration"]["n_records"] == len(load_splits(processed / "splits.json").val)
     assert f"dataset {next(iter(groups))}" in str(evaluation)
+
+
+def test_a_model_validated_on_records_without_a_class_is_judged_on_them(processed: Path, trained: Path, tmp_path: Path) -> None:
+    test = load_splits(processed / "splits.json").test
+
+    def one_left_blank(rows: pd.DataFrame) -> pd.Series[str]:
+        return rows["labels"].where(rows["dataset"] + "__" + rows["record_id"] != test[0], "ASTHMA")
+
+    folder = copy_with_manifest(processed, tmp_path / "p", labels=one_left_blank)
+    for keep, n_records in ((True, len(test)), (False, len(test) - 1)):
+        config = {"train": {"keep_negative": keep}}
+        checkpoint = changed_checkpoint(trained, tmp_path / "c.pth", single_label=False, config=config)
+        assert evaluate(checkpoint, folder).metrics["n_records"] == n_records
 
 
 def test_nothing_is_chosen_on_the_split_that_is_judged(processed: Path, trained: Path, tmp_path: Path) -> None:
