@@ -274,7 +274,7 @@ def demo(args: argparse.Namespace) -> int:
     """Run the notebook from top to bottom, on generated recordings unless its configuration names others."""
     from src.notebook import run_notebook
 
-    executed = run_notebook(out=args.out)
+    executed = run_notebook(out=args.out, config=args.config)
     _say(f"every cell ran; the notebook with its outputs is {executed}")
     return 0
 
@@ -306,7 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
     _add_compare_predictions(add("compare-predictions", compare_predictions))
     _add_leave_one_out(add("leave-one-out", leave_one_out))
-    add("demo", demo).add_argument("--out", default="artifacts/notebook_executed.ipynb", metavar="FILE", help="the executed copy (default: %(default)s)")
+    _add_demo(add("demo", demo))
     return parser
 
 
@@ -406,6 +406,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source-fs", type=float, metavar="HZ", help="sampling rate of files that do not say it (default: none)")
     parser.add_argument("--source-gain", type=float, metavar="ADU_PER_MV", help="gain of files that do not say it (default: none)")
     _add_running(parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="artifacts/notebook_executed.ipynb", metavar="FILE", help="the executed copy (default: %(default)s)")
+    parser.add_argument("--config", metavar="FILE", help="JSON settings that come before the notebook's own (default: none)")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,13 @@ from src.utils import PROJECT_ROOT, atomic_path
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "ecg_tensor_pipeline.ipynb"
 
 
-def run_notebook(notebook: str | Path = NOTEBOOK, out: str | Path | None = None, timeout_s: int = 3600) -> Path:
+def run_notebook(
+    notebook: str | Path = NOTEBOOK,
+    out: str | Path | None = None,
+    *,
+    config: str | Path | None = None,
+    timeout_s: int = 3600,
+) -> Path:
     """Execute a notebook in a fresh kernel and write the copy with outputs.
 
     Parameters
@@ -19,13 +25,15 @@ def run_notebook(notebook: str | Path = NOTEBOOK, out: str | Path | None = None,
         The notebook; it is not changed.
     out
         The executed copy; by default ``artifacts/notebook_executed.ipynb``.
+    config
+        JSON file of settings that come before the notebook's own.
     timeout_s
         Limit for one cell in seconds.
 
     Raises
     ------
     RuntimeError
-        If a cell fails; the message names it and its error.
+        If a cell fails; the message gives its error.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -34,11 +42,12 @@ def run_notebook(notebook: str | Path = NOTEBOOK, out: str | Path | None = None,
     document = nbformat.read(str(notebook), as_version=4)  # type: ignore[no-untyped-call]
     out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    environment = {**os.environ, "ECG_CONFIG": str(Path(config).resolve())} if config is not None else dict(os.environ)
     client = NotebookClient(document, timeout=timeout_s, resources={"metadata": {"path": str(Path(notebook).parent)}})
     try:
-        client.execute()
+        client.execute(env=environment)
     except CellExecutionError as error:
-        raise RuntimeError(f"{notebook}: a cell failed\n{error}") from None
+        raise RuntimeError(f"{notebook}: a cell failed ({error.ename}: {error.evalue}); {out} shows where") from None
     finally:
         with atomic_path(out) as temporary:
             nbformat.write(document, str(temporary))  # type: ignore[no-untyped-call]

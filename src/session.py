@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.checkpoints import ModelCard, build_model, load_checkpoint
 from src.checks import CheckReport, check_datasets
-from src.config import Config, DataConfig, config_paths
+from src.config import Config, DataConfig, build_config, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import Evaluation, evaluate
 from src.labels import load_mapping, update_mapping
 from src.model import ResNet1d
-from src.preprocessing import RunSummary, run_preprocessing
+from src.preprocessing import RunSummary, load_preprocess_config, run_preprocessing
 from src.sample_data import write_sample_collections
 from src.smoke import SmokeReport, run_smoke
 from src.store import load_manifest
-from src.training import TrainResult, run_training
-from src.utils import load_json, save_json, seed_everything
+from src.training import TrainResult, build_card, run_training
+from src.utils import device_info, load_json, save_json, seed_everything
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
+
+CONFIG_VARIABLE = "ECG_CONFIG"
+"""Environment variable that names a JSON file of settings, which come before those of the notebook."""
+
+
+def open_session(settings: dict[str, Any]) -> Session:
+    """Return a session with the notebook's settings, or those of the file that `CONFIG_VARIABLE` names.
+
+    Parameters
+    ----------
+    settings
+        Nested dictionaries as for `src.config.build_config`; the file's settings replace them one by one.
+
+    Raises
+    ------
+    ValueError
+        With every unknown name and wrong value at once.
+    """
+    path = os.environ.get(CONFIG_VARIABLE)
+    merged = dict(settings)
+    for name, value in (load_json(path) if path else {}).items():
+        section = merged.get(name)
+        merged[name] = {**section, **value} if isinstance(section, dict) and isinstance(value, dict) else value
+    return Session(build_config(merged))
 
 
 class Session:
@@ -75,7 +102,7 @@ class Session:
 
     def preprocess(self) -> RunSummary:
         """Process every record of the collections; what is done already is skipped."""
-        self._loaders = self._model = None  # they may be of other records
+        self._loaders = self._model = self._result = None  # they may be of other records
         return run_preprocessing(
             self.data,
             self.paths.processed,
@@ -88,21 +115,31 @@ class Session:
 
     @property
     def loaders(self) -> DataLoaders:
-        """The loaders; records are processed first where none are."""
+        """The loaders; records are processed first where none are, or other ones."""
         if self._loaders is None:
-            if not (self.paths.processed / "splits.json").exists():
+            if not self._is_processed():
                 self.preprocess()
             self._loaders = build_dataloaders(self.config, self.paths.processed)
         return self._loaders
+
+    def _is_processed(self) -> bool:
+        """Tell whether the processed records are of the collections in use, and made with the settings in use."""
+        processed = self.paths.processed
+        if not (processed / "splits.json").exists() or load_preprocess_config(processed) != self.config.preprocess:
+            return False
+        return set(load_manifest(processed)["dataset"]) == set(self.data.roots)
 
     @property
     def model(self) -> ResNet1d:
         """The network, untrained until `train` was called."""
         if self._model is None:
             seed_everything(self.config.train.seed, self.config.train.deterministic)
-            width = self.config.model
-            self._model = ResNet1d(12, len(self.loaders.classes), width.base_channels, width.dropout)
+            self._model = build_model(self._card)
         return self._model
+
+    @property
+    def _card(self) -> ModelCard:
+        return build_card(self.config, self.loaders, self.config.preprocess)
 
     def train(self, resume: bool = False) -> TrainResult:
         """Train a fresh network, or go on from ``latest.pth``."""
@@ -114,11 +151,20 @@ class Session:
 
     @property
     def checkpoint(self) -> Path:
-        """The best checkpoint; trains first where there is none for these classes."""
+        """The best checkpoint; trains first where there is none of these classes and this network."""
         best = self.paths.artifacts / "models" / "best.pth"
-        if self._result is None and not best.exists():
+        if self._result is None and not self._is_ours(best):
             self.train()
         return best
+
+    def _is_ours(self, checkpoint: Path) -> bool:
+        """Tell whether a checkpoint is of the classes, input and network in use."""
+        if not checkpoint.exists():
+            return False
+        ours, found = (replace(card, config={}, train_hashes=(), thresholds=()) for card in (self._card, load_checkpoint(checkpoint).card))
+        if ours != found:
+            logger.warning("%s: is of other classes or settings: training anew", checkpoint)
+        return ours == found
 
     def plot_history(self) -> Figure:
         """Draw the training history and save it as ``figures/training_history.png``."""
@@ -137,6 +183,7 @@ class Session:
             split=split or there[0],
             out=self.paths.artifacts,
             batch_size=self.config.loader.batch_size,
+            device=device_info(self.config.train.device).device,
             keep_other=self.config.train.keep_other,
         )
         from src.report_figures import save_evaluation_figures
@@ -172,5 +219,3 @@ class Session:
         patterns = ("*.json", "*.npz", "models/*.pth", "processed/*.csv", "processed/*.json")
         files = [path for pattern in patterns for path in self.paths.artifacts.glob(pattern)]
         return [*files, *self.paths.figures.glob("*.png")]
-
-

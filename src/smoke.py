@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.checkpoints import build_model
 from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainConfig
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import evaluate
 from src.leads import STANDARD_LEADS
-from src.model import ResNet1d
 from src.preprocessing import run_preprocessing
 from src.sample_data import write_sample_collections
 from src.store import load_manifest, load_record_file, record_key, record_path, to_millivolts
 from src.targets import find_classes, load_records
-from src.training import TrainResult, run_training
+from src.training import TrainResult, build_card, run_training
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _count(classes: tuple[str, ...]) -> str:
 
 def _check_forward(loaders: DataLoaders, config: Config) -> str:
     batch = next(iter(loaders.train))
-    model = ResNet1d(batch.signal.shape[1], len(loaders.classes), config.model.base_channels).eval()
+    model = build_model(build_card(config, loaders, config.preprocess)).eval()
     with torch.inference_mode():
         logits = model(batch.signal)
     _require(logits.shape == batch.target.shape, f"logits have shape {tuple(logits.shape)}, targets {tuple(batch.target.shape)}")

@@ -1,0 +1,143 @@
+"""The notebook as it is stored, run from top to bottom in a kernel of its own, and run in other orders."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import random
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from src.notebook import NOTEBOOK, run_notebook
+from src.utils import load_json, save_json
+
+SECTIONS = ("setup", "check", "smoke", "preprocessing", "loaders and model", "train", "evaluate", "summary")
+SETUP, CONFIGURATION, SUMMARY = 0, 1, 10
+
+
+@pytest.fixture(scope="module")
+def notebook() -> nbformat.NotebookNode:
+    return nbformat.read(str(NOTEBOOK), as_version=4)
+
+
+@pytest.fixture(scope="module")
+def cells(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def write_config(root: Path) -> Path:
+    """Write settings that keep everything below `root` and small."""
+    path = root / "config.json"
+    settings = {
+        "root": str(root / "project"),
+        "data": {"n_sample_records": 36},
+        "preprocess": {"fs": 100.0, "n_samples": 1000},
+        "execution": {"workers": 1},
+        "model": {"base_channels": 8},
+        "train": {"epochs": 2, "device": "cpu"},
+    }
+    save_json(settings, path)
+    return path
+
+
+# As it is stored -----------------------------------------------------------------------------------------------------
+
+
+def test_eight_sections_in_order(notebook: nbformat.NotebookNode) -> None:
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    headings = [line for line in lines if line.startswith("## ")]
+    assert [heading.split(".")[0] for heading in headings] == [f"## {number}" for number in range(1, 9)]
+    assert all(word in heading.lower() for word, heading in zip(SECTIONS, headings, strict=True)), headings
+
+
+def test_eleven_short_cells_without_functions(cells: list[str]) -> None:
+    assert len(cells) == 11
+    for source in cells:
+        assert len(source.splitlines()) <= 25
+        nodes = list(ast.walk(ast.parse(source)))
+        assert not any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)) for node in nodes)
+
+
+def test_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert "widgets" not in notebook.metadata and "ECG_CONFIG" in notebook.cells[0].source
+
+
+# From top to bottom --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    return run_notebook(out=root / "executed.ipynb", config=write_config(root))
+
+
+def test_a_whole_run_leaves_its_outputs(executed: Path) -> None:
+    project = executed.parent / "project"
+    figures = ("training_history", "test_f1_scores", "test_confusion_matrix", "test_ecg_example")
+    for name in [f"figures/{name}.png" for name in figures]:
+        assert (project / name).read_bytes().startswith(b"\x89PNG"), name
+    for name in ("training_log.json", "metrics_test.json", "summary.json", "processed/splits.json"):
+        assert load_json(project / "artifacts" / name), name
+    for name in ("models/best.pth", "models/latest.pth", "predictions_test.npz", "processed/manifest.csv"):
+        assert (project / "artifacts" / name).stat().st_size, name
+    assert len(list((project / "artifacts" / "processed" / "records").glob("*.npz"))) == 36
+    assert not list(project.rglob(".tmp-*"))
+
+
+def test_a_whole_run_shows_what_it_did(executed: Path) -> None:
+    document = nbformat.read(str(executed), as_version=4)
+    code = [cell for cell in document.cells if cell.cell_type == "code"]
+    texts = ["".join(output.get("text", "") for output in cell.outputs) for cell in code]
+    assert "smoke test passed" in texts[3] and "36 ok" in texts[4] and "parameters" in texts[6]
+    assert [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell.outputs)] == [8, 9]
+    summary = json.loads(texts[SUMMARY])
+    assert summary["records"] == {"ok": 36} and summary["epochs"] == 2
+    assert "figures/training_history.png" in summary["outputs"]
+    assert not any("Warning" in text for text in texts), texts
+
+
+def test_a_cell_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    save_json({"train": {"epochs": 0}}, config)
+    with pytest.raises(RuntimeError, match=r"a cell failed \(ValueError: train.epochs is 0: expected 1 or more\)") as caught:
+        run_notebook(out=tmp_path / "executed.ipynb", config=config)
+    assert "\n" not in str(caught.value) and (tmp_path / "executed.ipynb").exists()
+
+
+# In other orders -----------------------------------------------------------------------------------------------------
+
+
+def orders() -> list[list[int]]:
+    """Cells before their set-up and backwards, each of the late ones first, and three throws of the dice."""
+    rest = list(range(CONFIGURATION + 1, SUMMARY + 1))
+    backwards = [*rest[::-1], CONFIGURATION, SETUP]
+    first = [[SETUP, CONFIGURATION, cell, *rest] for cell in (10, 9, 8)]
+    thrown = [[SETUP, CONFIGURATION, *random.Random(seed).choices(rest, k=12)] for seed in range(2)]
+    return [backwards, [SETUP, CONFIGURATION, *rest[::-1]], *first, *thrown]
+
+
+def test_cells_run_in_any_order(cells: list[str], notebook: nbformat.NotebookNode, tmp_path: Path) -> None:
+    """One kernel runs all orders; before each it forgets every name, and the files are removed."""
+    config = write_config(tmp_path)
+    forget = f"%reset -f\nimport shutil\nshutil.rmtree({str(tmp_path / 'project')!r}, ignore_errors=True)"
+    document = nbformat.v4.new_notebook(metadata=notebook.metadata)
+    places = []
+    for order in orders():
+        document.cells.append(nbformat.v4.new_code_cell(forget))
+        for cell in order:
+            places.append((order, cell, len(document.cells)))
+            document.cells.append(nbformat.v4.new_code_cell(cells[cell]))
+    client = NotebookClient(document, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client.execute(env={**os.environ, "ECG_CONFIG": str(config)})
+    for order, cell, place in places:
+        text = "".join(o.get("text", "") for o in document.cells[place].outputs if o.get("name") == "stdout")
+        refused = "Run the" in text
+        assert refused == (order[0] != SETUP and cell != SETUP), (order, cell, text)
+        assert not refused or len(text.splitlines()) == 1
