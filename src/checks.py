@@ -13,9 +13,9 @@ from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.formats.base import split_part
 from src.labels import load_mapping
 from src.preprocessing import RunPlan, plan_run, spread
-from src.records import RecordError, read_record
+from src.records import RecordError, count_windows
 from src.store import encode_npz
-from src.tensors import RecordTask, RejectedError, build_tensor
+from src.tensors import RecordTask, RejectedError, build_tensor, read_task
 
 
 @dataclass
@@ -33,6 +33,7 @@ class DatasetCheck:
     problems: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     n_bytes: int = 0
+    n_files: int = 0
 
     @property
     def estimated_seconds(self) -> float:
@@ -42,8 +43,11 @@ class DatasetCheck:
     @property
     def estimated_bytes(self) -> float:
         """Space of the record files of the whole collection, from the records probed."""
-        good = self.n_probed - sum(self.problems.values())
-        return self.n_bytes / good * self.n_records if good else 0.0
+        return self.n_bytes / self._n_good * self.n_records if self._n_good else 0.0
+
+    @property
+    def _n_good(self) -> int:
+        return self.n_probed - sum(self.problems.values())
 
     def lines(self) -> list[str]:
         """Return the report of this collection."""
@@ -51,6 +55,8 @@ class DatasetCheck:
         for title, counts in (("formats", self.formats), ("rates", self.rates), ("leads", self.leads)):
             if counts:
                 out.append(f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5)))
+        if self.n_files > self._n_good:
+            out.append(f"  windows: about {self.n_files / self._n_good * self.n_records:.0f} in all")
         out += [f"  problem in {n} of {self.n_probed} probed: {text}" for text, n in self.problems.most_common(5)]
         return out
 
@@ -127,11 +133,12 @@ def _check_dataset(name: str, root: str, plan: RunPlan, config: PreprocessConfig
 
 
 def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessConfig) -> None:
-    start = time.perf_counter()
+    """Process records in memory; of one that is cut into windows its start stands for all of them."""
     for task in tasks:
         check.n_probed += 1
+        start = time.perf_counter()
         try:
-            record = read_record(task.path, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+            record, n_samples = read_task(task, config)
             tensor = build_tensor(record, config)
         except RecordError as error:
             check.problems[error.message] += 1
@@ -139,7 +146,10 @@ def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessC
         except RejectedError as error:
             check.problems[str(error)] += 1
             continue
+        stride_s = config.stride_s or config.window_s
+        n_files = count_windows(n_samples, record.fs, config.window_s, stride_s) if config.window_s else 1
         check.rates[f"{record.fs:g} Hz"] += 1
         check.leads[" ".join(record.leads)] += 1
-        check.n_bytes += len(encode_npz(tensor.arrays))
-    check.seconds = time.perf_counter() - start
+        check.n_bytes += len(encode_npz(tensor.arrays)) * n_files
+        check.seconds += (time.perf_counter() - start) * n_files
+        check.n_files += n_files

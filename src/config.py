@@ -57,6 +57,8 @@ class PreprocessConfig:
     max_amplitude_mv: float = option(10.0, "flag leads that go beyond this many mV")
     flat_std_mv: float = option(1e-6, "a lead whose standard deviation is below this many mV is flat")
     min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
+    window_s: float = option(0.0, "cut each record into windows of this many seconds, each a record file; 0 takes its beginning only")
+    stride_s: float = option(0.0, "seconds from the start of one window to the next; 0 means the window length")
 
     def __post_init__(self) -> None:
         _require(1 <= self.fs <= 100_000, "fs", self.fs, "1 to 100000 Hz")
@@ -65,6 +67,11 @@ class PreprocessConfig:
         _require(self.max_amplitude_mv > 0, "max_amplitude_mv", self.max_amplitude_mv, "a positive voltage")
         _require(self.flat_std_mv >= 0, "flat_std_mv", self.flat_std_mv, "0 or more mV")
         _require(self.min_duration_s >= 0, "min_duration_s", self.min_duration_s, "0 or more seconds")
+        longest = self.n_samples / self.fs
+        _require(0 <= self.window_s <= longest + 1e-9, "window_s", self.window_s,
+                 f"0 to {longest:g} s, which is what n_samples={self.n_samples} hold at {self.fs:g} Hz")  # fmt: skip
+        _require(self.stride_s >= 0, "stride_s", self.stride_s, "0 or more seconds")
+        _require(self.window_s > 0 or self.stride_s == 0, "stride_s", self.stride_s, "0 without window_s")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfi
 from src.labels import LabelRow, iter_rows, load_mapping
 from src.matching import RecordMatch, index_folder, match_records
 from src.pool import ExecutorFactory, chunk_size, chunked, local_executor, run_chunks
-from src.records import RecordError
+from src.records import RecordError, window_name
 from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
 from src.store import (
     FORMAT_VERSION,
@@ -32,7 +33,15 @@ from src.store import (
     save_manifest,
     split_list,
 )
-from src.tensors import RecordTask, blank_row, build_tensor, input_hash, process_chunk, process_record
+from src.tensors import (
+    WINDOW_COUNT,
+    RecordTask,
+    blank_row,
+    build_tensor,
+    input_hash,
+    process_chunk,
+    process_record,
+)
 from src.utils import load_json, save_json
 
 if TYPE_CHECKING:
@@ -44,6 +53,7 @@ CONFIG_FILE = "preprocess_config.json"
 
 __all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "process_record", "run_preprocessing"]
 
+_WINDOW = re.compile(r"__w\d{5,}$")
 _RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
 
 
@@ -184,7 +194,8 @@ def run_preprocessing(
     waiting = [task for task in plan.tasks if not _is_done(task, known, processed, config)]
     workers = execution.n_workers
     save_json(config, processed / CONFIG_FILE)
-    chunks = chunked(waiting, chunk_size(len(waiting), execution.chunk_size, workers))
+    largest = 1 if config.window_s else execution.chunk_size  # a record of many windows is work enough
+    chunks = chunked(waiting, chunk_size(len(waiting), largest, workers))
     if executor_factory is None and workers > 1:
         executor_factory = partial(local_executor, workers)
     work = partial(process_chunk, processed=processed, config=config, on_error=execution.on_error)
@@ -194,8 +205,8 @@ def run_preprocessing(
     with _progress(len(waiting), "preprocess") as bar:
         for rows in run_chunks(work, chunks, executor_factory, window=4 * workers):
             journal.append(rows)
-            bar.update(len(rows))
-    manifest = merge_manifest(processed, plan, data if extend else None, journal)
+            bar.update(1 if config.window_s else len(rows))
+    manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
     return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting))
 
 
@@ -233,10 +244,16 @@ def _known_rows(
 def _is_done(
     task: RecordTask, known: Mapping[str, tuple[str, str]], processed: Path, config: PreprocessConfig
 ) -> bool:
-    digest, status = known.get(task.key, ("", ""))
-    if not digest or status in _RETRIED or digest != input_hash(task, config):
+    keys = [task.key]
+    if config.window_s and task.key not in known:
+        held = known.get(window_name(task.key, 0), ("", ""))[0]
+        keys = [window_name(task.key, index) for index in range(int(held.partition(WINDOW_COUNT)[2] or 0))]
+    if not keys or any(key not in known or known[key][1] in _RETRIED for key in keys):
         return False
-    return status != "ok" or record_path(processed, task.key).exists()
+    digest = input_hash(task, config)
+    if any(known[key][0].partition(WINDOW_COUNT)[0] != digest for key in keys):
+        return False
+    return all(known[key][1] != "ok" or record_path(processed, key).exists() for key in keys)
 
 
 def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
@@ -254,8 +271,8 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
 
 
 def _progress(total: int, what: str) -> Any:
-    """Return a tqdm bar on a terminal or in a notebook; elsewhere it is silent and the log speaks."""
-    from tqdm.auto import tqdm
+    """Return a bar of text on a terminal or in a notebook; elsewhere it is silent and the log speaks."""
+    from tqdm import tqdm
 
     quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
     return tqdm(total=total, desc=what, unit="rec", disable=quiet or total == 0, smoothing=0.05)
@@ -284,18 +301,28 @@ def _finish(
     return summary
 
 
-def merge_manifest(processed: Path, plan: RunPlan, data: DataConfig | None, journal: Journal) -> pd.DataFrame:
-    """Return the rows of this run's records, the newest of each, and with `data` those of the datasets it does not name."""
+def merge_manifest(
+    processed: Path, plan: RunPlan, data: DataConfig | None, journal: Journal, windows: bool = False
+) -> pd.DataFrame:
+    """Return the rows of this run's records, the newest of each, and with `data` those of the datasets it does not name.
+
+    With `windows`, a record has a row per window, and the newest input decides for all of them.
+    """
     import pandas as pd
 
     old = load_manifest(processed)
     missing = pd.DataFrame([row.__dict__ for row in plan.missing], columns=old.columns, dtype=str)
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
+    parents = rows["record_id"].str.replace(_WINDOW, "", regex=True) if windows else rows["record_id"]
+    if windows:
+        newest = rows.groupby([rows["dataset"], parents])["input_hash"].transform("last")
+        rows = rows[rows["input_hash"] == newest]
     rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
+    parents = parents[rows.index]
     current = {(task.dataset, task.record_id) for task in plan.tasks} | {(r.dataset, r.record_id) for r in plan.missing}
     named = set(rows["dataset"]) if data is None else set(data.roots)
     untouched = ~rows["dataset"].isin(list(named))
-    still = pd.Series([pair in current for pair in zip(rows["dataset"], rows["record_id"], strict=True)], index=rows.index, dtype=bool)
+    still = pd.Series([pair in current for pair in zip(rows["dataset"], parents, strict=True)], index=rows.index, dtype=bool)
     gone = ~(untouched | still)
     if gone.any():
         logger.warning("%d records of earlier runs are no longer in the sources: left out of the manifest", gone.sum())

@@ -17,12 +17,15 @@ __all__ = [
     "READABLE_SUFFIXES",
     "ECGRecord",
     "RecordError",
+    "count_windows",
     "iter_records",
     "list_parts",
     "list_records",
     "read_record",
+    "read_start",
     "record_name",
     "resolve_record",
+    "window_name",
 ]
 
 
@@ -156,6 +159,32 @@ def read_record(
     return _read(resolve_record(path), RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
 
 
+def read_start(
+    path: str | Path, seconds: float, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+) -> tuple[ECGRecord, int]:
+    """Read the first `seconds` of a record where its format allows it, else all of it.
+
+    Returns
+    -------
+    record
+        As of `read_record`, but for the end; checksums, which are over the whole, are not compared then.
+    n_samples
+        The length of the whole record.
+
+    Raises
+    ------
+    RecordError
+        As `read_record`.
+    """
+    file = resolve_record(path)
+    request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+    extent = _extent(file, request)
+    if extent is None or extent.n_samples <= 2 * seconds * extent.fs:  # little to save
+        record = _read(file, request)
+        return record, record.n_samples
+    return _read(file, dataclasses.replace(request, stop=round(seconds * extent.fs))), extent.n_samples
+
+
 def _read(path: Path, request: RecordRequest) -> ECGRecord:
     file, part = split_part(path)
     try:
@@ -216,7 +245,17 @@ def _iter_windows(path: Path, request: RecordRequest, window_s: float, stride_s:
         spans = _spans(extent, window_s, stride_s)
         windows = (_read(path, dataclasses.replace(request, start=start, stop=stop)) for start, stop in spans)
     for index, window in enumerate(windows):
-        yield dataclasses.replace(window, record_id=f"{window.record_id}__w{index:05d}")
+        yield dataclasses.replace(window, record_id=window_name(window.record_id, index))
+
+
+def window_name(name: str, index: int) -> str:
+    """Return the name of a window from that of its record, an id or a key."""
+    return f"{name}__w{index:05d}"
+
+
+def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -> int:
+    """Return how many windows `iter_records` cuts a record into."""
+    return len(list(_spans(Extent(n_samples, fs), window_s, stride_s)))
 
 
 def _spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
 from src.formats.base import split_part
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
-from src.records import ECGRecord, RecordError, read_record
+from src.records import ECGRecord, RecordError, iter_records, read_start, window_name
 from src.signals import (
     Signal,
     fill_gaps,
@@ -36,6 +36,11 @@ from src.store import (
     split_list,
 )
 from src.utils import stable_hash
+
+WINDOW_COUNT = "x"
+"""Parts the input hash of a window, which is hexadecimal, from the number of its record's windows."""
+
+_FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
 
 
 class RejectedError(ValueError):
@@ -132,33 +137,67 @@ def _amplitude_flags(
     return [f"amplitude:{lead}" for lead, high in zip(STANDARD_LEADS, extreme & present, strict=True) if high]
 
 
-def process_record(task: RecordTask, processed: Path, config: PreprocessConfig) -> ManifestRow:
-    """Read one record, write its record file below `processed` and return its manifest row.
+def process_record(task: RecordTask, processed: Path, config: PreprocessConfig) -> list[ManifestRow]:
+    """Read one record, write its record file below `processed`, or one per window, and return their manifest rows.
 
     A record that cannot be read or is rejected gives a row that says why; nothing is written for it.
     """
-    row = blank_row(task, config)
+    blank = blank_row(task, config)
     try:
-        record = read_record(task.path, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+        return _process_windows(task, blank, processed, config) if config.window_s else [_process_start(task, blank, processed, config)]
     except RecordError as error:
-        return replace(row, status="unreadable", reason=error.message)
-    row = replace(row, fs=record.fs, n_samples=record.n_samples)
-    if task.row is None:
+        return [replace(blank, status="unreadable", reason=error.message)]
+
+
+def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int]:
+    """Read what of a record its tensor depends on; see `src.records.read_start` for what comes back."""
+    seconds = config.n_samples / config.fs + _FILTER_MARGIN_S
+    return read_start(task.path, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+
+
+def _process_start(task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig) -> ManifestRow:
+    record, n_samples = read_task(task, config)
+    return _save(record, replace(blank, n_samples=n_samples), task.row is None, processed, config)
+
+
+def _process_windows(task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig) -> list[ManifestRow]:
+    """Process the windows one by one; they belong together in the splits as one patient's records do.
+
+    The input hash of each ends in their number, which tells a later run whether all of them are there.
+    """
+    windows = iter_records(
+        task.path,
+        window_s=config.window_s,
+        stride_s=config.stride_s or None,
+        source_fs=task.source_fs,
+        source_gain_per_mv=task.source_gain_per_mv,
+    )
+    patient_id = blank.patient_id or task.record_id
+    rows = []
+    for index, window in enumerate(windows):
+        row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id, n_samples=window.n_samples)
+        rows.append(_save(window, row, task.row is None, processed, config))
+    return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
+
+
+def _save(record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path, config: PreprocessConfig) -> ManifestRow:
+    """Write the record file that `row` names and return the row with what became of it."""
+    row = replace(row, fs=record.fs)
+    if unlabelled:
         row = replace(row, age=record.age if record.age is not None else "", sex=record.sex or "")
     try:
         tensor = build_tensor(record, config)
     except RejectedError as error:
         return replace(row, status="rejected", reason=str(error), quality_flags=join_list(record.flags))
-    labels = split_list(row.labels)
     arrays = {
         **tensor.arrays,
-        "label": np.array(labels, dtype=np.str_),
+        "label": np.array(split_list(row.labels), dtype=np.str_),
         "annotated": np.array(split_list(row.annotated), dtype=np.str_),
-        "record_id": np.array(task.record_id),
-        "dataset": np.array(task.dataset),
+        "record_id": np.array(row.record_id),
+        "dataset": np.array(row.dataset),
         "config_hash": np.array(row.config_hash),
     }
-    save_record_file(record_path(processed, task.key), arrays)
+    save_record_file(record_path(processed, record_key(row.dataset, row.record_id)), arrays)
     digest = stable_signal_hash(tensor.arrays["signal"])
     return replace(row, status="ok", quality_flags=join_list(tensor.flags), signal_hash=digest)
 
@@ -228,8 +267,9 @@ def process_chunk(
     """Process several records in a worker; with `on_error` raise, stop at the first bad one."""
     rows = []
     for task in tasks:
-        row = process_record(task, processed, config)
-        if on_error == "raise" and row.status != "ok":
-            raise RecordError(task.path, row.reason)
-        rows.append(row)
+        made = process_record(task, processed, config)
+        bad = next((row for row in made if row.status != "ok"), None)
+        if on_error == "raise" and bad is not None:
+            raise RecordError(task.path, bad.reason)
+        rows += made
     return rows

@@ -237,8 +237,9 @@ def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) ->
     path = _signal_path(header, spec)
     with open(path, "rb") as stream:
         held = _values_in(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
-        if held < stop:
-            raise RecordError(path, f"holds {max(held, 0)} samples of {width} leads, the header promises {stop}")
+        promised = max(stop, header.n_samples or 0)  # a torn file is refused whatever part of it is asked for
+        if held < promised:
+            raise RecordError(path, f"holds {max(held, 0)} samples of {width} leads, the header promises {promised}")
         if stop - start <= 0:
             raise RecordError(path, "holds no samples: expected one or more")
         values = _decode(stream, spec, start * width, (stop - start) * width)
