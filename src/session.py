@@ -42,14 +42,22 @@ def open_session(settings: dict[str, Any]) -> Session:
     Raises
     ------
     ValueError
-        With every unknown name and wrong value at once.
+        If the file is not there or no JSON object, and with every unknown name and wrong value at once.
     """
     path = os.environ.get(CONFIG_VARIABLE)
+    values = _read_settings(Path(path)) if path else {}
     merged = dict(settings)
-    for name, value in (load_json(path) if path else {}).items():
+    for name, value in values.items():
         section = merged.get(name)
         merged[name] = {**section, **value} if isinstance(section, dict) and isinstance(value, dict) else value
     return Session(build_config(merged))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    values = load_json(path) if path.is_file() else None
+    if not isinstance(values, dict):
+        raise ValueError(f"{CONFIG_VARIABLE} is {path}: expected a JSON file with an object of sections")
+    return values
 
 
 class Session:
