@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.__main__ import build_parser
 from src.judging import JudgeOptions, compare_prediction_files, format_judgement, judge
 from src.metrics import Predictions, compute_metrics
 from src.store import MANIFEST_COLUMNS, save_manifest
@@ -98,3 +99,13 @@ def test_saved_predictions_are_compared(tmp_path: Path) -> None:
     assert compare_prediction_files(tmp_path / "a.npz", tmp_path / "b.npz", n_resamples=10)["n_patients"] == 120
     with pytest.raises(ValueError, match="no manifest; expected"):
         compare_prediction_files(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "elsewhere" / "manifest.csv")
+
+
+def test_the_command_line_compares_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("t", single=True).save(tmp_path / "a.npz")
+    args = build_parser().parse_args(["compare-predictions", *[str(tmp_path / "a.npz")] * 2, "--resamples", "10"])
+    assert args.run_command(args) == 0
+    assert "120 records of 120 patients, 10 resamples" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args("evaluate --checkpoint c --processed p --out o --thresholds best".split())
+    assert "expected f1, none, or sensitivity=X" in capsys.readouterr().err.replace("\n", " ")
