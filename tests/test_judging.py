@@ -107,5 +107,5 @@ def test_the_command_line_compares_and_refuses(tmp_path: Path, capsys: pytest.Ca
     assert args.run_command(args) == 0
     assert "120 records of 120 patients, 10 resamples" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
-        build_parser().parse_args("evaluate --checkpoint c --processed p --out o --thresholds best".split())
+        build_parser().parse_args(["evaluate", "--checkpoint", "c", "--processed", "p", "--out", "o", "--thresholds", "best"])
     assert "expected f1, none, or sensitivity=X" in capsys.readouterr().err.replace("\n", " ")
