@@ -141,7 +141,9 @@ def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str,
     unknown = [name for name in classes if name not in there]
     if unknown:
         raise ValueError(f"classes {', '.join(unknown)} have no training record: there are {', '.join(there) or 'none'}")
+    if not classes:
+        raise ValueError("no training record has a label: preprocess with --mapping, or train with --keep-other")
     if len(classes) < 2 and config.target != "multi":
-        raise ValueError(f"only class {', '.join(classes) or 'none'} has training records: expected two or more classes")
+        raise ValueError(f"only class {', '.join(classes)} has training records: expected two or more classes")
     single = config.target == "single" or (config.target == "auto" and is_single_label(train))
     return classes, single

@@ -97,7 +97,7 @@ def test_balanced_sampling_evens_out_the_classes(processed: Path) -> None:
 
 def test_the_fallback_is_left_out_unless_asked_for(tmp_path: Path, sample_roots: DataConfig) -> None:
     run_preprocessing(sample_roots, tmp_path, config=SMALL, execution=ExecutionConfig(workers=1), limit=6)
-    with pytest.raises(ValueError, match="only class none has training records"):
+    with pytest.raises(ValueError, match="no training record has a label"):
         build_dataloaders(Config(), tmp_path)
     kept = build_dataloaders(Config(train=TrainConfig(keep_other=True, target="multi")), tmp_path)
     assert kept.classes == ("OTHER",) and not kept.single_label

@@ -121,7 +121,7 @@ def test_collections_without_labels_say_so(sample: SampleData, tmp_path: Path, c
     session = Session(settings(tmp_path, data=data))
     assert session.check().ok and session.smoke().steps
     assert "so the records of mine have no labels" in caplog.text
-    with pytest.raises(ValueError, match="only class none has training records"):
+    with pytest.raises(ValueError, match="no training record has a label"):
         _ = session.loaders
     kept = dataclasses.replace(ONE_EPOCH, keep_other=True, target="multi")
     assert Session(settings(tmp_path, data=data, train=kept)).loaders.classes == ("OTHER",)
