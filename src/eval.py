@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from src.config import LoaderConfig
 from src.dataloaders import Batch, ECGDataset, View, make_loader, scale_signal
 from src.judging import LEARNED_ON, JudgeOptions, format_judgement, judge
 from src.metrics import Predictions, compute_metrics, format_metrics
-from src.records import RecordError, read_record, resolve_record
+from src.records import ECGRecord, RecordError, iter_records, read_record, record_name
 from src.splits import SPLIT_NAMES
 from src.store import load_manifest, load_record_file
 from src.subgroups import select_rows
@@ -202,6 +202,9 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
 # New files -----------------------------------------------------------------------------------------------------------
 
 
+_Item = torch.Tensor | tuple[str, str]  # an input or its probabilities, or the status and reason why there is none
+
+
 @dataclass(frozen=True)
 class FilePrediction:
     """The answer for one file: probabilities in the order of the classes, or None with the reason."""
@@ -223,42 +226,59 @@ def predict_files(
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per record file, in order, holding one batch at a time.
 
-    A file that cannot be read or is rejected yields its status and reason.
+    A file that cannot be read or is rejected yields its status and reason. A model trained on windows of long records
+    sees those of the file, and their probabilities are averaged.
     """
     model = load_model(checkpoint, device)
     card = checkpoint.card
-    iterator = iter(paths)
+    inputs = ((i, path, item) for i, path in enumerate(paths) for item in _read_inputs(path, card, source_fs, source_gain_per_mv))
+    scored = _score_batches(model, card, inputs, batch_size, device)
+    for (_, path), items in groupby(scored, key=lambda item: item[:2]):
+        yield _sum_up(record_name(path), [item for *_, item in items])
+
+
+def _score_batches(
+    model: nn.Module, card: ModelCard, inputs: Iterable[tuple[int, str | Path, _Item]], batch_size: int, device: str
+) -> Iterator[tuple[int, str | Path, _Item]]:
+    """Put probabilities (n_classes,) in the place of input tensors; what could not be read stays as it is."""
+    iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
-        inputs = [_read_input(path, card, source_fs, source_gain_per_mv) for path in chunk]
-        signals = [item for item in inputs if isinstance(item, torch.Tensor)]
+        signals = [item for *_, item in chunk if isinstance(item, torch.Tensor)]
         scores: Iterator[Any] = iter(())
         if signals:
             with torch.inference_mode():
                 logits = predict_logits(model, torch.stack(signals).to(device), card.crop_samples).cpu()
             scores = iter(to_scores(logits, card.single_label))
-        for path, item in zip(chunk, inputs, strict=True):
-            name = _stem(path)
-            if isinstance(item, torch.Tensor):
-                yield FilePrediction(name, tuple(float(score) for score in next(scores)), "ok")
-            else:
-                yield FilePrediction(name, None, *item)
+        for number, path, item in chunk:
+            yield number, path, torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item
 
 
-def _stem(path: str | Path) -> str:
-    try:
-        return resolve_record(path).stem
-    except RecordError:
-        return Path(path).stem
+def _sum_up(name: str, items: Sequence[_Item]) -> FilePrediction:
+    """Return the mean over the windows of a record; windows that were rejected do not count unless all were."""
+    scores = [item for item in items if isinstance(item, torch.Tensor)]
+    failures = [item for item in items if not isinstance(item, torch.Tensor)]
+    if not scores or any(status == "unreadable" for status, _ in failures):
+        return FilePrediction(name, None, *failures[0])
+    return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")
 
 
-def _read_input(
+def _read_inputs(
     path: str | Path, card: ModelCard, source_fs: float | None, source_gain: float | None
-) -> torch.Tensor | tuple[str, str]:
-    """Return the input tensor (n_leads, n_samples) of a file, or its status and reason."""
+) -> Iterator[_Item]:
+    """Yield the input tensor (n_leads, n_samples) of a file or of each of its windows, or the status and reason."""
+    window_s = card.preprocess.window_s or None
+    stride_s = card.preprocess.stride_s or None
     try:
-        record = read_record(path, source_fs=source_fs, source_gain_per_mv=source_gain)
+        if window_s is None:
+            yield _to_input(read_record(path, source_fs=source_fs, source_gain_per_mv=source_gain), card)
+            return
+        windows = iter_records(path, window_s=window_s, stride_s=stride_s, source_fs=source_fs, source_gain_per_mv=source_gain)
+        yield from (_to_input(window, card) for window in windows)
     except RecordError as error:
-        return "unreadable", error.message
+        yield "unreadable", error.message
+
+
+def _to_input(record: ECGRecord, card: ModelCard) -> _Item:
     try:
         arrays = build_tensor(record, card.preprocess).arrays
     except RejectedError as error:

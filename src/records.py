@@ -102,9 +102,17 @@ def _sibling(stem: Path, suffix: str) -> Path | None:
 
 
 def record_name(path: str | Path) -> str:
-    """Return the id of the record at a path: the file's stem, or the id inside a file of many; the file need not exist."""
-    file, part = split_part(path)
-    return part or (file.stem if file.suffix.lower() in (*READABLE_SUFFIXES, ".dat") else file.name)
+    """Return the id of the record at a path: the stem of its file, or the id inside a file of many.
+
+    What is no record goes by its stem too.
+    """
+    part = split_part(path)[1]
+    if part:
+        return part
+    try:
+        return resolve_record(path).stem
+    except RecordError:
+        return Path(path).stem
 
 
 def list_parts(path: str | Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 from conftest import QUICK
 from torch import nn
 
-from src.checkpoints import load_checkpoint, save_checkpoint
+from src.checkpoints import load_checkpoint, load_model, save_checkpoint
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import ECGDataset, make_loader
 from src.eval import (
@@ -26,8 +26,10 @@ from src.eval import (
     to_scores,
     window_starts,
 )
+from src.records import iter_records
 from src.splits import load_splits
 from src.store import load_manifest, record_path, save_manifest
+from src.tensors import build_tensor
 from src.training import run_training
 from src.utils import load_json
 
@@ -154,6 +156,19 @@ def test_files_get_the_scores_of_their_record_files(processed: Path, trained: Pa
     source = dict(zip(manifest["dataset"] + "__" + manifest["record_id"], manifest["source_path"], strict=True))
     rows = predict_files(load_checkpoint(best(trained)), [source[key] for key in predictions.keys], batch_size=2)
     np.testing.assert_allclose([row.scores for row in rows], predictions.y_score, atol=1e-5)
+
+
+def test_a_model_of_windows_averages_those_of_a_file(processed: Path, trained: Path, tmp_path: Path) -> None:
+    source = next(path for path in load_manifest(processed)["source_path"] if path.endswith(".hea"))
+    halves = PreprocessConfig(fs=100.0, n_samples=500, window_s=5.0)
+    checkpoint = load_checkpoint(changed_checkpoint(trained, tmp_path / "c.pth", preprocess=halves))
+    model = load_model(checkpoint, "cpu")
+    windows = [build_tensor(window, halves).arrays["signal"] for window in iter_records(source, window_s=5)]
+    with torch.inference_mode():
+        logits = predict_logits(model, torch.from_numpy(np.stack(windows)))
+    [row] = predict_files(checkpoint, [source], batch_size=1)
+    assert len(windows) == 2 and row.record_id == Path(source).stem
+    np.testing.assert_allclose(row.scores, to_scores(logits, checkpoint.card.single_label).mean(axis=0), atol=1e-5)
 
 
 def test_a_model_of_crops_is_judged_on_windows(processed: Path, tmp_path: Path) -> None:
