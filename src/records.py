@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.formats.base import ECGRecord, Extent, RecordError, RecordRequest, split_part
+from src.formats.edf import edf_extent, read_edf
 from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.formats.mat import read_mat
 from src.formats.wfdb import read_wfdb, wfdb_extent
@@ -49,6 +50,7 @@ _FORMATS = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
+    ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
 }
 
 READABLE_SUFFIXES = tuple(_FORMATS)
@@ -218,7 +220,7 @@ def iter_records(
     path, source_fs, source_gain_per_mv
         As for `read_record`.
     window_s
-        Window length in seconds; None yields records whole. WFDB and HDF5 records are read from disk window by window.
+        Window length in seconds; None yields records whole. WFDB, HDF5 and EDF records are read from disk window by window.
         The samples after the last full window are left out; a record shorter than a window is its only window.
     stride_s
         Seconds from the start of one window to the next; by default the window length.

@@ -91,13 +91,13 @@ def test_rows_do_not_depend_on_the_batch_or_the_order(checkpoint: Path, sample: 
 
 def test_unreadable_files_are_rows_and_the_others_are_predicted(checkpoint: Path, tmp_path: Path) -> None:
     paths = [bad_records.good(tmp_path / "in"), *(write(tmp_path / "in") for write, _, _ in BAD.values())]
-    foreign = tmp_path / "in" / "tracing.edf"
+    foreign = tmp_path / "in" / "tracing.pdf"
     foreign.write_bytes(b"0       ")
     summary = predict_to_csv(checkpoint, [*paths, foreign, tmp_path / "in" / "nowhere.hea"], tmp_path / "p.csv", batch_size=3)
     rows = {row["record_id"]: row for row in read_rows(tmp_path / "p.csv")}
     assert rows.pop("good")["status"] == "ok" and summary.startswith("1 ok, ")
     expected = {name: (status, reason) for name, (_, status, reason) in BAD.items()}
-    expected |= {"tracing": ("unreadable", "unknown format '.edf'"), "nowhere": ("unreadable", "no such record")}
+    expected |= {"tracing": ("unreadable", "unknown format '.pdf'"), "nowhere": ("unreadable", "no such record")}
     assert list(rows) == list(expected)
     for name, (status, reason) in expected.items():
         row = rows[name]
