@@ -20,18 +20,18 @@ LAYERS = {
     "ground": "src utils",
     "plain tools": "leads store splits pool ranking normalization text_tables figures",
     "settings": "config",
-    "sources": "formats formats.base formats.hdf5 formats.mat formats.wfdb records signals labels matching synthetic sample_data",
+    "sources": "formats formats.base formats.edf formats.hdf5 formats.mat formats.wfdb records signals labels matching synthetic sample_data",
     "labels of known collections": "crosswalk label_builders label_sources label_sources.base label_sources.sources "
     "label_sources.challenge label_sources.hospital label_sources.ptbxl label_sources.table",
     "one record": "tensors",
     "many records": "preprocessing",
     "data, network, numbers": "targets augment packed dataloaders model checkpoints metrics calibration intervals challenge_score subgroups judging",
     "evaluation": "eval",
-    "training": "training",
+    "training": "optimization training",
     "figures": "data_plots ecg_paper score_plots plots",
     "steps": "checks file_predictions report_figures smoke notebook leave_one_out",
     "notebook": "session",
-    "command line": "__main__",
+    "command line": "options __main__",
 }
 LAYER_OF = {name: number for number, names in enumerate(LAYERS.values()) for name in names.split()}
 HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "wfdb", "h5py", "scipy.signal")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,6 @@ from src.checkpoints import load_checkpoint
 from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
 from src.training import (
     compare_runs,
-    cosine_with_warmup,
-    make_loss,
-    make_optimizer,
     run_training,
 )
 from src.utils import load_json
@@ -35,32 +31,6 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
-    loss = make_loss(single_label=True)
-    logits, nan = torch.tensor([[1.0, 2.0, 99.0]]), float("nan")
-    assert float(loss(logits, torch.tensor([[1.0, 0.0, nan]]))) == pytest.approx(math.log(1 + math.e), abs=1e-5)
-
-
-def test_binary_loss_is_the_mean_over_known_targets() -> None:
-    loss = make_loss(single_label=False)
-    logits = torch.tensor([[0.0, 50.0], [2.0, -1.0]])
-    target = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
-    assert float(loss(logits, target)) == pytest.approx((math.log(2) + math.log(1 + math.exp(2))) / 2, abs=1e-5)
-    assert float(loss(logits, torch.full((2, 2), float("nan")))) == 0
-
-
-def test_the_schedule_rises_and_falls() -> None:
-    factors = [cosine_with_warmup(step, 100, 10) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1.0
-    assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0)
-
-
-def test_decay_spares_biases_and_norms() -> None:
-    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3), torch.nn.BatchNorm1d(3)), 1e-3, 0.1)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 3]
 
 
 def test_training_leaves_checkpoints_a_log_and_a_falling_loss(processed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""What a fit is made of: loss, optimizer, schedule, and the state that a checkpoint keeps to go on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from src.checkpoints import restore_rng_state, rng_state
+from src.config import TrainConfig
+from src.model import ResNet1d
+
+HistoryRow = dict[str, float | int | None]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
+    """Return a loss of logits (B, n_classes) and targets (B, n_classes) with NaN where not annotated.
+
+    Cross-entropy for one label per record, with the logits of unannotated classes left out of the softmax; else binary
+    cross-entropy over the annotated entries.
+    """
+
+    def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        unknown = target.isnan()
+        shares = target.nan_to_num()  # one-hot, or two classes where records are blended
+        uniform = ~unknown / (~unknown).sum(dim=1, keepdim=True).clamp(min=1)
+        shares = shares * (1 - label_smoothing) + uniform * label_smoothing
+        return nn.functional.cross_entropy(logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2), shares)
+
+    def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        known = ~target.isnan()
+        soft = target.nan_to_num() * (1 - label_smoothing) + 0.5 * label_smoothing
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+        return (loss * known).sum() / known.sum().clamp(min=1)
+
+    return cross_entropy if single_label else binary_cross_entropy
+
+
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float, fused: bool = True) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019) that decays matrices and kernels, not biases and norms."""
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+
+
+def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
+    """Return the factor of the learning rate: a linear rise over `warmup` steps, then half a cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, n_steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while a model is fitted."""
+
+    model: ResNet1d
+    optimizer: torch.optim.AdamW
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+    average: torch.optim.swa_utils.AveragedModel | None
+    epoch: int = 0
+    best_epoch: int = 0
+    best_metric: float = -math.inf
+    history: list[HistoryRow] = field(default_factory=list)
+
+    @property
+    def judged(self) -> ResNet1d:
+        """The network that validates and is kept: the average of the weights where one is made."""
+        judged = self.average.module if self.average is not None else self.model
+        assert isinstance(judged, ResNet1d)
+        return judged
+
+    def step(self, loss: torch.Tensor, clip_norm: float) -> None:
+        """Take one step down the gradient of a loss; a `clip_norm` of 0 does not clip."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def end_epoch(self, row: HistoryRow, metric_name: str, *, has_validation: bool) -> bool:
+        """Note an epoch; returns whether it is the best so far.
+
+        Without validation the latest epoch is kept, and while the metric is undefined as well.
+        """
+        self.epoch += 1
+        self.history.append(row)
+        metric = row[metric_name]
+        if metric is None:
+            is_best = not has_validation or self.best_metric < 0
+            metric = -float(row["train_loss"] or 0.0)
+        else:
+            is_best = metric > self.best_metric
+        if is_best:
+            self.best_epoch, self.best_metric = self.epoch, float(metric)
+        return is_best
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() | {"lr_lambdas": None},  # a function is no plain value
+            "scaler": self.scaler.state_dict(),
+            "rng": rng_state(),
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_metric": self.best_metric,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)})
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
+        self.best_metric, self.history = state["best_metric"], list(state["history"])
+        restore_rng_state(state["rng"])
+
+
+def start_training(model: ResNet1d, n_batches: int, config: TrainConfig, amp: torch.dtype | None = None) -> TrainState:
+    """Return the state before the first step.
+
+    Parameters
+    ----------
+    model
+        On the device where it will be trained.
+    n_batches
+        Steps of an epoch.
+    config
+        How to fit.
+    amp
+        Reduced precision to compute in, or None.
+    """
+    device = next(model.parameters()).device.type
+    optimizer = make_optimizer(model, config.lr, config.weight_decay, fused=device in ("cpu", "cuda"))
+    n_steps = config.epochs * n_batches
+    warmup = int(config.warmup_fraction * n_steps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, n_steps, warmup))
+    scaler = torch.amp.GradScaler(device, enabled=amp is torch.float16)
+    average = None
+    if config.ema_decay:
+        average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+        average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
+    return TrainState(model, optimizer, scheduler, scaler, average)

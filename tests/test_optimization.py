@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from src.optimization import cosine_with_warmup, make_loss, make_optimizer
+
+
+def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
+    loss = make_loss(single_label=True)
+    logits, nan = torch.tensor([[1.0, 2.0, 99.0]]), float("nan")
+    assert float(loss(logits, torch.tensor([[1.0, 0.0, nan]]))) == pytest.approx(math.log(1 + math.e), abs=1e-5)
+
+
+def test_binary_loss_is_the_mean_over_known_targets() -> None:
+    loss = make_loss(single_label=False)
+    logits = torch.tensor([[0.0, 50.0], [2.0, -1.0]])
+    target = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
+    assert float(loss(logits, target)) == pytest.approx((math.log(2) + math.log(1 + math.exp(2))) / 2, abs=1e-5)
+    assert float(loss(logits, torch.full((2, 2), float("nan")))) == 0
+
+
+def test_the_schedule_rises_and_falls() -> None:
+    factors = [cosine_with_warmup(step, 100, 10) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0)
+
+
+def test_decay_spares_biases_and_norms() -> None:
+    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3), torch.nn.BatchNorm1d(3)), 1e-3, 0.1)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 3]
+
+
+def test_label_smoothing_shares_among_the_known_classes() -> None:
+    loss = make_loss(single_label=True, label_smoothing=0.2)
+    logits, target = torch.tensor([[1.0, 2.0, 99.0]]), torch.tensor([[1.0, 0.0, float("nan")]])
+    log_z = math.log(math.e + math.e**2)
+    assert float(loss(logits, target)) == pytest.approx(0.9 * (log_z - 1) + 0.1 * (log_z - 2), abs=1e-5)
+    plain = torch.nn.CrossEntropyLoss(label_smoothing=0.2)(logits, torch.tensor([0]))
+    assert float(loss(logits, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(float(plain), rel=1e-5)
