@@ -7,15 +7,13 @@ import dataclasses
 import logging
 import signal
 import sys
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from src import __version__
 from src.config import (
     Config,
-    DataConfig,
     ExecutionConfig,
     LoaderConfig,
     ModelConfig,
@@ -24,86 +22,22 @@ from src.config import (
     TrainConfig,
     load_config,
 )
+from src.options import (
+    UsageError,
+    add_data,
+    add_settings,
+    count,
+    list_of,
+    name_value,
+    read_data,
+    read_settings,
+    threshold_rule,
+)
 from src.utils import project_paths, setup_logging
 
 logger = logging.getLogger("src")
 
 _KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")  # src.label_builders.BUILDERS, named here to import late
-
-
-# Options -------------------------------------------------------------------------------------------------------------
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name or not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def _number_pair(text: str) -> tuple[str, float]:
-    name, value = _pair(text)
-    try:
-        return name, float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
-
-
-def _threshold_rule(text: str) -> str:
-    from src.calibration import ThresholdRule
-
-    try:
-        ThresholdRule.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
-    """Add an option per field of a settings class; what is not given stays out of the result."""
-    group = parser.add_argument_group(f"{kind.__name__} ({(kind.__doc__ or '').splitlines()[0]})")
-    hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if field.name in skip:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        text = f"{field.metadata['help']} (default: {shown if shown not in ('', None) else 'none'})".replace("%", "%%")
-        group.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, help=text, **_argument(hints[field.name]))
-
-
-def _argument(hint: Any) -> dict[str, Any]:
-    """Return how argparse reads a field of this type."""
-    options = [item for item in get_args(hint) if item is not type(None)]
-    if isinstance(hint, types.UnionType):
-        hint = options[0]
-    if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if get_args(hint):  # a tuple: comma-separated
-        kind = get_args(hint)[0]
-        return {"type": lambda text: tuple(kind(item) for item in text.split(",") if item), "metavar": "A,B,..."}
-    return {"type": hint, "metavar": {"int": "N", "float": "X"}.get(hint.__name__, "TEXT")}
-
-
-def _settings(args: argparse.Namespace, kind: type, base: Any) -> Any:
-    """Return `base` with the fields that the user gave, as a dictionary to build a settings object from."""
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if f.name in args}
-    return dataclasses.replace(base, **given)
-
-
-def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument("--data", type=_pair, action="append", required=required, default=[], metavar="NAME=DIR", help="a collection and its folder; may be repeated")
-    parser.add_argument("--mapping", metavar="CSV", help="label table with dataset,record_id,mapped_label (default: none, every record gets OTHER)")
-    parser.add_argument("--source-fs", type=_number_pair, action="append", default=[], metavar="NAME=HZ", help="sampling rate of a collection whose files do not say it (default: none)")
-    parser.add_argument("--source-gain", type=_number_pair, action="append", default=[], metavar="NAME=ADU_PER_MV", help="gain of a collection whose files do not say it (default: none)")
-
-
-def _data(args: argparse.Namespace) -> DataConfig:
-    names = [name for name, _ in args.data]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"--data names {', '.join(twice)} more than once: expected each dataset with one folder")
-    return DataConfig(dict(args.data), args.mapping, dict(args.source_fs), dict(args.source_gain))
 
 
 # Commands ------------------------------------------------------------------------------------------------------------
@@ -124,7 +58,7 @@ def check(args: argparse.Namespace) -> int:
     """Look at collections without writing: formats, rates, leads, unmatched ids, an estimate of time and space."""
     from src.checks import check_datasets
 
-    report = check_datasets(_data(args), args.mapping, _settings(args, PreprocessConfig, PreprocessConfig()), _settings(args, ExecutionConfig, ExecutionConfig()), args.probe)
+    report = check_datasets(read_data(args), args.mapping, read_settings(args, PreprocessConfig, PreprocessConfig()), read_settings(args, ExecutionConfig, ExecutionConfig()), args.probe)
     _say(str(report))
     return 0
 
@@ -156,12 +90,12 @@ def preprocess(args: argparse.Namespace) -> int:
     from src.preprocessing import run_preprocessing
 
     summary = run_preprocessing(
-        _data(args),
+        read_data(args),
         args.out,
         mapping=args.mapping,
-        config=_settings(args, PreprocessConfig, PreprocessConfig()),
-        splits=_settings(args, SplitConfig, SplitConfig()),
-        execution=_settings(args, ExecutionConfig, ExecutionConfig()),
+        config=read_settings(args, PreprocessConfig, PreprocessConfig()),
+        splits=read_settings(args, SplitConfig, SplitConfig()),
+        execution=read_settings(args, ExecutionConfig, ExecutionConfig()),
     )
     _say(str(summary))
     if not summary.by_status.get("ok"):
@@ -186,9 +120,9 @@ def _training_config(args: argparse.Namespace) -> Config:
     base = load_config(args.config) if args.config else Config()
     return dataclasses.replace(
         base,
-        loader=_settings(args, LoaderConfig, base.loader),
-        model=_settings(args, ModelConfig, base.model),
-        train=_settings(args, TrainConfig, base.train),
+        loader=read_settings(args, LoaderConfig, base.loader),
+        model=read_settings(args, ModelConfig, base.model),
+        train=read_settings(args, TrainConfig, base.train),
     )
 
 
@@ -245,7 +179,9 @@ def smoke(args: argparse.Namespace) -> int:
     """Take 10 records through everything: read, preprocess, batch, forward, train, evaluate."""
     from src.smoke import run_smoke
 
-    _say(str(run_smoke(Config(), _data(args), args.mapping)))
+    if args.mapping and not args.data:
+        raise UsageError("--mapping is given without --data: expected the collections that it labels")
+    _say(str(run_smoke(Config(), read_data(args), args.mapping)))
     return 0
 
 
@@ -302,7 +238,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(add("train", train))
     _add_evaluate(add("evaluate", evaluate))
     _add_predict(add("predict", predict))
-    _add_data(add("smoke", smoke), required=False)
+    add_data(add("smoke", smoke), required=False)
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
     _add_compare_predictions(add("compare-predictions", compare_predictions))
     _add_leave_one_out(add("leave-one-out", leave_one_out))
@@ -324,10 +260,10 @@ def _add_sample_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser, required=True)
-    parser.add_argument("--probe", type=int, default=20, metavar="N", help="records of each collection to read (default: %(default)s)")
-    _add_settings(parser, PreprocessConfig)
-    _add_settings(parser, ExecutionConfig, skip=("on_error", "chunk_size"))
+    add_data(parser, required=True)
+    parser.add_argument("--probe", type=count, default=20, metavar="N", help="records of each collection to read (default: %(default)s)")
+    add_settings(parser, PreprocessConfig)
+    add_settings(parser, ExecutionConfig, skip=("on_error", "chunk_size"))
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
@@ -339,16 +275,16 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="SET", help="instead of a task, a label set that collections share: ptbxl_superclass, challenge2021 (its 26 scored classes), crosswalk (every class), or a CSV of your own with the columns class and codes; docs/crosswalk.md explains them (default: none)")
     parser.add_argument("--rate", type=int, choices=(100, 500), help="ptbxl: which of its two rates to label, in Hz (default: the one that is there, 500 where both are)")
     parser.add_argument("--min-likelihood", type=float, default=0.0, metavar="P", help="ptbxl: smallest likelihood, 0 to 100, of a statement that counts; 0 counts all, as the published benchmarks do, since likelihood 0 means ungraded (default: %(default)g)")
-    parser.add_argument("--columns", type=_pair, nargs="+", action="extend", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is our record_id, mapped_label, patient_id, fold, path, age, sex or annotated (default: those of the same names)")
+    parser.add_argument("--columns", type=name_value, nargs="+", action="extend", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is our record_id, mapped_label, patient_id, fold, path, age, sex or annotated (default: those of the same names)")
     parser.add_argument("--table", metavar="CSV", help="csv: the table, by its path or its name in DIR (default: the only .csv or .tsv in DIR)")
     parser.add_argument("--separator", default=";", metavar="TEXT", help="csv: what stands between the labels of one record (default: %(default)s)")
 
 
 def _add_preprocess(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser, required=True)
+    add_data(parser, required=True)
     parser.add_argument("--out", required=True, metavar="DIR", help="gets records/, manifest.csv and splits.json")
     for kind in (PreprocessConfig, SplitConfig, ExecutionConfig):
-        _add_settings(parser, kind)
+        add_settings(parser, kind)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -363,13 +299,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="JSON settings; options given here come before it (default: none)")
     parser.add_argument("--resume", action="store_true", help="go on from models/latest.pth where there is one (default: off)")
     for kind in (TrainConfig, ModelConfig, LoaderConfig):
-        _add_settings(parser, kind)
+        add_settings(parser, kind)
 
 
 def _add_leave_one_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processed", default=str(project_paths().processed), metavar="DIR", help="folder that preprocess filled (default: artifacts/processed)")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets leave_one_out.json and a run per dataset")
-    parser.add_argument("--datasets", type=lambda text: tuple(filter(None, text.split(","))), default=(), metavar="A,B,...", help="datasets to leave out, one at a time (default: each in turn)")
+    parser.add_argument("--datasets", type=list_of(str), default=(), metavar="A,B,...", help="datasets to leave out, one at a time (default: each in turn)")
     _add_intervals(parser)
     _add_training(parser)
 
@@ -385,7 +321,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/")
     parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="judge records with the fallback label too (default: off)")
     _add_intervals(parser)
-    parser.add_argument("--thresholds", type=_threshold_rule, default="none", metavar="RULE", help="decision thresholds for several labels, chosen on the validation split: f1 (greatest F1), sensitivity=X (highest that reaches it), or none (default: %(default)s)")
+    parser.add_argument("--thresholds", type=threshold_rule, default="none", metavar="RULE", help="decision thresholds for several labels, chosen on the validation split: f1 (greatest F1), sensitivity=X (highest that reaches it), or none (default: %(default)s)")
     parser.add_argument("--calibrate", action="store_true", help="calibrate the probabilities on the validation split: a temperature for one label per record, a sigmoid per class for several (default: off)")
     parser.add_argument("--challenge-weights", metavar="CSV", help="score as the PhysioNet/CinC Challenge 2021 with its weights.csv (default: none)")
     _add_running(parser)
@@ -414,7 +350,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="records per batch (default: %(default)s)")
+    parser.add_argument("--batch-size", type=count, default=64, metavar="N", help="records per batch (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
 
@@ -441,7 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         logger.debug("the error in full", exc_info=True)
         sys.stderr.write(f"error: {error}\n")
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
 
 
 if __name__ == "__main__":

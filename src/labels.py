@@ -39,8 +39,8 @@ class MappingError(ValueError):
     def __init__(self, path: str | Path, problems: list[str]) -> None:
         shown = problems[:_PROBLEMS_SHOWN]
         more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-        noun = "problem" if len(problems) == 1 else "problems"
-        super().__init__(f"{path}: {len(problems)} {noun} in the label mapping\n  " + "\n  ".join([*shown, *more]))
+        start = "1 problem in the label mapping: " if len(problems) == 1 else f"{len(problems)} problems in the label mapping\n  "
+        super().__init__(f"{path}: {start}" + "\n  ".join([*shown, *more]))
         self.problems = problems
 
 

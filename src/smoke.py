@@ -79,7 +79,8 @@ def _run_steps(config: Config, data: DataConfig, mapping: str | Path | None, fol
         data, processed, mapping=mapping, config=config.preprocess, execution=ExecutionConfig(workers=1), limit=N_RECORDS
     )
     n_ok = summary.by_status.get("ok", 0)
-    _require(n_ok >= 2, f"{n_ok} of {summary.n_records} records could be processed: {summary}")
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in summary.reasons.items())
+    _require(n_ok >= 2, f"{n_ok} of {summary.n_records} records could be processed, expected 2 or more ({reasons or 'no others'})")
     passed(f"read and preprocessed {n_ok} of {summary.n_records} records")
     _check_record_files(processed, config)
     passed(f"{n_ok} record files are valid: (12, {config.preprocess.n_samples}), z-scored, in mV again within rounding")

@@ -92,7 +92,7 @@ def test_rows_do_not_depend_on_the_batch_or_the_order(checkpoint: Path, sample: 
 def test_unreadable_files_are_rows_and_the_others_are_predicted(checkpoint: Path, tmp_path: Path) -> None:
     paths = [bad_records.good(tmp_path / "in"), *(write(tmp_path / "in") for write, _, _ in BAD.values())]
     foreign = tmp_path / "in" / "tracing.pdf"
-    foreign.write_bytes(b"0       ")
+    foreign.write_bytes(b"0 1 2")
     summary = predict_to_csv(checkpoint, [*paths, foreign, tmp_path / "in" / "nowhere.hea"], tmp_path / "p.csv", batch_size=3)
     rows = {row["record_id"]: row for row in read_rows(tmp_path / "p.csv")}
     assert rows.pop("good")["status"] == "ok" and summary.startswith("1 ok, ")

@@ -63,7 +63,7 @@ def test_real_recordings_without_a_mapping(real_data: Callable[[str], Path], tem
 def test_records_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     for write, _, _ in bad_records.BAD.values():
         write(tmp_path)
-    with pytest.raises(SmokeError, match=r"smoke test failed: 0 of 10 records could be processed: .*") as caught:
+    with pytest.raises(SmokeError, match=r"smoke test failed: 0 of 10 records could be processed, expected 2 or more .*") as caught:
         run_smoke(QUICK, DataConfig({"mine": str(tmp_path)}))
     assert "header is empty" in str(caught.value)
     with pytest.raises(ValueError, match="no such folder"):
