@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.labels import LabelRow
-from src.records import MANY_SUFFIXES, READABLE_SUFFIXES, RecordError, list_parts
+from src.records import MANY_SUFFIXES, READABLE_SUFFIXES, RecordError, list_parts, may_be_record
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def index_folder(root: str | Path) -> list[FoundRecord]:
         best: dict[str, tuple[int, str]] = {}
         for name in names:
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() in READABLE_SUFFIXES and not name.startswith("."):
+            if suffix.lower() in READABLE_SUFFIXES and not name.startswith(".") and may_be_record(f"{root}/{folder}/{name}"):
                 rank = READABLE_SUFFIXES.index(suffix.lower())
                 best[stem] = min(best.get(stem, (rank, name)), (rank, name))
         prefix = "" if folder == "." else f"{folder}/"

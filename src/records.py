@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from src.formats.edf import edf_extent, read_edf
 from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.formats.mat import read_mat
 from src.formats.wfdb import read_wfdb, wfdb_extent
+from src.formats.xml_ecg import is_ecg_xml, read_xml
 
 __all__ = [
     "MANY_SUFFIXES",
@@ -22,6 +24,7 @@ __all__ = [
     "iter_records",
     "list_parts",
     "list_records",
+    "may_be_record",
     "read_record",
     "read_start",
     "record_name",
@@ -35,12 +38,13 @@ class _Format:
     """How files of a suffix are read.
 
     With an `extent` the windows of a long record are read one by one, else cut from the whole. `parts` lists the ids of
-    a file that may hold many records.
+    a file that may hold many records. `claims` tells records from other files of the suffix.
     """
 
     read: Callable[[Path, RecordRequest], ECGRecord]
     extent: Callable[[Path, RecordRequest], Extent | None] | None = None
     parts: Callable[[Path], tuple[str, ...]] | None = None
+    claims: Callable[[Path], bool] | None = None
 
 
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
@@ -51,6 +55,7 @@ _FORMATS = {
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
     ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
+    ".xml": _Format(read_xml, claims=is_ecg_xml),
 }
 
 READABLE_SUFFIXES = tuple(_FORMATS)
@@ -115,6 +120,12 @@ def record_name(path: str | Path) -> str:
         return resolve_record(path).stem
     except RecordError:
         return Path(path).stem
+
+
+def may_be_record(path: str | Path) -> bool:
+    """Tell whether a file is read as a record of its own: by its suffix, and of an XML file by its root element too."""
+    kind = _FORMATS.get(os.path.splitext(path)[1].lower())
+    return kind is not None and (kind.claims is None or kind.claims(Path(path)))
 
 
 def list_parts(path: str | Path) -> tuple[str, ...]:

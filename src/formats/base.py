@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.leads import canonical_lead
+
 Signal = NDArray[np.float32]
 
 MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 _PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
 
 _MILLIVOLTS_PER_UNIT = {
@@ -144,6 +147,20 @@ def split_part(path: str | Path) -> tuple[Path, str]:
 def millivolts_per_unit(unit: str) -> float | None:
     """Return how many mV one `unit` is, or None when it is no voltage; ``/mv`` and other case are understood."""
     return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
+
+
+def derive_limb_leads(signal: Signal, leads: tuple[str, ...]) -> tuple[Signal, tuple[str, ...], tuple[str, ...]]:
+    """Add the limb leads that follow from I and II where a format stores only these, with a flag for each.
+
+    III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Einthoven 1912, Goldberger 1942).
+    """
+    rows = {canonical_lead(name): row for row, name in enumerate(leads)}
+    absent = [name for name in _FROM_I_AND_II if name not in rows]
+    if "I" not in rows or "II" not in rows or not absent:
+        return signal, leads, ()
+    weights = np.array([_FROM_I_AND_II[name] for name in absent], np.float32)
+    derived = weights @ signal[[rows["I"], rows["II"]]]
+    return np.concatenate([signal, derived]), (*leads, *absent), tuple(f"derived:{name}" for name in absent)
 
 
 def parse_age(text: object) -> float | None:
