@@ -149,6 +149,7 @@ class TrainConfig:
     lr: float = option(2e-3, "peak learning rate of AdamW")
     weight_decay: float = option(1e-2, "decoupled weight decay of AdamW")
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises")
+    freeze_norm: bool = option(False, "keep the statistics of the batch norms as they are, for fine-tuning on few records")
     clip_norm: float = option(1.0, "largest gradient norm; 0 turns clipping off")
     patience: int = option(10, "epochs without a better validation metric before training stops; 0 never stops early")
     label_smoothing: float = option(0.0, "label smoothing of the loss")

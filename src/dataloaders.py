@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 
 from src.config import Config, LoaderConfig, config_paths
+from src.distributed import Processes, SharedBatchSampler
 from src.leads import STANDARD_LEADS
 from src.normalization import Normalization, fit_normalization
 from src.packed import PackedSplit, load_packed
@@ -263,29 +264,32 @@ def make_loader(
     train: bool = False,
     seed: int = 0,
     pin_memory: bool = False,
+    processes: Processes | None = None,
 ) -> DataLoader[Batch]:
     """Return a loader: shuffled or weighted for training, in order otherwise.
 
-    The drawing order depends on `seed` alone, and works under spawn as well as fork.
+    The drawing order depends on `seed` alone, and works under spawn as well as fork. Training batches are dealt out to
+    `processes`; other batches go whole to whoever asks.
     """
     generator = torch.Generator().manual_seed(seed)
-    sampler = None
-    if train and weights is not None:
-        sampler = WeightedRandomSampler(weights.tolist(), len(weights), generator=generator)
     n_records = len(dataset)  # type: ignore[arg-type]
-    return DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        shuffle=train and sampler is None,
-        sampler=sampler,
-        num_workers=config.loader_workers,
-        collate_fn=keep_batch if hasattr(dataset, "__getitems__") else None,  # type: ignore[arg-type]
-        pin_memory=pin_memory,
-        persistent_workers=config.loader_workers > 0,
-        worker_init_fn=seed_worker,
-        generator=generator,
-        drop_last=train and n_records > config.batch_size and n_records % config.batch_size == 1,  # BatchNorm needs two
-    )
+    common: dict[str, Any] = {
+        "num_workers": config.loader_workers,
+        "collate_fn": keep_batch if hasattr(dataset, "__getitems__") else None,
+        "pin_memory": pin_memory,
+        "persistent_workers": config.loader_workers > 0,
+        "worker_init_fn": seed_worker,
+        "generator": generator,
+    }
+    if not train:
+        return DataLoader(dataset, config.batch_size, **common)
+    order: Sampler[int] = RandomSampler(range(n_records), generator=generator)
+    if weights is not None:
+        order = WeightedRandomSampler(weights.tolist(), len(weights), generator=generator)
+    if processes is not None and processes.world > 1:
+        return DataLoader(dataset, batch_sampler=SharedBatchSampler(order, config.batch_size, processes), **common)
+    lonely = n_records > config.batch_size and n_records % config.batch_size == 1  # BatchNorm needs two
+    return DataLoader(dataset, config.batch_size, sampler=order, drop_last=lonely, **common)
 
 
 @dataclass(frozen=True)
@@ -310,7 +314,13 @@ class DataLoaders:
         return "\n".join(lines)
 
 
-def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs: float = 0.0) -> DataLoaders:
+def build_dataloaders(
+    config: Config,
+    processed: str | Path | None = None,
+    *,
+    splits: dict[str, LabelledRecords] | None = None,
+    processes: Processes | None = None,
+) -> DataLoaders:
     """Build the loaders for training from a processed folder.
 
     Parameters
@@ -319,8 +329,10 @@ def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs
         `config.loader` and `config.train` decide batches, classes, target and view.
     processed
         Defaults to ``artifacts/processed`` below `config.root`.
-    fs
-        Rate of the records in Hz, for crops in seconds; read from the records when 0.
+    splits
+        The records of train, val and test; by default those of the processed folder.
+    processes
+        Those that train together, where there are several.
 
     Raises
     ------
@@ -328,7 +340,7 @@ def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs
         If there is nothing to train on, or a class asked for is not there.
     """
     processed = Path(processed) if processed is not None else config_paths(config).processed
-    splits = load_records(processed, keep_other=config.train.keep_other)
+    splits = splits or load_records(processed, keep_other=config.train.keep_other)
     classes, single = choose_task(splits["train"], config.train)
     negatives = config.train.keep_negative and not single
     records = {
@@ -337,7 +349,7 @@ def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs
     if len(records["train"]) < 2:
         raise ValueError(f"{processed}: {len(records['train'])} records to train on; expected two or more with labels")
     targets = {name: encode_targets(split, classes) for name, split in records.items()}
-    view = build_view(config, records["train"], fs)
+    view = build_view(config, records["train"])
     datasets = {name: _dataset(config, split, targets[name], view, name) for name, split in records.items() if len(split)}
     weights = sample_weights(targets["train"]) if config.loader.balanced_sampling else None
     pin = torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
@@ -348,7 +360,13 @@ def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs
         train, dataset = name == "train", datasets[name]
         resident = isinstance(dataset, PackedDataset) and dataset.codes is not None
         return make_loader(
-            dataset, config.loader, weights=weights, train=train, seed=config.train.seed, pin_memory=pin and not resident
+            dataset,
+            config.loader,
+            weights=weights,
+            train=train,
+            seed=config.train.seed,
+            pin_memory=pin and not resident,
+            processes=processes,
         )
 
     train = loader("train")
@@ -356,7 +374,7 @@ def build_dataloaders(config: Config, processed: str | Path | None = None, *, fs
     return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view)
 
 
-def build_view(config: Config, train: LabelledRecords, fs: float = 0.0) -> View:
+def build_view(config: Config, train: LabelledRecords) -> View:
     """Return what the training records are shown as, with the statistics of the normalization taken from them."""
     step = -(-len(train) // _STATISTICS_RECORDS)
     needs_statistics = config.train.normalization == "global"
@@ -365,7 +383,7 @@ def build_view(config: Config, train: LabelledRecords, fs: float = 0.0) -> View:
     mean, std, present = (np.stack([arrays[name] for arrays in files]) for name in _LEAD_ARRAYS)
     datasets = train.datasets[::step][: len(files)]
     normalization = fit_normalization(config.train.normalization, mean, std, present, datasets)
-    return View(config.train.leads, normalization, round(config.train.crop_s * (fs or float(files[0]["fs"]))))
+    return View(config.train.leads, normalization, round(config.train.crop_s * float(files[0]["fs"])))
 
 
 def _dataset(

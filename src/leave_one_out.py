@@ -11,17 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from src.checkpoints import Checkpoint, load_checkpoint
 from src.config import Config
-from src.dataloaders import Batch, DataLoaders, ECGDataset, build_view, make_loader, sample_weights
+from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import predict_records
 from src.judging import JudgeOptions, judge
 from src.metrics import format_table
 from src.store import load_manifest
 from src.subgroups import select_rows
-from src.targets import LabelledRecords, choose_records, choose_task, encode_targets, load_records
+from src.targets import LabelledRecords, choose_records, load_records
 from src.training import run_training
 from src.utils import device_info, save_json
 
@@ -137,24 +135,9 @@ def _seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:
-    """Return the loaders of chosen records, as `build_dataloaders` makes them of a folder; they read the record files."""
-    classes, single = choose_task(splits["train"], config.train)
-    negatives = config.train.keep_negative and not single
-    records = {
-        name: choose_records(split, classes, single_label=single, keep_negative=negatives) for name, split in splits.items()
-    }
-    targets = {name: encode_targets(split, classes) for name, split in records.items()}
-    view = build_view(config, records["train"])
-    weights = sample_weights(targets["train"]) if config.loader.balanced_sampling else None
-
-    def loader(name: str) -> DataLoader[Batch]:
-        train = name == "train"
-        shown = view if train else replace(view, crop_samples=0)
-        dataset = ECGDataset(records[name].paths, targets[name], shown, records[name].datasets)
-        return make_loader(dataset, config.loader, weights=weights, train=train, seed=config.train.seed)
-
-    val, test = (loader(name) if len(records[name]) else None for name in ("val", "test"))
-    return DataLoaders(loader("train"), val, test, records, targets, classes, single, view)
+    """Return the loaders of chosen records; they read the record files, since the packed cache goes by the usual splits."""
+    config = replace(config, loader=replace(config.loader, cache="off"))
+    return build_dataloaders(config, splits["train"].processed, splits=splits)
 
 
 def _judge(

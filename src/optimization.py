@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from src.checkpoints import restore_rng_state, rng_state
 from src.config import TrainConfig
+from src.distributed import Processes
 from src.model import ResNet1d
 
 HistoryRow = dict[str, float | int | None]
@@ -59,9 +61,10 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
 
 @dataclass
 class TrainState:
-    """Everything that changes while a model is fitted."""
+    """Everything that changes while a model is fitted; `network` is the model, or what wraps it to share the work."""
 
     model: ResNet1d
+    network: nn.Module
     optimizer: torch.optim.AdamW
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
@@ -136,7 +139,9 @@ class TrainState:
         restore_rng_state(state["rng"])
 
 
-def start_training(model: ResNet1d, n_batches: int, config: TrainConfig, amp: torch.dtype | None = None) -> TrainState:
+def start_training(
+    model: ResNet1d, n_batches: int, config: TrainConfig, amp: torch.dtype | None = None, processes: Processes | None = None
+) -> TrainState:
     """Return the state before the first step.
 
     Parameters
@@ -149,6 +154,9 @@ def start_training(model: ResNet1d, n_batches: int, config: TrainConfig, amp: to
         How to fit.
     amp
         Reduced precision to compute in, or None.
+    processes
+        Those that train together, where there are several: their gradients are averaged, and on CUDA the statistics of
+        the batch norms are those of the whole batch.
     """
     device = next(model.parameters()).device.type
     optimizer = make_optimizer(model, config.lr, config.weight_decay, fused=device in ("cpu", "cuda"))
@@ -160,4 +168,13 @@ def start_training(model: ResNet1d, n_batches: int, config: TrainConfig, amp: to
     if config.ema_decay:
         average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
         average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
-    return TrainState(model, optimizer, scheduler, scaler, average)
+    return TrainState(model, _wrap(model, processes), optimizer, scheduler, scaler, average)
+
+
+def _wrap(model: ResNet1d, processes: Processes | None) -> nn.Module:
+    if processes is None or processes.world == 1:
+        return model
+    if next(model.parameters()).is_cuda:
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(synced, device_ids=[processes.local_rank])
+    return DistributedDataParallel(model)

@@ -18,6 +18,7 @@ from src.augment import drop_leads, mix_records
 from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkpoint
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import Batch, DataLoaders, build_dataloaders
+from src.distributed import Processes, join_processes
 from src.eval import predict, to_scores
 from src.metrics import Predictions, compute_metrics
 from src.model import ResNet1d, count_parameters
@@ -81,7 +82,9 @@ def train_epoch(
     amp
         Reduced precision to compute the network in, or None.
     """
-    state.model.train()
+    state.network.train()
+    if config.freeze_norm:
+        freeze_norms(state.model)
     total = torch.zeros((), device=device, dtype=torch.float64)
     n_seen = 0
     for batch in batches:
@@ -89,12 +92,19 @@ def train_epoch(
         target = batch.target.to(device, non_blocking=True)  # (B, n_classes)
         signal, target = mix_records(signal, target, config.mixup)
         with torch.autocast(device.split(":")[0], dtype=amp, enabled=amp is not None):
-            logits = state.model(signal)
+            logits = state.network(signal)
         loss = loss_fn(logits.float(), target)
         state.step(loss, config.clip_norm)
         total += loss.detach() * len(signal)  # stays on the device: no wait for it in the step
         n_seen += len(signal)
     return float(total) / max(1, n_seen)
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Put the batch norms into evaluation mode, so that their statistics stay."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def validate(
@@ -124,6 +134,7 @@ def fit(
     *,
     resume: bool = False,
     on_epoch: Callable[[HistoryRow], None] | None = None,
+    processes: Processes | None = None,
 ) -> TrainResult:
     """Fit `model` and keep ``best.pth`` and ``latest.pth`` under ``out/models``, and ``out/training_log.json``.
 
@@ -143,32 +154,41 @@ def fit(
         Go on from ``latest.pth`` where there is one; the result is the same, bit for bit on a CPU, as without the break.
     on_epoch
         Called with each row of the history.
+    processes
+        Those that train together, where there are several; the main one validates and writes.
 
     Raises
     ------
     ValueError
         If ``latest.pth`` belongs to another task, or the loss is not finite.
     """
+    processes = processes or Processes()
     info = device_info(config.device)
     amp = _amp_dtype(config.amp, info.amp_dtype)
-    state = start_training(model.to(info.device), len(loaders.train), config, amp)
+    state = start_training(model.to(info.device), len(loaders.train), config, amp, processes)
     files = _RunFiles(out, card, _new_log(card, config, loaders, info, amp), best_metric_name(loaders.single_label))
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
     loss_fn = make_loss(loaders.single_label, config.label_smoothing)
     while state.epoch < config.epochs and not _is_stale(state, config):
         start, rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
-        _order_epoch(loaders, config.seed, state.epoch)
+        _order_epoch(loaders, config.seed, state.epoch, processes)
         loss = train_epoch(state, loaders.train, loss_fn, config, device=info.device, amp=amp)
+        loss = float(processes.mean(torch.tensor(loss, device=info.device)))
         if not math.isfinite(loss):
             raise ValueError(f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr (now {config.lr:g})")
-        scores = validate(state.judged, loaders, loss_fn, device=info.device, crop_samples=card.crop_samples)
+        scores: dict[str, float | None] = {}
+        if processes.is_main:
+            scores = validate(state.judged, loaders, loss_fn, device=info.device, crop_samples=card.crop_samples)
+        scores = processes.share(scores)
         row: HistoryRow = {"epoch": state.epoch + 1, "train_loss": loss, **scores, "lr": rate, "seconds": round(time.perf_counter() - start, 3)}
         is_best = state.end_epoch(row, files.metric_name, has_validation=loaders.val is not None)
-        files.keep(state, is_best=is_best, is_stale=_is_stale(state, config))
+        if processes.is_main:
+            files.keep(state, is_best=is_best, is_stale=_is_stale(state, config))
         logger.info("epoch %d/%d  %s", state.epoch, config.epochs, _format_row(row))
         if on_epoch is not None:
             on_epoch(row)
+    processes.wait()
     model.load_state_dict(load_checkpoint(files.best).weights)
     return TrainResult(model.eval(), card, state.history, state.best_epoch, state.best_metric, files.metric_name, files.best)
 
@@ -224,14 +244,15 @@ def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
     logger.info("%s: going on after epoch %d", latest, state.epoch)
 
 
-def _order_epoch(loaders: DataLoaders, seed: int, epoch: int) -> None:
-    """Seed the order of an epoch by its number, so that a resumed run draws what an uninterrupted one would."""
-    generator = loaders.train.generator
-    if generator is not None:
-        generator.manual_seed(seed * 1_000_003 + epoch)
-    sampler = getattr(loaders.train.sampler, "generator", None)
-    if sampler is not None and sampler is not generator:
-        sampler.manual_seed(seed * 1_000_003 + epoch)
+def _order_epoch(loaders: DataLoaders, seed: int, epoch: int, processes: Processes) -> None:
+    """Seed the order of an epoch by its number, so that a resumed run draws what an uninterrupted one would.
+
+    The order is the same in every process, while crops, dropout and augmentation differ.
+    """
+    if loaders.train.generator is not None:
+        loaders.train.generator.manual_seed(seed * 1_000_003 + epoch)
+    if processes.world > 1:
+        torch.manual_seed((seed * 1_000_003 + epoch) * processes.world + processes.rank)
 
 
 def _is_stale(state: TrainState, config: TrainConfig) -> bool:
@@ -307,13 +328,19 @@ def run_training(
     paths = config_paths(config)
     processed = Path(processed) if processed is not None else paths.processed
     out = Path(out) if out is not None else paths.artifacts
-    seed_everything(config.train.seed, config.train.deterministic)
-    loaders = loaders or build_dataloaders(config, processed)
-    card = build_card(config, loaders, load_preprocess_config(processed))
-    model = model or build_model(card)
-    logger.info("%s", loaders)
-    logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
-    return fit(model, loaders, card, config.train, out, resume=resume)
+    with join_processes(config.train.device) as processes:
+        seed_everything(config.train.seed, config.train.deterministic)
+        if loaders is None:
+            if not processes.is_main:
+                processes.wait()  # the main process builds the packed cache first
+            loaders = build_dataloaders(config, processed, processes=processes)
+            if processes.is_main:
+                processes.wait()
+        card = build_card(config, loaders, load_preprocess_config(processed))
+        model = model or build_model(card)
+        logger.info("%s", loaders)
+        logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
+        return fit(model, loaders, card, config.train, out, resume=resume, processes=processes)
 
 
 def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
