@@ -197,6 +197,7 @@ def broken(processed: Path, sample: SampleData, trained: Path, tmp_path_factory:
     (folder / "setting.json").write_text('{"train": {"epoch": 3, "lr": "fast"}}')
     (folder / "empty").mkdir()
     bad_records.all_missing(folder / "nan")
+    save_json({}, folder / "odd" / "training_log.json")
     (folder / "other").mkdir()
     (folder / "other" / "records").symlink_to(processed / "records")
     shutil.copy(processed / "splits.json", folder / "other")
@@ -243,6 +244,7 @@ FAILURES = [
     ("predict --checkpoint {best} --out {table} {empty}", r"empty: no record in this folder; expected"),
     ("predict --checkpoint {best} --out {table} {empty}/*.hea", r"\*\.hea: matches no file"),
     ("compare {gone}", r"gone: no training_log\.json here"),
+    ("compare {odd}", r"odd: its logs are not as train and evaluate write them"),
     ("sample-data {out} --records 1", r"n_records is 1 .*expected at least 3"),
 ]  # fmt: skip
 
