@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.formats.base import ECGRecord, Extent, RecordError, RecordRequest, split_part
+from src.formats.dicom import read_dicom
 from src.formats.edf import edf_extent, read_edf
 from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.formats.mat import read_mat
@@ -55,6 +56,7 @@ _FORMATS = {
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
     ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
+    ".dcm": _Format(read_dicom),
     ".xml": _Format(read_xml, claims=is_ecg_xml),
 }
 

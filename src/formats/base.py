@@ -47,6 +47,11 @@ class RecordError(ValueError):
         return RecordError, (self.path, self.message)  # crosses process boundaries with both arguments
 
 
+def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:
+    """Return the error for a format whose optional package is not installed."""
+    return RecordError(path, f"{kind} files need the package {package}: pip install -r requirements-formats.txt")
+
+
 @dataclass(frozen=True, eq=False)
 class ECGRecord:
     """One recording in physical units, as its source has it.
