@@ -349,18 +349,25 @@ def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If a run has no log.
+        If a run has no log, or its files are not as train and evaluate write them.
     """
     rows = []
     for run in map(Path, runs):
         if not (run / "training_log.json").exists():
             raise ValueError(f"{run}: no training_log.json here; expected the folder of a training run")
-        log = load_json(run / "training_log.json")
-        row = {"run": run.name, "epochs": len(log["history"]), "best_epoch": log["best_epoch"], log["best_metric_name"]: log["best_metric"]}
-        row["minutes"] = round(sum(epoch["seconds"] for epoch in log["history"]) / 60, 2)
-        for path in sorted(run.glob("metrics_*.json")):
-            metrics = load_json(path)
-            split = path.stem.removeprefix("metrics_")
-            row |= {f"{split}_{name}": metrics[name] for name in ("f1_macro", "auroc_macro", "accuracy")}
-        rows.append(row)
+        try:
+            rows.append(_run_row(run))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{run}: its logs are not as train and evaluate write them ({error!r})") from None
     return rows
+
+
+def _run_row(run: Path) -> dict[str, Any]:
+    log = load_json(run / "training_log.json")
+    row = {"run": run.name, "epochs": len(log["history"]), "best_epoch": log["best_epoch"], log["best_metric_name"]: log["best_metric"]}
+    row["minutes"] = round(sum(epoch["seconds"] for epoch in log["history"]) / 60, 2)
+    for path in sorted(run.glob("metrics_*.json")):
+        metrics = load_json(path)
+        split = path.stem.removeprefix("metrics_")
+        row |= {f"{split}_{name}": metrics[name] for name in ("f1_macro", "auroc_macro", "accuracy")}
+    return row
