@@ -111,6 +111,10 @@ class TrainState:
             self.best_epoch, self.best_metric = self.epoch, float(metric)
         return is_best
 
+    def best_score(self, metric_name: str) -> float | None:
+        """Return the metric of the best epoch, None where it is undefined."""
+        return self.history[self.best_epoch - 1][metric_name] if self.best_epoch else None
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, as tensors and plain values."""
         return {

@@ -48,12 +48,13 @@ class TrainResult:
     card: ModelCard
     history: list[HistoryRow]
     best_epoch: int
-    best_metric: float
+    best_metric: float | None
     metric_name: str
     best_path: Path
 
     def __str__(self) -> str:
-        return f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {self.best_metric:.4f} ({self.best_path})"
+        score = "undefined" if self.best_metric is None else f"{self.best_metric:.4f}"
+        return f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {score} ({self.best_path})"
 
 
 def train_epoch(
@@ -190,7 +191,8 @@ def fit(
             on_epoch(row)
     processes.wait()
     model.load_state_dict(load_checkpoint(files.best).weights)
-    return TrainResult(model.eval(), card, state.history, state.best_epoch, state.best_metric, files.metric_name, files.best)
+    score = state.best_score(files.metric_name)
+    return TrainResult(model.eval(), card, state.history, state.best_epoch, score, files.metric_name, files.best)
 
 
 def best_metric_name(single_label: bool) -> str:
@@ -218,7 +220,8 @@ class _RunFiles:
     def keep(self, state: TrainState, *, is_best: bool, is_stale: bool) -> None:
         """Write the checkpoints and the log."""
         weights = state.judged.state_dict()
-        summary = {"best_epoch": state.best_epoch, "best_metric": state.best_metric, "best_metric_name": self.metric_name}
+        score = state.best_score(self.metric_name)
+        summary = {"best_epoch": state.best_epoch, "best_metric": score, "best_metric_name": self.metric_name}
         if is_best:
             save_checkpoint(self.best, self.card, weights, {"epoch": state.epoch, **summary})
         save_checkpoint(self.latest, self.card, weights, state.state_dict())

@@ -103,6 +103,14 @@ def test_without_a_test_split_validation_is_judged(tmp_path: Path) -> None:
         session.evaluate("test")
 
 
+def test_without_validation_the_last_epoch_is_kept_and_no_score_made_up(tmp_path: Path) -> None:
+    splits = SplitConfig(val_fraction=0.0, test_fraction=0.3)
+    session = Session(settings(tmp_path, splits=splits, train=dataclasses.replace(QUICK.train, epochs=2)))
+    assert "best epoch 2 of 2: val_f1_macro undefined" in str(session.train())
+    session.plot_history()
+    assert session.summary()["best"] == {"val_f1_macro": None, "epoch": 2}
+
+
 # The user's own data -------------------------------------------------------------------------------------------------
 
 
