@@ -164,6 +164,7 @@ class TrainConfig:
     lead_dropout: float = option(0.0, "share of training records of which some leads are zeroed")
     mixup: float = option(0.0, "mixup: alpha of the beta distribution that blends two records; 0 turns it off")
     amp: str = option("auto", "mixed precision: auto (bf16 or fp16 on CUDA, off elsewhere), bf16, fp16, off")
+    compile: str = option("auto", "torch.compile: auto (on CUDA, where it pays from the first minutes on), on, off")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     seed: int = option(0, "seed of weights, order and augmentation")
     deterministic: bool = option(False, "ask torch for deterministic kernels")
@@ -186,6 +187,7 @@ class TrainConfig:
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a share from 0 up to below 1")
         _require_choice("target", self.target, ("auto", "single", "multi"))
         _require_choice("amp", self.amp, ("auto", "bf16", "fp16", "off"))
+        _require_choice("compile", self.compile, ("auto", "on", "off"))
         _require(len(set(self.classes)) == len(self.classes), "classes", self.classes, "each class once")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from src.checkpoints import restore_rng_state, rng_state
 from src.config import TrainConfig
 from src.distributed import Processes
-from src.model import ResNet1d
+from src.model import MIN_SAMPLES, ResNet1d
+
+logger = logging.getLogger(__name__)
 
 HistoryRow = dict[str, float | int | None]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -172,7 +175,24 @@ def start_training(
     if config.ema_decay:
         average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
         average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
-    return TrainState(model, _wrap(model, processes), optimizer, scheduler, scaler, average)
+    network = _wrap(model, processes)
+    if config.compile == "on" or (config.compile == "auto" and device == "cuda"):
+        network = compile_network(network, model.n_leads, device)
+    return TrainState(model, network, optimizer, scheduler, scaler, average)
+
+
+def compile_network(network: nn.Module, n_leads: int, device: str) -> nn.Module:
+    """Return the network compiled by ``torch.compile``, or as it is, with a log line, where that does not work here."""
+    compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    try:
+        with torch.no_grad():
+            network.eval()
+            compiled(torch.zeros(2, n_leads, MIN_SAMPLES, device=device))
+    except Exception as error:  # noqa: BLE001  compilers fail in many ways, and none of them matters to the result
+        first = str(error).strip().split("\n", 1)[0]
+        logger.warning("torch.compile does not work here (%s: %s): going on without it", type(error).__name__, first)
+        return network
+    return compiled
 
 
 def _wrap(model: ResNet1d, processes: Processes | None) -> nn.Module:

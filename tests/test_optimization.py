@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from src.optimization import cosine_with_warmup, make_loss, make_optimizer
+from src.model import ResNet1d
+from src.optimization import compile_network, cosine_with_warmup, make_loss, make_optimizer
 
 
 def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
@@ -41,3 +42,15 @@ def test_label_smoothing_shares_among_the_known_classes() -> None:
     assert float(loss(logits, target)) == pytest.approx(0.9 * (log_z - 1) + 0.1 * (log_z - 2), abs=1e-5)
     plain = torch.nn.CrossEntropyLoss(label_smoothing=0.2)(logits, torch.tensor([0]))
     assert float(loss(logits, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(float(plain), rel=1e-5)
+
+
+def test_without_a_compiler_training_goes_on_in_eager_mode(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(network: torch.nn.Module) -> torch.nn.Module:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no C++ compiler")
+
+        return run  # type: ignore[return-value]
+
+    monkeypatch.setattr(torch, "compile", fail)
+    model = ResNet1d(2, 2, base_channels=4)
+    assert compile_network(model, 2, "cpu") is model and "no C++ compiler" in caplog.text
