@@ -17,15 +17,15 @@ from torch.utils.data import DataLoader
 
 from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
 from src.config import LoaderConfig
-from src.dataloaders import Batch, ECGDataset, View, make_loader, scale_signal
+from src.dataloaders import Batch, ECGDataset, View, make_loader
+from src.inputs import NoInput, iter_inputs
 from src.judging import LEARNED_ON, JudgeOptions, format_judgement, judge
 from src.metrics import Predictions, compute_metrics, format_metrics
-from src.records import ECGRecord, RecordError, iter_records, read_record, record_name
+from src.records import record_name
 from src.splits import SPLIT_NAMES
 from src.store import load_manifest, load_record_file
 from src.subgroups import select_rows
 from src.targets import LabelledRecords, choose_records, encode_targets, load_records
-from src.tensors import RejectedError, build_tensor
 from src.utils import save_json
 
 __all__ = [
@@ -202,9 +202,6 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
 # New files -----------------------------------------------------------------------------------------------------------
 
 
-_Item = torch.Tensor | tuple[str, str]  # an input or its probabilities, or the status and reason why there is none
-
-
 @dataclass(frozen=True)
 class FilePrediction:
     """The answer for one file: probabilities in the order of the classes, or None with the reason."""
@@ -229,18 +226,37 @@ def predict_files(
     A file that cannot be read or is rejected yields its status and reason. A model trained on windows of long records
     sees those of the file, and their probabilities are averaged.
     """
-    model = load_model(checkpoint, device)
-    card = checkpoint.card
-    inputs = ((i, path, item) for i, path in enumerate(paths) for item in _read_inputs(path, card, source_fs, source_gain_per_mv))
-    scored = _score_batches(model, card, inputs, batch_size, device)
-    for (_, path), items in groupby(scored, key=lambda item: item[:2]):
-        yield _sum_up(record_name(path), [item for *_, item in items])
+    model, card = load_model(checkpoint, device), checkpoint.card
+    inputs = (
+        (record_name(path), iter_inputs(path, card, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
+        for path in paths
+    )
+    return predict_inputs(model, card, inputs, batch_size=batch_size, device=device)
+
+
+def predict_inputs(
+    model: nn.Module,
+    card: ModelCard,
+    inputs: Iterable[tuple[str, Iterable[torch.Tensor | NoInput]]],
+    *,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> Iterator[FilePrediction]:
+    """Yield a prediction per name and its inputs (`src.inputs.iter_inputs`), in order, holding one batch at a time."""
+    flat = ((number, name, item) for number, (name, items) in enumerate(inputs) for item in items)
+    scored = _score_batches(model, card, flat, batch_size, device)
+    for (_, name), rows in groupby(scored, key=lambda row: row[:2]):
+        yield _sum_up(name, [item for *_, item in rows])
 
 
 def _score_batches(
-    model: nn.Module, card: ModelCard, inputs: Iterable[tuple[int, str | Path, _Item]], batch_size: int, device: str
-) -> Iterator[tuple[int, str | Path, _Item]]:
-    """Put probabilities (n_classes,) in the place of input tensors; what could not be read stays as it is."""
+    model: nn.Module,
+    card: ModelCard,
+    inputs: Iterable[tuple[int, str, torch.Tensor | NoInput]],
+    batch_size: int,
+    device: str,
+) -> Iterator[tuple[int, str, torch.Tensor | NoInput]]:
+    """Put probabilities (n_classes,) in the place of inputs; what gave none stays as it is."""
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
         signals = [item for *_, item in chunk if isinstance(item, torch.Tensor)]
@@ -249,39 +265,14 @@ def _score_batches(
             with torch.inference_mode():
                 logits = predict_logits(model, torch.stack(signals).to(device), card.crop_samples).cpu()
             scores = iter(to_scores(logits, card.single_label))
-        for number, path, item in chunk:
-            yield number, path, torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item
+        for number, name, item in chunk:
+            yield number, name, torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item
 
 
-def _sum_up(name: str, items: Sequence[_Item]) -> FilePrediction:
+def _sum_up(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePrediction:
     """Return the mean over the windows of a record; windows that were rejected do not count unless all were."""
     scores = [item for item in items if isinstance(item, torch.Tensor)]
-    failures = [item for item in items if not isinstance(item, torch.Tensor)]
-    if not scores or any(status == "unreadable" for status, _ in failures):
-        return FilePrediction(name, None, *failures[0])
+    failures = [item for item in items if isinstance(item, NoInput)]
+    if not scores or any(failure.status == "unreadable" for failure in failures):
+        return FilePrediction(name, None, failures[0].status, failures[0].reason)
     return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")
-
-
-def _read_inputs(
-    path: str | Path, card: ModelCard, source_fs: float | None, source_gain: float | None
-) -> Iterator[_Item]:
-    """Yield the input tensor (n_leads, n_samples) of a file or of each of its windows, or the status and reason."""
-    window_s = card.preprocess.window_s or None
-    stride_s = card.preprocess.stride_s or None
-    try:
-        if window_s is None:
-            yield _to_input(read_record(path, source_fs=source_fs, source_gain_per_mv=source_gain), card)
-            return
-        windows = iter_records(path, window_s=window_s, stride_s=stride_s, source_fs=source_fs, source_gain_per_mv=source_gain)
-        yield from (_to_input(window, card) for window in windows)
-    except RecordError as error:
-        yield "unreadable", error.message
-
-
-def _to_input(record: ECGRecord, card: ModelCard) -> _Item:
-    try:
-        arrays = build_tensor(record, card.preprocess).arrays
-    except RejectedError as error:
-        return "rejected", str(error)
-    rows = View(card.leads).lead_rows()
-    return torch.from_numpy(np.ascontiguousarray(scale_signal(arrays, card.normalization)[rows]))

@@ -13,6 +13,7 @@ from src.formats.dicom import read_dicom
 from src.formats.edf import edf_extent, read_edf
 from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.formats.mat import read_mat
+from src.formats.scp import read_scp
 from src.formats.wfdb import read_wfdb, wfdb_extent
 from src.formats.xml_ecg import is_ecg_xml, read_xml
 
@@ -22,6 +23,7 @@ __all__ = [
     "ECGRecord",
     "RecordError",
     "count_windows",
+    "cut_windows",
     "iter_records",
     "list_parts",
     "list_records",
@@ -57,6 +59,7 @@ _FORMATS = {
     ".hdf": _HDF5,
     ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
     ".dcm": _Format(read_dicom),
+    ".scp": _Format(read_scp),
     ".xml": _Format(read_xml, claims=is_ecg_xml),
 }
 
@@ -260,15 +263,19 @@ def _iter_windows(path: Path, request: RecordRequest, window_s: float, stride_s:
     """Yield windows, each read from disk as it comes where the format allows it."""
     extent = _extent(path, request)
     if extent is None:
-        whole = _read(path, request)
-        extent = Extent(whole.n_samples, whole.fs)
-        spans = _spans(extent, window_s, stride_s)
-        windows = (dataclasses.replace(whole, signal=whole.signal[:, start:stop]) for start, stop in spans)
-    else:
-        spans = _spans(extent, window_s, stride_s)
-        windows = (_read(path, dataclasses.replace(request, start=start, stop=stop)) for start, stop in spans)
-    for index, window in enumerate(windows):
+        yield from cut_windows(_read(path, request), window_s, stride_s)
+        return
+    for index, (start, stop) in enumerate(_spans(extent, window_s, stride_s)):
+        window = _read(path, dataclasses.replace(request, start=start, stop=stop))
         yield dataclasses.replace(window, record_id=window_name(window.record_id, index))
+
+
+def cut_windows(record: ECGRecord, window_s: float, stride_s: float | None = None) -> Iterator[ECGRecord]:
+    """Yield the windows of a record in memory, as `iter_records` yields those of a file."""
+    spans = _spans(Extent(record.n_samples, record.fs), window_s, window_s if stride_s is None else stride_s)
+    for index, (start, stop) in enumerate(spans):
+        name = window_name(record.record_id, index)
+        yield dataclasses.replace(record, signal=record.signal[:, start:stop], record_id=name)
 
 
 def window_name(name: str, index: int) -> str:

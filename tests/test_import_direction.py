@@ -25,7 +25,7 @@ LAYERS = {
     "label_sources.challenge label_sources.hospital label_sources.ptbxl label_sources.table",
     "one record": "tensors",
     "many records": "preprocessing",
-    "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints metrics calibration intervals challenge_score subgroups judging",
+    "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints inputs metrics calibration intervals challenge_score subgroups judging",
     "evaluation": "eval",
     "training": "optimization training",
     "figures": "data_plots ecg_paper score_plots plots",

@@ -1,0 +1,69 @@
+"""From a recording to what a network sees: the one place where files and records in memory become input tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from src.checkpoints import ModelCard
+from src.config import PreprocessConfig
+from src.dataloaders import View, scale_signal
+from src.records import ECGRecord, RecordError, cut_windows, iter_records, read_record
+from src.tensors import RejectedError, build_tensor
+
+Source = str | Path | ECGRecord
+
+
+@dataclass(frozen=True)
+class NoInput:
+    """Why a recording gives no input: status ``unreadable`` or ``rejected``, and the reason."""
+
+    status: str
+    reason: str
+
+
+def to_input(arrays: dict[str, NDArray[Any]], card: ModelCard) -> torch.Tensor:
+    """Return the input (n_leads, n_samples) of a model from the arrays of `src.tensors.build_tensor` or of a record file."""
+    rows = View(card.leads).lead_rows()
+    return torch.from_numpy(np.ascontiguousarray(scale_signal(arrays, card.normalization)[rows]))
+
+
+def iter_windows(
+    source: Source, config: PreprocessConfig, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+) -> Iterator[ECGRecord]:
+    """Yield the recording that a source names, or its windows where records were cut into windows for training.
+
+    Raises
+    ------
+    RecordError
+        If it is a file that cannot be read.
+    """
+    window_s, stride_s = config.window_s, config.stride_s or None
+    if isinstance(source, ECGRecord):
+        yield from cut_windows(source, window_s, stride_s) if window_s else [source]
+    elif window_s:
+        yield from iter_records(
+            source, window_s=window_s, stride_s=stride_s, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
+        )
+    else:
+        yield read_record(source, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+
+
+def iter_inputs(
+    source: Source, card: ModelCard, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+) -> Iterator[torch.Tensor | NoInput]:
+    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there is none."""
+    try:
+        for window in iter_windows(source, card.preprocess, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv):
+            try:
+                yield to_input(build_tensor(window, card.preprocess).arrays, card)
+            except RejectedError as error:
+                yield NoInput("rejected", str(error))
+    except RecordError as error:
+        yield NoInput("unreadable", error.message)
