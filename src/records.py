@@ -59,8 +59,8 @@ _FORMATS = {
     ".hdf": _HDF5,
     ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
     ".dcm": _Format(read_dicom),
-    ".scp": _Format(read_scp),
     ".xml": _Format(read_xml, claims=is_ecg_xml),
+    ".scp": _Format(read_scp),
 }
 
 READABLE_SUFFIXES = tuple(_FORMATS)
