@@ -39,6 +39,8 @@ logger = logging.getLogger("src")
 
 _KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")  # src.label_builders.BUILDERS, named here to import late
 
+_FIGURE_FORMATS = ("png", "svg", "pdf")  # src.report_figures.FIGURE_FORMATS, likewise
+
 
 # Commands ------------------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ def train(args: argparse.Namespace) -> int:
     config = _training_config(args)
     out = Path(args.out) if args.out else project_paths().artifacts / "runs" / args.run
     result = run_training(config, args.processed, out, resume=args.resume)
-    save_history_figure(out, out / "figures")
+    save_history_figure(out, out / "figures", args.figure_format)
     _say(str(result))
     return 0
 
@@ -152,7 +154,7 @@ def evaluate(args: argparse.Namespace) -> int:
         keep_other=args.keep_other,
         options=JudgeOptions(args.intervals, args.thresholds, args.calibrate, args.challenge_weights),
     )
-    save_evaluation_figures(evaluation, args.processed, Path(args.out) / "figures")
+    save_evaluation_figures(evaluation, args.processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))
     return 0
 
@@ -292,6 +294,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", metavar="RUN", help="folder of the run: gets models/, training_log.json and figures/")
     where.add_argument("--run", metavar="NAME", help="name of the run, kept in artifacts/runs/NAME")
+    _add_figure_format(parser)
     _add_training(parser)
 
 
@@ -324,6 +327,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thresholds", type=threshold_rule, default="none", metavar="RULE", help="decision thresholds for several labels, chosen on the validation split: f1 (greatest F1), sensitivity=X (highest that reaches it), or none (default: %(default)s)")
     parser.add_argument("--calibrate", action="store_true", help="calibrate the probabilities on the validation split: a temperature for one label per record, a sigmoid per class for several (default: off)")
     parser.add_argument("--challenge-weights", metavar="CSV", help="score as the PhysioNet/CinC Challenge 2021 with its weights.csv (default: none)")
+    _add_figure_format(parser)
     _add_running(parser)
 
 
@@ -347,6 +351,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="artifacts/notebook_executed.ipynb", metavar="FILE", help="the executed copy (default: %(default)s)")
     parser.add_argument("--config", metavar="FILE", help="JSON settings that come before the notebook's own (default: none)")
+
+
+def _add_figure_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--figure-format", choices=_FIGURE_FORMATS, default="png", metavar="FORMAT", help="of the figures: png, or svg or pdf, which stay sharp at any size (default: %(default)s)")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections import Counter
@@ -143,6 +144,47 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     bar = figure.colorbar(image, ax=axes, format=percent, aspect=30, shrink=shrink)
     bar.set_label("Share of the class's records", fontsize=LABEL_PT)
     bar.ax.tick_params(labelsize=TICK_PT)
+    return figure
+
+
+def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figure:
+    """Draw how many records there are by age in bands of five years, women and men beside each other.
+
+    Parameters
+    ----------
+    ages
+        Years, None where unknown; a NaN counts as unknown too.
+    sexes
+        ``female``, ``male`` or None, as many.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many ages as sexes.
+    """
+    years = np.array([np.nan if age is None else age for age in ages], dtype=float)
+    if len(years) != len(sexes):
+        raise ValueError(f"{len(years)} ages and {len(sexes)} sexes: expected one of each per record")
+    figure = new_figure(COLUMN_MM, 62)
+    axes = style_axes(figure.subplots(), grid="y")
+    known = np.isfinite(years)
+    if not known.any():
+        _say_empty(axes, "no ages known")
+        return figure
+    low, high = 5 * math.floor(years[known].min() / 5), 5 * math.floor(years[known].max() / 5) + 5
+    groups = [("women", "female", PALETTE[1]), ("men", "male", PALETTE[0]), ("sex unknown", None, GREY)]
+    members = [(name, np.array([known[i] and sex == wanted for i, sex in enumerate(sexes)]), color) for name, wanted, color in groups]
+    drawn = [(name, rows, color) for name, rows, color in members if rows.any()]
+    axes.hist(
+        [years[rows] for _, rows, _ in drawn],
+        bins=np.arange(low, high + 1, 5).tolist(),
+        color=[color for *_, color in drawn],
+        label=[f"{name} ({int(rows.sum()):,})" for name, rows, _ in drawn],
+    )
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set(xlabel="Age in years", ylabel="Records", xlim=(low, high))
+    place: dict[str, Any] = {"loc": "outside upper right", "ncols": 3, "fontsize": TICK_PT, "frameon": False}
+    figure.legend(**place)
     return figure
 
 

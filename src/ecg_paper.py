@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from src.figures import BLACK, GREY, LABEL_PT, TITLE_PT, new_figure, plain_text
+from src.figures import BLACK, GREY, LABEL_PT, TICK_PT, TITLE_PT, new_figure, plain_text
 from src.leads import STANDARD_LEADS, canonical_lead
 
 logger = logging.getLogger(__name__)
@@ -123,22 +123,74 @@ def plot_ecg(
     """
     samples = _check_signal(signal, fs, leads, lead_present)
     _check_page(layout, fs, speed_mm_per_s, gain_mm_per_mv, duration_s)
-    n_shown = min(samples.shape[1], max(1, round(duration_s * fs)))
-    calibration = _whole_boxes(_PULSE_S * speed_mm_per_s + _BOX)
-    scale = _Scale(fs, speed_mm_per_s, gain_mm_per_mv, calibration)
+    page = _lay_out(samples, leads, layout, rhythm_lead, duration_s, _scale(fs, speed_mm_per_s, gain_mm_per_mv))
+    figure, axes = _new_page(page.width, page.height, title or "", page.footer)
+    _fill_page(axes, page)
+    return figure
+
+
+def draw_ecg(
+    axes: Axes,
+    signal: ArrayLike,
+    fs: float,
+    leads: Sequence[str],
+    *,
+    lead_present: Sequence[bool] | NDArray[np.bool_] | None = None,
+    duration_s: float = 10.0,
+) -> tuple[float, float]:
+    """Draw a recording on a panel of a larger page, at whatever size that has; the print below is left out.
+
+    The axes are in mm of the paper that `plot_ecg` would draw, at 25 mm/s and 10 mm/mV, without a rhythm strip.
+
+    Parameters
+    ----------
+    axes
+        The panel.
+    signal, fs, leads, lead_present, duration_s
+        As for `plot_ecg`, with the same errors.
+
+    Returns
+    -------
+    tuple of float
+        Width and height of the paper in mm.
+    """
+    samples = _check_signal(signal, fs, leads, lead_present)
+    page = _lay_out(samples, leads, "3x4", None, duration_s, _scale(fs, 25.0, 10.0))
+    axes.set(xlim=(0, page.width), ylim=(0, page.height), aspect="equal", anchor="NW")
+    axes.set_axis_off()
+    _draw_grid(axes, page.width, page.height)
+    _fill_page(axes, page, TICK_PT)
+    return page.width, page.height
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What is drawn where, in mm from the lower left corner of the grid."""
+
+    traces: list[_Trace]
+    baselines: list[float]
+    width: float
+    height: float
+    scale: _Scale
+    footer: str
+
+
+def _scale(fs: float, speed: float, gain: float) -> _Scale:
+    return _Scale(fs, speed, gain, _whole_boxes(_PULSE_S * speed + _BOX))
+
+
+def _lay_out(
+    samples: Floats, leads: Sequence[str], layout: str, rhythm_lead: str | None, duration_s: float, scale: _Scale
+) -> _Page:
+    n_shown = min(samples.shape[1], max(1, round(duration_s * scale.fs)))
     names, rows = _arrange(leads, layout, rhythm_lead)
     traces = _cut_traces(samples[:, :n_shown], names, rows, scale)
-    baselines, height = _space_rows(traces, len(rows), gain_mm_per_mv)
+    baselines, height = _space_rows(traces, len(rows), scale.gain)
     width = max(_whole_boxes(float(scale.x(n_shown))), 80.0)  # room for the print below
-    footer = [f"{speed_mm_per_s:g} mm/s", f"{gain_mm_per_mv:g} mm/mV", f"{fs:g} Hz"]
+    footer = [f"{scale.speed:g} mm/s", f"{scale.gain:g} mm/mV", f"{scale.fs:g} Hz"]
     if n_shown < samples.shape[1]:
-        footer.append(f"first {n_shown / fs:g} s of {samples.shape[1] / fs:g} s")
-    figure, axes = _new_page(width, height, title or "", "   ".join([*footer, *_stray_remark(traces)]))
-    for trace in traces:
-        _draw_trace(axes, trace, baselines[trace.row])
-    for baseline in baselines:
-        _draw_pulse(axes, scale, baseline)
-    return figure
+        footer.append(f"first {n_shown / scale.fs:g} s of {samples.shape[1] / scale.fs:g} s")
+    return _Page(traces, baselines, width, height, scale, "   ".join([*footer, *_stray_remark(traces)]))
 
 
 # Checks --------------------------------------------------------------------------------------------------------------
@@ -270,19 +322,30 @@ def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Fig
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(-_MARGIN, width + _MARGIN), ylim=(-bottom, height + top))
     axes.set_axis_off()
-    for step, color, line_width, name in ((1.0, _MINOR, 0.4, "minor"), (_BOX, _MAJOR, 0.7, "major")):
-        style: dict[str, Any] = {"colors": color, "linewidth": line_width, "zorder": 1}
-        axes.vlines(np.arange(0, width + step / 2, step), 0, height, **style).set_gid(f"grid-{name}-x")
-        axes.hlines(np.arange(0, height + step / 2, step), 0, width, **style).set_gid(f"grid-{name}-y")
+    _draw_grid(axes, width, height)
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # legible below a trace that strays
     axes.text(0, height + 2, "\n".join(above), fontsize=TITLE_PT + 1, color=BLACK, va="bottom")
     axes.text(0, -2, "\n".join(below), fontsize=LABEL_PT, color=BLACK, va="top", bbox=box, zorder=5)
     return figure, axes
 
 
-def _draw_trace(axes: Axes, trace: _Trace, baseline: float) -> None:
+def _draw_grid(axes: Axes, width: float, height: float) -> None:
+    for step, color, line_width, name in ((1.0, _MINOR, 0.4, "minor"), (_BOX, _MAJOR, 0.7, "major")):
+        style: dict[str, Any] = {"colors": color, "linewidth": line_width, "zorder": 1}
+        axes.vlines(np.arange(0, width + step / 2, step), 0, height, **style).set_gid(f"grid-{name}-x")
+        axes.hlines(np.arange(0, height + step / 2, step), 0, width, **style).set_gid(f"grid-{name}-y")
+
+
+def _fill_page(axes: Axes, page: _Page, name_pt: float = TITLE_PT) -> None:
+    for trace in page.traces:
+        _draw_trace(axes, trace, page.baselines[trace.row], name_pt)
+    for baseline in page.baselines:
+        _draw_pulse(axes, page.scale, baseline)
+
+
+def _draw_trace(axes: Axes, trace: _Trace, baseline: float, name_pt: float) -> None:
     name = plain_text(trace.name)
-    axes.text(trace.left + 1.0, baseline + trace.label_y, name, fontsize=TITLE_PT, weight="bold", color=BLACK)
+    axes.text(trace.left + 1.0, baseline + trace.label_y, name, fontsize=name_pt, weight="bold", color=BLACK)
     if trace.columns.start > 0:  # where one lead ends and the next begins
         ends = np.array([[-4.0, -2.0], [2.0, 4.0]]) + baseline
         axes.vlines([trace.left] * 2, ends[:, 0], ends[:, 1], colors=BLACK, linewidth=0.8)

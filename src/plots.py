@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from src.data_plots import plot_class_balance, plot_quality_summary, plot_source_balance
+from src.data_plots import plot_ages, plot_class_balance, plot_quality_summary, plot_source_balance
+from src.ecg_gallery import GalleryRecord, plot_gallery
 from src.ecg_paper import plot_ecg
 from src.figures import (
     BLACK,
@@ -38,10 +39,13 @@ from src.figures import (
 from src.score_plots import plot_precision_recall_curves, plot_reliability_diagram, plot_roc_curves
 
 __all__ = [
+    "GalleryRecord",
+    "plot_ages",
     "plot_class_balance",
     "plot_confusion_matrix",
     "plot_ecg",
     "plot_f1_scores",
+    "plot_gallery",
     "plot_precision_recall_curves",
     "plot_quality_summary",
     "plot_reliability_diagram",

@@ -1,0 +1,67 @@
+"""Several recordings on one page, each on ECG paper under its own heading: the mistakes of a model, say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from src.ecg_paper import draw_ecg
+from src.figures import GREY, LABEL_PT, MM_PER_INCH, PAGE_MM, TITLE_PT, new_figure, plain_text
+
+_MARGIN, _HEADING, _GAP = 4.0, 9.0, 4.0  # mm
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryRecord:
+    """A recording with its heading: `signal` (n_leads, n_samples) in mV, `fs` in Hz, `title` in black, `note` in grey."""
+
+    title: str
+    note: str
+    signal: ArrayLike
+    fs: float
+    leads: Sequence[str]
+    lead_present: Sequence[bool] | NDArray[np.bool_] | None = None
+
+
+def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) -> Figure:
+    """Draw recordings below each other, a page wide, all with large boxes of 0.2 s and 0.5 mV.
+
+    Parameters
+    ----------
+    records
+        At least one.
+    duration_s
+        Seconds shown of each, from its start.
+
+    Raises
+    ------
+    ValueError
+        If there is no record, or one cannot be drawn; see `src.ecg_paper.plot_ecg`.
+    """
+    if not records:
+        raise ValueError("there is no record to draw: give at least one")
+    figure = new_figure(PAGE_MM, 100, layout=None)
+    panels = [figure.add_axes((0, 0, 1, 1), label=str(number)) for number in range(len(records))]
+    width, heights = PAGE_MM - 2 * _MARGIN, []
+    for axes, record in zip(panels, records, strict=True):
+        paper = draw_ecg(axes, record.signal, record.fs, record.leads, lead_present=record.lead_present, duration_s=duration_s)
+        heights.append(width * paper[1] / paper[0])
+    total = _MARGIN + sum(heights) + len(records) * (_HEADING + _GAP)
+    figure.set_size_inches(PAGE_MM / MM_PER_INCH, total / MM_PER_INCH)
+    top = total - _MARGIN
+    for axes, record, height in zip(panels, records, heights, strict=True):
+        _write_heading(figure, record, top / total, total)
+        bottom = top - _HEADING - height
+        axes.set_position((_MARGIN / PAGE_MM, bottom / total, width / PAGE_MM, height / total))
+        top = bottom - _GAP
+    return figure
+
+
+def _write_heading(figure: Figure, record: GalleryRecord, top: float, total: float) -> None:
+    left, line = _MARGIN / PAGE_MM, 4.2 / total
+    figure.text(left, top, plain_text(record.title, 110), fontsize=TITLE_PT, weight="bold", va="top")
+    figure.text(left, top - line, plain_text(record.note, 130), fontsize=LABEL_PT, color=GREY, va="top")
