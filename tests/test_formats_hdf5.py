@@ -230,3 +230,16 @@ def test_real_sph_records(real_data: Callable[[str], Path]) -> None:
         record = read_record(path)
         np.testing.assert_array_equal(record.signal, expected)
         assert record.flags == ("fs_assumed", "lead_names_assumed")
+
+
+def test_damaged_bytes_give_one_kind_of_error(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("ecg", data=ecg(0, 300), compression="gzip", chunks=(3, 100))
+    good, path, refused = (tmp_path / "a.h5").read_bytes(), tmp_path / "b.h5", 0
+    for at in range(0, 2000, 7):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
+        try:
+            list(iter_records(path, window_s=0.2))
+        except RecordError:
+            refused += 1
+    assert refused > 10

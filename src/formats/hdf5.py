@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -118,7 +120,7 @@ def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
     leads, lead_flags = _lead_names(layout)
     return ECGRecord(
         record_id=request.part or path.stem,
-        signal=(values * np.float32(scale)).astype(np.float32, copy=False),
+        signal=values if scale == 1 else values * np.float32(scale),
         fs=float(fs),
         leads=leads,
         flags=(*flags, *unit_flags, *lead_flags),
@@ -163,20 +165,24 @@ def _cached_layout(path: str, mtime_ns: int, size: int) -> _Layout:
         )
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading.
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading; whatever the library meets in a broken one, also later, becomes one kind of error.
 
     Raises
     ------
     RecordError
-        If it is no HDF5 file.
+        If it is no HDF5 file, or damaged.
     """
     import h5py
 
     try:
-        return h5py.File(path, "r")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RecordError(path, f"not readable as HDF5 ({error})") from None
+        with h5py.File(path, "r") as file:
+            yield file
+    except RecordError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(path, f"not readable as HDF5 ({type(error).__name__}: {error})") from None
 
 
 def members(path: Path, group: h5py.Group) -> dict[str, Any]:
@@ -218,10 +224,7 @@ def read_values(path: Path, dataset: h5py.Dataset, selection: Any = ()) -> NDArr
         raise RecordError(path, f"{dataset.name} is stored in chunks of {chunk} bytes, the limit is {_MAX_CHUNK_BYTES}")
     if selection == () and int(dataset.size or 0) > MAX_VALUES:
         raise RecordError(path, f"{dataset.name} of shape {dataset.shape} is over {MAX_VALUES} values")
-    try:
-        return np.asarray(dataset[selection])
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise RecordError(path, f"{dataset.name} cannot be read ({type(error).__name__}: {error})") from None
+    return np.asarray(dataset[selection])
 
 
 def _find_signals(path: Path, items: dict[str, Any]) -> tuple[str, h5py.Dataset]:
@@ -257,8 +260,9 @@ def _rows(path: Path, file: h5py.File, items: dict[str, Any], dataset: h5py.Data
     for row, value in enumerate(np.ravel(read_values(path, found)).tolist()):
         name = _id_text(value)
         rows[name if name not in rows else f"{name}-row{row}"] = row
-    if "0" in rows and n_records > 1 and not read_values(path, dataset, rows["0"]).any():
-        del rows["0"]
+    with np.errstate(invalid="ignore"):  # damaged floats
+        if "0" in rows and n_records > 1 and not read_values(path, dataset, rows["0"]).any():
+            del rows["0"]
     return rows
 
 
@@ -429,6 +433,7 @@ def _amplitude(values: Signal) -> float:
     thin = thin[:, (thin != 0).any(axis=0)]
     if not thin.shape[1]:
         return 0.0
-    low, high = np.percentile(thin, (1, 99), axis=1)
-    live = (high - low)[high > low]
+    with np.errstate(all="ignore"):  # damaged floats may be as large as floats get
+        low, high = np.percentile(thin, (1, 99), axis=1)
+        live = (high - low)[high > low]
     return float(np.median(live)) if live.size else 0.0

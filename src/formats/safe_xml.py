@@ -32,7 +32,9 @@ def parse_xml(path: Path) -> Element:
     try:
         handler.parser.Parse(content, True)
         return handler.builder.close()
-    except expat.ExpatError as error:
+    except RecordError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding of no such name
         raise RecordError(path, f"is not well-formed XML ({error})") from None
 
 
