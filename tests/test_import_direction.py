@@ -26,7 +26,7 @@ LAYERS = {
     "one record": "tensors",
     "many records": "preprocessing",
     "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
-    "evaluation": "eval",
+    "evaluation": "eval saliency classifier",
     "training": "optimization training",
     "figures": "data_plots ecg_paper ecg_gallery score_plots plots",
     "steps": "checks file_predictions report_figures smoke notebook leave_one_out",
