@@ -104,9 +104,9 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
     return Checkpoint(card, content["weights"], content["state"], path)
 
 
-def build_model(card: ModelCard) -> ResNet1d:
-    """Return an untrained network of the shape that a card describes."""
-    return ResNet1d(len(card.leads), len(card.classes), **asdict(card.model))
+def build_model(card: ModelCard, n_auxiliary: int = 0) -> ResNet1d:
+    """Return an untrained network of the shape that a card describes, with `n_auxiliary` outputs more."""
+    return ResNet1d(len(card.leads), len(card.classes) + n_auxiliary, **asdict(card.model))
 
 
 def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:

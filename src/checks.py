@@ -14,6 +14,7 @@ from src.formats.base import split_part
 from src.labels import load_mapping
 from src.preprocessing import RunPlan, plan_run, spread
 from src.records import RecordError, count_windows
+from src.rich import Rich, html_facts, html_table
 from src.store import encode_npz
 from src.tensors import RecordTask, RejectedError, build_tensor, read_task
 
@@ -62,7 +63,7 @@ class DatasetCheck:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Rich):
     """The dry run of several collections."""
 
     datasets: tuple[DatasetCheck, ...]
@@ -83,10 +84,29 @@ class CheckReport:
             lines.append(f"{len(self.unmatched)} rows of the mapping have no file:")
             lines += [f"  {text}" for text in self.unmatched[:10]]
             lines += [f"  ... and {len(self.unmatched) - 10} more"] if len(self.unmatched) > 10 else []
+        lines.append(f"estimate: {self.estimate}")
+        return "\n".join(lines)
+
+    @property
+    def estimate(self) -> str:
+        """Time and space that processing would take."""
         seconds = sum(check.estimated_seconds for check in self.datasets) / self.workers
         megabytes = sum(check.estimated_bytes for check in self.datasets) / 1e6
-        lines.append(f"estimate: {_duration(seconds)} with {self.workers} workers, {megabytes:.1f} MB of record files")
-        return "\n".join(lines)
+        return f"{_duration(seconds)} with {self.workers} workers, {megabytes:.1f} MB of record files"
+
+    def _repr_html_(self) -> str:
+        header = ["collection", "records", "with a label", "formats", "rates", "leads", "problems in those probed"]
+        rows = [
+            [check.name, check.n_records, check.n_labelled, *map(_list_counts, (check.formats, check.rates, check.leads, check.problems))]
+            for check in self.datasets
+        ]
+        facts = html_facts({"estimate": self.estimate, "labels": _list_counts(self.labels, 30), "rows without a file": len(self.unmatched)})
+        unmatched = html_table(["rows without a file"], [[text] for text in self.unmatched[:10]]) if self.unmatched else ""
+        return facts + html_table(header, rows) + unmatched
+
+
+def _list_counts(counts: Counter[str], limit: int = 5) -> str:
+    return ", ".join(f"{name} ({n})" for name, n in counts.most_common(limit))
 
 
 def _duration(seconds: float) -> str:

@@ -19,8 +19,16 @@ from src.distributed import Processes, SharedBatchSampler
 from src.leads import STANDARD_LEADS
 from src.normalization import Normalization, fit_normalization
 from src.packed import PackedSplit, load_packed
+from src.rich import Rich, html_facts, html_table
 from src.store import load_record_file
-from src.targets import LabelledRecords, choose_records, choose_task, encode_targets, load_records
+from src.targets import (
+    LabelledRecords,
+    auxiliary_classes,
+    choose_records,
+    choose_task,
+    encode_targets,
+    load_records,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -293,8 +301,11 @@ def make_loader(
 
 
 @dataclass(frozen=True)
-class DataLoaders:
-    """The loaders of a processed folder; a split without records has none."""
+class DataLoaders(Rich):
+    """The loaders of a processed folder; a split without records has none.
+
+    Training targets have a column for each of `classes` and then for each of `auxiliary`, the others for `classes`.
+    """
 
     train: DataLoader[Batch]
     val: DataLoader[Batch] | None
@@ -304,14 +315,25 @@ class DataLoaders:
     classes: tuple[str, ...]
     single_label: bool
     view: View = View()
+    auxiliary: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kind = "one label per record" if self.single_label else "several labels per record"
         lines = [f"{len(self.classes)} classes ({', '.join(self.classes)}), {kind}"]
         for name, targets in self.targets.items():
-            counts = Counter({c: int(n) for c, n in zip(self.classes, np.nansum(targets, axis=0), strict=True)})
+            counts = Counter({c: int(n) for c, n in zip(self.classes, np.nansum(targets, axis=0), strict=False)})
             lines.append(f"{name}: {len(targets)} records; " + ", ".join(f"{c} {n}" for c, n in counts.items()))
+        if self.auxiliary:
+            lines.append(f"learned beside them: {', '.join(self.auxiliary)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        counts = {name: np.nansum(targets, axis=0) for name, targets in self.targets.items()}
+        rows = [[c, *(int(of_class[i]) for of_class in counts.values())] for i, c in enumerate(self.classes)]
+        rows.append(["records", *map(len, self.targets.values())])
+        facts = {"target": "one label per record" if self.single_label else "several labels per record", "leads": len(self.view.leads)}
+        facts |= {"normalization": self.view.normalization.mode, "crop in samples": self.view.crop_samples or ""}
+        return html_facts({**facts, "records per batch": self.train.batch_size or ""}) + html_table(["class", *counts], rows)
 
 
 def build_dataloaders(
@@ -348,10 +370,14 @@ def build_dataloaders(
     }
     if len(records["train"]) < 2:
         raise ValueError(f"{processed}: {len(records['train'])} records to train on; expected two or more with labels")
+    auxiliary = auxiliary_classes(splits["train"], config.train)
+    if auxiliary and not single:  # what says something of either teaches
+        records["train"] = choose_records(splits["train"], (*classes, *auxiliary), single_label=False, keep_negative=negatives)
     targets = {name: encode_targets(split, classes) for name, split in records.items()}
+    weights = sample_weights(targets["train"]) if config.loader.balanced_sampling else None
+    targets["train"] = encode_targets(records["train"], (*classes, *auxiliary))
     view = build_view(config, records["train"])
     datasets = {name: _dataset(config, split, targets[name], view, name) for name, split in records.items() if len(split)}
-    weights = sample_weights(targets["train"]) if config.loader.balanced_sampling else None
     pin = torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
 
     def loader(name: str) -> DataLoader[Batch] | None:
@@ -371,7 +397,7 @@ def build_dataloaders(
 
     train = loader("train")
     assert train is not None  # two records or more, checked above
-    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view)
+    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view, auxiliary)
 
 
 def build_view(config: Config, train: LabelledRecords) -> View:

@@ -19,9 +19,10 @@ from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
 from src.config import LoaderConfig
 from src.dataloaders import Batch, ECGDataset, View, make_loader
 from src.inputs import NoInput, iter_inputs
-from src.judging import LEARNED_ON, JudgeOptions, format_judgement, judge
+from src.judging import LEARNED_ON, JudgeOptions, format_judgement, html_judgement, judge
 from src.metrics import Predictions, compute_metrics, format_metrics
 from src.records import record_name
+from src.rich import Rich
 from src.splits import SPLIT_NAMES
 from src.store import load_manifest, load_record_file
 from src.subgroups import select_rows
@@ -86,7 +87,7 @@ def to_scores(logits: torch.Tensor, single_label: bool) -> np.ndarray[Any, np.dt
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Rich):
     """What `evaluate` found on one split."""
 
     split: str
@@ -95,6 +96,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         return f"{self.split}: {self.metrics['n_records']} records\n{format_judgement(self.metrics)}"
+
+    def _repr_html_(self) -> str:
+        return html_judgement(self.split, self.metrics)
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.calibration import ThresholdRule, choose_thresholds, fit_calibration, measure_calibration
 from src.metrics import Predictions, compute_metrics, format_metrics
+from src.rich import format_cell, html_facts, html_table
 from src.store import load_manifest, split_list
 from src.subgroups import compute_subgroups, format_subgroups, patients_of, select_rows
 
@@ -197,3 +198,23 @@ def format_judgement(metrics: dict[str, Any]) -> str:
     if subgroups := format_subgroups(metrics.get("subgroups", {})):
         parts.append(subgroups)
     return "\n".join(parts)
+
+
+def html_judgement(split: str, metrics: dict[str, Any]) -> str:
+    """Return the main numbers of a split as HTML: averages, and a row per class."""
+    found = metrics.get("intervals", {})
+
+    def number(row: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
+        interval = intervals.get(name)
+        return format_cell(row[name]) + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+    macros = {"macro F1": "f1_macro", "macro AUROC": "auroc_macro", "macro AP": "average_precision_macro"}
+    facts = {"split": split, "records": metrics["n_records"]}
+    facts |= {shown: number(metrics, name, found) for shown, name in macros.items()}
+    facts |= {"accuracy": format_cell(metrics["accuracy"])}
+    names = ("f1", "auroc", "average_precision")
+    rows = [
+        [label, row["support"], *(number(row, name, found.get("per_class", {}).get(label, {})) for name in names)]
+        for label, row in metrics["per_class"].items()
+    ]
+    return html_facts(facts) + html_table(["class", "positive", "F1", "AUROC", "AP"], rows)

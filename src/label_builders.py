@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Builder:
-    """A builder of mapping rows, with its tasks (the first is the default) and the options that only some builders take."""
+    """A builder of mapping rows, with its tasks (the first is the default) and the options that only some builders take.
+
+    Where it joins tasks, several may be given with ``+`` between them, and a record gets the labels of all.
+    """
 
     build: Callable[[Request], pd.DataFrame]
     tasks: tuple[str, ...]
     options: tuple[str, ...] = ()
+    joins_tasks: bool = False
 
 
 BUILDERS: dict[str, Builder] = {
-    "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ("rate", "min_likelihood")),
+    "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ("rate", "min_likelihood"), joins_tasks=True),
     "challenge": Builder(challenge.build_challenge, challenge.TASKS),
     "challenge2017": Builder(challenge.build_challenge2017, challenge.TASKS_2017),
     "cpsc2018": Builder(hospital.build_cpsc2018, hospital.CPSC_TASKS),
@@ -62,7 +66,8 @@ def build_labels(
     dataset
         Name of the dataset in the rows; the kind when None.
     task
-        The collection's own label space, one of its builder's tasks; the first when None.
+        The collection's own label space, one of its builder's tasks, for ptbxl several joined by ``+``; the first when
+        None.
     classes
         A label set instead, which several collections share; see `src.crosswalk.load_class_set`.
     rate
@@ -122,7 +127,8 @@ def _check(kind: str, task: str | None, classes: str | Path | None, options: lis
         raise ValueError(f"kind {kind!r} is unknown: expected {', '.join(BUILDERS)}")
     if stray := [name for name in options if name not in builder.options]:
         raise ValueError(f"kind {kind} takes no {' or '.join(stray)}: its options are {', '.join(builder.options) or 'none'}")
-    if task is not None and task not in builder.tasks:
+    parts = task.split("+") if task is not None and builder.joins_tasks else [task]
+    if task is not None and not set(parts) <= set(builder.tasks):
         raise ValueError(f"task {task!r} is unknown for {kind}: expected {', '.join(builder.tasks)}")
     if task is not None and classes is not None:
         raise ValueError(f"task {task!r} and classes {str(classes)!r} are two label spaces: give one of them")

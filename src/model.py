@@ -110,6 +110,14 @@ class ResNet1d(nn.Module):
             nn.init.zeros_(self.lead_mask.weight)
             nn.init.zeros_(self.lead_mask.bias)
 
+    def keep_outputs(self, n_classes: int) -> None:
+        """Drop all outputs but the first `n_classes`."""
+        classifier = self.head[1]
+        assert isinstance(classifier, nn.Linear)
+        kept = nn.Linear(classifier.in_features, n_classes)
+        kept.load_state_dict({name: value[:n_classes] for name, value in classifier.state_dict().items()})
+        self.head[1], self.n_classes = kept.to(classifier.weight.device), n_classes
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (B, n_classes) for signals (B, n_leads, n_samples).
 

@@ -46,6 +46,16 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
     return cross_entropy if single_label else binary_cross_entropy
 
 
+def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
+    """Return a loss that adds to `main`, on the first `n_classes` columns, `weight` times the cross-entropy of the others."""
+    others = make_loss(single_label=False)
+
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return main(logits[:, :n_classes], target[:, :n_classes]) + weight * others(logits[:, n_classes:], target[:, n_classes:])
+
+    return loss
+
+
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float, fused: bool = True) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov and Hutter, ICLR 2019) that decays matrices and kernels, not biases and norms."""
     decay = [p for p in model.parameters() if p.ndim > 1]

@@ -22,6 +22,7 @@ from src.labels import LabelRow, iter_rows, load_mapping
 from src.matching import RecordMatch, index_folder, match_records
 from src.pool import ExecutorFactory, chunk_size, chunked, local_executor, run_chunks
 from src.records import RecordError, window_name
+from src.rich import Rich, html_facts, html_table
 from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
 from src.store import (
     FORMAT_VERSION,
@@ -66,7 +67,7 @@ class RunPlan:
 
 
 @dataclass(frozen=True)
-class RunSummary:
+class RunSummary(Rich):
     """What a run did, by status, with how many records were already there."""
 
     n_records: int
@@ -82,6 +83,11 @@ class RunSummary:
         lines = [f"{self.n_records} records: {status} ({self.n_skipped} were done before)", f"splits: {sizes}"]
         lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        facts = html_facts({"records": self.n_records, "done before": self.n_skipped, "in": str(self.processed)})
+        rows = [*(["status", *item] for item in self.by_status.items()), *(["split", *item] for item in self.split_sizes.items())]
+        return facts + html_table(["", "", "records"], [*rows, *(["reason", *item] for item in self.reasons.items())])
 
 
 def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:

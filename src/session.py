@@ -142,7 +142,7 @@ class Session:
         """The network, untrained until `train` was called."""
         if self._model is None:
             seed_everything(self.config.train.seed, self.config.train.deterministic)
-            self._model = build_model(self._card)
+            self._model = build_model(self._card, len(self.loaders.auxiliary))
         return self._model
 
     @property

@@ -134,6 +134,13 @@ def choose_records(
     return records.subset(keep)
 
 
+def auxiliary_classes(train: LabelledRecords, config: TrainConfig) -> tuple[str, ...]:
+    """Return the labels of the training records beside `config.classes`, if they are to be learned as well."""
+    if not config.auxiliary_weight:
+        return ()
+    return tuple(name for name in find_classes(train) if name not in config.classes)
+
+
 def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str, ...], bool]:
     """Return the classes and whether each record carries one label, from the settings or else from the records."""
     there = find_classes(train)

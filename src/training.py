@@ -22,8 +22,9 @@ from src.distributed import Processes, join_processes
 from src.eval import predict, to_scores
 from src.metrics import Predictions, compute_metrics
 from src.model import ResNet1d, count_parameters
-from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_training
+from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_training, with_auxiliary
 from src.preprocessing import load_preprocess_config
+from src.rich import Rich, html_facts, html_table
 from src.utils import (
     DeviceInfo,
     device_info,
@@ -37,11 +38,12 @@ from src.utils import (
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = ("train_loss", "val_loss", "val_f1_macro", "val_auroc_macro", "seconds")
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Rich):
     """What a training run left: the network that did best on validation, its history and where it is kept."""
 
     model: ResNet1d
@@ -55,6 +57,11 @@ class TrainResult:
     def __str__(self) -> str:
         score = "undefined" if self.best_metric is None else f"{self.best_metric:.4f}"
         return f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {score} ({self.best_path})"
+
+    def _repr_html_(self) -> str:
+        facts = {"best epoch": self.best_epoch, "of": len(self.history), self.metric_name: self.best_metric, "kept in": str(self.best_path)}
+        rows = [[row[name] for name in ("epoch", *_SHOWN)] for row in self.history]
+        return html_facts(facts) + html_table([name.replace("_", " ") for name in ("epoch", *_SHOWN)], rows)
 
 
 def train_epoch(
@@ -115,6 +122,7 @@ def validate(
     if loaders.val is None:
         return {"val_loss": None, "val_f1_macro": None, "val_auroc_macro": None}
     logits, targets = predict(model, loaders.val, device=device, crop_samples=crop_samples)
+    logits = logits[:, : len(loaders.classes)]  # the auxiliary outputs only teach
     predictions = Predictions(
         keys=loaders.records["val"].keys,
         y_true=targets.numpy(),
@@ -170,11 +178,13 @@ def fit(
     files = _RunFiles(out, card, _new_log(card, config, loaders, info, amp), best_metric_name(loaders.single_label))
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
-    loss_fn = make_loss(loaders.single_label, config.label_smoothing)
+    loss_fn = train_loss = make_loss(loaders.single_label, config.label_smoothing)
+    if loaders.auxiliary:
+        train_loss = with_auxiliary(loss_fn, len(card.classes), config.auxiliary_weight)
     while state.epoch < config.epochs and not _is_stale(state, config):
         start, rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
         _order_epoch(loaders, config.seed, state.epoch, processes)
-        loss = train_epoch(state, loaders.train, loss_fn, config, device=info.device, amp=amp)
+        loss = train_epoch(state, loaders.train, train_loss, config, device=info.device, amp=amp)
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
         if not math.isfinite(loss):
             raise ValueError(f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr (now {config.lr:g})")
@@ -190,6 +200,7 @@ def fit(
         if on_epoch is not None:
             on_epoch(row)
     processes.wait()
+    model.keep_outputs(len(card.classes))
     model.load_state_dict(load_checkpoint(files.best).weights)
     score = state.best_score(files.metric_name)
     return TrainResult(model.eval(), card, state.history, state.best_epoch, score, files.metric_name, files.best)
@@ -219,7 +230,7 @@ class _RunFiles:
 
     def keep(self, state: TrainState, *, is_best: bool, is_stale: bool) -> None:
         """Write the checkpoints and the log."""
-        weights = state.judged.state_dict()
+        weights = _kept_weights(state.judged, len(self.card.classes))
         score = state.best_score(self.metric_name)
         summary = {"best_epoch": state.best_epoch, "best_metric": score, "best_metric_name": self.metric_name}
         if is_best:
@@ -227,6 +238,12 @@ class _RunFiles:
         save_checkpoint(self.latest, self.card, weights, state.state_dict())
         stopped = "early" if is_stale else "finished"
         save_json({**self.log, "history": state.history, **summary, "stopped": stopped}, self.out / "training_log.json")
+
+
+def _kept_weights(model: ResNet1d, n_classes: int) -> dict[str, torch.Tensor]:
+    """Return the weights without the auxiliary outputs."""
+    weights = model.state_dict()
+    return {name: value[:n_classes] if name.startswith("head.1.") else value for name, value in weights.items()}
 
 
 def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
@@ -282,8 +299,7 @@ def _new_log(
 
 
 def _format_row(row: HistoryRow) -> str:
-    shown = ("train_loss", "val_loss", "val_f1_macro", "val_auroc_macro", "seconds")
-    return "  ".join(f"{name} {row[name]:.4g}" for name in shown if row[name] is not None)
+    return "  ".join(f"{name} {row[name]:.4g}" for name in _SHOWN if row[name] is not None)
 
 
 # From a configuration ------------------------------------------------------------------------------------------------
@@ -340,7 +356,7 @@ def run_training(
             if processes.is_main:
                 processes.wait()
         card = build_card(config, loaders, load_preprocess_config(processed))
-        model = model or build_model(card)
+        model = model or build_model(card, len(loaders.auxiliary))
         logger.info("%s", loaders)
         logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
         return fit(model, loaders, card, config.train, out, resume=resume, processes=processes)

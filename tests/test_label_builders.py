@@ -408,3 +408,10 @@ def test_real_small_collections(real_data: Callable[[str], Path]) -> None:
     assert labels_of(build_labels("cpsc2018", real_data("cpsc2018_native_sample"))) == {"A1980": "PAC", "A1983": "NSR"}
     sph = labels_of(build_labels("sph", real_data("sph_sample")))
     assert sph == {"SPH00001": "SB;SA", "SPH00004": "SA", "SPH00007": "RBBB", "SPH00010": "NORM;NSR"}
+
+
+def test_ptbxl_tasks_can_be_joined(ptbxl: Path) -> None:
+    labels = labels_of(build_labels("ptbxl", ptbxl, task="superclass+all"))
+    assert list(labels.values())[:2] == ["NORM;SR", "MI;STTC;IMI;NDT;SBRAD"]
+    with pytest.raises(ValueError, match=r"task 'superclass\+what' is unknown"):
+        build_labels("ptbxl", ptbxl, task="superclass+what")

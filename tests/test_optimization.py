@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.model import ResNet1d
-from src.optimization import compile_network, cosine_with_warmup, make_loss, make_optimizer
+from src.optimization import compile_network, cosine_with_warmup, make_loss, make_optimizer, with_auxiliary
 
 
 def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
@@ -54,3 +54,10 @@ def test_without_a_compiler_training_goes_on_in_eager_mode(monkeypatch: pytest.M
     monkeypatch.setattr(torch, "compile", fail)
     model = ResNet1d(2, 2, base_channels=4)
     assert compile_network(model, 2, "cpu") is model and "no C++ compiler" in caplog.text
+
+
+def test_an_auxiliary_loss_is_added_with_its_weight() -> None:
+    main = make_loss(single_label=True)
+    loss = with_auxiliary(main, 2, 0.5)
+    logits, target = torch.tensor([[1.0, 2.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0, float("nan")]])
+    assert float(loss(logits, target)) == pytest.approx(float(main(logits[:, :2], target[:, :2])) + 0.5 * math.log(2), rel=1e-6)

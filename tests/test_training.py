@@ -102,3 +102,15 @@ def test_runs_are_compared(processed: Path, tmp_path: Path) -> None:
     assert [row["run"] for row in rows] == ["one", "two"] and "val_f1_macro" in rows[0]
     with pytest.raises(ValueError, match=r"no training_log\.json here"):
         compare_runs([tmp_path])
+
+
+def test_auxiliary_labels_teach_and_leave_no_trace(processed: Path, tmp_path: Path) -> None:
+    config = with_train(epochs=2, classes=("NORM", "LBBB", "RBBB"), target="single", auxiliary_weight=1.0)
+    result = run_training(config, processed, tmp_path)
+    kept = load_checkpoint(result.best_path)
+    assert kept.card.classes == ("NORM", "LBBB", "RBBB") and result.model.n_classes == 3
+    assert kept.weights["head.1.weight"].shape[0] == 3 and same(kept.weights, result.model.state_dict())
+    alone = run_training(with_train(epochs=2, classes=("NORM", "LBBB", "RBBB"), target="single"), processed, tmp_path / "alone")
+    assert not same(kept.weights, weights(alone.best_path))
+    with pytest.raises(ValueError, match="all labels are classes otherwise"):
+        with_train(auxiliary_weight=1.0)

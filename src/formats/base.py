@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.ecg_svg import draw_ecg_svg
 from src.leads import canonical_lead
+from src.rich import Rich, html_facts
 
 Signal = NDArray[np.float32]
 
@@ -53,7 +55,7 @@ def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:
 
 
 @dataclass(frozen=True, eq=False)
-class ECGRecord:
+class ECGRecord(Rich):
     """One recording in physical units, as its source has it.
 
     Attributes
@@ -110,6 +112,23 @@ class ECGRecord:
     def duration_s(self) -> float:
         """The length in seconds."""
         return self.n_samples / self.fs
+
+    def __str__(self) -> str:
+        return f"{self.record_id}: {self.n_leads} leads ({' '.join(self.leads)}), {self.duration_s:g} s at {self.fs:g} Hz"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "record": self.record_id,
+            "leads": self.n_leads,
+            "length": f"{self.duration_s:g} s",
+            "rate": f"{self.fs:g} Hz",
+            "age": None if self.age is None else f"{self.age:g}",
+            "sex": self.sex,
+            "patient": self.patient_id,
+            "codes": ", ".join(self.codes),
+            "flags": ", ".join(self.flags),
+        }
+        return html_facts(facts) + (draw_ecg_svg(self.signal, self.fs, self.leads, label=str(self)) if self.signal.size else "")
 
 
 @dataclass(frozen=True)

@@ -113,12 +113,13 @@ def _labeller(request: Request) -> tuple[Callable[[Sequence[str]], RecordLabels]
         classes, source = request.classes, load_sources()["ptbxl"]
         return lambda codes: label_record(codes, source, classes), CodeReport(request.dataset, "scp", classes.name)
     task = "superclass" if request.classes else request.task
-    class_of = load_task(task)
-    ordered = SUPERCLASSES if task == "superclass" else tuple(sorted(set(class_of.values()) - {""}))
+    tables = [load_task(name) for name in task.split("+")]
+    named = [SUPERCLASSES if name == "superclass" else sorted(set(table.values()) - {""}) for name, table in zip(task.split("+"), tables, strict=True)]
+    ordered = tuple(dict.fromkeys(name for names in named for name in names))
 
     def by_task(codes: Sequence[str]) -> RecordLabels:
-        present = {class_of.get(code) for code in codes}
-        unknown = Counter(code for code in codes if code not in class_of)
+        present = {table.get(code) for table in tables for code in codes}
+        unknown = Counter(code for code in codes if code not in tables[0])
         labels = tuple(name for name in ordered if name in present)
         if codes and len(unknown) == len(codes):
             return RecordLabels((OTHER,), (*ordered, OTHER), unknown)
