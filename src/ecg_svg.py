@@ -73,7 +73,7 @@ def draw_ecg_svg(
         raise ValueError(f"signal has shape {signal.shape}: expected ({len(leads)}, n_samples), a row for each lead")
     shown_s = min(duration_s, signal.shape[1] / fs)
     strips = _arrange(leads, shown_s)
-    centred = _centre(signal, lead_present)
+    centred = _centre(signal[:, : math.ceil(shown_s * fs)], lead_present)
     traces = [_cut(centred[strip.lead], fs, strip) for strip in strips]
     baselines, height = _space_rows(strips, traces)
     width = _round_up(shown_s * SPEED_MM_PER_S)

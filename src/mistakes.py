@@ -55,7 +55,7 @@ def measure_errors(predictions: Predictions) -> Floats:
 
 def find_worst(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
     """Return the records that are most wrong, the worst first; fewer where fewer are wrong."""
-    errors, is_wrong = measure_errors(predictions), _wrong(predictions).any(axis=1)
+    errors, is_wrong = measure_errors(predictions), _wrong(predictions).sum(axis=1) > 0
     order = [row for row in np.argsort(-errors, kind="stable") if is_wrong[row]]  # a tie is an error of 0
     return [_verdict(predictions, int(row), float(errors[row])) for row in order[:n_records]]
 

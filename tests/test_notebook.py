@@ -94,8 +94,9 @@ def test_a_whole_run_leaves_its_outputs(executed: Path) -> None:
 def test_a_whole_run_shows_what_it_did(executed: Path) -> None:
     document = nbformat.read(str(executed), as_version=4)
     code = [cell for cell in document.cells if cell.cell_type == "code"]
-    texts = ["".join(output.get("text", "") for output in cell.outputs) for cell in code]
+    texts = ["".join(output.get("text", "") or output["data"].get("text/plain", "") for output in cell.outputs) for cell in code]
     assert "smoke test passed" in texts[3] and "36 ok" in texts[4] and "parameters" in texts[6]
+    assert [i for i, cell in enumerate(code) if any("<table>" in o.get("data", {}).get("text/html", "") for o in cell.outputs)] == [2, 4, 5, 7, 9]
     assert [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell.outputs)] == [8, 9]
     summary = json.loads(texts[SUMMARY])
     assert summary["records"] == {"ok": 36} and summary["epochs"] == 2
