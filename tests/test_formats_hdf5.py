@@ -11,7 +11,7 @@ from conftest import SMALL
 
 from src.checks import check_datasets
 from src.config import DataConfig, ExecutionConfig
-from src.file_predictions import find_record_files
+from src.file_predictions import find_record_files, predict_to_csv
 from src.formats.hdf5 import hdf5_parts, unit_by_amplitude
 from src.leads import STANDARD_LEADS
 from src.matching import index_folder
@@ -156,6 +156,13 @@ def test_folders_and_files_name_all_records_inside(tmp_path: Path) -> None:
     a, b = Path(f"{tmp_path}/a.hdf5::1000"), Path(f"{tmp_path}/a.hdf5::1001")
     assert list(find_record_files([tmp_path / "a.hdf5", b])) == [a, b]
     assert list(find_record_files([tmp_path])) == [a, b, tmp_path / "broken.h5"]
+
+
+def test_predict_gives_a_row_per_record_inside(tmp_path: Path, trained: Path) -> None:
+    write_code15(tmp_path / "a.hdf5", n=3)
+    assert predict_to_csv(trained / "models" / "best.pth", [tmp_path / "a.hdf5"], tmp_path / "p.csv", batch_size=2) == "3 ok"
+    with open(tmp_path / "p.csv", newline="") as stream:
+        assert [row["record_id"] for row in csv.DictReader(stream)] == ["1000", "1001", "1002"]
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------
