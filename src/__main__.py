@@ -38,6 +38,7 @@ from src.utils import project_paths, setup_logging
 logger = logging.getLogger("src")
 
 _KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")  # src.label_builders.BUILDERS, named here to import late
+_SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")  # src.saliency.METHODS
 
 _FIGURE_FORMATS = ("png", "svg", "pdf")  # src.report_figures.FIGURE_FORMATS, likewise
 
@@ -174,7 +175,23 @@ def predict(args: argparse.Namespace) -> int:
         device=device_info(args.device).device,
     )
     _say(f"{args.out}: {summary}")
+    if args.saliency:
+        _say(_save_saliency(args))
     return 0
+
+
+def _save_saliency(args: argparse.Namespace) -> str:
+    from src.file_predictions import save_saliency
+
+    return save_saliency(
+        args.checkpoint or project_paths().artifacts / "models" / "best.pth",
+        args.paths,
+        args.saliency,
+        method=args.saliency_method,
+        source_fs=args.source_fs,
+        source_gain_per_mv=args.source_gain,
+        device=args.device,
+    )
 
 
 def smoke(args: argparse.Namespace) -> int:
@@ -345,6 +362,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="CSV", help="gets a row per record")
     parser.add_argument("--source-fs", type=float, metavar="HZ", help="sampling rate of files that do not say it (default: none)")
     parser.add_argument("--source-gain", type=float, metavar="ADU_PER_MV", help="gain of files that do not say it (default: none)")
+    parser.add_argument("--saliency", metavar="DIR", help="gets a drawing (.png) and the numbers (.npz) of what the most probable class of each record rests on (default: none)")
+    parser.add_argument("--saliency-method", choices=_SALIENCY_METHODS, default=_SALIENCY_METHODS[0], help="how that is found (default: %(default)s)")
     _add_running(parser)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from src.figures import BLACK, GREY, LABEL_PT, TICK_PT, TITLE_PT, new_figure, plain_text
+from src.figures import BLACK, GREY, LABEL_PT, PALETTE, TICK_PT, TITLE_PT, new_figure, plain_text
 from src.leads import STANDARD_LEADS, canonical_lead
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,10 @@ _MAX_REACH = 80.0  # of a trace above or below its baseline, before it may run o
 _MAX_WIDTH = 2000.0
 _LABEL_HEIGHT, _LABEL_LIFT, _CHARACTER = 3.0, 1.0, 2.2
 _TEXT_LINE = 5.0
+_SHADE_ROOM = 1.0  # above and below a trace
+
 _MINOR, _MAJOR = "#f8d7d7", "#eba5a5"
+_FOR, _AGAINST, _SHADE_OPACITY = PALETTE[1], PALETTE[0], 0.75
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class _Trace:
     """One lead over one stretch of time; `y` is in mm from its baseline, None where the lead is missing."""
 
     name: str
+    lead: int  # row of the signal
+    stretch: slice  # samples of it
     row: int
     columns: slice
     left: float
@@ -86,6 +92,8 @@ def plot_ecg(
     lead_present: Sequence[bool] | NDArray[np.bool_] | None = None,
     rhythm_lead: str | None = "II",
     duration_s: float = 10.0,
+    shade: ArrayLike | None = None,
+    note: str = "",
 ) -> Figure:
     """Draw a recording on ECG paper, to scale: on the page as saved, 1 mm of the grid is 1 mm.
 
@@ -114,6 +122,10 @@ def plot_ecg(
         The lead of the strip below a grid; None leaves the strip out.
     duration_s
         Seconds shown from the start; a shorter recording is shown whole.
+    shade
+        Shape as `signal`, -1 to 1: colours the paper behind each sample, orange above 0 and blue below.
+    note
+        Printed below the grid after speed, gain and rate.
 
     Raises
     ------
@@ -124,7 +136,9 @@ def plot_ecg(
     samples = _check_signal(signal, fs, leads, lead_present)
     _check_page(layout, fs, speed_mm_per_s, gain_mm_per_mv, duration_s)
     page = _lay_out(samples, leads, layout, rhythm_lead, duration_s, _scale(fs, speed_mm_per_s, gain_mm_per_mv))
-    figure, axes = _new_page(page.width, page.height, title or "", page.footer)
+    figure, axes = _new_page(page.width, page.height, title or "", "   ".join(filter(None, [page.footer, note])))
+    if shade is not None:
+        _draw_shade(axes, page, _check_shade(shade, samples.shape))
     _fill_page(axes, page)
     return figure
 
@@ -216,6 +230,15 @@ def _check_signal(signal: ArrayLike, fs: float, leads: Sequence[str], lead_prese
     return samples
 
 
+def _check_shade(shade: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    weights = np.asarray(shade, dtype=np.float64)
+    if weights.shape != shape:
+        raise ValueError(f"shade has shape {weights.shape}: expected {shape}, as the signal")
+    if not (np.abs(weights) <= 1).all():
+        raise ValueError("shade goes beyond -1 to 1 or is not a number: divide it by its largest absolute value")
+    return weights
+
+
 def _check_page(layout: str, fs: float, speed: float, gain: float, duration_s: float) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
@@ -270,7 +293,7 @@ def _cut_traces(
             whole = samples[lead]
             y = (whole[stretch] - np.nanmedian(whole)) * scale.gain if np.isfinite(whole).any() else None
             label_y = 4.0 if y is None else _label_height(y[x < left + 2 + _CHARACTER * len(names[lead])])
-            traces.append(_Trace(names[lead], row, columns, left, right, x, y, label_y))
+            traces.append(_Trace(names[lead], lead, stretch, row, columns, left, right, x, y, label_y))
     return traces
 
 
@@ -341,6 +364,20 @@ def _fill_page(axes: Axes, page: _Page, name_pt: float = TITLE_PT) -> None:
         _draw_trace(axes, trace, page.baselines[trace.row], name_pt)
     for baseline in page.baselines:
         _draw_pulse(axes, page.scale, baseline)
+
+
+def _draw_shade(axes: Axes, page: _Page, weights: Floats) -> None:
+    """Colour a band behind each trace, as high as the trace, the stronger the farther the weight is from 0."""
+    for trace in page.traces:
+        if trace.y is None:
+            continue
+        part = weights[trace.lead, trace.stretch]
+        colors = np.where(part[:, None] > 0, to_rgb(_FOR), to_rgb(_AGAINST))
+        band = np.concatenate([colors, _SHADE_OPACITY * np.abs(part[:, None])], axis=1)[None]  # (1, n_samples, RGBA)
+        baseline, y = page.baselines[trace.row], trace.y[np.isfinite(trace.y)]
+        low, high = baseline + y.min(initial=0.0) - _SHADE_ROOM, baseline + y.max(initial=0.0) + _SHADE_ROOM
+        image = axes.imshow(band, extent=(trace.left, trace.right, low, high), aspect="auto", interpolation="nearest", zorder=2)
+        image.set_gid(f"shade-{trace.name}")
 
 
 def _draw_trace(axes: Axes, trace: _Trace, baseline: float, name_pt: float) -> None:

@@ -1,18 +1,27 @@
-"""From paths that a user types to a CSV of class probabilities."""
+"""From paths that a user types to a CSV of class probabilities, and to pages that show what they rest on."""
 
 from __future__ import annotations
 
 import csv
 import glob
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from src.checkpoints import load_checkpoint
+from src.classifier import Classifier, Prediction
 from src.eval import FilePrediction, predict_files
 from src.matching import index_folder
 from src.records import READABLE_SUFFIXES, RecordError, list_records
+from src.saliency import METHODS, Saliency
+from src.tensors import RejectedError
 from src.utils import atomic_path
+
+logger = logging.getLogger(__name__)
 
 
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -93,3 +102,52 @@ def predict_to_csv(
 def _cells(row: FilePrediction, n_classes: int) -> list[str]:
     scores = [f"{score:.6g}" for score in row.scores] if row.scores is not None else [""] * n_classes
     return [row.record_id, *scores, row.status, row.reason]
+
+
+def save_saliency(
+    checkpoint: str | Path,
+    paths: Sequence[str | Path],
+    folder: str | Path,
+    *,
+    method: str = METHODS[0],
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    device: str = "cpu",
+) -> str:
+    """Save what the most probable class of each record rests on: a page (.png) and its numbers (.npz); returns a summary.
+
+    The files go by the record's id; a second record of the same id gets ``-2``. Records that give no answer are left out.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint or the method is wrong, or a path names nothing.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
+    classifier = Classifier(load_checkpoint(checkpoint), device)
+    counts: Counter[str] = Counter()
+    for path in find_record_files(paths):
+        try:
+            answer = classifier.predict(path, fs=source_fs, gain_per_mv=source_gain_per_mv, saliency=method)
+        except (RecordError, RejectedError) as error:
+            logger.info("no map: %s", error)
+            continue
+        name = re.sub(r"[^\w.-]+", "_", answer.record_id)
+        counts[name] += 1
+        stem = name if counts[name] == 1 else f"{name}-{counts[name]}"
+        if answer.saliency is not None:
+            _save_page(answer, answer.saliency, Path(folder) / stem)
+    return f"{folder}: {counts.total()} maps by {method}"
+
+
+def _save_page(answer: Prediction, found: Saliency, stem: Path) -> None:
+    from src.plots import plot_saliency, save_figure
+
+    note = f"orange for {found.class_name}, blue against it ({found.method})"
+    title = str(answer) if not found.window else f"{answer}, window {found.window}"
+    page = plot_saliency(found.signal_mv, found.values, found.fs, found.leads, title=title, note=note, layout="3x4")
+    save_figure(page, stem.with_name(f"{stem.name}.png"))
+    arrays = {name: np.asarray(value) for name, value in vars(found).items()}
+    with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)

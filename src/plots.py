@@ -36,6 +36,7 @@ from src.figures import (
     style_axes,
     write_column,
 )
+from src.saliency_plots import plot_saliency
 from src.score_plots import plot_precision_recall_curves, plot_reliability_diagram, plot_roc_curves
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "plot_quality_summary",
     "plot_reliability_diagram",
     "plot_roc_curves",
+    "plot_saliency",
     "plot_source_balance",
     "plot_training_history",
     "save_figure",

@@ -10,7 +10,7 @@ import scipy.io
 from bad_records import BAD
 
 from src.checkpoints import load_checkpoint
-from src.file_predictions import find_record_files, predict_to_csv
+from src.file_predictions import find_record_files, predict_to_csv, save_saliency
 from src.sample_data import SampleData
 
 
@@ -112,6 +112,21 @@ def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path
     assert predict_to_csv(checkpoint, [tmp_path / "m.mat"], tmp_path / "p.csv", source_fs=300, source_gain_per_mv=1000) == "1 ok"
 
 
+# Maps ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients"])
+def test_a_page_and_its_numbers_per_record(checkpoint: Path, folder: Path, tmp_path: Path, method: str) -> None:
+    bad = bad_records.empty_mat(tmp_path / "in")
+    assert save_saliency(checkpoint, [folder, bad], tmp_path / "maps", method=method) == f"{tmp_path / 'maps'}: 3 maps by {method}"
+    stems = ("a", "a-2", "b.c-01_hr")
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == sorted(f"{s}{end}" for s in stems for end in (".npz", ".png"))
+    with np.load(tmp_path / "maps" / "a.npz", allow_pickle=False) as arrays:
+        assert arrays["values"].shape == arrays["signal_mv"].shape == (12, 1000)
+        assert (str(arrays["method"]), float(arrays["fs"]), int(arrays["window"])) == (method, 100.0, 0)
+        assert str(arrays["class_name"]) in load_checkpoint(checkpoint).card.classes
+
+
 # When it fails -------------------------------------------------------------------------------------------------------
 
 
@@ -128,5 +143,7 @@ def test_a_failure_leaves_no_part_of_a_table(checkpoint: Path, folder: Path, tmp
         predict_to_csv(checkpoint, [folder, f"{tmp_path}/*.hea"], tmp_path / "out" / "p.csv", batch_size=1)
     with pytest.raises(ValueError, match="no such checkpoint"):
         predict_to_csv(tmp_path / "none.pth", [folder], tmp_path / "out" / "p.csv")
+    with pytest.raises(ValueError, match="method is 'lime'"):
+        save_saliency(checkpoint, [folder], tmp_path / "out", method="lime")
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "p.csv"]
     assert (tmp_path / "out" / "p.csv").read_text() == "the one before\n"

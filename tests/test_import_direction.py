@@ -28,7 +28,7 @@ LAYERS = {
     "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
     "evaluation": "eval saliency classifier",
     "training": "optimization training",
-    "figures": "data_plots ecg_paper ecg_gallery score_plots plots",
+    "figures": "data_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
     "steps": "checks file_predictions report_figures smoke notebook leave_one_out",
     "notebook": "session",
     "command line": "options __main__",
