@@ -47,6 +47,40 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+QUALITY_FLAGS = (
+    "amplitude", "flat", "flat_part", "gap_filled", "clipped", "wander", "noise", "burst", "hum50", "hum60",
+    "gain_low", "gain_high", "limb_equation", "limb_swap",
+)  # fmt: skip
+"""Kinds of quality flags that `QualityConfig.reject_flags` may name."""
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Limits beyond which a recording is flagged, and the flags that reject it; docs/quality.md explains them."""
+
+    flat_part_s: float = option(2.0, "flag leads that stand still for this many seconds or longer")
+    clipped_share: float = option(0.005, "flag leads with more than this share of samples at rest at their highest or lowest value")
+    wander_mv: float = option(1.0, "flag leads whose baseline moves over more than this many mV")
+    noise_mv: float = option(0.0075, "flag leads with more than this many mV at 30 to 40 Hz between beats")
+    burst_mv: float = option(0.03, "flag leads where a second has this many mV more at 30 to 40 Hz than usual")
+    hum_mv: float = option(0.02, "flag leads with more than this many mV at 50 or 60 Hz between beats")
+    amplitude_low_mv: float = option(0.35, "flag a recording whose typical range in a second is below this many mV: the gain may be wrong")
+    amplitude_high_mv: float = option(4.0, "flag a recording whose typical range in a second is above this many mV")
+    equation_share: float = option(0.1, "flag limb leads that leave more than this share over in III = II - I and its like")
+    swap_ratio: float = option(1.65, "flag limb electrodes as swapped where that explains the chest leads this many times better")
+    reject_flags: tuple[str, ...] = option((), "quality flags that reject a record, such as clipped; flat:3 means in three leads or more")
+
+    def __post_init__(self) -> None:
+        for name in ("flat_part_s", "clipped_share", "wander_mv", "noise_mv", "burst_mv", "hum_mv", "amplitude_low_mv", "equation_share"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.amplitude_high_mv > self.amplitude_low_mv, "amplitude_high_mv", self.amplitude_high_mv, f"more than amplitude_low_mv={self.amplitude_low_mv:g}")
+        _require(self.swap_ratio >= 1, "swap_ratio", self.swap_ratio, "1 or more")
+        for text in self.reject_flags:
+            kind, colon, number = text.partition(":")
+            _require(kind in QUALITY_FLAGS, "reject_flags", text, "some of " + ", ".join(QUALITY_FLAGS))
+            _require(not colon or (number.isdecimal() and int(number) > 0), "reject_flags", text, f"{kind}:N with N leads, 1 or more")
+
+
 @dataclass(frozen=True)
 class PreprocessConfig:
     """What turns a recording into a tensor; hashed into every record file."""
@@ -59,6 +93,7 @@ class PreprocessConfig:
     min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
     window_s: float = option(0.0, "cut each record into windows of this many seconds, each a record file; 0 takes its beginning only")
     stride_s: float = option(0.0, "seconds from the start of one window to the next; 0 means the window length")
+    quality: QualityConfig = field(default_factory=QualityConfig)
 
     def __post_init__(self) -> None:
         _require(1 <= self.fs <= 100_000, "fs", self.fs, "1 to 100000 Hz")
@@ -147,6 +182,7 @@ class TrainConfig:
 
     epochs: int = option(30, "passes over the training records")
     lr: float = option(2e-3, "peak learning rate of AdamW")
+    muon_lr: float = option(0.0, "learning rate of Muon, which then takes the kernels behind the stem; 0 leaves all to AdamW")
     weight_decay: float = option(1e-2, "decoupled weight decay of AdamW")
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises")
     freeze_norm: bool = option(False, "keep the statistics of the batch norms as they are, for fine-tuning on few records")
@@ -173,6 +209,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.lr > 0, "lr", self.lr, "a positive rate")
+        _require(self.muon_lr >= 0, "muon_lr", self.muon_lr, "0 or more")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a share from 0 up to below 1")
         _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")

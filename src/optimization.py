@@ -16,6 +16,7 @@ from src.checkpoints import restore_rng_state, rng_state
 from src.config import TrainConfig
 from src.distributed import Processes
 from src.model import MIN_SAMPLES, ResNet1d
+from src.muon import Muon
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,20 @@ def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
     return loss
 
 
-def make_optimizer(model: nn.Module, lr: float, weight_decay: float, fused: bool = True) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter, ICLR 2019) that decays matrices and kernels, not biases and norms."""
-    decay = [p for p in model.parameters() if p.ndim > 1]
+def make_optimizers(
+    model: nn.Module, lr: float, weight_decay: float, *, muon_lr: float = 0.0, fused: bool = True
+) -> list[torch.optim.Optimizer]:
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019), which decays matrices and kernels, not biases and norms.
+
+    With a `muon_lr`, the kernels behind the stem go to Muon at that rate instead.
+    """
+    kernels = [p for name, p in model.named_parameters() if p.ndim > 2 and not name.startswith("stem.")] if muon_lr else []
+    taken = {id(p) for p in kernels}
+    decay = [p for p in model.parameters() if p.ndim > 1 and id(p) not in taken]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, fused=fused)]
+    return [*optimizers, Muon(kernels, lr=muon_lr, weight_decay=weight_decay)] if kernels else optimizers
 
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
@@ -78,8 +87,8 @@ class TrainState:
 
     model: ResNet1d
     network: nn.Module
-    optimizer: torch.optim.AdamW
-    scheduler: torch.optim.lr_scheduler.LambdaLR
+    optimizers: list[torch.optim.Optimizer]
+    schedulers: list[torch.optim.lr_scheduler.LambdaLR]
     scaler: torch.amp.GradScaler
     average: torch.optim.swa_utils.AveragedModel | None
     epoch: int = 0
@@ -98,12 +107,15 @@ class TrainState:
         """Take one step down the gradient of a loss; a `clip_norm` of 0 does not clip."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if clip_norm:
-            self.scaler.unscale_(self.optimizer)
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
+        self.network.zero_grad(set_to_none=True)
+        for scheduler in self.schedulers:
+            scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -133,8 +145,8 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict() | {"lr_lambdas": None},  # a function is no plain value
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [s.state_dict() | {"lr_lambdas": None} for s in self.schedulers],  # a function is no plain value
             "scaler": self.scaler.state_dict(),
             "rng": rng_state(),
             "epoch": self.epoch,
@@ -148,8 +160,10 @@ class TrainState:
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)})
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(values | {"lr_lambdas": [None] * len(scheduler.lr_lambdas)})
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
         self.best_metric, self.history = state["best_metric"], list(state["history"])
@@ -176,10 +190,14 @@ def start_training(
         the batch norms are those of the whole batch.
     """
     device = next(model.parameters()).device.type
-    optimizer = make_optimizer(model, config.lr, config.weight_decay, fused=device in ("cpu", "cuda"))
+    optimizers = make_optimizers(model, config.lr, config.weight_decay, muon_lr=config.muon_lr, fused=device in ("cpu", "cuda"))
     n_steps = config.epochs * n_batches
     warmup = int(config.warmup_fraction * n_steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, n_steps, warmup))
+
+    def factor(step: int) -> float:
+        return cosine_with_warmup(step, n_steps, warmup)
+
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     scaler = torch.amp.GradScaler(device, enabled=amp is torch.float16)
     average = None
     if config.ema_decay:
@@ -188,7 +206,7 @@ def start_training(
     network = _wrap(model, processes)
     if config.compile == "on" or (config.compile == "auto" and device == "cuda"):
         network = compile_network(network, model.n_leads, device)
-    return TrainState(model, network, optimizer, scheduler, scaler, average)
+    return TrainState(model, network, optimizers, schedulers, scaler, average)
 
 
 def compile_network(network: nn.Module, n_leads: int, device: str) -> nn.Module:

@@ -182,7 +182,7 @@ def fit(
     if loaders.auxiliary:
         train_loss = with_auxiliary(loss_fn, len(card.classes), config.auxiliary_weight)
     while state.epoch < config.epochs and not _is_stale(state, config):
-        start, rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
+        start, rate = time.perf_counter(), float(state.schedulers[0].get_last_lr()[0])
         _order_epoch(loaders, config.seed, state.epoch, processes)
         loss = train_epoch(state, loaders.train, train_loss, config, device=info.device, amp=amp)
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))

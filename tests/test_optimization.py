@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.model import ResNet1d
-from src.optimization import compile_network, cosine_with_warmup, make_loss, make_optimizer, with_auxiliary
+from src.optimization import compile_network, cosine_with_warmup, make_loss, make_optimizers, with_auxiliary
 
 
 def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
@@ -30,7 +30,7 @@ def test_the_schedule_rises_and_falls() -> None:
 
 
 def test_decay_spares_biases_and_norms() -> None:
-    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3), torch.nn.BatchNorm1d(3)), 1e-3, 0.1)
+    (optimizer,) = make_optimizers(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3), torch.nn.BatchNorm1d(3)), 1e-3, 0.1)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 3]
 
@@ -61,3 +61,11 @@ def test_an_auxiliary_loss_is_added_with_its_weight() -> None:
     loss = with_auxiliary(main, 2, 0.5)
     logits, target = torch.tensor([[1.0, 2.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0, float("nan")]])
     assert float(loss(logits, target)) == pytest.approx(float(main(logits[:, :2], target[:, :2])) + 0.5 * math.log(2), rel=1e-6)
+
+
+def test_muon_takes_the_kernels_behind_the_stem() -> None:
+    model = ResNet1d(2, 2, base_channels=4)
+    adamw, muon = make_optimizers(model, 1e-3, 0.1, muon_lr=0.02)
+    n_kernels = sum(p.ndim == 3 for p in model.parameters())
+    assert len(muon.param_groups[0]["params"]) == n_kernels - 1
+    assert sum(len(group["params"]) for group in adamw.param_groups) + n_kernels - 1 == len(list(model.parameters()))

@@ -15,7 +15,7 @@ from src.training import (
 from src.utils import load_json
 
 CONFIG = Config(
-    train=TrainConfig(epochs=3, lr=2e-3, patience=0, device="cpu", ema_decay=0.9, crop_s=5.0),
+    train=TrainConfig(epochs=3, lr=2e-3, patience=0, device="cpu", ema_decay=0.9, crop_s=5.0, muon_lr=0.01),
     model=ModelConfig(base_channels=8),
     loader=LoaderConfig(batch_size=8),
 )
