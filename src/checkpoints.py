@@ -126,6 +126,37 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
     return model.to(device).eval()
 
 
+def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:
+    """Copy the weights of a checkpoint into a network, those of the outputs only where the classes are the same.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    checkpoint
+        What to start from.
+    card
+        What `model` is trained for.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint has another shape, other leads or another sampling rate.
+    """
+    source = checkpoint.card
+    facts = ("model", source.model, card.model), ("leads", source.leads, card.leads), ("fs", source.preprocess.fs, card.preprocess.fs)
+    if differ := [f"{name} {there} where this run has {here}" for name, there, here in facts if there != here]:
+        raise ValueError(f"{checkpoint.path}: cannot be started from: it has {'; '.join(differ)}")
+    n_outputs = len(card.classes)
+    weights = {name: value for name, value in checkpoint.weights.items() if source.classes == card.classes or not name.startswith("head.")}
+    own = model.state_dict()
+    for name, value in weights.items():
+        if own[name].shape != value.shape:  # auxiliary outputs stand behind the classes and start afresh
+            value = torch.cat([value, own[name][n_outputs:]])
+        own[name] = value
+    model.load_state_dict(own)
+
+
 def rng_state() -> dict[str, Any]:
     """Return the states of Python's, NumPy's and torch's generators as tensors and plain values."""
     name, keys, position, has_gauss, gauss = np.random.get_state()

@@ -191,6 +191,7 @@ class TrainConfig:
     label_smoothing: float = option(0.0, "label smoothing of the loss")
     crop_s: float = option(0.0, "train on random crops of this many seconds and average overlapping windows later; 0 uses whole records")
     ema_decay: float = option(0.0, "decay of a moving average of the weights, which is then what validates and is kept; 0 turns it off")
+    init_from: str | None = option(None, "checkpoint to start from, for fine-tuning; its outputs are kept where the classes are the same")
     target: str = option("auto", "single trains one label per record with cross-entropy, multi several with BCE; auto looks")
     classes: tuple[str, ...] = option((), "classes to train on, in this order; by default those of the training records")
     auxiliary_weight: float = option(0.0, "weight of the loss on labels outside `classes`, learned through outputs that are dropped in the end; 0 ignores them")

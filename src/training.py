@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from src.augment import drop_leads, mix_records
-from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkpoint
+from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkpoint, start_from
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import Batch, DataLoaders, build_dataloaders
 from src.distributed import Processes, join_processes
@@ -357,6 +357,8 @@ def run_training(
                 processes.wait()
         card = build_card(config, loaders, load_preprocess_config(processed))
         model = model or build_model(card, len(loaders.auxiliary))
+        if config.train.init_from:
+            start_from(model, load_checkpoint(config.train.init_from), card)
         logger.info("%s", loaders)
         logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
         return fit(model, loaders, card, config.train, out, resume=resume, processes=processes)
