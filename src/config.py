@@ -93,7 +93,7 @@ class PreprocessConfig:
     min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
     window_s: float = option(0.0, "cut each record into windows of this many seconds, each a record file; 0 takes its beginning only")
     stride_s: float = option(0.0, "seconds from the start of one window to the next; 0 means the window length")
-    quality: QualityConfig = field(default_factory=QualityConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig, metadata={"help": "limits of signal quality"})
 
     def __post_init__(self) -> None:
         _require(1 <= self.fs <= 100_000, "fs", self.fs, "1 to 100000 Hz")

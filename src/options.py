@@ -76,12 +76,21 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str
     group = parser.add_argument_group(f"{kind.__name__} ({(kind.__doc__ or '').splitlines()[0]})")
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if field.name in skip:
+        if field.name in skip or dataclasses.is_dataclass(hints[field.name]):
             continue
         flag = "--" + field.name.replace("_", "-")
         shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         text = f"{field.metadata['help']} (default: {shown if shown not in ('', None) else 'none'})".replace("%", "%%")
         group.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, help=text, **_argument(hints[field.name]))
+    for name, part in _parts(kind).items():
+        if name not in skip:
+            add_settings(parser, part)
+
+
+def _parts(kind: type) -> dict[str, type]:
+    """Return the fields of a settings class that are settings classes themselves."""
+    hints = get_type_hints(kind)
+    return {name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
 
 
 def _argument(hint: Any) -> dict[str, Any]:
@@ -105,6 +114,7 @@ def read_settings(args: argparse.Namespace, kind: type[S], base: S) -> S:
         If a value is out of range.
     """
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if f.name in args}  # type: ignore[arg-type]
+    given |= {name: read_settings(args, part, getattr(base, name)) for name, part in _parts(kind).items()}
     try:
         return dataclasses.replace(base, **given)  # type: ignore[type-var]
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
+from src.fingerprints import compute_fingerprint
 from src.formats.base import split_part
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
+from src.quality import find_rejection, measure_quality, quality_flags
 from src.records import ECGRecord, RecordError, iter_records, read_start, window_name
 from src.signals import (
     Signal,
@@ -44,7 +44,11 @@ _FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the re
 
 
 class RejectedError(ValueError):
-    """A readable record that a limit of the configuration keeps out."""
+    """A readable record that a limit of the configuration keeps out, with its flags where they are known."""
+
+    def __init__(self, reason: str, flags: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.flags = tuple(flags)
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,11 @@ class RecordTask:
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a record becomes: the arrays of its record file but for its names, and remarks."""
+    """What a record becomes: the arrays of its record file but for its names, remarks, and what tells it from others."""
 
     arrays: dict[str, Any]
     flags: tuple[str, ...]
+    fingerprint: str
 
 
 def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
@@ -86,7 +91,7 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     Raises
     ------
     RejectedError
-        If no lead is known, the record is too short, or a gap of missing samples is too long.
+        If no lead is known, the record is too short, a gap of missing samples is too long, or a quality flag rejects it.
     """
     ordered = order_leads(record.signal, record.leads, STANDARD_LEADS)
     if not ordered.present.any():
@@ -95,14 +100,17 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
         raise RejectedError(f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s")
     window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
     window, flags = _without_gaps(window, record.fs, config)
-    flags = [*record.flags, *ordered.flags, *flags, *_amplitude_flags(window, ordered.present, config)]
+    present = ordered.present
+    measures = measure_quality(window, record.fs, present)
+    flags = [*record.flags, *ordered.flags, *flags, *quality_flags(measures, present, config.quality, config.max_amplitude_mv)]
     resampled = resample(window, record.fs, config.fs)[:, : config.n_samples]
-    constant = window.max(axis=1) == window.min(axis=1)
+    constant = measures.highest_mv == measures.lowest_mv
     resampled[constant] = window[constant, :1]  # the filter's edges would make a flat lead look alive
     scaled = standardize(resampled, config.flat_std_mv)
-    present = ordered.present
     flat = np.asarray((scaled.std == 0) & present)
     flags += [f"flat:{lead}" for lead, is_flat in zip(STANDARD_LEADS, flat, strict=True) if is_flat]
+    if reason := find_rejection(flags, config.quality.reject_flags):
+        raise RejectedError(reason, flags)
     arrays = {
         "signal": fit_length(scaled.signal, config.n_samples),
         "lead_mean": np.where(present, scaled.mean, 0).astype(np.float32),
@@ -111,7 +119,7 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
         "n_valid": np.int32(resampled.shape[1]),
         "fs": np.float32(config.fs),
     }
-    return Tensor(arrays, tuple(flags))
+    return Tensor(arrays, tuple(flags), compute_fingerprint(ordered.signal, record.fs))
 
 
 def _without_gaps(
@@ -128,13 +136,6 @@ def _without_gaps(
             f"{longest / fs:.3g} s of samples are missing in one gap (leads {', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
         )
     return filled, [f"gap_filled:{lead}" for lead in gapped]
-
-
-def _amplitude_flags(
-    window: Signal, present: NDArray[np.bool_], config: PreprocessConfig
-) -> list[str]:
-    extreme = np.asarray(np.maximum(window.max(axis=1), -window.min(axis=1)) > config.max_amplitude_mv)
-    return [f"amplitude:{lead}" for lead, high in zip(STANDARD_LEADS, extreme & present, strict=True) if high]
 
 
 def process_record(task: RecordTask, processed: Path, config: PreprocessConfig) -> list[ManifestRow]:
@@ -188,7 +189,7 @@ def _save(record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path
     try:
         tensor = build_tensor(record, config)
     except RejectedError as error:
-        return replace(row, status="rejected", reason=str(error), quality_flags=join_list(record.flags))
+        return replace(row, status="rejected", reason=str(error), quality_flags=join_list(error.flags or record.flags))
     arrays = {
         **tensor.arrays,
         "label": np.array(split_list(row.labels), dtype=np.str_),
@@ -198,14 +199,7 @@ def _save(record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path
         "config_hash": np.array(row.config_hash),
     }
     save_record_file(record_path(processed, record_key(row.dataset, row.record_id)), arrays)
-    digest = stable_signal_hash(tensor.arrays["signal"])
-    return replace(row, status="ok", quality_flags=join_list(tensor.flags), signal_hash=digest)
-
-
-def stable_signal_hash(signal: Signal) -> str:
-    """Return a hash of a z-scored signal that survives a change of gain: 16 hexadecimal digits."""
-    rounded = np.rint(signal[:, ::4] * 50.0).astype(np.int16)
-    return hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()
+    return replace(row, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
 
 
 def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:

@@ -18,15 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up. A module imports from layers below it and, where that makes no circle, from its own.
 LAYERS = {
     "ground": "src utils",
-    "plain tools": "leads store splits pool ranking normalization text_tables figures ecg_svg rich",
+    "plain tools": "leads fingerprints store splits pool ranking normalization text_tables figures ecg_svg rich",
     "settings": "config",
-    "sources": "formats formats.aecg formats.base formats.dicom formats.edf formats.hdf5 formats.mat formats.muse formats.safe_xml formats.scp formats.wfdb formats.xml_ecg records signals labels matching synthetic sample_data",
+    "sources": "formats formats.aecg formats.base formats.dicom formats.edf formats.hdf5 formats.mat formats.mat_check formats.muse formats.safe_xml formats.scp formats.wfdb formats.wfdb_header formats.wfdb_package formats.xml_ecg records signals quality labels matching synthetic sample_data",
     "labels of known collections": "crosswalk label_builders label_sources label_sources.base label_sources.sources "
     "label_sources.challenge label_sources.hospital label_sources.ptbxl label_sources.table",
     "one record": "tensors",
     "many records": "preprocessing",
     "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
-    "evaluation": "eval saliency classifier",
+    "evaluation": "eval saliency classifier onnx_export",
     "training": "muon optimization training",
     "figures": "data_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
     "steps": "checks file_predictions report_figures smoke notebook leave_one_out",

@@ -1,0 +1,269 @@
+"""A short fingerprint of a recording, and the search for recordings that are the same.
+
+A fingerprint is 256 signs of random projections (Charikar, STOC 2002) of four leads' slopes at 50 Hz, so the share of
+bits in which two recordings differ is the angle between them over pi. Slopes forget the offset and most of the wander,
+signs forget the gain, leads are taken by name, and 50 Hz is below every usual rate. docs/duplicates.md has the margins
+measured on real recordings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.leads import STANDARD_LEADS
+
+Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Codes = NDArray[np.uint8]
+
+_VERSION = "1"
+_N_BLOCKS = 4  # a block is 64 signs of one lead
+_BLOCK_BITS = 64
+_LENGTH = 1 + _N_BLOCKS + _N_BLOCKS * _BLOCK_BITS // 4  # hexadecimal digits: version, a lead per block, the signs
+
+# Leads that say most of the heart together, then those that stand in for a dead or an absent one
+_PREFERRED = tuple(STANDARD_LEADS.index(name) for name in ["II", "I", "V2", "V5", "V1", "V6", "V3", "V4", "III", "aVF", "aVL", "aVR"])
+
+_RATE = 50  # Hz of the slopes
+_SECONDS = 10.0
+_MIN_SECONDS = 2.0  # less tells no two hearts apart
+_EDGE = 15  # steps of 20 ms left out at both ends, where resampling filters ring
+_CLIP = 4.0  # times the mean slope: a spike then counts no more than a beat
+_MIN_LIVELINESS = 0.01  # mean over largest slope: a lone step has 0.005, real leads 0.012 and more
+_MIN_SHARE = 1e-3  # of the liveliest lead's mean slope: less is rounding
+
+_SAME_SHARE = 0.086  # of the bits: true pairs differ in at most 16 of 256, others in 35 and more
+_SAME_SHARE_ONE_LEAD = 0.07  # one lead tells less: others differ in 22 and more
+_MIN_COMMON_BITS = 128
+
+
+# Making fingerprints -------------------------------------------------------------------------------------------------
+
+
+def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
+    """Return the fingerprint of the first 10 s of a recording, or "" where there is too little in it to tell.
+
+    Parameters
+    ----------
+    signal
+        Shape (12, n_samples) in the standard lead order, in any unit; zeros for an absent lead. Missing samples (NaN)
+        are interpolated.
+    fs
+        Hz.
+
+    Returns
+    -------
+    str
+        69 hexadecimal digits: the version, a lead number per block, and 4 x 64 signs.
+    """
+    n_samples = min(signal.shape[1], round(_SECONDS * fs))
+    if n_samples < _MIN_SECONDS * fs:
+        return ""
+    leads, slopes = list(_PREFERRED[:_N_BLOCKS]), _slopes(signal[list(_PREFERRED[:_N_BLOCKS]), :n_samples], fs)
+    live = _live(slopes)
+    if not live.all():
+        leads, slopes = list(_PREFERRED), _slopes(signal[list(_PREFERRED), :n_samples], fs)
+        live = _live(slopes)
+    rows = np.flatnonzero(live)[:_N_BLOCKS]
+    if not rows.size:
+        return ""
+    rows = np.resize(rows, _N_BLOCKS)  # fewer leads fill several blocks, each with projections of its own
+    codes = "".join(f"{leads[row] + 1:x}" for row in rows)
+    return _VERSION + codes + _signs(slopes[rows]).tobytes().hex()
+
+
+def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
+    """Return slopes at 50 Hz (n_leads, n_steps): differences of means over 20 ms, smoothed by 1 2 1.
+
+    The means are exact at any rate: sample k stands for the time from (k - 1/2) / fs to (k + 1/2) / fs.
+    """
+    places, shares = _edges(signal.shape[1], fs)
+    totals = np.add.reduceat(signal, places, axis=1)[:, :-1] * (np.diff(places) > 0)
+    parts = signal[:, places] * shares
+    means = totals + np.diff(parts, axis=1)  # but for a factor
+    steps = np.diff(means, axis=1)
+    if np.isnan(steps).any():
+        return _slopes(_interpolated(signal), fs)
+    smooth: NDArray[np.float32] = steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]
+    return smooth
+
+
+@lru_cache(maxsize=64)
+def _edges(n_samples: int, fs: float) -> tuple[Ints, NDArray[np.float32]]:
+    """Return the sample in which each interval of 20 ms begins, and the share of it that lies before the beginning."""
+    n_steps = int((n_samples - 1) / fs * _RATE) + 1
+    edges = ((np.arange(_EDGE, n_steps - _EDGE + 1) - 0.5) * (fs / _RATE) + 0.5).clip(0, n_samples - 1)
+    places = edges.astype(np.int64)
+    return places, (edges - places).astype(np.float32)
+
+
+def _interpolated(signal: NDArray[np.float32]) -> NDArray[np.float32]:
+    filled = signal.copy()
+    for row in filled:
+        good = np.isfinite(row)
+        row[~good] = np.interp(np.flatnonzero(~good), np.flatnonzero(good), row[good]) if good.any() else 0.0
+    return filled
+
+
+def _live(slopes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which leads hold more than nothing, rounding, or a lone step."""
+    size = np.abs(slopes)
+    mean = size.mean(axis=1)
+    live: NDArray[np.bool_] = (mean > _MIN_LIVELINESS * size.max(axis=1)) & (mean > _MIN_SHARE * mean.max())
+    return live
+
+
+def _signs(slopes: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the signs of the projections of each block as packed bits, shape (n_blocks, 8)."""
+    limit = _CLIP * np.abs(slopes).mean(axis=1, keepdims=True)
+    clipped = np.clip(slopes, -limit, limit)[:, None, :]
+    projected = np.matmul(clipped, _directions()[:, : slopes.shape[1]])[:, 0]
+    return np.packbits(projected > 0, axis=1)
+
+
+@lru_cache(maxsize=1)
+def _directions() -> NDArray[np.float32]:
+    """Return the random directions (n_blocks, n_steps, 64) of +1 and -1.
+
+    They come from SHAKE-256, because fingerprints are kept and NumPy does not promise the same random numbers for ever.
+    """
+    n_steps = round(_SECONDS * _RATE)
+    raw = hashlib.shake_256(b"ecg fingerprint 1").digest(_N_BLOCKS * n_steps * _BLOCK_BITS // 8)
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8)).reshape(_N_BLOCKS, n_steps, _BLOCK_BITS)
+    return bits.astype(np.float32) * 2 - 1
+
+
+# Comparing fingerprints ----------------------------------------------------------------------------------------------
+
+
+class Fingerprints:
+    """Fingerprints as numbers; those that are empty or of another version match nothing.
+
+    Attributes
+    ----------
+    codes
+        Lead of each block, shape (n, 4), 1 to 12; 0 where there is none.
+    words
+        Signs of each block, shape (n, 4).
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        usable = [text if len(text) == _LENGTH and text[0] == _VERSION else "0" * _LENGTH for text in texts]
+        joined = "".join(text[1 + _N_BLOCKS :] for text in usable)
+        self.words: Words = np.frombuffer(bytes.fromhex(joined), ">u8").astype(np.uint64).reshape(-1, _N_BLOCKS)
+        digits = np.frombuffer("".join(text[1 : 1 + _N_BLOCKS] for text in usable).encode(), np.uint8)
+        self.codes: Codes = np.where(digits > 57, digits - 87, digits - 48).astype(np.uint8).reshape(-1, _N_BLOCKS)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def same_recording(a: Fingerprints, rows_a: Ints, b: Fingerprints, rows_b: Ints) -> NDArray[np.bool_]:
+    """Tell for each pair of rows whether they are the same recording."""
+    codes = a.codes[rows_a]
+    shared = (codes == b.codes[rows_b]) & (codes > 0)
+    differing = np.where(shared, np.bitwise_count(a.words[rows_a] ^ b.words[rows_b]), 0).sum(axis=1)
+    n_bits = _BLOCK_BITS * shared.sum(axis=1)
+    several = (np.where(shared, codes, 0).max(axis=1) != np.where(shared, codes, 99).min(axis=1)) & (n_bits > 0)
+    limit = np.where(several, _SAME_SHARE, _SAME_SHARE_ONE_LEAD) * n_bits
+    same: NDArray[np.bool_] = (n_bits >= _MIN_COMMON_BITS) & (differing <= limit)
+    return same
+
+
+def differing_bits(first: str, second: str) -> tuple[int, int]:
+    """Return in how many bits two fingerprints differ, and how many of them can be compared."""
+    pair = Fingerprints([first, second])
+    shared = (pair.codes[0] == pair.codes[1]) & (pair.codes[0] > 0)
+    differing = np.bitwise_count(pair.words[0] ^ pair.words[1])[shared].sum()
+    return int(differing), int(_BLOCK_BITS * shared.sum())
+
+
+# Searching -----------------------------------------------------------------------------------------------------------
+#
+# Two copies agree in some run of about 20 bits of some block. So records are sorted by each block from each of several
+# starting bits, and only neighbours are compared: the work grows like n log n, whatever the records are like.
+
+_STARTS = tuple(range(0, _BLOCK_BITS, 8))
+_N_NEIGHBOURS = 4
+
+
+def _keys(prints: Fingerprints) -> Iterator[Words]:
+    """Yield sorting keys (n,): a lead number, then 60 bits of its block from a starting bit on."""
+    for block in range(_N_BLOCKS):
+        lead = prints.codes[:, block].astype(np.uint64) << np.uint64(60)
+        word = prints.words[:, block]
+        for start in _STARTS:
+            turned = (word << np.uint64(start)) | (word >> np.uint64((_BLOCK_BITS - start) % _BLOCK_BITS)) if start else word
+            yield lead | (turned >> np.uint64(4))
+
+
+def find_copies(texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the positions of the recordings that are there more than once, a tuple for each in ascending order.
+
+    Parameters
+    ----------
+    texts
+        Fingerprints, as `compute_fingerprint` returns them.
+    """
+    prints = Fingerprints(texts)
+    usable = np.flatnonzero(prints.codes[:, 0])
+    found: set[tuple[int, int]] = set()
+    for keys in _keys(prints):
+        order = usable[np.argsort(keys[usable], kind="stable")]
+        for step in range(1, _N_NEIGHBOURS + 1):
+            first, second = order[:-step], order[step:]
+            same = same_recording(prints, first, prints, second)
+            found.update(zip(first[same].tolist(), second[same].tolist(), strict=True))
+    return _joined(found)
+
+
+def _joined(pairs: set[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Return the sets of positions that pairs connect."""
+    parent: dict[int, int] = {}
+
+    def root(item: int) -> int:
+        while parent.setdefault(item, item) != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    for first, second in pairs:
+        parent[root(first)] = root(second)
+    groups: dict[int, list[int]] = {}
+    for item in sorted(parent):
+        groups.setdefault(root(item), []).append(item)
+    return [tuple(group) for group in groups.values()]
+
+
+class FingerprintIndex:
+    """Known recordings, to be asked whether others are among them.
+
+    Parameters
+    ----------
+    known
+        Fingerprints.
+    """
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._prints = Fingerprints(list(dict.fromkeys(known)))
+        self._sorted = []
+        for keys in _keys(self._prints):
+            order = np.argsort(keys, kind="stable")
+            self._sorted.append((keys[order], order))
+
+    def contains(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell for each fingerprint whether it is a known recording."""
+        asked = Fingerprints(texts)
+        found = np.zeros(len(asked), bool)
+        if not len(self._prints):
+            return found
+        for keys, (held, order) in zip(_keys(asked), self._sorted, strict=True):
+            place = np.searchsorted(held, keys)
+            for step in range(-_N_NEIGHBOURS, _N_NEIGHBOURS):
+                near = order[np.clip(place + step, 0, len(held) - 1)]
+                found |= same_recording(asked, np.arange(len(asked)), self._prints, near)
+        return found
