@@ -194,6 +194,20 @@ def _save_saliency(args: argparse.Namespace) -> str:
     )
 
 
+def export(args: argparse.Namespace) -> int:
+    """Write a checkpoint in a format that other programs run, with a JSON file that says what it expects."""
+    from src.checkpoints import load_checkpoint
+    from src.onnx_export import compare_onnx, export_onnx
+
+    checkpoint = load_checkpoint(args.checkpoint)
+    files = export_onnx(checkpoint, args.out, int8=args.int8)
+    _say(f"wrote {', '.join(map(str, files))}")
+    for path in files if args.processed else ():
+        if path.suffix == ".onnx":
+            _say(str(compare_onnx(checkpoint, path, args.processed, split=args.split)))
+    return 0
+
+
 def smoke(args: argparse.Namespace) -> int:
     """Take 10 records through everything: read, preprocess, batch, forward, train, evaluate."""
     from src.smoke import run_smoke
@@ -257,6 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(add("train", train))
     _add_evaluate(add("evaluate", evaluate))
     _add_predict(add("predict", predict))
+    _add_export(add("export", export))
     add_data(add("smoke", smoke), required=False)
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
     _add_compare_predictions(add("compare-predictions", compare_predictions))
@@ -365,6 +380,15 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--saliency", metavar="DIR", help="gets a drawing (.png) and the numbers (.npz) of what the most probable class of each record rests on (default: none)")
     parser.add_argument("--saliency-method", choices=_SALIENCY_METHODS, default=_SALIENCY_METHODS[0], help="how that is found (default: %(default)s)")
     _add_running(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="needs requirements-export.txt (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="NAME.onnx; NAME.json beside it tells the input")
+    parser.add_argument("--int8", action="store_true", help="write NAME_int8.onnx as well, with weights of 8 bits (default: off)")
+    parser.add_argument("--processed", metavar="DIR", help="compare the files with the checkpoint on records of this folder (default: none)")
+    parser.add_argument("--split", default="val", help="which of them: train, val or test (default: %(default)s)")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -79,10 +79,14 @@ def predict(
     return torch.cat(logits), torch.cat(targets)
 
 
+def to_probabilities(logits: torch.Tensor, single_label: bool) -> torch.Tensor:
+    """Return probabilities (B, n_classes): softmax over exclusive classes, else a sigmoid for each."""
+    return logits.softmax(dim=1) if single_label else logits.sigmoid()
+
+
 def to_scores(logits: torch.Tensor, single_label: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return probabilities: softmax over exclusive classes, else a sigmoid for each."""
-    logits = logits.double()
-    scores: np.ndarray[Any, np.dtype[np.float64]] = (logits.softmax(dim=1) if single_label else logits.sigmoid()).numpy()
+    """Return probabilities in double precision."""
+    scores: np.ndarray[Any, np.dtype[np.float64]] = to_probabilities(logits.double(), single_label).numpy()
     return scores
 
 
@@ -152,6 +156,14 @@ def predict_split(
     checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool
 ) -> Predictions:
     """Return the predictions of a checkpoint for a split; see `evaluate`."""
+    records = split_records(checkpoint, processed, split, keep_other=keep_other)
+    return predict_records(checkpoint, records, batch_size=batch_size, device=device)
+
+
+def split_records(
+    checkpoint: Checkpoint, processed: str | Path, split: str, *, keep_other: bool = False
+) -> LabelledRecords:
+    """Return the records of a split that a checkpoint can be judged on, at least one; see `evaluate`."""
     card = checkpoint.card
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
@@ -160,7 +172,7 @@ def predict_split(
     records = choose_records(splits[split], card.classes, single_label=card.single_label, keep_negative=negatives)
     if not len(records):
         raise ValueError(_why_empty(processed, split, splits, card))
-    return predict_records(checkpoint, records, batch_size=batch_size, device=device)
+    return records
 
 
 def predict_records(checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str) -> Predictions:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -157,6 +159,31 @@ def _pick_device(device: str) -> str:
         there = ", ".join(kind for kind, ok in has.items() if ok)
         raise ValueError(f"device {device!r} is not available here: choose auto or one of {there}")
     return device
+
+
+def import_extra(module: str, purpose: str, extra: str) -> ModuleType:
+    """Import a module of an optional package.
+
+    Parameters
+    ----------
+    module
+        Its name; the package is what stands before the first dot.
+    purpose
+        What needs it, for the message.
+    extra
+        The requirements file that has it.
+
+    Raises
+    ------
+    ValueError
+        If it is not installed, or does not work here.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise ValueError(f"{purpose} needs the package {module.split('.')[0]}: pip install -r {extra}") from None
+    except (ImportError, OSError) as error:  # a library that was built for another machine or version
+        raise ValueError(f"{purpose} needs the package {module.split('.')[0]}, which does not load here: {error}") from None
 
 
 def environment() -> dict[str, Any]:
