@@ -118,7 +118,7 @@ def test_auxiliary_labels_teach_and_leave_no_trace(processed: Path, tmp_path: Pa
 
 def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(processed: Path, tmp_path: Path) -> None:
     first = run_training(with_train(epochs=1), processed, tmp_path / "first")
-    still = dict(epochs=1, lr=1e-12, muon_lr=0.0, ema_decay=0.0, freeze_norm=True, init_from=str(first.best_path))
+    still = {"epochs": 1, "lr": 1e-12, "muon_lr": 0.0, "ema_decay": 0.0, "freeze_norm": True, "init_from": str(first.best_path)}
     same_classes = run_training(with_train(**still), processed, tmp_path / "again")
     a, b = weights(first.best_path), weights(same_classes.best_path)
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
