@@ -27,7 +27,7 @@ LAYERS = {
     "many records": "preprocessing",
     "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
     "evaluation": "eval saliency classifier onnx_export",
-    "training": "muon optimization training",
+    "training": "muon optimization training sklearn_wrapper",
     "figures": "data_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
     "steps": "checks file_predictions report_figures smoke notebook leave_one_out",
     "notebook": "session",

@@ -1,0 +1,226 @@
+"""The network as a scikit-learn estimator over arrays, for its cross-validation, searches and pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import Dataset
+
+from src.config import LoaderConfig, TrainConfig
+from src.dataloaders import Batch, draw_starts, make_loader, sample_weights
+from src.eval import predict_logits, to_scores
+from src.metrics import DEFAULT_THRESHOLD
+from src.model import MIN_SAMPLES, ResNet1d
+from src.optimization import make_loss, start_training
+from src.training import train_epoch
+from src.utils import device_info
+
+Floats = NDArray[np.float32]
+
+_FLAT = 1e-6  # a lead whose standard deviation is below this many mV stays 0, as in record files
+
+
+class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """`src.model.ResNet1d` with ``fit(X, y)``, ``predict_proba(X)`` and ``predict(X)``.
+
+    X has the shape (n_records, n_leads, n_samples), any leads and 250 samples or more, all finite. y has one label per
+    record, numbers or strings, or the shape (n_records, n_classes) for several: 1 present, 0 absent, NaN not known.
+    There is no validation and no early stopping: cross-validation judges, and what it judges is the last epoch.
+
+    Parameters
+    ----------
+    epochs, lr, weight_decay, label_smoothing, mixup
+        As in `src.config.TrainConfig`.
+    batch_size, balanced_sampling
+        As in `src.config.LoaderConfig`.
+    base_channels, dropout
+        As in `src.config.ModelConfig`.
+    crop_samples
+        Train on random crops of this length and average overlapping ones when predicting; 0 uses whole records.
+    standardize
+        Bring each lead of each record to mean 0 and standard deviation 1 first.
+    device
+        auto, cpu, cuda, cuda:N or mps.
+    random_state
+        Seed of weights, order and augmentation. Torch's own state is left as it was.
+
+    Attributes
+    ----------
+    classes_
+        Labels in the order of the columns of `predict_proba`; with several labels per record, the numbers of the columns of y.
+    model_
+        The network, on the CPU.
+    losses_
+        Training loss by epoch.
+    """
+
+    def __init__(
+        self,
+        epochs: int = 30,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-2,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        batch_size: int = 64,
+        balanced_sampling: bool = False,
+        base_channels: int = 64,
+        dropout: float = 0.2,
+        crop_samples: int = 0,
+        standardize: bool = True,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        self.epochs = epochs
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.batch_size = batch_size
+        self.balanced_sampling = balanced_sampling
+        self.base_channels = base_channels
+        self.dropout = dropout
+        self.crop_samples = crop_samples
+        self.standardize = standardize
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> ECGClassifier:  # noqa: N803  scikit-learn's name
+        """Train a network anew.
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, a sample is not finite, or there are fewer than two records or classes.
+        """
+        signals = self._check_signals(X)
+        targets, classes, single = _encode(y, len(signals))
+        config = TrainConfig(
+            epochs=self.epochs,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            mixup=self.mixup,
+            compile="off",
+        )
+        device = device_info(self.device).device
+        with torch.random.fork_rng():
+            torch.manual_seed(self.random_state)
+            model = ResNet1d(signals.shape[1], len(classes), self.base_channels, self.dropout)
+            self.losses_ = self._train(model.to(device), signals, targets, single, config, device)
+        self.classes_, self.single_label_, self.n_leads_in_ = classes, single, signals.shape[1]
+        self.model_ = model.eval().cpu()
+        return self
+
+    def _train(
+        self, model: ResNet1d, signals: Floats, targets: Floats, single: bool, config: TrainConfig, device: str
+    ) -> list[float]:
+        loader = make_loader(
+            _ArrayDataset(signals, targets, self.crop_samples),
+            LoaderConfig(batch_size=self.batch_size),
+            weights=sample_weights(targets) if self.balanced_sampling else None,
+            train=True,
+            seed=self.random_state,
+        )
+        state = start_training(model, len(loader), config)
+        loss_fn = make_loss(single, config.label_smoothing)
+        return [train_epoch(state, loader, loss_fn, config, device=device) for _ in range(config.epochs)]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+        """Return probabilities (n_records, n_classes): a softmax, or a sigmoid for each class with several labels.
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit, or a sample is not finite.
+        NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self, "model_")
+        signals = self._check_signals(X)
+        if signals.shape[1] != self.n_leads_in_:
+            raise ValueError(f"X has {signals.shape[1]} leads: expected {self.n_leads_in_}, as in fit")
+        device = device_info(self.device).device
+        model = self.model_.to(device)
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(signals), self.batch_size):
+                batch = torch.from_numpy(signals[start : start + self.batch_size]).to(device)
+                parts.append(predict_logits(model, batch, self.crop_samples).cpu())
+        self.model_.cpu()
+        return to_scores(torch.cat(parts), self.single_label_)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+        """Return the most probable label of each record, or with several labels 1 and 0 (n_records, n_classes)."""
+        scores = self.predict_proba(X)
+        if self.single_label_:
+            labels: NDArray[Any] = self.classes_[scores.argmax(axis=1)]
+            return labels
+        return (scores >= DEFAULT_THRESHOLD).astype(np.int64)
+
+    def _check_signals(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Return the records as the network sees them."""
+        signals = np.asarray(X, np.float32)
+        if signals.ndim != 3 or not len(signals) or signals.shape[2] < MIN_SAMPLES:
+            raise ValueError(f"X has shape {signals.shape}: expected (n_records, n_leads, {MIN_SAMPLES} samples or more)")
+        if self.crop_samples and self.crop_samples < MIN_SAMPLES:
+            raise ValueError(f"crop_samples is {self.crop_samples}: expected 0, or {MIN_SAMPLES} or more")
+        if not np.isfinite(signals).all():
+            raise ValueError("X holds samples that are not finite: fill or leave out what is missing")
+        if not self.standardize:
+            return np.ascontiguousarray(signals)
+        centred = signals - signals.mean(axis=2, keepdims=True)
+        spread = centred.std(axis=2, keepdims=True)
+        standard: Floats = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > _FLAT)
+        return standard
+
+
+class _ArrayDataset(Dataset[Batch]):
+    """Records in memory; a crop of each is drawn anew each time."""
+
+    def __init__(self, signals: Floats, targets: Floats, crop_samples: int) -> None:
+        self.signals, self.targets = torch.from_numpy(signals), torch.from_numpy(targets)
+        n_samples = self.signals.shape[2]
+        self.crop_samples = crop_samples if crop_samples < n_samples else 0
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        signal = self.signals[indices]  # (B, n_leads, n_samples)
+        size, n_samples = self.crop_samples, signal.shape[2]
+        if size:
+            starts = draw_starts(torch.full((len(signal),), n_samples), size, n_samples)
+            columns = starts[:, None, None] + torch.arange(size)
+            signal = signal.gather(2, columns.expand(-1, signal.shape[1], -1))
+        return Batch(signal, self.targets[indices], torch.tensor(indices))
+
+
+def _encode(y: ArrayLike, n_records: int) -> tuple[Floats, NDArray[Any], bool]:
+    """Return targets (n_records, n_classes), the classes, and whether each record carries one."""
+    labels = np.asarray(y)
+    if labels.ndim not in (1, 2) or len(labels) != n_records:
+        raise ValueError(f"y has shape {labels.shape}: expected ({n_records},) labels or ({n_records}, n_classes) columns of 0 and 1")
+    if n_records < 2:
+        raise ValueError("there is one record: expected two or more to train on")
+    if labels.ndim == 2:
+        targets = labels.astype(np.float32)
+        if not (np.isnan(targets) | (targets == 0) | (targets == 1)).all():
+            raise ValueError("y holds other values than 0, 1 and NaN: expected a column of outcomes for each class")
+        return targets, np.arange(labels.shape[1]), False
+    if labels.dtype.kind == "f" and not np.equal(labels, np.floor(labels)).all():
+        raise ValueError("Unknown label type: y holds fractions or NaN: expected a class per record")
+    classes, column = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"y holds one class, {classes[0]!r}: expected two or more")
+    return np.eye(len(classes), dtype=np.float32)[column], classes, True
