@@ -109,3 +109,9 @@ def test_splits_survive_the_disk(tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text('{"train": 1}')
     with pytest.raises(ValueError, match=r"splits\.json: not a splits file"):
         load_splits(tmp_path / "splits.json")
+
+
+def test_a_class_is_spread_even_where_its_dataset_is_as_rare() -> None:
+    items = [SplitItem(f"d__{i}", ("LAST",) if i < 20 else ("A",), "d") for i in range(40)]
+    made = make_splits(items, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, seed=0, val_folds=(9,), test_folds=(10,))
+    assert sum(int(key[3:]) < 20 for key in made.val) == 2 and sum(int(key[3:]) < 20 for key in made.test) == 2
