@@ -27,6 +27,7 @@ from src.options import (
     add_data,
     add_settings,
     count,
+    count_or_none,
     list_of,
     name_value,
     read_data,
@@ -224,9 +225,22 @@ def compare(args: argparse.Namespace) -> int:
 
     from src.training import compare_runs
 
-    runs_folder = project_paths().artifacts / "runs"
-    runs = [Path(run) if Path(run).exists() else runs_folder / run for run in args.runs]
-    _say(pd.DataFrame(compare_runs(runs)).set_index("run").T.to_string())
+    runs = compare_runs([_run_folder(run) for run in args.runs])
+    _say(pd.DataFrame(runs).set_index("run").T.to_string())
+    return 0
+
+
+def _run_folder(run: str) -> Path:
+    """Return the folder of a run, given by its path or by the name that train --run had."""
+    return Path(run) if Path(run).exists() else project_paths().artifacts / "runs" / run
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write a run as one HTML page: data, training, results, mistakes with their ECGs, settings."""
+    from src.report import write_report
+
+    page = write_report(_run_folder(args.run), args.processed, args.out, n_examples=args.examples, with_saliency=args.saliency)
+    _say(f"{page}: open it in a browser")
     return 0
 
 
@@ -276,6 +290,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
     _add_compare_predictions(add("compare-predictions", compare_predictions))
     _add_leave_one_out(add("leave-one-out", leave_one_out))
+    _add_report(add("report", report))
     _add_demo(add("demo", demo))
     return parser
 
@@ -389,6 +404,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--int8", action="store_true", help="write NAME_int8.onnx as well, with weights of 8 bits (default: off)")
     parser.add_argument("--processed", metavar="DIR", help="compare the files with the checkpoint on records of this folder (default: none)")
     parser.add_argument("--split", default="val", help="which of them: train, val or test (default: %(default)s)")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, metavar="DIR", help="folder of the run, or the name given to train --run")
+    parser.add_argument("--processed", metavar="DIR", help="folder that preprocess filled (default: processed/ in the run or artifacts/processed, where it holds the records judged)")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the run's folder)")
+    parser.add_argument("--examples", type=count_or_none, default=6, metavar="N", help="records with their ECG: N of the worst mistakes and N typical ones (default: %(default)s)")
+    parser.add_argument("--saliency", action=argparse.BooleanOptionalAction, default=True, help="shade what the answers for them rest on; takes seconds for each (default: on)")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -215,9 +215,9 @@ def plot_quality_summary(manifest: pd.DataFrame) -> Figure:
     _draw_status(panels["status"], columns["dataset"], columns["status"])
     rates = _count(map(_rate_name, columns["fs"]))
     _draw_bars(panels["rates"], "Sampling rates", rates, empty="no rate known")
-    flags = _count(kind for cell in columns["flags"] for kind in _flag_kinds(cell))
+    flags = _count(kind for cell in columns["flags"] for kind in flag_kinds(cell))
     _draw_bars(panels["flags"], "Quality flags", flags, empty="no flags", n_shown=12, min_rows=10)
-    reasons = _count(map(_reason_kind, columns["reason"]))
+    reasons = _count(map(reason_kind, columns["reason"]))
     _draw_bars(
         lower.subplots(), "Reasons for records left out", reasons, empty="no record left out", width=55
     )
@@ -314,12 +314,12 @@ def _rate_name(text: str) -> str:
         return ""
 
 
-def _flag_kinds(cell: str) -> list[str]:
+def flag_kinds(cell: str) -> list[str]:
     """Return the flags of one record without the leads they concern, each once."""
     return list(dict.fromkeys(flag.split(":")[0].strip() for flag in cell.split(";")))
 
 
-def _reason_kind(reason: str) -> str:
+def reason_kind(reason: str) -> str:
     """Return a reason without what differs by record: remarks in parentheses, file names and numbers."""
     text = re.sub(r"\s*\([^)]*\)", "", reason)
     text = re.sub(r"\S*[/\\]\S*?(?=:?(?:\s|$))|\S+\.(?:hea|dat|mat)\b", "(file)", text)

@@ -21,7 +21,11 @@ Floats = NDArray[np.float64]
 SPEED_MM_PER_S, GAIN_MM_PER_MV = 25.0, 10.0
 _UNITS_PER_MM = 20  # of the drawing; whole numbers make short paths, and 1/20 mm is less than a pixel
 _BIN_MM = 0.2  # samples closer than this are drawn as their least and greatest
+SHADE_S = 0.04
+"""Length of a stretch that is shaded on its own: a small box of the paper."""
+_SHADES = (0.15, 0.3, 0.5, 0.75)  # from where each step of darkness begins
 _MIN_REACH, _MAX_REACH = 8.0, 30.0  # mm of a row above and below its baseline
+_NAME_MM = 2.0  # of room for a name above the highest wave
 _COLUMNS = 4
 
 
@@ -41,13 +45,15 @@ def draw_ecg_svg(
     leads: Sequence[str],
     *,
     lead_present: Sequence[bool] | NDArray[np.bool_] | None = None,
+    shade: NDArray[np.float32] | None = None,
     duration_s: float = 10.0,
     label: str = "ECG",
 ) -> str:
     """Return an ``<svg>`` of a recording: the twelve leads in three rows of four over lead II, others below each other.
 
-    Large boxes are 0.2 s and 0.5 mV. Elements have the classes ``ecg``, ``ecg-minor``, ``ecg-major``, ``ecg-trace`` and
-    ``ecg-name``, by which a style sheet may colour them; without one they have the colour of the text around.
+    Large boxes are 0.2 s and 0.5 mV. Elements have the classes ``ecg``, ``ecg-minor``, ``ecg-major``, ``ecg-trace``,
+    ``ecg-name``, ``ecg-for`` and ``ecg-against``, by which a style sheet may colour them; without one they have the colour
+    of the text around.
 
     Parameters
     ----------
@@ -59,6 +65,8 @@ def draw_ecg_svg(
         Names of the rows.
     lead_present
         Shape (n_leads,); leads that are False are left empty.
+    shade
+        Shape (n_leads, n_stretches): how dark the paper is behind each stretch of `SHADE_S`, from -1 to 1.
     duration_s
         Seconds shown from the start.
     label
@@ -75,15 +83,18 @@ def draw_ecg_svg(
     strips = _arrange(leads, shown_s)
     centred = _centre(signal[:, : math.ceil(shown_s * fs)], lead_present)
     traces = [_cut(centred[strip.lead], fs, strip) for strip in strips]
-    baselines, height = _space_rows(strips, traces)
-    width = _round_up(shown_s * SPEED_MM_PER_S)
+    baselines, above, below = _space_rows(strips, traces)
+    width, height = _round_up(shown_s * SPEED_MM_PER_S), _round_up(baselines[-1] + below[-1] + 1)
     paths = "".join(_path(x, baselines[strip.row] - y) for strip, (x, y) in zip(strips, traces, strict=True))
-    names = "".join(_name(leads[strip.lead], strip, baselines[strip.row]) for strip in strips)
+    names = "".join(_name(leads[strip.lead], strip, baselines[strip.row], *trace) for strip, trace in zip(strips, traces, strict=True))
+    ticks = "".join(_tick(strip, baselines[strip.row]) for strip in strips if strip.start_s)
+    bands = [(baseline - up, baseline + down) for baseline, up, down in zip(baselines, above, below, strict=True)]
+    shading = "" if shade is None else _shade(strips, bands, shade)
     size = f'viewBox="0 0 {_units(width)} {_units(height)}"'
     return (
         f'<svg class="ecg" {size} style="width:100%;max-width:{width:g}mm" role="img" aria-label="{html.escape(label)}">'
-        f"{_grid(width, height, 1, 'minor', 0.12)}{_grid(width, height, 5, 'major', 0.3)}"
-        f'<path class="ecg-trace" d="{paths}" fill="none" stroke="currentColor" stroke-width="6" stroke-linejoin="round"/>'
+        f"{_grid(width, height, 1, 'minor', 0.12)}{_grid(width, height, 5, 'major', 0.3)}{shading}"
+        f'<path class="ecg-trace" d="{paths}{ticks}" fill="none" stroke="currentColor" stroke-width="6" stroke-linejoin="round"/>'
         f'<g class="ecg-name" fill="currentColor" font-size="64" font-weight="600">{names}</g></svg>'
     )
 
@@ -124,17 +135,17 @@ def _cut(lead: Floats, fs: float, strip: _Strip) -> tuple[Floats, Floats]:
     return x[places], y[places]
 
 
-def _space_rows(strips: Sequence[_Strip], traces: Sequence[tuple[Floats, Floats]]) -> tuple[list[float], float]:
-    """Return the baseline of each row and the height of the paper, in mm from its top."""
+def _space_rows(strips: Sequence[_Strip], traces: Sequence[tuple[Floats, Floats]]) -> tuple[list[float], list[float], list[float]]:
+    """Return the baseline of each row in mm from the top, and how far its traces go above and below it."""
     n_rows = max(strip.row for strip in strips) + 1
     above, below = np.full(n_rows, _MIN_REACH), np.full(n_rows, _MIN_REACH / 2)
     for strip, (_, y) in zip(strips, traces, strict=True):
         known = y[np.isfinite(y)]
-        above[strip.row] = max(above[strip.row], min(known.max(initial=0.0), _MAX_REACH))
+        above[strip.row] = max(above[strip.row], min(known.max(initial=0.0) + _NAME_MM, _MAX_REACH))
         below[strip.row] = max(below[strip.row], min(-known.min(initial=0.0), _MAX_REACH))
     steps = [above[0] + 2, *(below[:-1] + above[1:] + 1)]
     baselines = np.cumsum([_round_up(step) for step in steps])
-    return baselines.tolist(), _round_up(float(baselines[-1] + below[-1] + 1))
+    return baselines.tolist(), above.tolist(), below.tolist()
 
 
 def _round_up(length: float) -> float:
@@ -173,6 +184,33 @@ def _grid(width: float, height: float, step: int, name: str, opacity: float) -> 
     return f'<path class="ecg-{name}" d="{across}{down}" fill="none" stroke="currentColor" stroke-opacity="{opacity}" stroke-width="2"/>'
 
 
-def _name(lead: str, strip: _Strip, baseline: float) -> str:
-    x, y = _units(strip.start_s * SPEED_MM_PER_S + 1), _units(baseline - 4.5)
-    return f'<text x="{x}" y="{y}">{html.escape(lead)}</text>'
+def _shade(strips: Sequence[_Strip], bands: Sequence[tuple[float, float]], shade: NDArray[np.float32]) -> str:
+    """Return the boxes behind the traces, a path for each step of darkness, for and against."""
+    paths: dict[tuple[str, float], list[str]] = {}
+    for strip in strips:
+        top, bottom = (_units(edge) for edge in bands[strip.row])
+        first, last = round(strip.start_s / SHADE_S), round(strip.stop_s / SHADE_S)
+        for place, value in enumerate(shade[strip.lead, first:last].tolist(), start=first):
+            steps = [step for step in _SHADES if step <= abs(value)]
+            if steps:
+                key = "for" if value > 0 else "against", steps[-1]
+                left = _units(place * SHADE_S * SPEED_MM_PER_S)
+                paths.setdefault(key, []).append(f"M{left} {top}h{_units(SHADE_S * SPEED_MM_PER_S)}V{bottom}H{left}z")
+    return "".join(
+        f'<path class="ecg-{side}" d="{"".join(boxes)}" fill="currentColor" fill-opacity="{step}"/>'
+        for (side, step), boxes in sorted(paths.items())
+    )
+
+
+def _name(lead: str, strip: _Strip, baseline: float, x: Floats, y: Floats) -> str:
+    """Return a lead's name, above what is drawn below it."""
+    left = strip.start_s * SPEED_MM_PER_S + 1
+    below = y[(x < left + 2.5 * len(lead)) & np.isfinite(y)]
+    up = min(max(float(below.max(initial=0.0)) + 1, 4.0), _MAX_REACH - 3)
+    return f'<text x="{_units(left)}" y="{_units(baseline - up)}">{html.escape(lead)}</text>'
+
+
+def _tick(strip: _Strip, baseline: float) -> str:
+    """Return the two short lines between a lead and the one before it."""
+    x = _units(strip.start_s * SPEED_MM_PER_S)
+    return f"M{x} {_units(baseline - 4)}v{_units(2)}M{x} {_units(baseline + 2)}v{_units(2)}"

@@ -28,6 +28,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_none(text: str) -> int:
+    """Return a whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, or 0 for none")
+    return int(text)
+
+
 def list_of(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     """Return the type of an option that holds several values between commas."""
 

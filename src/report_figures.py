@@ -108,6 +108,12 @@ def class_intervals(metrics: dict[str, Any], name: str) -> dict[str, tuple[float
 
 def draw_data(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of all that there is to draw of a processed folder's records."""
+    yield from draw_balance(manifest)
+    yield "quality", plot_quality_summary(manifest)
+
+
+def draw_balance(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of how classes, sources and ages are spread, where they are known."""
     rows = manifest[manifest["status"] == "ok"]
     by_split = count_labels(rows, "split", SPLIT_NAMES)
     if any(by_split.values()):
@@ -118,7 +124,6 @@ def draw_data(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     ages, sexes = [parse_age(cell) for cell in rows["age"]], [parse_sex(cell) for cell in rows["sex"]]
     if any(age is not None for age in ages):
         yield "ages", plot_ages(ages, sexes)
-    yield "quality", plot_quality_summary(manifest)
 
 
 def count_labels(rows: pd.DataFrame, column: str, groups: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -63,7 +63,7 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
             continue
         x, y, _ = roc_curve(outcome, score)
         curves.append(_Curve(name, *_visible(x, y), float(roc_auc_score(outcome, score)), int(outcome.sum())))
-    figure, axes = _curve_page(curves, undefined, "black: mean, macro AUROC")
+    figure, axes = _curve_page(curves, undefined, "thick: mean, macro AUROC")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     if len(curves) > 1:
         grid = np.linspace(0, 1, 501)

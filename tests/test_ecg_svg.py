@@ -20,6 +20,8 @@ def lines(svg: str) -> list[np.ndarray]:
     assert path
     found = []
     for part in path[1].split("M")[1:]:
+        if "v" in part:  # a tick between two leads
+            continue
         start, _, steps = part.partition("l")
         numbers = np.array([int(number) for number in re.findall(r"-?\d+", steps)]).reshape(-1, 2)
         first = np.array([int(number) for number in re.findall(r"-?\d+", start)[:2]])
@@ -68,3 +70,12 @@ def test_names_are_escaped() -> None:
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(2, 10\): expected \(1, n_samples\)"):
         draw_ecg_svg(np.zeros((2, 10), np.float32), 100.0, ["I"])
+
+
+def test_stretches_are_shaded_for_and_against() -> None:
+    shade = np.zeros((1, 50), np.float32)
+    shade[0, [0, 1, 49]] = [1.0, 0.1, -0.4]
+    root = ElementTree.fromstring(draw_ecg_svg(spikes(1, 100.0, 2.0), 100.0, ["I"], shade=shade))
+    boxes = {path.get("class"): (path.get("fill-opacity"), path.get("d")) for path in root.iter("path") if "fill-opacity" in path.attrib}
+    assert {name: opacity for name, (opacity, _) in boxes.items()} == {"ecg-for": "0.75", "ecg-against": "0.3"}
+    assert str(boxes["ecg-for"][1]).startswith("M0 ") and str(boxes["ecg-against"][1]).startswith(f"M{49 * UNITS_PER_MM} ")

@@ -1,0 +1,1 @@
+"""The parts of the report's page: what goes into it, and how it looks."""
