@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 
 from src.config import ModelConfig, PreprocessConfig, from_dict
 from src.leads import STANDARD_LEADS
-from src.model import ResNet1d
+from src.model import MIN_SAMPLES, ResNet1d
 from src.normalization import Normalization
-from src.utils import atomic_path, to_jsonable
+from src.utils import atomic_path, printable, project_paths, to_jsonable
 
 CHECKPOINT_FORMAT = 1
+_MAX_CLASSES = 10_000
+_MAX_INPUT = 50_000_000  # values; a day of 12 leads at 48 Hz
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,18 @@ class ModelCard:
     config: dict[str, Any] = field(default_factory=dict)
     train_hashes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        names = self.classes
+        if not 1 <= len(names) <= _MAX_CLASSES or len(set(names)) != len(names) or any(printable(name) != name for name in names):
+            raise ValueError(f"classes are {printable(', '.join(names))}: expected 1 to {_MAX_CLASSES} different names")
+        if not self.leads or len(set(self.leads)) != len(self.leads) or not set(self.leads) <= set(STANDARD_LEADS):
+            raise ValueError(f"leads are {printable(', '.join(self.leads))}: expected some of {', '.join(STANDARD_LEADS)}")
+        n_samples = self.preprocess.n_samples
+        if len(self.leads) * n_samples > _MAX_INPUT or not 0 <= self.crop_samples <= n_samples:
+            raise ValueError(f"input is {len(self.leads)} leads of {n_samples} samples in crops of {self.crop_samples}: expected {_MAX_INPUT} values at most")
+        if self.thresholds and (len(self.thresholds) != len(names) or not all(0 <= value <= 1 for value in self.thresholds)):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(names)} classes: expected one from 0 to 1 for each")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -74,8 +89,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint atomically; only tensors and plain Python values go in."""
     content = {"format": CHECKPOINT_FORMAT, "card": to_jsonable(asdict(card)), "weights": weights, "state": state or {}}
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        torch.save(content, stream)  # a stream, since a path's name would become part of the content
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
@@ -90,18 +105,36 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint; train one with: python -m src train --processed DIR --out RUN")
     try:
+        _check_archive(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # noqa: BLE001  torch raises many kinds for a broken or hostile file
         raise ValueError(f"{path}: not a checkpoint of this program ({type(error).__name__})") from None
     if not isinstance(content, dict) or not {"format", "card", "weights", "state"} <= content.keys():
         raise ValueError(f"{path}: not a checkpoint of this program (expected format, card, weights and state)")
     if content["format"] != CHECKPOINT_FORMAT:
-        raise ValueError(f"{path}: checkpoint format {content['format']!r}, this version reads {CHECKPOINT_FORMAT}")
+        shown = printable(repr(content["format"]))
+        raise ValueError(f"{path}: checkpoint format {shown}, this version reads {CHECKPOINT_FORMAT}; train again, or use the version that wrote it")
+    if not all(isinstance(content[name], dict) for name in ("card", "weights", "state")):
+        raise ValueError(f"{path}: not a checkpoint of this program (card, weights and state are no tables)")
     try:
         card = from_dict(ModelCard, content["card"])
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
     return Checkpoint(card, content["weights"], content["state"], path)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what torch would inflate or parse without a limit: it stores tensors as they are in a zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("compressed")
+
+
+def default_checkpoint() -> Path:
+    """Return ``artifacts/pretrained/superclass.pth`` where it exists, else ``artifacts/models/best.pth``, which training leaves."""
+    artifacts = project_paths().artifacts
+    pretrained = artifacts / "pretrained" / "superclass.pth"
+    return pretrained if pretrained.exists() else artifacts / "models" / "best.pth"
 
 
 def build_model(card: ModelCard, n_auxiliary: int = 0) -> ResNet1d:
@@ -117,13 +150,33 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
     ValueError
         If the weights do not fit the card.
     """
-    model = build_model(checkpoint.card)
     try:
-        model.load_state_dict(checkpoint.weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"{checkpoint.path}: weights do not fit the model it describes ({first})") from None
-    return model.to(device).eval()
+        with torch.device("meta"):  # shapes alone, before memory is taken for a network that a hostile card describes
+            problem = _misfit(build_model(checkpoint.card).state_dict(), checkpoint.weights)
+    except (RuntimeError, OverflowError) as error:
+        problem = printable(str(error))
+    if problem:
+        raise ValueError(f"{checkpoint.path}: weights do not fit the model it describes ({problem})")
+    model = build_model(checkpoint.card).eval()
+    model.load_state_dict(checkpoint.weights)
+    with torch.inference_mode():
+        if not torch.isfinite(model(torch.zeros(1, model.n_leads, MIN_SAMPLES))).all():
+            raise ValueError(f"{checkpoint.path}: the network answers a flat line with no finite number: its weights are damaged")
+    return model.to(device)
+
+
+def _misfit(expected: dict[str, torch.Tensor], weights: dict[str, Any]) -> str:
+    """Return what is wrong with weights for a network with the `expected` ones, or nothing."""
+    for name, wanted in expected.items():
+        held = weights.get(name)
+        if not isinstance(held, torch.Tensor) or held.layout != torch.strided:
+            return f"{name} is {'missing' if held is None else 'no plain tensor'}"
+        if held.shape != wanted.shape or held.dtype != wanted.dtype:
+            return f"{name} is {held.dtype} {tuple(held.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
+        if not torch.isfinite(held).all():
+            return f"{name} is not finite"
+    strangers = [str(name) for name in weights if name not in expected]
+    return f"{printable(strangers[0])} is unknown" if strangers else ""
 
 
 def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:

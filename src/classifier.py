@@ -11,24 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
+from src.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint, load_model
 from src.eval import FilePrediction, predict_inputs
 from src.inputs import Source, iter_inputs, iter_windows, to_input
 from src.metrics import DEFAULT_THRESHOLD
 from src.records import ECGRecord, record_name
 from src.saliency import Saliency, explain
 from src.tensors import RejectedError, build_tensor
-from src.utils import device_info, project_paths
+from src.utils import device_info
 
 Samples = NDArray[Any]
 """Shape (n_leads, n_samples), in mV; NaN where a sample is missing."""
-
-
-def default_checkpoint() -> Path:
-    """Return ``artifacts/pretrained/superclass.pth`` where it exists, else ``artifacts/models/best.pth``, which training leaves."""
-    artifacts = project_paths().artifacts
-    pretrained = artifacts / "pretrained" / "superclass.pth"
-    return pretrained if pretrained.exists() else artifacts / "models" / "best.pth"
 
 
 @dataclass(frozen=True, eq=False)

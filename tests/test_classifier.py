@@ -8,8 +8,8 @@ import bad_records
 import numpy as np
 import pytest
 
-from src.checkpoints import load_checkpoint, save_checkpoint
-from src.classifier import Classifier, Prediction, default_checkpoint
+from src.checkpoints import default_checkpoint, load_checkpoint, save_checkpoint
+from src.classifier import Classifier, Prediction
 from src.config import PreprocessConfig
 from src.eval import predict_files
 from src.leads import STANDARD_LEADS
@@ -133,7 +133,7 @@ def test_the_map_of_a_long_record_is_that_of_its_most_telling_window(checkpoint:
 
 
 def test_the_default_is_the_pretrained_model_where_it_is(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.classifier.project_paths", lambda: project_paths(tmp_path))
+    monkeypatch.setattr("src.checkpoints.project_paths", lambda: project_paths(tmp_path))
     assert default_checkpoint() == tmp_path / "artifacts" / "models" / "best.pth"
     with pytest.raises(ValueError, match="no such checkpoint"):
         Classifier.load()
