@@ -209,6 +209,14 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def export_dataset(args: argparse.Namespace) -> int:
+    """Write the records of a processed folder for another library: Parquet (Hugging Face datasets) or braindecode."""
+    from src.dataset_export import export_dataset as run
+
+    _say(str(run(args.processed, args.out, kind=args.format, keep_other=args.keep_other)))
+    return 0
+
+
 def smoke(args: argparse.Namespace) -> int:
     """Take 10 records through everything: read, preprocess, batch, forward, train, evaluate."""
     from src.smoke import run_smoke
@@ -286,6 +294,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(add("evaluate", evaluate))
     _add_predict(add("predict", predict))
     _add_export(add("export", export))
+    _add_export_dataset(add("export-dataset", export_dataset))
     add_data(add("smoke", smoke), required=False)
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
     _add_compare_predictions(add("compare-predictions", compare_predictions))
@@ -412,6 +421,13 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the run's folder)")
     parser.add_argument("--examples", type=count_or_none, default=6, metavar="N", help="records with their ECG: N of the worst mistakes and N typical ones (default: %(default)s)")
     parser.add_argument("--saliency", action=argparse.BooleanOptionalAction, default=True, help="shade what the answers for them rest on; takes seconds for each (default: on)")
+
+
+def _add_export_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processed", required=True, metavar="DIR", help="folder that preprocess filled")
+    parser.add_argument("--format", choices=("parquet", "braindecode"), default="parquet", help="parquet needs requirements-datasets.txt, braindecode itself (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets a file or folder per split")
+    parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="write records with the fallback label too (default: off)")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

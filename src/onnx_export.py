@@ -28,7 +28,7 @@ from src.utils import atomic_path, import_extra, save_json
 
 logger = logging.getLogger(__name__)
 
-EXTRA = "requirements-export.txt"
+EXTRA = "-r requirements-export.txt"
 INPUT, OUTPUT = "signal", "probabilities"
 _FORMAT = 1
 _OPSET = 20

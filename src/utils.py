@@ -161,7 +161,7 @@ def _pick_device(device: str) -> str:
     return device
 
 
-def import_extra(module: str, purpose: str, extra: str) -> ModuleType:
+def import_extra(module: str, purpose: str, install: str) -> ModuleType:
     """Import a module of an optional package.
 
     Parameters
@@ -170,8 +170,8 @@ def import_extra(module: str, purpose: str, extra: str) -> ModuleType:
         Its name; the package is what stands before the first dot.
     purpose
         What needs it, for the message.
-    extra
-        The requirements file that has it.
+    install
+        What pip must be given to have it: ``-r`` and a requirements file, or a name.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def import_extra(module: str, purpose: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise ValueError(f"{purpose} needs the package {module.split('.')[0]}: pip install -r {extra}") from None
+        raise ValueError(f"{purpose} needs the package {module.split('.')[0]}: pip install {install}") from None
     except (ImportError, OSError) as error:  # a library that was built for another machine or version
         raise ValueError(f"{purpose} needs the package {module.split('.')[0]}, which does not load here: {error}") from None
 
