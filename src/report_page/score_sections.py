@@ -99,7 +99,7 @@ def describe_results(judged: Judged, drawn: Drawn) -> list[Block]:
     intervals = metrics.get("intervals", {})
     facts = [(shown, score(metrics[name], intervals.get(name))) for shown, name in (_MACROS | _OTHERS).items()]
     blocks: list[Block] = [Facts(facts), dense(_class_table(metrics))]
-    names = ("f1_scores", "confusion_matrix", "roc", "precision_recall")
+    names = ("roc", "precision_recall", "f1_scores", "confusion_matrix")
     if shown := [drawn[name] for name in names if name in drawn]:
         blocks.append(Pictures(shown))
     return [*blocks, *_remarks(metrics), *_challenge(metrics)]
@@ -164,7 +164,7 @@ def describe_calibration(judged: Judged, drawn: Drawn) -> list[Block]:
     found = "after calibration" if learned else "value"
     blocks: list[Block] = [
         _without_empty(Table("Calibration", ("measure", "before", found), measures, f"Errors over {after['n_bins']} bins of equal width.")),
-        dense(Table("Error of each class", ("class", "before", found), classes)),
+        dense(Table("Error of each class", ("class", "before", found), classes, folded=len(classes) > 15)),
     ]
     if "reliability" in drawn:
         blocks.insert(0, Pictures([drawn["reliability"]]))

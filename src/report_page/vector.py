@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 
@@ -39,17 +40,18 @@ def picture(figure: Figure, ident: str, caption: str, *, plain: bool = False) ->
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "figure"}):  # text stays text, ids stay the same
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
-    return Picture(_adopt(stream.getvalue(), ident, plain), caption, float(width) * MM_PER_INCH, plain)
+    svg = _adopt(stream.getvalue(), ident, caption, plain)
+    return Picture(svg, caption, float(width) * MM_PER_INCH, plain)
 
 
-def _adopt(svg: str, ident: str, plain: bool) -> str:
+def _adopt(svg: str, ident: str, caption: str, plain: bool) -> str:
     """Return the element without what only a file of its own needs, and with ids and colours of the page."""
     body = svg[svg.index("<svg") :].replace("xlink:href", "href")
     body = _ALONE.sub("", body)
     head, rest = body.split(">", 1)
     size = re.search(r'viewBox="[^"]*"', head)
     rest = _TAG.sub(lambda match: _restyle(match[0], ident, plain), rest)
-    return f'<svg {size[0] if size else ""} role="presentation">{rest}'
+    return f'<svg {size[0] if size else ""} role="img" aria-label="{html.escape(caption)}">{rest}'
 
 
 def _restyle(tag: str, ident: str, plain: bool) -> str:
