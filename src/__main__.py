@@ -155,6 +155,7 @@ def evaluate(args: argparse.Namespace) -> int:
         device=device_info(args.device).device,
         keep_other=args.keep_other,
         options=JudgeOptions(args.intervals, args.thresholds, args.calibrate, args.challenge_weights),
+        allow_overlap=args.allow_overlap,
     )
     save_evaluation_figures(evaluation, args.processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))
@@ -163,17 +164,19 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """Write a row of class probabilities per record file."""
+    from src.checkpoints import default_checkpoint
     from src.file_predictions import predict_to_csv
     from src.utils import device_info
 
     summary = predict_to_csv(
-        args.checkpoint or project_paths().artifacts / "models" / "best.pth",
+        args.checkpoint or default_checkpoint(),
         args.paths,
         args.out,
         source_fs=args.source_fs,
         source_gain_per_mv=args.source_gain,
         batch_size=args.batch_size,
         device=device_info(args.device).device,
+        allow_overlap=args.allow_overlap,
     )
     _say(f"{args.out}: {summary}")
     if args.saliency:
@@ -182,10 +185,11 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def _save_saliency(args: argparse.Namespace) -> str:
+    from src.checkpoints import default_checkpoint
     from src.file_predictions import save_saliency
 
     return save_saliency(
-        args.checkpoint or project_paths().artifacts / "models" / "best.pth",
+        args.checkpoint or default_checkpoint(),
         args.paths,
         args.saliency,
         method=args.saliency_method,
@@ -379,6 +383,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="train, val or test (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/")
     parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="judge records with the fallback label too (default: off)")
+    parser.add_argument("--allow-overlap", action="store_true", help="judge recordings that the model was trained on, too (default: off, which refuses them)")
     _add_intervals(parser)
     parser.add_argument("--thresholds", type=threshold_rule, default="none", metavar="RULE", help="decision thresholds for several labels, chosen on the validation split: f1 (greatest F1), sensitivity=X (highest that reaches it), or none (default: %(default)s)")
     parser.add_argument("--calibrate", action="store_true", help="calibrate the probabilities on the validation split: a temperature for one label per record, a sigmoid per class for several (default: off)")
@@ -397,10 +402,11 @@ def _add_compare_predictions(parser: argparse.ArgumentParser) -> None:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="record files, folders (searched through) or globs")
-    parser.add_argument("--checkpoint", metavar="FILE", help="checkpoint to use (default: artifacts/models/best.pth)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="checkpoint to use (default: artifacts/pretrained/superclass.pth, or artifacts/models/best.pth where that is missing)")
     parser.add_argument("--out", required=True, metavar="CSV", help="gets a row per record")
     parser.add_argument("--source-fs", type=float, metavar="HZ", help="sampling rate of files that do not say it (default: none)")
     parser.add_argument("--source-gain", type=float, metavar="ADU_PER_MV", help="gain of files that do not say it (default: none)")
+    parser.add_argument("--allow-overlap", action="store_true", help="do not mark recordings that the model was trained on (default: off)")
     parser.add_argument("--saliency", metavar="DIR", help="gets a drawing (.png) and the numbers (.npz) of what the most probable class of each record rests on (default: none)")
     parser.add_argument("--saliency-method", choices=_SALIENCY_METHODS, default=_SALIENCY_METHODS[0], help="how that is found (default: %(default)s)")
     _add_running(parser)

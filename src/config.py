@@ -10,6 +10,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,7 @@ from src.utils import (
     ProjectPaths,
     available_cores,
     load_json,
+    printable,
     project_paths,
     save_json,
     stable_hash,
@@ -29,11 +31,12 @@ from src.utils import (
 T = TypeVar("T")
 
 FALLBACK_LABEL = "OTHER"
+_PROBLEMS_SHOWN = 20
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:
     if not condition:
-        raise ValueError(f"{name} is {value!r}: expected {expected}")
+        raise ValueError(f"{name} is {printable(repr(value))}: expected {expected}")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -118,12 +121,14 @@ class SplitConfig:
     seed: int = option(0, "seed of the split")
     val_folds: tuple[int, ...] = option((9,), "folds of the mapping that validate")
     test_folds: tuple[int, ...] = option((10,), "folds of the mapping that test")
+    on_duplicate: str = option("group", "one recording in several records: group keeps them in one split, keep-first and drop-all leave copies out, fail stops")
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a share from 0 up to below 1")
         _require(self.val_fraction + self.test_fraction < 1, "val_fraction + test_fraction",
                  self.val_fraction + self.test_fraction, "less than 1, so that some records train")  # fmt: skip
+        _require_choice("on_duplicate", self.on_duplicate, ("group", "keep-first", "drop-all", "fail"))
         both = set(self.val_folds) & set(self.test_folds)
         _require(not both, "val_folds and test_folds", sorted(both), "no fold in both")
 
@@ -206,6 +211,7 @@ class TrainConfig:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     seed: int = option(0, "seed of weights, order and augmentation")
     deterministic: bool = option(False, "ask torch for deterministic kernels")
+    tensorboard: bool = option(False, "write the history for TensorBoard as well, in tensorboard/ of the run; needs requirements-tensorboard.txt")
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
@@ -257,6 +263,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
+@lru_cache(maxsize=64)  # asked for several times per record
 def config_hash(config: PreprocessConfig, format_version: int) -> str:
     """Return the hash that names the result settings of a record file."""
     return stable_hash({"format": format_version, **to_jsonable(config)})
@@ -275,12 +282,17 @@ def build_config(values: dict[str, Any] | None = None, **sections: Any) -> Confi
 
 def load_config(path: str | Path) -> Config:
     """Read a `Config` from a JSON file; errors name the file."""
+    return load_dataclass(Config, path)
+
+
+def load_dataclass(kind: type[T], path: str | Path) -> T:
+    """Read the settings class `kind` from a JSON file; errors name the file."""
     values = load_json(path)
     try:
         if not isinstance(values, dict):
-            raise ValueError(f"expected an object of sections, found {type(values).__name__}")
-        return build_config(values)
-    except ValueError as error:
+            raise ValueError(f"expected an object of settings, found {type(values).__name__}")
+        return from_dict(kind, values)
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -300,7 +312,8 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     problems: list[str] = []
     built = _from_dict(kind, values, "", problems)
     if problems:
-        raise ValueError("; ".join(problems))
+        more = [f"and {len(problems) - _PROBLEMS_SHOWN} more"] if len(problems) > _PROBLEMS_SHOWN else []
+        raise ValueError("; ".join([*problems[:_PROBLEMS_SHOWN], *more]))
     return typing.cast(T, built)
 
 
@@ -308,7 +321,7 @@ def _from_dict(kind: Any, values: dict[str, Any], prefix: str, problems: list[st
     hints = get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     for name in values.keys() - known:
-        problems.append(f"unknown setting {prefix}{name} (known: {', '.join(sorted(known))})")
+        problems.append(f"unknown setting {prefix}{printable(str(name))} (known: {', '.join(sorted(known))})")
     arguments = {}
     for name in sorted(values.keys() & known):
         before = len(problems)
@@ -350,5 +363,5 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         return str(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    problems.append(f"{name} is {value!r}: expected {getattr(hint, '__name__', hint)}")
+    problems.append(f"{name} is {printable(repr(value))}: expected {getattr(hint, '__name__', hint)}")
     return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader
 from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
 from src.config import LoaderConfig
 from src.dataloaders import Batch, ECGDataset, View, make_loader
+from src.duplicates import refuse_overlap
+from src.fingerprints import FingerprintIndex
 from src.inputs import NoInput, iter_inputs
 from src.judging import LEARNED_ON, JudgeOptions, format_judgement, html_judgement, judge
 from src.metrics import Predictions, compute_metrics, format_metrics
@@ -41,6 +43,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+N = TypeVar("N")
 
 
 def window_starts(n_samples: int, window: int) -> list[int]:
@@ -115,6 +119,7 @@ def evaluate(
     device: str = "cpu",
     keep_other: bool = False,
     options: JudgeOptions | None = None,
+    allow_overlap: bool = False,
 ) -> Evaluation:
     """Judge a checkpoint on a split of a processed folder.
 
@@ -130,15 +135,21 @@ def evaluate(
         Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `src.judging.judge` says what is in them.
     options
         Intervals, thresholds, calibration and the Challenge's score; by default none of them.
+    allow_overlap
+        Judge records that are recordings the model was trained on, too.
 
     Raises
     ------
     ValueError
         If the split is empty, the records have none of the checkpoint's classes, or another shape than it was trained on;
+        if val or test holds recordings that the model was trained on, and `allow_overlap` is not set;
         if thresholds or a calibration would be chosen on the split that is judged, or an option does not fit the model.
     """
     options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
+    if not allow_overlap:
+        records = split_records(loaded, processed, split, keep_other=keep_other)
+        refuse_overlap(loaded.card.train_hashes, records.keys, records.signal_hashes, split)
 
     def predicted(name: str) -> Predictions:
         return predict_split(loaded, processed, name, batch_size=batch_size, device=device, keep_other=keep_other)
@@ -218,9 +229,15 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
 # New files -----------------------------------------------------------------------------------------------------------
 
 
+TRAINED_ON = "the model was trained on this recording"
+
+
 @dataclass(frozen=True)
 class FilePrediction:
-    """The answer for one file: probabilities in the order of the classes, or None with the reason."""
+    """The answer for one file: probabilities in the order of the classes, or None with the reason.
+
+    An answer, too, has a reason where the model was trained on the recording: `TRAINED_ON`.
+    """
 
     record_id: str
     scores: tuple[float, ...] | None
@@ -236,18 +253,27 @@ def predict_files(
     source_gain_per_mv: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
+    allow_overlap: bool = False,
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per record file, in order, holding one batch at a time.
 
     A file that cannot be read or is rejected yields its status and reason. A model trained on windows of long records
-    sees those of the file, and their probabilities are averaged.
+    sees those of the file, and their probabilities are averaged. Recordings that the model was trained on are marked,
+    unless `allow_overlap` is set.
     """
     model, card = load_model(checkpoint, device), checkpoint.card
-    inputs = (
-        (record_name(path), iter_inputs(path, card, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
-        for path in paths
-    )
-    return predict_inputs(model, card, inputs, batch_size=batch_size, device=device)
+    known = FingerprintIndex(() if allow_overlap else card.train_hashes)
+    origin = {"source_fs": source_fs, "source_gain_per_mv": source_gain_per_mv}
+
+    def inputs() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
+        for path in paths:
+            prints: list[str] = []
+            yield (record_name(path), prints), iter_inputs(path, card, fingerprints=prints, **origin)
+
+    for (name, prints), items in _score(model, card, inputs(), batch_size, device):
+        row = _sum_up(name, items)
+        learned = row.status == "ok" and known.contains(prints).any()
+        yield replace(row, reason=TRAINED_ON) if learned else row
 
 
 def predict_inputs(
@@ -259,19 +285,31 @@ def predict_inputs(
     device: str = "cpu",
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per name and its inputs (`src.inputs.iter_inputs`), in order, holding one batch at a time."""
+    for name, items in _score(model, card, inputs, batch_size, device):
+        yield _sum_up(name, items)
+
+
+def _score(
+    model: nn.Module,
+    card: ModelCard,
+    inputs: Iterable[tuple[N, Iterable[torch.Tensor | NoInput]]],
+    batch_size: int,
+    device: str,
+) -> Iterator[tuple[N, list[torch.Tensor | NoInput]]]:
+    """Yield each name with its probabilities (n_classes,), or with what gave none."""
     flat = ((number, name, item) for number, (name, items) in enumerate(inputs) for item in items)
     scored = _score_batches(model, card, flat, batch_size, device)
     for (_, name), rows in groupby(scored, key=lambda row: row[:2]):
-        yield _sum_up(name, [item for *_, item in rows])
+        yield name, [item for *_, item in rows]
 
 
 def _score_batches(
     model: nn.Module,
     card: ModelCard,
-    inputs: Iterable[tuple[int, str, torch.Tensor | NoInput]],
+    inputs: Iterable[tuple[int, N, torch.Tensor | NoInput]],
     batch_size: int,
     device: str,
-) -> Iterator[tuple[int, str, torch.Tensor | NoInput]]:
+) -> Iterator[tuple[int, N, torch.Tensor | NoInput]]:
     """Put probabilities (n_classes,) in the place of inputs; what gave none stays as it is."""
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):

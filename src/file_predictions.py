@@ -14,7 +14,7 @@ import numpy as np
 
 from src.checkpoints import load_checkpoint
 from src.classifier import Classifier, Prediction
-from src.eval import FilePrediction, predict_files
+from src.eval import TRAINED_ON, FilePrediction, predict_files
 from src.matching import index_folder
 from src.records import READABLE_SUFFIXES, RecordError, list_records
 from src.saliency import METHODS, Saliency
@@ -68,8 +68,11 @@ def predict_to_csv(
     source_gain_per_mv: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
+    allow_overlap: bool = False,
 ) -> str:
     """Write one row per record: record_id, a probability per class, status, reason; returns a summary by status.
+
+    The reason of an answer is empty, or says that the model was trained on the recording; `allow_overlap` leaves that out.
 
     Raises
     ------
@@ -84,16 +87,20 @@ def predict_to_csv(
         source_gain_per_mv=source_gain_per_mv,
         batch_size=batch_size,
         device=device,
+        allow_overlap=allow_overlap,
     )
     counts: Counter[str] = Counter()
-    last = ""
+    n_learned, last = 0, ""
     with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["record_id", *loaded.card.classes, "status", "reason"])
         for row in rows:
             writer.writerow(_cells(row, len(loaded.card.classes)))
             counts[row.status] += 1
+            n_learned += row.reason == TRAINED_ON
             last = row.reason or last
+    if n_learned:
+        logger.warning("%s: the model was trained on %d of the recordings; the column reason marks them", out, n_learned)
     if not counts["ok"]:
         raise ValueError(f"{out}: not one of {counts.total()} records could be read, the last because: {last}")
     return ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.leads import STANDARD_LEADS
+from src.utils import join_pairs
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -190,6 +191,7 @@ def differing_bits(first: str, second: str) -> tuple[int, int]:
 
 _STARTS = tuple(range(0, _BLOCK_BITS, 8))
 _N_NEIGHBOURS = 4
+_N_ASKED = 2048  # at a time, so that memory stays small
 
 
 def _keys(prints: Fingerprints) -> Iterator[Words]:
@@ -219,24 +221,7 @@ def find_copies(texts: Sequence[str]) -> list[tuple[int, ...]]:
             first, second = order[:-step], order[step:]
             same = same_recording(prints, first, prints, second)
             found.update(zip(first[same].tolist(), second[same].tolist(), strict=True))
-    return _joined(found)
-
-
-def _joined(pairs: set[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """Return the sets of positions that pairs connect."""
-    parent: dict[int, int] = {}
-
-    def root(item: int) -> int:
-        while parent.setdefault(item, item) != item:
-            parent[item] = item = parent[parent[item]]
-        return item
-
-    for first, second in pairs:
-        parent[root(first)] = root(second)
-    groups: dict[int, list[int]] = {}
-    for item in sorted(parent):
-        groups.setdefault(root(item), []).append(item)
-    return [tuple(group) for group in groups.values()]
+    return [tuple(sorted(group)) for group in join_pairs(sorted(found))]
 
 
 class FingerprintIndex:
@@ -257,13 +242,18 @@ class FingerprintIndex:
 
     def contains(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Tell for each fingerprint whether it is a known recording."""
-        asked = Fingerprints(texts)
-        found = np.zeros(len(asked), bool)
         if not len(self._prints):
-            return found
+            return np.zeros(len(texts), bool)
+        parts = [self._contains(Fingerprints(texts[i : i + _N_ASKED])) for i in range(0, len(texts), _N_ASKED)]
+        return np.concatenate([np.zeros(0, bool), *parts])
+
+    def _contains(self, asked: Fingerprints) -> NDArray[np.bool_]:
+        steps = np.arange(-_N_NEIGHBOURS, _N_NEIGHBOURS)
+        near = []  # rows of known recordings for each that is asked for, (n, 8) per key
         for keys, (held, order) in zip(_keys(asked), self._sorted, strict=True):
-            place = np.searchsorted(held, keys)
-            for step in range(-_N_NEIGHBOURS, _N_NEIGHBOURS):
-                near = order[np.clip(place + step, 0, len(held) - 1)]
-                found |= same_recording(asked, np.arange(len(asked)), self._prints, near)
-        return found
+            places = np.searchsorted(held, keys)[:, None] + steps
+            near.append(order[places.clip(0, len(held) - 1)])
+        rows = np.concatenate(near, axis=1)
+        asking = np.repeat(np.arange(len(asked)), rows.shape[1])
+        same = same_recording(asked, asking, self._prints, rows.ravel())
+        return np.asarray(same.reshape(rows.shape).any(axis=1))

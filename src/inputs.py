@@ -56,14 +56,26 @@ def iter_windows(
 
 
 def iter_inputs(
-    source: Source, card: ModelCard, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+    source: Source,
+    card: ModelCard,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    fingerprints: list[str] | None = None,
 ) -> Iterator[torch.Tensor | NoInput]:
-    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there is none."""
+    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there is none.
+
+    `fingerprints` gets that of each input as it is yielded.
+    """
     try:
         for window in iter_windows(source, card.preprocess, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv):
             try:
-                yield to_input(build_tensor(window, card.preprocess).arrays, card)
+                tensor = build_tensor(window, card.preprocess)
             except RejectedError as error:
                 yield NoInput("rejected", str(error))
+                continue
+            if fingerprints is not None:
+                fingerprints.append(tensor.fingerprint)
+            yield to_input(tensor.arrays, card)
     except RecordError as error:
         yield NoInput("unreadable", error.message)

@@ -11,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.checkpoints import Checkpoint, load_checkpoint
 from src.config import Config
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import predict_records
+from src.fingerprints import FingerprintIndex
 from src.judging import JudgeOptions, judge
 from src.metrics import format_table
 from src.store import load_manifest
@@ -107,11 +110,11 @@ def leave_out(splits: Splits, dataset: str) -> Splits:
     was learned from.
     """
     test = _join([_keep(records, {dataset}) for records in splits.values()])
-    twins = set(test.signal_hashes) - {""}
+    copies = FingerprintIndex(test.signal_hashes)
     fold = {"test": test}
     for name in ("train", "val"):
         others = _keep(splits[name], set(splits[name].datasets) - {dataset})
-        fold[name] = others.subset(i for i, signal in enumerate(others.signal_hashes) if signal not in twins)
+        fold[name] = others.subset(np.flatnonzero(~copies.contains(others.signal_hashes)).tolist())
         if len(fold[name]) < len(others):
             logger.warning("%d recordings of %s are in %s too: left out of %s", len(others) - len(fold[name]), dataset,
                            ", ".join(sorted(set(others.datasets))), name)  # fmt: skip

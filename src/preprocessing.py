@@ -17,7 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig, config_hash, from_dict
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig, config_hash, load_dataclass
+from src.duplicates import (
+    DUPLICATES_FILE,
+    find_duplicates,
+    report_duplicates,
+    restore_copies,
+    save_duplicates,
+    take_out_copies,
+)
 from src.labels import LabelRow, iter_rows, load_mapping
 from src.matching import RecordMatch, index_folder, match_records
 from src.pool import ExecutorFactory, chunk_size, chunked, local_executor, run_chunks
@@ -43,7 +51,7 @@ from src.tensors import (
     process_chunk,
     process_record,
 )
-from src.utils import load_json, save_json
+from src.utils import save_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,24 +76,26 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class RunSummary(Rich):
-    """What a run did, by status, with how many records were already there."""
+    """What a run did, by status, with how many records were already there and how many recordings have copies."""
 
     n_records: int
     n_skipped: int
     by_status: dict[str, int]
     reasons: dict[str, int]
     split_sizes: dict[str, int]
+    n_copied: int
     processed: Path
 
     def __str__(self) -> str:
         status = ", ".join(f"{count} {name}" for name, count in self.by_status.items()) or "nothing"
         sizes = ", ".join(f"{name} {count}" for name, count in self.split_sizes.items())
         lines = [f"{self.n_records} records: {status} ({self.n_skipped} were done before)", f"splits: {sizes}"]
+        lines += [f"{self.n_copied} recordings are in several records: {self.processed / DUPLICATES_FILE}"] if self.n_copied else []
         lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        facts = html_facts({"records": self.n_records, "done before": self.n_skipped, "in": str(self.processed)})
+        facts = html_facts({"records": self.n_records, "done before": self.n_skipped, "with copies": self.n_copied, "in": str(self.processed)})
         rows = [*(["status", *item] for item in self.by_status.items()), *(["split", *item] for item in self.split_sizes.items())]
         return facts + html_table(["", "", "records"], [*rows, *(["reason", *item] for item in self.reasons.items())])
 
@@ -213,7 +223,7 @@ def run_preprocessing(
             journal.append(rows)
             bar.update(1 if config.window_s else len(rows))
     manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
-    return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting))
+    return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
 
 
 def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
@@ -234,7 +244,7 @@ def _known_rows(
     """Return key -> (input hash, status) of what earlier runs did; refuses to mix settings in one folder."""
     import pandas as pd
 
-    manifest = load_manifest(processed)
+    manifest = restore_copies(load_manifest(processed))
     stranger = manifest[~manifest["dataset"].isin(list(data.roots)) & (manifest["status"] == "ok")]
     wrong = stranger[stranger["config_hash"] != config_hash(config, FORMAT_VERSION)]
     if len(wrong) and extend:
@@ -273,7 +283,7 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
     path = Path(processed) / CONFIG_FILE
     if not path.exists():
         raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")
-    return from_dict(PreprocessConfig, load_json(path))
+    return load_dataclass(PreprocessConfig, path)
 
 
 def _progress(total: int, what: str) -> Any:
@@ -285,15 +295,20 @@ def _progress(total: int, what: str) -> Any:
 
 
 def _finish(
-    processed: Path, manifest: pd.DataFrame, splits: SplitConfig, journal: Journal, n_skipped: int
+    processed: Path, manifest: pd.DataFrame, config: SplitConfig, journal: Journal, n_skipped: int, datasets: Sequence[str]
 ) -> RunSummary:
-    """Place the records in splits, write manifest and splits, and sum up."""
-    made = build_splits(manifest, splits, processed)
+    """Settle copies, place the records in splits, write manifest and splits, and sum up."""
+    previous = _previous_places(processed / "splits.json", config)
+    copies = find_duplicates(manifest, previous, datasets)
+    manifest = take_out_copies(manifest, copies, config.on_duplicate)
+    made = build_splits(manifest, config, previous, copies)
     where = made.of_key()
     manifest["split"] = [where.get(record_key(d, r), "") for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)]
     save_splits(made, processed / "splits.json")
     save_manifest(manifest, processed)
+    save_duplicates(copies, manifest, processed)
     journal.remove()
+    report_duplicates(copies, config.on_duplicate)
     bad = manifest.loc[manifest["status"] != "ok", "reason"]
     summary = RunSummary(
         n_records=len(manifest),
@@ -301,6 +316,7 @@ def _finish(
         by_status=dict(Counter(manifest["status"])),
         reasons=dict(Counter(bad).most_common(10)),
         split_sizes={name: len(getattr(made, name)) for name in SPLIT_NAMES},
+        n_copied=len(copies),
         processed=processed,
     )
     logger.info("%s", summary)
@@ -316,7 +332,7 @@ def merge_manifest(
     """
     import pandas as pd
 
-    old = load_manifest(processed)
+    old = restore_copies(load_manifest(processed))
     missing = pd.DataFrame([row.__dict__ for row in plan.missing], columns=old.columns, dtype=str)
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
     parents = rows["record_id"].str.replace(_WINDOW, "", regex=True) if windows else rows["record_id"]
@@ -335,9 +351,12 @@ def merge_manifest(
     return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
 
 
-def build_splits(manifest: pd.DataFrame, config: SplitConfig, processed: Path) -> Splits:
-    """Place the ok records of a manifest, keeping every record where an earlier run with the same rule put it."""
+def build_splits(
+    manifest: pd.DataFrame, config: SplitConfig, previous: Mapping[str, str], copies: Sequence[tuple[str, ...]] = ()
+) -> Splits:
+    """Place the ok records of a manifest, copies of a recording together, and those in `previous` where it says."""
     ok = manifest[manifest["status"] == "ok"]
+    recording = {key: min(group) for group in copies for key in group}
     items = [
         SplitItem(
             key=record_key(dataset, record_id),
@@ -345,17 +364,15 @@ def build_splits(manifest: pd.DataFrame, config: SplitConfig, processed: Path) -
             dataset=dataset,
             patient_id=patient or None,
             fold=int(fold) if fold else None,
+            recording=recording.get(record_key(dataset, record_id), ""),
         )
         for dataset, record_id, labels, source, patient, fold in zip(
             *(ok[c] for c in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold")), strict=True
         )
     ]
-    fractions = {"val": config.val_fraction, "test": config.test_fraction}
-    fractions["train"] = 1.0 - sum(fractions.values())
-    previous = _previous_places(processed / "splits.json", config, fractions)
     return make_splits(
         items,
-        fractions=fractions,
+        fractions=_fractions(config),
         seed=config.seed,
         val_folds=config.val_folds,
         test_folds=config.test_folds,
@@ -363,12 +380,17 @@ def build_splits(manifest: pd.DataFrame, config: SplitConfig, processed: Path) -
     )
 
 
-def _previous_places(path: Path, config: SplitConfig, fractions: Mapping[str, float]) -> dict[str, str]:
+def _fractions(config: SplitConfig) -> dict[str, float]:
+    held_out = {"val": config.val_fraction, "test": config.test_fraction}
+    return {**held_out, "train": 1.0 - sum(held_out.values())}
+
+
+def _previous_places(path: Path, config: SplitConfig) -> dict[str, str]:
     """Return the places of an earlier run, or nothing when it had other settings."""
     if not path.exists():
         return {}
     earlier = load_splits(path)
-    rule = {"fractions": dict(fractions), "val_folds": list(config.val_folds), "test_folds": list(config.test_folds)}
+    rule = {"fractions": _fractions(config), "val_folds": list(config.val_folds), "test_folds": list(config.test_folds)}
     if earlier.seed == config.seed and all(earlier.rule.get(name) == value for name, value in rule.items()):
         return earlier.of_key()
     logger.warning("%s: made with other split settings, so every record is placed anew", path)

@@ -1,7 +1,7 @@
 """Patient-safe, stratified splits that never move a recording once it is placed.
 
 Records with a fold follow their fold. The others are placed by iterative stratification (Sechidis, Tsoumakas and
-Vlahavas, ECML PKDD 2011) over groups: a patient's records are one group and stay together.
+Vlahavas, ECML PKDD 2011) over groups: a patient's records, and those that are one recording, stay together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.utils import load_json, save_json
+from src.utils import join_pairs, load_json, save_json
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +23,21 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SplitItem:
-    """What the split of a record depends on: its key, patient (or None), labels, dataset and fold (or None)."""
+    """What the split of a record depends on: its key, patient (or None), labels, dataset and fold (or None).
+
+    `recording` names what several records are copies of; it is empty for a record without a copy.
+    """
 
     key: str
     labels: tuple[str, ...]
     dataset: str
     patient_id: str | None = None
     fold: int | None = None
+    recording: str = ""
 
     @property
-    def group(self) -> str:
-        """The unit that must not be divided: the patient within its dataset, else the record itself."""
+    def subject(self) -> str:
+        """The patient within the dataset, else the record itself."""
         return f"{self.dataset}\t{self.patient_id}" if self.patient_id else f"\t{self.key}"
 
 
@@ -88,11 +92,13 @@ def make_splits(
     Raises
     ------
     ValueError
-        If the folds put the records of one patient in two splits; the message lists the patients.
+        If folds, or folds and an earlier run, put the records of one patient or the copies of one recording in two
+        splits; the message lists them.
     """
     placed = _place_by_fold(items, set(val_folds), set(test_folds))
-    fixed = {**(previous or {}), **placed}
     groups = _groups(items, seed)
+    fixed = {**(previous or {}), **placed}
+    _refuse_torn_copies(groups, fixed)
     assignment = _place_known_groups(groups, fixed)
     _stratify([group for group in groups if group.name not in assignment], groups, assignment, fractions)
     _fill_empty_splits(groups, assignment, fractions, frozen={g.name for g in groups if _known(g, fixed)})
@@ -106,6 +112,7 @@ def make_splits(
         "val_folds": list(val_folds),
         "test_folds": list(test_folds),
         "by_patient": any(item.patient_id for item in items),
+        "by_recording": any(item.recording for item in items),
     }
     train, val, test = (tuple(sorted(keys[name])) for name in SPLIT_NAMES)
     return Splits(train, val, test, seed, rule)
@@ -119,7 +126,7 @@ def _place_by_fold(items: Sequence[SplitItem], val_folds: set[int], test_folds: 
     homes: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if item.key in placed and item.patient_id:
-            homes[item.group].add(placed[item.key])
+            homes[item.subject].add(placed[item.key])
     torn = sorted(name.replace("\t", " patient ") for name, splits in homes.items() if len(splits) > 1)
     if torn:
         raise ValueError(
@@ -131,9 +138,12 @@ def _place_by_fold(items: Sequence[SplitItem], val_folds: set[int], test_folds: 
 
 def _groups(items: Sequence[SplitItem], seed: int) -> list[_Group]:
     """Return the groups in an order that depends on the seed and their names only."""
+    links = [(item.subject, f"\t\t{item.recording}" if item.recording else item.subject) for item in items]
+    name_of = {part: min(whole) for whole in join_pairs(links) for part in whole}
     groups: dict[str, _Group] = {}
     for item in items:
-        group = groups.setdefault(item.group, _Group(item.group))
+        name = name_of[item.subject]
+        group = groups.setdefault(name, _Group(name))
         group.members.append(item)
         group.counts.update({*item.labels, _dataset_label(item.dataset)})
 
@@ -141,6 +151,21 @@ def _groups(items: Sequence[SplitItem], seed: int) -> list[_Group]:
         return hashlib.blake2b(f"{seed}\t{group.name}".encode(), digest_size=8).digest()
 
     return sorted(groups.values(), key=order)
+
+
+def _refuse_torn_copies(groups: Sequence[_Group], fixed: Mapping[str, str]) -> None:
+    """Refuse folds and places that put copies of one recording in two splits: either choice would move or leak a record."""
+    torn = []
+    for group in groups:
+        homes = {item.key: fixed[item.key] for item in group.members if item.key in fixed}
+        if len(set(homes.values())) > 1 and any(item.recording for item in group.members):
+            torn.append(" = ".join(f"{key} ({homes[key]})" for key in sorted(homes)))
+    if torn:
+        raise ValueError(
+            f"the folds or an earlier run put copies of {len(torn)} recordings in two splits: {', '.join(sorted(torn)[:10])}"
+            f"{' ...' if len(torn) > 10 else ''}; give copies one fold in the mapping or leave the column fold out, delete splits.json "
+            "to place every record anew, or leave copies out with --on-duplicate keep-first or drop-all"
+        )
 
 
 def _dataset_label(dataset: str) -> str:
@@ -180,7 +205,7 @@ def _stratify(
             by_label[label].append(group)
     left = {label: len(members) for label, members in by_label.items()}
     while left:
-        label = min(left, key=lambda name: (left[name], name))
+        label = min(left, key=lambda name: (left[name], name.startswith("\t"), name))  # of equals, classes before datasets
         for group in sorted(by_label[label], key=lambda item: -item.counts[label]):  # large groups are hard to fit late
             if group.name in assignment:
                 continue
@@ -266,5 +291,5 @@ def load_splits(path: str | Path) -> Splits:
     try:
         train, val, test = (tuple(str(key) for key in values[name]) for name in SPLIT_NAMES)
         return Splits(train, val, test, int(values["seed"]), dict(values["rule"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: not a splits file ({error!r}): expected train, val, test, seed and rule") from None

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from src.model import ResNet1d, count_parameters
 from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_training, with_auxiliary
 from src.preprocessing import load_preprocess_config
 from src.rich import Rich, html_facts, html_table
+from src.tensorboard_log import log_epochs
 from src.utils import (
     DeviceInfo,
     device_info,
@@ -347,7 +348,8 @@ def run_training(
     paths = config_paths(config)
     processed = Path(processed) if processed is not None else paths.processed
     out = Path(out) if out is not None else paths.artifacts
-    with join_processes(config.train.device) as processes:
+    train, board = config.train, out / "tensorboard"
+    with join_processes(train.device) as processes, log_epochs(board, train.tensorboard and processes.is_main) as on_epoch:
         seed_everything(config.train.seed, config.train.deterministic)
         if loaders is None:
             if not processes.is_main:
@@ -358,10 +360,12 @@ def run_training(
         card = build_card(config, loaders, load_preprocess_config(processed))
         model = model or build_model(card, len(loaders.auxiliary))
         if config.train.init_from:
-            start_from(model, load_checkpoint(config.train.init_from), card)
+            source = load_checkpoint(config.train.init_from)
+            start_from(model, source, card)
+            card = replace(card, train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))))
         logger.info("%s", loaders)
         logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
-        return fit(model, loaders, card, config.train, out, resume=resume, processes=processes)
+        return fit(model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes)
 
 
 def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:

@@ -14,17 +14,21 @@ import math
 import os
 import platform
 import random
+import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
+H = TypeVar("H", bound=Hashable)
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -250,12 +254,22 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def printable(text: str, limit: int = 200) -> str:
+    """Return a text as it may stand in a log, a terminal and a table.
+
+    Control characters and what no encoding can write are escaped, and what is longer than `limit` is cut.
+    """
+    if len(text) > limit:
+        text = text[: limit - 4] + " ..."
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def load_json(path: str | Path) -> Any:
     """Read a JSON file; a file that is not JSON raises ValueError naming it."""
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from None
 
 
@@ -289,3 +303,20 @@ def stable_hash(value: Any, n_hex: int = 16) -> str:
     """Return a hexadecimal hash of a JSON-like value that is the same in every process and on every machine."""
     text = json.dumps(to_jsonable(value), sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()[:n_hex]
+
+
+def join_pairs(pairs: Iterable[tuple[H, H]]) -> list[tuple[H, ...]]:
+    """Return the sets of items that pairs connect, each in the order in which its items came first."""
+    parent: dict[H, H] = {}
+
+    def root(item: H) -> H:
+        while parent.setdefault(item, item) != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    for first, second in pairs:
+        parent[root(second)] = root(first)
+    groups: dict[H, list[H]] = {}
+    for item in parent:
+        groups.setdefault(root(item), []).append(item)
+    return [tuple(group) for group in groups.values()]

@@ -216,3 +216,32 @@ def test_nothing_is_written_when_evaluation_fails(processed: Path, trained: Path
     with pytest.raises(ValueError, match="no processed records here"):
         evaluate(best(trained), tmp_path, out=out)
     assert not out.exists()
+
+
+# Recordings that the model was trained on ----------------------------------------------------------------------------
+
+
+def test_a_split_with_training_recordings_is_refused_unless_allowed(processed: Path, trained: Path, tmp_path: Path) -> None:
+    where = load_splits(processed / "splits.json")
+    learned = load_checkpoint(best(trained)).card.train_hashes[0]
+    key = where.test[0]
+
+    def leak(manifest: pd.DataFrame) -> pd.Series:
+        return manifest["signal_hash"].mask(manifest["dataset"] + "__" + manifest["record_id"] == key, learned)
+
+    leaky = copy_with_manifest(processed, tmp_path / "leaky", signal_hash=leak)
+    with pytest.raises(ValueError, match=rf"1 of \d+ records of split test .* was trained on: {key}; .*--allow-overlap"):
+        evaluate(best(trained), leaky)
+    assert key in evaluate(best(trained), leaky, allow_overlap=True).predictions.keys
+    assert evaluate(best(trained), processed).split == "test"
+
+
+def test_training_recordings_are_marked_among_new_files(processed: Path, trained: Path) -> None:
+    manifest = load_manifest(processed)
+    rows = [manifest[(manifest["split"] == split) & (manifest["label_source"] == "mapping")].iloc[0] for split in ("train", "test")]
+    paths = [row["source_path"] for row in rows]
+    loaded = load_checkpoint(best(trained))
+    reasons = [row.reason for row in predict_files(loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0)]
+    assert reasons == ["the model was trained on this recording", ""]
+    allowed = predict_files(loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0, allow_overlap=True)
+    assert [(row.status, row.reason) for row in allowed] == [("ok", "")] * 2

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up. A module imports from layers below it and, where that makes no circle, from its own.
 LAYERS = {
     "ground": "src utils",
-    "plain tools": "leads fingerprints store splits pool ranking normalization text_tables figures ecg_svg rich",
+    "plain tools": "leads npz fingerprints store duplicates splits pool ranking normalization text_tables figures ecg_svg rich",
     "settings": "config",
     "sources": "formats formats.aecg formats.base formats.dicom formats.edf formats.hdf5 formats.mat formats.mat_check formats.muse formats.safe_xml formats.scp formats.wfdb formats.wfdb_header formats.wfdb_package formats.xml_ecg records signals quality labels matching synthetic sample_data",
     "labels of known collections": "crosswalk label_builders label_sources label_sources.base label_sources.sources "
@@ -27,7 +27,7 @@ LAYERS = {
     "many records": "preprocessing",
     "data, network, numbers": "targets augment packed distributed dataloaders model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
     "evaluation": "eval saliency classifier onnx_export dataset_export",
-    "training": "muon optimization training sklearn_wrapper",
+    "training": "muon optimization tensorboard_log training sklearn_wrapper",
     "figures": "data_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
     "steps": "checks file_predictions report_figures report report_page report_page.content report_page.data_sections report_page.examples report_page.inputs report_page.model_sections report_page.page report_page.score_sections report_page.vector smoke notebook leave_one_out",
     "notebook": "session",

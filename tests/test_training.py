@@ -125,5 +125,7 @@ def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(processed: Path, tm
     other = run_training(with_train(**still, classes=("NORM", "LBBB"), target="single"), processed, tmp_path / "other")
     c = weights(other.best_path)
     assert torch.allclose(a["stem.0.weight"], c["stem.0.weight"], atol=1e-6) and c["head.1.weight"].shape[0] == 2
+    learned = [set(load_checkpoint(path).card.train_hashes) for path in (first.best_path, other.best_path)]
+    assert learned[0] == learned[1]  # what the first was trained on, the other has seen too
     with pytest.raises(ValueError, match="cannot be started from: it has leads"):
         run_training(with_train(**still, leads=("I", "II")), processed, tmp_path / "leads")

@@ -1,0 +1,151 @@
+"""The leak gate: one recording in several files stays in one split or is taken out, and none is judged that was learned from.
+
+Challenge 2021 holds all of PTB-XL, CPSC 2018 and Chapman/Ningbo, and single collections hold records twice. Copies are
+found by the fingerprints in the manifest; docs/duplicates.md says how well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.fingerprints import FingerprintIndex, differing_bits, find_copies
+from src.store import record_key
+from src.utils import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+DUPLICATES_FILE = "duplicates.csv"
+
+_REASON = "the same recording as "
+_N_SHOWN = 10
+
+
+def restore_copies(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with copies that an earlier run took out as ok again; their record files are kept."""
+    taken = (manifest["status"] == "rejected") & manifest["reason"].str.startswith(_REASON)
+    if not taken.any():
+        return manifest
+    return manifest.assign(status=manifest["status"].mask(taken, "ok"), reason=manifest["reason"].mask(taken, ""))
+
+
+def find_duplicates(manifest: pd.DataFrame, placed: Collection[str] = (), datasets: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """Return the keys of the ok records that are the same recording, a tuple for each recording, the first copy first.
+
+    Parameters
+    ----------
+    manifest
+        As `src.store.load_manifest` returns it.
+    placed
+        Keys that an earlier run gave a split; they come first.
+    datasets
+        Then copies come in the order of these datasets, then by dataset and record id.
+    """
+    ok = manifest[manifest["status"] == "ok"]
+    order = {name: number for number, name in enumerate(datasets)}
+    records = list(zip(ok["dataset"], ok["record_id"], strict=True))
+
+    def rank(position: int) -> tuple[bool, int, tuple[str, str]]:
+        record = records[position]
+        return record_key(*record) not in placed, order.get(record[0], len(order)), record
+
+    groups = [sorted(group, key=rank) for group in find_copies(ok["signal_hash"].tolist())]
+    return sorted(tuple(record_key(*records[i]) for i in group) for group in groups)
+
+
+def take_out_copies(manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], policy: str) -> pd.DataFrame:
+    """Return the rows after a policy: group keeps all copies, keep-first the first, drop-all none.
+
+    Raises
+    ------
+    ValueError
+        With policy ``fail``, where there is a copy; the message lists them and says what to do.
+    """
+    if policy == "fail" and groups:
+        raise ValueError(
+            f"{len(groups)} recordings are in several records: {_listed(groups)}; keep them in one split with --on-duplicate group, "
+            "or leave copies out with keep-first or drop-all"
+        )
+    if policy in ("group", "fail"):
+        return manifest
+    spared = 1 if policy == "keep-first" else 0
+    reasons = {key: _REASON + _other(group, key) for group in groups for key in group[spared:]}
+    found = _keys(manifest).map(reasons)
+    return manifest.assign(status=manifest["status"].mask(found.notna(), "rejected"), reason=found.fillna(manifest["reason"]))
+
+
+def _keys(manifest: pd.DataFrame) -> pd.Series[str]:
+    return manifest["dataset"] + record_key("", "") + manifest["record_id"]
+
+
+def _other(group: tuple[str, ...], key: str) -> str:
+    return group[0] if key != group[0] else group[1]
+
+
+def _listed(groups: Sequence[tuple[str, ...]]) -> str:
+    shown = ", ".join(" = ".join(group) for group in groups[:_N_SHOWN])
+    return f"{shown} ..." if len(groups) > _N_SHOWN else shown
+
+
+def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, processed: Path) -> None:
+    """Write ``duplicates.csv``: a row per copy, with how many bits of its fingerprint differ from the first's.
+
+    Without copies there is no such file.
+    """
+    import pandas as pd
+
+    path = processed / DUPLICATES_FILE
+    if not groups:
+        path.unlink(missing_ok=True)
+        return
+    copied = manifest[_keys(manifest).isin([key for group in groups for key in group])]
+    rows = dict(zip(_keys(copied), copied.to_dict("records"), strict=True))
+    table = []
+    for number, group in enumerate(groups, 1):
+        for row in map(rows.__getitem__, group):
+            bits, compared = differing_bits(rows[group[0]]["signal_hash"], row["signal_hash"])
+            table.append((number, *(row[name] for name in ("dataset", "record_id", "split", "status")), bits, compared))
+    columns = ["recording", "dataset", "record_id", "split", "status", "differing_bits", "compared_bits"]
+    with atomic_path(path) as temporary:
+        pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def report_duplicates(groups: Sequence[tuple[str, ...]], policy: str) -> None:
+    """Log how many recordings have copies and what became of them."""
+    if groups:
+        fate = {"group": "each stays in one split", "keep-first": "the first of each is kept", "drop-all": "all are left out"}
+        n_records = sum(map(len, groups))
+        logger.warning("%d recordings are in %d records (%s): %s; %s", len(groups), n_records, DUPLICATES_FILE, fate[policy], _listed(groups))
+
+
+def refuse_overlap(train_hashes: Sequence[str], keys: Sequence[str], hashes: Sequence[str], split: str) -> None:
+    """Refuse to judge a model on recordings that it was trained on; for the split train, only say so.
+
+    Parameters
+    ----------
+    train_hashes
+        Fingerprints of the training recordings, from the checkpoint.
+    keys, hashes
+        Records to be judged on, and their fingerprints.
+    split
+        Its name.
+
+    Raises
+    ------
+    ValueError
+        If there is one; the message lists them.
+    """
+    learned = FingerprintIndex(train_hashes).contains(hashes)
+    known = [key for key, was in zip(keys, learned, strict=True) if was]
+    if not known:
+        return
+    shown = ", ".join(known[:_N_SHOWN]) + (" ..." if len(known) > _N_SHOWN else "")
+    found = f"{len(known)} of {len(keys)} records of split {split} are recordings that the model was trained on: {shown}"
+    if split != "train":
+        raise ValueError(f"{found}; judge it on others, or give --allow-overlap (allow_overlap=True) and say so with the numbers")
+    logger.warning("%s", found)
