@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint, load_model
-from src.eval import FilePrediction, predict_inputs
-from src.inputs import Source, iter_inputs, iter_windows, to_input
+from src.eval import FilePrediction, predict_inputs, predict_sources
+from src.fingerprints import FingerprintIndex
+from src.inputs import Source, iter_windows, to_input
 from src.metrics import DEFAULT_THRESHOLD
-from src.records import ECGRecord, record_name
+from src.records import ECGRecord
 from src.saliency import Saliency, explain
 from src.tensors import RejectedError, build_tensor
 from src.utils import device_info
@@ -40,7 +42,8 @@ class Prediction:
         The classes called present: the most probable one where classes exclude each other, else those that reach their
         threshold, which may be none.
     status, reason
-        ``ok``, or ``unreadable`` or ``rejected`` and why.
+        ``ok``, or ``unreadable`` or ``rejected`` and why; an answer has `src.eval.TRAINED_ON` as its reason where it is
+        one for a recording that the network learned from.
     saliency
         What the answer rests on, where it was asked for.
     """
@@ -116,6 +119,11 @@ class Classifier:
     def n_samples(self) -> int:
         """The length to which recordings are cut or padded, at `fs`."""
         return self.card.preprocess.n_samples
+
+    @cached_property
+    def _known(self) -> FingerprintIndex:
+        """The recordings that the network was trained on."""
+        return FingerprintIndex(self.card.train_hashes)
 
     def __repr__(self) -> str:
         return f"Classifier({len(self.classes)} classes: {', '.join(self.classes)}; {len(self.leads)} leads, {self.fs:g} Hz)"
@@ -193,15 +201,17 @@ class Classifier:
     def _answers(
         self, sources: Iterable[Source], fs: float | None, gain_per_mv: float | None, batch_size: int
     ) -> Iterator[Prediction]:
-        inputs = (
-            (
-                source.record_id if isinstance(source, ECGRecord) else record_name(source),
-                iter_inputs(source, self.card, source_fs=fs, source_gain_per_mv=gain_per_mv),
-            )
-            for source in sources
+        rows = predict_sources(
+            self.model,
+            self.card,
+            sources,
+            known=self._known,
+            source_fs=fs,
+            source_gain_per_mv=gain_per_mv,
+            batch_size=batch_size,
+            device=self.device,
         )
-        for row in predict_inputs(self.model, self.card, inputs, batch_size=batch_size, device=self.device):
-            yield self._named_scores(row)
+        return map(self._named_scores, rows)
 
     def _named_scores(self, row: FilePrediction) -> Prediction:
         if row.scores is None:
@@ -214,7 +224,7 @@ class Classifier:
             thresholds = self.card.thresholds or (DEFAULT_THRESHOLD,) * len(scores)
             called = zip(self.classes, scores, thresholds, strict=True)
             labels = tuple(name for name, score, threshold in called if score >= threshold)
-        return Prediction(row.record_id, self.classes, scores, labels)
+        return Prediction(row.record_id, self.classes, scores, labels, row.status, row.reason)
 
     def _explain(
         self, source: Source, class_name: str, method: str, fs: float | None, gain_per_mv: float | None

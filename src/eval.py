@@ -20,10 +20,10 @@ from src.config import LoaderConfig
 from src.dataloaders import Batch, ECGDataset, View, make_loader
 from src.duplicates import refuse_overlap
 from src.fingerprints import FingerprintIndex
-from src.inputs import NoInput, iter_inputs
+from src.inputs import NoInput, Source, iter_inputs
 from src.judging import LEARNED_ON, JudgeOptions, format_judgement, html_judgement, judge
 from src.metrics import Predictions, compute_metrics, format_metrics
-from src.records import record_name
+from src.records import ECGRecord, record_name
 from src.rich import Rich
 from src.splits import SPLIT_NAMES
 from src.store import load_manifest, load_record_file
@@ -261,14 +261,37 @@ def predict_files(
     sees those of the file, and their probabilities are averaged. Recordings that the model was trained on are marked,
     unless `allow_overlap` is set.
     """
-    model, card = load_model(checkpoint, device), checkpoint.card
-    known = FingerprintIndex(() if allow_overlap else card.train_hashes)
+    return predict_sources(
+        load_model(checkpoint, device),
+        checkpoint.card,
+        paths,
+        source_fs=source_fs,
+        source_gain_per_mv=source_gain_per_mv,
+        batch_size=batch_size,
+        device=device,
+        known=FingerprintIndex(() if allow_overlap else checkpoint.card.train_hashes),
+    )
+
+
+def predict_sources(
+    model: nn.Module,
+    card: ModelCard,
+    sources: Iterable[Source],
+    *,
+    known: FingerprintIndex,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> Iterator[FilePrediction]:
+    """Yield a prediction per record file or record in memory, as `predict_files` does; those that are `known` are marked."""
     origin = {"source_fs": source_fs, "source_gain_per_mv": source_gain_per_mv}
 
     def inputs() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
-        for path in paths:
+        for source in sources:
             prints: list[str] = []
-            yield (record_name(path), prints), iter_inputs(path, card, fingerprints=prints, **origin)
+            name = source.record_id if isinstance(source, ECGRecord) else record_name(source)
+            yield (name, prints), iter_inputs(source, card, fingerprints=prints, **origin)
 
     for (name, prints), items in _score(model, card, inputs(), batch_size, device):
         row = _sum_up(name, items)

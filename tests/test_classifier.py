@@ -11,11 +11,12 @@ import pytest
 from src.checkpoints import default_checkpoint, load_checkpoint, save_checkpoint
 from src.classifier import Classifier, Prediction
 from src.config import PreprocessConfig
-from src.eval import predict_files
+from src.eval import TRAINED_ON, predict_files
 from src.leads import STANDARD_LEADS
 from src.records import ECGRecord, RecordError, read_record
 from src.saliency import METHODS
 from src.sample_data import SampleData
+from src.store import load_manifest
 from src.utils import project_paths
 
 
@@ -141,6 +142,13 @@ def test_the_default_is_the_pretrained_model_where_it_is(checkpoint: Path, tmp_p
     pretrained.parent.mkdir(parents=True)
     pretrained.write_bytes(checkpoint.read_bytes())
     assert Classifier.load(device="cpu").classes == load_checkpoint(checkpoint).card.classes
+
+
+def test_recordings_that_it_learned_from_are_marked(classifier: Classifier, processed: Path) -> None:
+    manifest = load_manifest(processed)
+    source = {split: rows["source_path"].iloc[0] for split, rows in manifest.groupby("split")}
+    reasons = [answer.reason for answer in classifier.predict_many([source["train"], source["test"]])]
+    assert reasons == [TRAINED_ON, ""]
 
 
 def test_real_recordings(classifier: Classifier, real_data: Callable[[str], Path]) -> None:
