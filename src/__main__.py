@@ -101,6 +101,10 @@ def preprocess(args: argparse.Namespace) -> int:
         splits=read_settings(args, SplitConfig, SplitConfig()),
         execution=read_settings(args, ExecutionConfig, ExecutionConfig()),
     )
+    if args.figures:
+        from src.report_figures import save_quality_figures
+
+        save_quality_figures(args.out, args.figures, args.figure_format)
     _say(str(summary))
     if not summary.by_status.get("ok"):
         raise ValueError(f"{args.out}: not one record could be processed; python -m src check shows why")
@@ -345,6 +349,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 def _add_preprocess(parser: argparse.ArgumentParser) -> None:
     add_data(parser, required=True)
     parser.add_argument("--out", required=True, metavar="DIR", help="gets records/, manifest.csv and splits.json")
+    parser.add_argument("--figures", metavar="DIR", help="gets a page on the quality of each collection (default: none)")
+    _add_figure_format(parser)
     for kind in (PreprocessConfig, SplitConfig, ExecutionConfig):
         add_settings(parser, kind)
 

@@ -36,6 +36,7 @@ from src.figures import (
     style_axes,
     write_column,
 )
+from src.quality_plots import plot_collection_quality
 from src.saliency_plots import plot_saliency
 from src.score_plots import plot_precision_recall_curves, plot_reliability_diagram, plot_roc_curves
 
@@ -43,6 +44,7 @@ __all__ = [
     "GalleryRecord",
     "plot_ages",
     "plot_class_balance",
+    "plot_collection_quality",
     "plot_confusion_matrix",
     "plot_ecg",
     "plot_f1_scores",

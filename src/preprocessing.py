@@ -63,6 +63,7 @@ CONFIG_FILE = "preprocess_config.json"
 __all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "process_record", "run_preprocessing"]
 
 _WINDOW = re.compile(r"__w\d{5,}$")
+_MANY_GAINS = 0.2  # of a collection's records
 _RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
 
 
@@ -309,6 +310,7 @@ def _finish(
     save_duplicates(copies, manifest, processed)
     journal.remove()
     report_duplicates(copies, config.on_duplicate)
+    _report_gains(manifest[manifest["status"] == "ok"])
     bad = manifest.loc[manifest["status"] != "ok", "reason"]
     summary = RunSummary(
         n_records=len(manifest),
@@ -321,6 +323,15 @@ def _finish(
     )
     logger.info("%s", summary)
     return summary
+
+
+def _report_gains(ok: pd.DataFrame) -> None:
+    """Log collections in which many records look as if their gain were wrong: hardly one record in a thousand does by nature."""
+    for flag, size in (("gain_low", "small"), ("gain_high", "large")):
+        share = ok["quality_flags"].str.contains(flag, regex=False).groupby(ok["dataset"]).mean()
+        for name in share[share > _MANY_GAINS].index:
+            logger.warning("%s: voltages of %.0f %% of the records are too %s for hearts; is the gain right? mend the headers, or give "
+                           "--source-gain where they say none", name, 100 * share[name], size)  # fmt: skip
 
 
 def merge_manifest(

@@ -17,6 +17,7 @@ from src.plots import (
     GalleryRecord,
     plot_ages,
     plot_class_balance,
+    plot_collection_quality,
     plot_confusion_matrix,
     plot_ecg,
     plot_f1_scores,
@@ -68,6 +69,14 @@ def save_evaluation_figures(
     drawn.append((f"{split}_ecg_example", plot_record(processed, predictions.keys[0])))
     drawn += [(f"data_{name}", figure) for name, figure in draw_data(load_manifest(processed))]
     return [save_figure(figure, Path(figures) / f"{name}.{figure_format}") for name, figure in drawn]
+
+
+def save_quality_figures(processed: str | Path, figures: str | Path, figure_format: str = "png") -> list[Path]:
+    """Save a page on the quality of each collection in a processed folder, ``quality_<dataset>``; returns the files."""
+    manifest = load_manifest(processed)
+    datasets = sorted(set(manifest.loc[manifest["status"].isin(["ok", "rejected"]), "dataset"]))
+    pages = [(name, plot_collection_quality(manifest, name)) for name in datasets]
+    return [save_figure(page, Path(figures) / f"quality_{name}.{figure_format}") for name, page in pages]
 
 
 def save_history_figure(run: str | Path, figures: str | Path, figure_format: str = "png") -> Figure:

@@ -109,9 +109,11 @@ class Session:
         return run_smoke(self.config, self.data, self.mapping)
 
     def preprocess(self) -> RunSummary:
-        """Process every record of the collections; what is done already is skipped."""
+        """Process every record of the collections; what is done already is skipped. Saves a page on the quality of each."""
+        from src.report_figures import save_quality_figures
+
         self._loaders = self._model = self._result = None  # they may be of other records
-        return run_preprocessing(
+        summary = run_preprocessing(
             self.data,
             self.paths.processed,
             mapping=self.mapping,
@@ -120,6 +122,8 @@ class Session:
             execution=self.config.execution,
             extend=False,
         )
+        save_quality_figures(self.paths.processed, self.paths.figures)
+        return summary
 
     @property
     def loaders(self) -> DataLoaders:

@@ -282,3 +282,9 @@ def test_splits_file_is_what_the_design_says(processed: Path) -> None:
 def test_all_real_challenge_records_go_through(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     summary = run_preprocessing(DataConfig(roots={"c": str(real_data("challenge2021"))}), tmp_path, execution=ExecutionConfig(workers=2))
     assert summary.by_status == {"ok": 141}
+
+
+def test_a_collection_of_implausible_voltages_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = DataConfig({"loud": str(bare_collection(tmp_path / "loud", 5))})
+    run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
+    assert "loud: voltages of 100 % of the records are too large for hearts" in caplog.text

@@ -43,6 +43,7 @@ def test_an_evaluation_builds_what_it_needs(project: Path) -> None:
     assert set(load_manifest(project / "artifacts" / "processed")["status"]) == {"ok"}
     assert best(project).exists() and load_json(project / "artifacts" / "metrics_test.json")["split"] == "test"
     assert (project / "figures" / "test_f1_scores.png").exists()
+    assert list((project / "figures").glob("quality_*.png"))
 
 
 def test_nothing_is_made_twice(project: Path) -> None:
