@@ -140,7 +140,10 @@ def refuse_overlap(train_hashes: Sequence[str], keys: Sequence[str], hashes: Seq
     ValueError
         If there is one; the message lists them.
     """
-    learned = FingerprintIndex(train_hashes).contains(hashes)
+    index = FingerprintIndex(train_hashes)
+    if not len(index):
+        logger.warning("the checkpoint does not say which recordings it was trained on: whether split %s holds some is not known", split)
+    learned = index.contains(hashes)
     known = [key for key, was in zip(keys, learned, strict=True) if was]
     if not known:
         return

@@ -240,6 +240,9 @@ class FingerprintIndex:
             order = np.argsort(keys, kind="stable")
             self._sorted.append((keys[order], order))
 
+    def __len__(self) -> int:
+        return int((self._prints.codes[:, 0] > 0).sum())
+
     def contains(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Tell for each fingerprint whether it is a known recording."""
         if not len(self._prints):

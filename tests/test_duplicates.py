@@ -135,6 +135,7 @@ def test_judging_on_training_recordings_is_refused(caplog: pytest.LogCaptureFixt
     prints = [compute_fingerprint(heart(seed), 500.0) for seed in range(5)]
     refuse_overlap(prints[:3], ["d", "e"], prints[3:], "test")
     refuse_overlap((), ["a"], prints[:1], "test")
+    assert "does not say which recordings it was trained on" in caplog.text
     with pytest.raises(ValueError, match=r"1 of 3 records of split test are recordings that the model was trained on: c; .*--allow-overlap"):
         refuse_overlap(prints[:3], ["c", "d", "e"], prints[2:], "test")
     refuse_overlap(prints, ["c"], prints[2:3], "train")
