@@ -153,7 +153,7 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
     try:
         with torch.device("meta"):  # shapes alone, before memory is taken for a network that a hostile card describes
             problem = _misfit(build_model(checkpoint.card).state_dict(), checkpoint.weights)
-    except (RuntimeError, OverflowError) as error:
+    except (RuntimeError, TypeError, OverflowError) as error:
         problem = printable(str(error))
     if problem:
         raise ValueError(f"{checkpoint.path}: weights do not fit the model it describes ({problem})")

@@ -20,7 +20,7 @@ import numpy as np
 
 from src.formats.base import parse_sex
 from src.store import split_list
-from src.utils import atomic_path
+from src.utils import atomic_path, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +31,15 @@ REQUIRED_COLUMNS = ("dataset", "record_id", "mapped_label")
 OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _PROBLEMS_SHOWN = 50
+_MAX_COLUMNS = 1000
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 
 
 class MappingError(ValueError):
     """A mapping table with problems; the message lists them with row number, column and value."""
 
     def __init__(self, path: str | Path, problems: list[str]) -> None:
-        shown = problems[:_PROBLEMS_SHOWN]
+        shown = [printable(text, 1000) for text in problems[:_PROBLEMS_SHOWN]]
         more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
         start = "1 problem in the label mapping: " if len(problems) == 1 else f"{len(problems)} problems in the label mapping\n  "
         super().__init__(f"{path}: {start}" + "\n  ".join([*shown, *more]))
@@ -84,17 +86,19 @@ def _read_table(path: Path) -> pd.DataFrame:
 
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if (n_columns := text.split("\n", 1)[0].count(",") + 1) > _MAX_COLUMNS:
+            raise MappingError(path, [f"the first line has {n_columns} columns: expected a header of {_MAX_COLUMNS} at most"])
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header would lose cells
             frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False, index_col=False)
     except FileNotFoundError:
         raise MappingError(path, ["no such file: expected a CSV with dataset,record_id,mapped_label"]) from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
-        raise MappingError(path, [f"not a CSV table in UTF-8 ({str(error).strip()})"]) from None
+        raise MappingError(path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]) from None
     frame.columns = [str(name).strip().lower() for name in frame.columns]
     missing = [name for name in REQUIRED_COLUMNS if name not in frame.columns]
     if missing:
-        found = ", ".join(frame.columns) or "none"
+        found = printable(", ".join(frame.columns)) or "none"
         raise MappingError(path, [f"columns {', '.join(missing)} are missing: found {found}"])
     for name in OPTIONAL_COLUMNS:
         if name not in frame.columns:
@@ -110,10 +114,12 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
     def report(mask: pd.Series[bool], column: str, message: str) -> None:
         for position in mask.to_numpy().nonzero()[0]:
             value = frame[column].iloc[position]
-            problems.append((int(position) + 2, f"row {position + 2}, column {column}, value {value!r}: {message}"))
+            problems.append((int(position) + 2, f"row {position + 2}, column {column}, value {printable(repr(value))}: {message}"))
 
     report(frame["dataset"] == "", "dataset", "is empty: expected the name of a collection")
     report(frame["dataset"].str.contains(r'[/\\:*?"<>|\x00-\x1f]|__'), "dataset", "is no plain name: expected one without slashes, ':' or '__'")  # fmt: skip
+    for name in COLUMNS:
+        report(frame[name].str.contains(_CONTROL), name, "holds a control character: expected plain text")
     report(frame["record_id"] == "", "record_id", "is empty: expected the record's name or path")
     named = (frame["dataset"] != "") & (frame["record_id"] != "")
     report(named & frame.duplicated(["dataset", "record_id"]), "record_id", "stands twice in its dataset: expected one row a record")  # fmt: skip

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,17 +85,24 @@ def _inside(root: Path, relative: str, stem: str) -> list[FoundRecord]:
     return [FoundRecord(f"{relative}::{part}", part) for part in parts] or [FoundRecord(relative, stem)]
 
 
-def _walk(root: Path) -> Iterable[tuple[str, list[str]]]:
-    """Walk a tree through links to folders too, each real folder once, so that a loop of links ends."""
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder of a tree, relative to it, and the names of its files; pipes and devices are none.
+
+    Links to folders are followed, but each real folder is entered once, so that a loop of links ends.
+    """
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(root / folder)
         if real in seen:
-            subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield Path(os.path.relpath(folder, root)).as_posix(), names
+        with os.scandir(root / folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        inner = [entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir()]
+        waiting += [f"{folder}/{name}" if folder else name for name in reversed(inner)]
+        yield folder or ".", [entry.name for entry in found if entry.is_file()]
 
 
 def _clean(record_id: str) -> str:

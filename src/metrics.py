@@ -6,8 +6,6 @@ Every metric looks only at annotated entries: a target of NaN says that the reco
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.npz import read_npz
 from src.ranking import Floats, Ranking
-from src.utils import atomic_path
+from src.utils import atomic_path, printable
 
 DEFAULT_THRESHOLD = 0.5
 _SHOWN = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
@@ -144,7 +143,7 @@ class Predictions:
                 thresholds=arrays.get("thresholds"),
             )
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{path}: {printable(str(error), 1000)}") from None
 
 
 def _check_thresholds(thresholds: Floats, n_classes: int) -> Floats:
@@ -156,12 +155,11 @@ def _check_thresholds(thresholds: Floats, n_classes: int) -> Floats:
 
 def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error}); evaluate writes such files") from None
-    except (ValueError, EOFError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a predictions file ({error}); evaluate writes such files") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a predictions file ({printable(str(error))}); evaluate writes such files") from None
 
 
 # Metrics -------------------------------------------------------------------------------------------------------------

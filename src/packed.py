@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from src.npz import read_npz
 from src.store import load_manifest, load_record_file, record_key, record_path
 from src.utils import atomic_path, stable_hash
 
@@ -27,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 PACK_VERSION = 1
 _STEPS = 65535
-_INDEX = ("scale", "offset", "lead_mean", "lead_std", "lead_present", "n_valid")
+_INDEX: dict[str, type] = {"scale": np.float32, "offset": np.float32, "lead_mean": np.float32, "lead_std": np.float32,
+                          "lead_present": np.bool_, "n_valid": np.int32}  # fmt: skip
+"""The arrays beside the codes, and their types."""
+
 
 
 @dataclass(frozen=True)
@@ -110,19 +114,30 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
         _build(Path(processed), split, name)
     try:
         return _open(folder, name)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError) as error:
         logger.warning("%s: damaged (%s), so it is built anew", folder / name, error)
         _build(Path(processed), split, name)
         return _open(folder, name)
 
 
 def _open(folder: Path, name: str) -> PackedSplit:
-    index = load_record_file(folder / f"{name}.npz")
-    codes = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    keys = tuple(index["keys"].tolist())
-    n_leads = index["scale"].shape[1]
-    if codes.dtype != np.int16 or codes.ndim != 3 or codes.shape[:2] != (len(keys), n_leads):
-        raise ValueError(f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, {n_leads}, n_samples)")
+    """Open a cache and hold it to what `_build` writes."""
+    index = read_npz(folder / f"{name}.npz", "keys", *_INDEX)
+    try:
+        codes = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        keys = tuple(str(key) for key in index["keys"].tolist())
+        expected = (np.int16, 3, len(keys))
+        found = (codes.dtype, codes.ndim, codes.shape[0])
+    except Exception as error:  # noqa: BLE001  NumPy raises whatever a damaged header makes it meet
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    if found != expected:
+        raise ValueError(f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, n_leads, n_samples)")
+    for field, kind in _INDEX.items():
+        array, shape = index[field], codes.shape[:1] if field == "n_valid" else codes.shape[:2]
+        if array.dtype != kind or array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(f"{field} is {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, finite")
+    if not ((index["n_valid"] > 0) & (index["n_valid"] <= codes.shape[2])).all():
+        raise ValueError(f"n_valid is not within the {codes.shape[2]} samples")
     return PackedSplit(keys, codes, *(index[field] for field in _INDEX))
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.formats.base import ECGRecord, Extent, RecordError, RecordRequest, split_part
+import numpy as np
+
+from src.formats.base import ECGRecord, Extent, RecordError, RecordRequest, checked_record, split_part
 from src.formats.dicom import read_dicom
 from src.formats.edf import edf_extent, read_edf
 from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
@@ -66,6 +69,9 @@ _FORMATS = {
 READABLE_SUFFIXES = tuple(_FORMATS)
 """Suffixes that name a record of their own, most telling first; a .dat belongs to its .hea."""
 
+_BROKEN = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, struct.error)
+"""What readers meet in damaged files beside the problems that they name."""
+
 MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
 """Those whose files may hold many records."""
 
@@ -86,31 +92,31 @@ def resolve_record(path: str | Path) -> Path:
     """
     file, part = split_part(path)
     suffix = file.suffix.lower()
-    if suffix in (".dat", ".mat") and file.is_file():
+    if suffix in (".dat", ".mat") and os.path.isfile(file):
         header = _sibling(file.with_suffix(""), ".hea")
         if header is not None:
             return header
         if suffix == ".dat":
             raise RecordError(file, f"its header {file.with_suffix('.hea').name} is not in the folder")
-    if suffix in _FORMATS and file.is_file():
+    if suffix in _FORMATS and os.path.isfile(file):
         return Path(f"{file}::{part}") if part else file
     for candidate in READABLE_SUFFIXES:
         found = _sibling(file, candidate)
         if found is not None:
             return found
     known = ", ".join((*READABLE_SUFFIXES, ".dat"))
-    if file.is_file():
+    if os.path.isfile(file):
         raise RecordError(file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {known}")
     raise RecordError(file, f"no such record: expected a file of {known}, or a record name beside one")
 
 
 def _sibling(stem: Path, suffix: str) -> Path | None:
-    """Return the file ``stem + suffix`` in either case, since with_suffix would cut names that hold a dot."""
-    for spelled in (suffix, suffix.upper()):
-        candidate = stem.with_name(stem.name + spelled)
-        if candidate.is_file():
-            return candidate
-    return None
+    """Return the file ``stem + suffix`` in either case, since with_suffix would cut names that hold a dot.
+
+    Names that no file system takes are no file, and neither are pipes and devices, which would be waited for.
+    """
+    candidates = (Path(f"{stem}{spelled}") for spelled in (suffix, suffix.upper()) if stem.name)
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
 
 
 def record_name(path: str | Path) -> str:
@@ -214,10 +220,11 @@ def read_start(
 def _read(path: Path, request: RecordRequest) -> ECGRecord:
     file, part = split_part(path)
     try:
-        return _format(file).read(file, dataclasses.replace(request, part=part))
+        with np.errstate(all="ignore"):  # numbers of a damaged file; what comes of them is checked
+            return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part)))
     except RecordError:
         raise
-    except (OSError, ValueError, OverflowError, MemoryError) as error:
+    except _BROKEN as error:
         raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None
 
 
@@ -285,14 +292,18 @@ def window_name(name: str, index: int) -> str:
 
 def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -> int:
     """Return how many windows `iter_records` cuts a record into."""
-    return len(list(_spans(Extent(n_samples, fs), window_s, stride_s)))
+    return len(_starts(Extent(n_samples, fs), window_s, stride_s))
 
 
 def _spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:
     """Yield the first sample of each full window and the sample after its last, or those of a record shorter than one."""
+    size = max(1, round(window_s * extent.fs))
+    yield from ((start, min(start + size, extent.n_samples)) for start in _starts(extent, window_s, stride_s))
+
+
+def _starts(extent: Extent, window_s: float, stride_s: float) -> range:
     size, step = max(1, round(window_s * extent.fs)), max(1, round(stride_s * extent.fs))
-    last = max(extent.n_samples - size, 0)
-    yield from ((start, min(start + size, extent.n_samples)) for start in range(0, last + 1, step))
+    return range(0, max(extent.n_samples - size, 0) + 1, step)
 
 
 def _extent(path: Path, request: RecordRequest) -> Extent | None:
@@ -302,5 +313,5 @@ def _extent(path: Path, request: RecordRequest) -> Extent | None:
         return extent(split_part(path)[0], request) if extent else None
     except RecordError:
         raise
-    except (OSError, ValueError, OverflowError) as error:
+    except _BROKEN as error:
         raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None

@@ -1,18 +1,10 @@
-"""Our own files on disk: record files (.npz), the manifest and its journal.
-
-A record file is an ordinary deflated .npz that plain ``np.load`` opens. It is written here rather than with
-``np.savez_compressed`` because zlib takes most of a preprocessing run; ISA-L's deflate gives about the same size in a
-tenth of the time. The bytes depend only on the arrays.
-"""
+"""Our own files on disk: record files (.npz), the manifest and its journal."""
 
 from __future__ import annotations
 
-import csv
-import io
+import json
+import os
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
@@ -20,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
-from src.utils import atomic_path, stable_hash
+from src.npz import encode_npz, read_npz
+from src.utils import atomic_path, printable, stable_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +24,6 @@ FORMAT_VERSION = 1
 """Part of every config hash: raised when the content of a record file changes meaning."""
 
 LIST_SEPARATOR = ";"
-_DEFLATE_LEVEL = 1
 _ZIP64_LIMIT = 2**31
 
 
@@ -69,38 +60,6 @@ def save_record_file(path: Path, arrays: Mapping[str, Any], *, sync: bool = Fals
             temporary.write_bytes(encode_npz(values))
 
 
-def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of an .npz (zip, deflate) holding `arrays`; at most 2 GiB.
-
-    Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record. Time stamps are fixed,
-    so that equal arrays give equal bytes.
-    """
-    parts: list[bytes] = []
-    directory: list[bytes] = []
-    offset = 0
-    for name, array in arrays.items():
-        content = _npy_header(array.dtype.str, array.shape) + np.ascontiguousarray(array).tobytes()
-        packed = isal_zlib.compress(content, _DEFLATE_LEVEL, -15)
-        file_name = f"{name}.npy".encode()
-        # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
-        common = struct.pack(
-            "<HHHHHIIIHH", 20, 0, 8, 0, 33, isal_zlib.crc32(content), len(packed), len(content), len(file_name), 0
-        )
-        parts += [b"PK\x03\x04", common, file_name, packed]
-        directory += [b"PK\x01\x02\x14\x00", common, struct.pack("<HHHII", 0, 0, 0, 0o600 << 16, offset), file_name]
-        offset += 4 + len(common) + len(file_name) + len(packed)
-    tail = b"".join(directory)
-    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(arrays), len(arrays), len(tail), offset, 0)
-    return b"".join([*parts, tail, end])
-
-
-@lru_cache(maxsize=1024)
-def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
-    return stream.getvalue()
-
-
 def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
     """Read the named arrays of a record file, or all of them.
 
@@ -118,13 +77,32 @@ def load_signal(path: str | Path) -> NDArray[np.float32]:
 
 
 def _read_arrays(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
-    """Read the named arrays of a record file, or all of them."""
+    """Read the named arrays of a record file, or all of them, and hold them to what a record file is."""
     try:
-        # np.load leaves the file open when it is no zip, so the file is opened here
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names or archive.files}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a record file ({error}); run preprocess again to make it anew") from None
+        arrays = read_npz(path, *names)
+        _check_arrays(arrays)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a record file ({printable(str(error))}); run preprocess again to make it anew") from None
+    return arrays
+
+
+# Kind and number of axes of each array.
+_ARRAYS = {"signal": ("f", 2), "lead_mean": ("f", 1), "lead_std": ("f", 1), "lead_present": ("b", 1), "n_valid": ("iu", 0), "fs": ("f", 0),
+           "label": ("U", 1), "annotated": ("U", 1), "record_id": ("U", 0), "dataset": ("U", 0), "config_hash": ("U", 0)}  # fmt: skip
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        kinds, n_axes = _ARRAYS.get(name, (array.dtype.kind, array.ndim))
+        if array.dtype.kind not in kinds or array.ndim != n_axes:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+    n_leads = {array.shape[0] for name, array in arrays.items() if name == "signal" or name.startswith("lead_")}
+    if len(n_leads) > 1:
+        raise ValueError(f"arrays are of {sorted(n_leads)} leads")
+    if "n_valid" in arrays and "signal" in arrays and not 0 < arrays["n_valid"] <= arrays["signal"].shape[1]:
+        raise ValueError(f"n_valid is {arrays['n_valid']} of {arrays['signal'].shape[1]} samples")
 
 
 def to_millivolts(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -177,30 +155,44 @@ def split_list(cell: str) -> tuple[str, ...]:
 
 
 class Journal:
-    """Rows appended as they come, so that a killed run can go on; deleted once the manifest holds them."""
+    """Rows appended as they come, a JSON list a line, so that a killed run can go on; deleted once the manifest holds them."""
 
     def __init__(self, processed: Path) -> None:
-        self.path = processed / "manifest.partial.csv"
+        self.path = processed / "manifest.partial.jsonl"
 
     def append(self, rows: Iterable[ManifestRow]) -> None:
-        """Add rows in one write, so that a kill tears the last lines at most."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([astuple(row) for row in rows])
-        with open(self.path, "a", encoding="utf-8", newline="") as stream:
-            stream.write(text.getvalue())
+        """Add rows and bring them to the disk; a line that an earlier run left torn keeps to itself."""
+        text = "".join(json.dumps([str(value) for value in astuple(row)]) + "\n" for row in rows)
+        with open(self.path, "ab+") as stream:
+            if stream.seek(0, os.SEEK_END) and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
+                text = "\n" + text
+            stream.write(text.encode("ascii"))
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def load(self) -> pd.DataFrame:
-        """Return the rows, without a torn last line."""
+        """Return the rows that are whole."""
         import pandas as pd
 
-        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        rows = [row for row in csv.reader(io.StringIO(whole)) if len(row) == len(MANIFEST_COLUMNS)]
+        rows = []
+        if self.path.exists():
+            with open(self.path, "rb") as stream:
+                rows = [row for line in stream if (row := _journal_row(line)) is not None]
         return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS), dtype=str)
 
     def remove(self) -> None:
         """Delete the journal."""
         self.path.unlink(missing_ok=True)
+
+
+def _journal_row(line: bytes) -> list[str] | None:
+    """Return the cells of a line, or None where it is torn or damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, list) and len(row) == len(MANIFEST_COLUMNS) and all(isinstance(cell, str) for cell in row)
+    return row if whole else None
 
 
 def load_manifest(processed: str | Path) -> pd.DataFrame:

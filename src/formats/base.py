@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from src.ecg_svg import draw_ecg_svg
 from src.leads import canonical_lead
 from src.rich import Rich, html_facts
+from src.utils import printable
 
 Signal = NDArray[np.float32]
 
+MIN_FS, MAX_FS = 1.0, 1e6  # Hz; what lies beyond is no rate of an ECG but a damaged header
 MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
 _FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 _PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
+_MAX_MESSAGE = 1000
 
 _MILLIVOLTS_PER_UNIT = {
     "": 1.0,
@@ -41,7 +44,8 @@ class RecordError(ValueError):
     """A file that cannot be read as an ECG record; the message names the file and what was expected."""
 
     def __init__(self, path: str | Path, message: str) -> None:
-        super().__init__(f"{path}: {message}")
+        message = printable(message, _MAX_MESSAGE)
+        super().__init__(f"{printable(str(path), _MAX_MESSAGE)}: {message}")
         self.path = str(path)
         self.message = message
 
@@ -171,6 +175,29 @@ def split_part(path: str | Path) -> tuple[Path, str]:
 def millivolts_per_unit(unit: str) -> float | None:
     """Return how many mV one `unit` is, or None when it is no voltage; ``/mv`` and other case are understood."""
     return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
+
+
+def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
+    """Return a record that the pipeline can rely on: finite or missing samples, a plausible rate, texts that can be written.
+
+    Raises
+    ------
+    RecordError
+        If there are no samples, one is beyond single precision, or the rate is none that an ECG is recorded at.
+    """
+    if not record.signal.size:
+        raise RecordError(path, "holds no samples: expected one or more")
+    if np.isinf(record.signal).any():
+        raise RecordError(path, "has samples beyond any voltage: are its gain and baseline damaged?")
+    if not MIN_FS <= record.fs <= MAX_FS:
+        raise RecordError(path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}")
+    return replace(
+        record,
+        leads=tuple(map(printable, record.leads)),
+        codes=tuple(map(printable, record.codes)),
+        flags=tuple(map(printable, record.flags)),
+        patient_id=printable(record.patient_id) if record.patient_id else None,
+    )
 
 
 def derive_limb_leads(signal: Signal, leads: tuple[str, ...]) -> tuple[Signal, tuple[str, ...], tuple[str, ...]]:

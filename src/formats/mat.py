@@ -6,7 +6,9 @@ plain matrix called data, signal or ecg. Scalars ``fs`` and ``gain`` beside the 
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import numpy as np
 
 from src.formats.base import MAX_VALUES, ECGRecord, RecordError, parse_age, parse_sex
 from src.formats.hdf5 import members, read_values
+from src.formats.mat_check import plain_mat
 from src.leads import STANDARD_LEADS
 
 CPSC2018_FS = 500.0  # the published rate; the files do not carry it
 _MATRIX_NAMES = ("val", "data", "signal", "signals", "ecg", "ECG", "ecg_signal")
 _FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
 _GAIN_NAMES = ("gain", "gain_per_mv", "adc_gain")
+_LEAD_NAMES = ("leads", "lead_names", "sig_name")
 
 
 def read_mat(path: Path, source_fs: float | None, source_gain_per_mv: float | None) -> ECGRecord:
@@ -102,7 +106,7 @@ def _as_leads_by_samples(path: Path, matrix: np.ndarray[Any, Any]) -> np.ndarray
 
 def _lead_names(n_leads: int, variables: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return lead names and flags; twelve unnamed rows are in the standard order by the custom of all sources."""
-    for key in ("leads", "lead_names", "sig_name"):
+    for key in _LEAD_NAMES:
         named = variables.get(key)
         if isinstance(named, np.ndarray) and named.size == n_leads and named.dtype.kind in "UO":
             return tuple(str(name).strip() for name in named.ravel()), ()
@@ -142,19 +146,18 @@ def _load_variables(path: Path) -> dict[str, Any]:
 
 
 def _load_scipy(path: Path) -> dict[str, Any]:
-    import warnings
-
     import scipy.io
 
+    content = io.BytesIO(plain_mat(path, path.read_bytes()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # duplicate names and unreadable variables are judged by what was found
-        known = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, "leads", "lead_names", "sig_name")
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        known = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(content)}
         for name, shape in shapes.items():
-            if name in known and math.prod(max(int(n), 0) for n in shape) > MAX_VALUES:
+            if name in known and math.prod(shape) > MAX_VALUES:
                 raise RecordError(path, f"variable {name} of shape {shape} is over {MAX_VALUES} values")
         wanted = [name for name in shapes if name in known]
-        loaded = scipy.io.loadmat(path, variable_names=wanted, simplify_cells=True) if wanted else {}
+        loaded = scipy.io.loadmat(content, variable_names=wanted, simplify_cells=True) if wanted else {}
     variables = {name: value for name, value in loaded.items() if not name.startswith("__")}
     return variables or dict.fromkeys(shapes)
 

@@ -13,7 +13,7 @@ from xml.parsers import expat
 from src.formats.base import RecordError
 
 _MAX_BYTES = 2**26
-_MAX_ELEMENTS = 1_000_000
+_MAX_ELEMENTS = 200_000
 _MAX_DEPTH = 100
 
 

@@ -1,16 +1,14 @@
-"""WFDB records: a header in text (.hea) and samples in .dat or .mat files.
+"""WFDB records: samples in .dat or .mat files beside a header, in one piece or in segments.
 
-The header and the common storage formats (16, 24, 32, 61, 80, 160, 212, with a byte offset as in the PhysioNet
-Challenges' ``16+24``) are read here, since the ``wfdb`` package spends more time in its header parser than the whole
-pipeline takes, and refuses headers that the Challenges ship. Everything rarer goes through the ``wfdb`` package.
-Format: WFDB Applications Guide, header(5) and signal(5).
+The common storage formats (16, 24, 32, 61, 80, 160, 212, with a byte offset as in the PhysioNet Challenges' ``16+24``) are
+read here. Everything rarer goes through the ``wfdb`` package. Format: WFDB Applications Guide, signal(5).
 """
 
 from __future__ import annotations
 
-import math
+import os
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,140 +16,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.formats.base import ECGRecord, Extent, RecordError, Signal, millivolts_per_unit, parse_age, parse_sex
-
-DEFAULT_FS = 250.0  # header(5): when the record line gives none
-DEFAULT_GAIN = 200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
-_MAX_HEADER_BYTES = 4_000_000
+from src.formats.base import (
+    MAX_VALUES,
+    ECGRecord,
+    Extent,
+    RecordError,
+    Signal,
+    millivolts_per_unit,
+    parse_age,
+    parse_sex,
+)
+from src.formats.wfdb_header import Header, SignalSpec, read_header
+from src.formats.wfdb_package import check_amount, decode_through_package
 
 # Storage format -> the ADC value that marks a missing sample (signal(5)).
 _MISSING = {"16": -(2**15), "61": -(2**15), "160": -(2**15), "212": -(2**11), "80": -(2**7), "24": -(2**23), "32": -(2**31)}
+_MISSING_RARE = {**_MISSING, "508": -(2**7), "516": -(2**15), "524": -(2**23), "310": -(2**9), "311": -(2**9)}
 _DTYPES = {"16": "<i2", "61": ">i2", "160": "<u2", "80": "u1", "32": "<i4"}
 _OFFSET_BINARY = {"160": 2**15, "80": 2**7}
-
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_SIGNAL_LINE = re.compile(
-    rf"""^(?P<file>.+?)\s+(?P<fmt>\d+)(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?
-    (?:\s+(?P<gain>{_NUMBER}|[-+]?nan|[-+]?inf)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<units>\S*))?
-    (?:\s+(?P<adc_res>-?\d+)(?:\s+(?P<adc_zero>-?\d+)(?:\s+(?P<initial>-?\d+)(?:\s+(?P<checksum>-?\d+)
-    (?:\s+(?P<block>\d+)(?:\s+(?P<description>.*))?)?)?)?)?)?)?\s*$""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_RECORD_LINE = re.compile(
-    rf"^(?P<name>\S+?)(?:/(?P<segments>\d+))?\s+(?P<n_leads>\d+)(?:\s+(?P<fs>{_NUMBER}|nan|inf)(?:/\S+)?(?:\s+(?P<n>\d+)(?:\s.*)?)?)?\s*$",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class SignalSpec:
-    """One signal line of a header."""
-
-    file: str
-    fmt: str
-    samples_per_frame: int
-    byte_offset: int
-    gain: float
-    gain_assumed: bool
-    baseline: int
-    units: str
-    initial: int | None
-    checksum: int | None
-    description: str
-
-
-@dataclass(frozen=True)
-class Header:
-    """A parsed header; `n_samples` is None when it does not say."""
-
-    path: Path
-    n_segments: int
-    fs: float
-    n_samples: int | None
-    signals: tuple[SignalSpec, ...]
-    comments: tuple[str, ...]
-
-
-def read_header(path: Path) -> Header:
-    """Read a .hea file.
-
-    Raises
-    ------
-    RecordError
-        If the file is missing, empty or not a WFDB header.
-    """
-    try:
-        with open(path, "rb") as stream:
-            raw = stream.read(_MAX_HEADER_BYTES + 1)
-    except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})") from None
-    if len(raw) > _MAX_HEADER_BYTES:
-        raise RecordError(path, f"header is over {_MAX_HEADER_BYTES} bytes: expected a short text file")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return parse_header(text, path)
-
-
-def parse_header(text: str, path: Path) -> Header:
-    """Parse the text of a header; see `read_header`."""
-    stripped = [line.strip() for line in re.split(r"\r\n|\r|\n", text.lstrip("\ufeff"))]
-    lines = [line for line in stripped if line and not line.startswith("#")]
-    comments = tuple(line[1:].strip() for line in stripped if line.startswith("#"))
-    if not lines:
-        raise RecordError(path, "header is empty: expected a record line 'name n_leads fs n_samples'")
-    match = _RECORD_LINE.match(lines[0])
-    if match is None:
-        raise RecordError(path, f"record line {lines[0][:80]!r} is not 'name n_leads fs n_samples'")
-    n_leads, fs = int(match["n_leads"]), float(match["fs"] or DEFAULT_FS)
-    if n_leads == 0:
-        raise RecordError(path, "header promises zero leads: expected one or more")
-    if not (math.isfinite(fs) and 0 < fs <= 1e6):
-        raise RecordError(path, f"sampling rate is {match['fs']}: expected Hz above 0 and up to 1e6")
-    n_samples = int(match["n"]) if match["n"] and int(match["n"]) else None
-    n_segments = int(match["segments"] or 0)
-    signals = () if n_segments else _parse_signals(lines[1:], n_leads, path)
-    return Header(path, n_segments, fs, n_samples, signals, comments)
-
-
-def _parse_signals(lines: list[str], n_leads: int, path: Path) -> tuple[SignalSpec, ...]:
-    if len(lines) != n_leads:
-        raise RecordError(path, f"record line promises {n_leads} leads, {len(lines)} signal lines follow")
-    return tuple(_parse_signal(line, path) for line in lines)
-
-
-def _parse_signal(line: str, path: Path) -> SignalSpec:
-    match = _SIGNAL_LINE.match(line)
-    if match is None:
-        raise RecordError(path, f"signal line {line[:80]!r} is not 'file format gain/units ...'")
-    gain = float(match["gain"] or 0)
-    if not math.isfinite(gain) or (gain and not 1e-12 < abs(gain) < 1e12):
-        raise RecordError(path, f"gain {match['gain']} is implausible: expected ADC units per physical unit")
-    adc_zero = int(match["adc_zero"] or 0)
-    baseline = int(match["baseline"]) if match["baseline"] else adc_zero
-    if abs(baseline) > 2**40:
-        raise RecordError(path, f"baseline {baseline} is implausible: expected an ADC value")
-    return SignalSpec(
-        file=_inside_folder(match["file"], path),
-        fmt=match["fmt"],
-        samples_per_frame=int(match["frame"] or 1),
-        byte_offset=int(match["offset"] or 0),
-        gain=gain or DEFAULT_GAIN,
-        gain_assumed=not gain,
-        baseline=baseline,
-        units=match["units"] or "",
-        initial=int(match["initial"]) if match["initial"] else None,
-        checksum=int(match["checksum"]) if match["checksum"] else None,
-        description=(match["description"] or "").strip(),
-    )
-
-
-def _inside_folder(name: str, path: Path) -> str:
-    """Refuse a signal file outside the header's own folder, which a hostile header may point to."""
-    if "/" in name or "\\" in name or "\0" in name or name in {".", ".."} or re.match(r"^[A-Za-z]:", name):
-        raise RecordError(path, f"signal file {name!r} is not a plain file name in the header's folder")
-    return name
 
 
 def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
@@ -163,29 +45,100 @@ def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
         If the header or a signal file is missing, broken, shorter than promised or in an unknown format.
     """
     header = read_header(path)
+    if header.segments:
+        return _read_segments(header, start, stop)
     _check_units(header)
-    if header.n_segments or not all(_is_simple(spec) for spec in header.signals):
-        return _read_through_package(header, start, stop)
     total = _n_samples(header)
     stop = total if stop is None else min(stop, total)
+    if stop <= start:
+        raise RecordError(path, "holds no samples: expected one or more")
+    whole = start == 0 and stop == total
     leads: list[Signal] = []
     flags: list[str] = []
-    for group in _groups(header.signals):
-        adc = _read_adc(header, group, start, stop)
-        if start == 0 and stop == total:
-            flags += _integrity_flags(adc, group)
-        leads.append(_to_millivolts(adc, group, _MISSING[group[0].fmt]))
+    if all(_is_simple(spec) for spec in header.signals):
+        for group in _groups(header.signals):
+            adc = _read_adc(header, group, start, stop)
+            flags += _integrity_flags(adc, group) if whole else []
+            leads.append(_to_millivolts(adc, group, _MISSING[group[0].fmt]))
+    else:
+        for spec, counts in zip(header.signals, decode_through_package(header, start, stop), strict=True):
+            flags += _integrity_flags(counts[:, None], [spec]) if whole else []
+            frames = _to_millivolts(counts[:, None], [spec], _MISSING_RARE.get(spec.fmt)).reshape(stop - start, -1)
+            leads.append(frames.mean(axis=1)[None])
     signal = leads[0] if len(leads) == 1 else np.concatenate(leads)
     return _build_record(header, signal, flags)
 
 
-def wfdb_extent(path: Path) -> Extent | None:
-    """Return the length of a record, or None where only reading it tells."""
+def _limit(header: Header, n_values: int) -> None:
+    if n_values > MAX_VALUES:
+        raise RecordError(header.path, f"is asked for {n_values} values at once, the limit is {MAX_VALUES}: read it in windows (window_s)")
+
+
+def wfdb_extent(path: Path) -> Extent:
+    """Return the length of a record."""
     header = read_header(path)
-    if header.n_samples is not None:
-        return Extent(header.n_samples, header.fs)
-    simple = not header.n_segments and all(_is_simple(spec) for spec in header.signals)
-    return Extent(_n_samples(header), header.fs) if simple else None
+    return Extent(sum(segment.n_samples for segment in header.segments) or _n_samples(header), header.fs)
+
+
+# Segments ------------------------------------------------------------------------------------------------------------
+
+
+def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
+    """Put samples `start` to `stop` together from the segments that they lie in; gaps and leads not in a segment are NaN."""
+    total = sum(segment.n_samples for segment in header.segments)
+    if header.n_samples not in (None, total):
+        raise RecordError(header.path, f"segments have {total} samples, the record line promises {header.n_samples}")
+    stop = total if stop is None else min(stop, total)
+    if stop <= start:
+        raise RecordError(header.path, "holds no samples: expected one or more")
+    leads = _segment_leads(header)
+    _limit(header, (stop - start) * len(leads))
+    check_amount(header, (stop - start) * len(leads), {segment.name for segment in header.segments})
+    signal = np.full((len(leads), stop - start), np.nan, np.float32)
+    flags: dict[str, None] = {}
+    first = 0
+    for segment in header.segments:
+        begin, end = max(first, start), min(first + segment.n_samples, stop)
+        if segment.name != "~" and begin < end:
+            part = _read_segment(header, segment.name, segment.n_samples, begin - first, end - first)
+            for row, name in enumerate(part.leads):
+                if name not in leads:
+                    raise RecordError(header.path, f"segment {segment.name} has lead {name!r}, the record has {', '.join(leads)}")
+                signal[leads.index(name), begin - start : end - start] = part.signal[row]
+            flags |= dict.fromkeys(part.flags)
+        first += segment.n_samples
+    return _describe(header, signal, leads, tuple(flags))
+
+
+def _segment_leads(header: Header) -> tuple[str, ...]:
+    """Return the voltages of the layout segment, which has no samples, or else of the first segment that is no gap."""
+    names = [segment.name for segment in header.segments if segment.name != "~"]
+    if not names:
+        raise RecordError(header.path, "has no segment but gaps: expected samples")
+    signals = _segment_header(header, names[0]).signals
+    leads = tuple(spec.description for spec in signals if millivolts_per_unit(spec.units) is not None)
+    if not leads or len(set(leads)) != len(leads):
+        raise RecordError(header.path, f"segment {names[0]} has leads {', '.join(leads) or 'that are no voltages'}: expected voltages of different names")
+    return leads
+
+
+def _segment_header(header: Header, name: str) -> Header:
+    found = read_header(sibling_file(header, f"{name}.hea", "segment"))
+    if found.segments:
+        raise RecordError(header.path, f"segment {name} is made of segments itself: expected samples")
+    return found
+
+
+def _read_segment(header: Header, name: str, n_samples: int, start: int, stop: int) -> ECGRecord:
+    """Read a part of a segment, which must have the rate and the length that the record says."""
+    found = _segment_header(header, name)
+    held = _n_samples(found)
+    if found.fs != header.fs or held != n_samples:
+        raise RecordError(header.path, f"segment {name} has {held} samples at {found.fs:g} Hz, the record says {n_samples} at {header.fs:g} Hz")
+    return read_wfdb(found.path, start, stop)
+
+
+# One piece -----------------------------------------------------------------------------------------------------------
 
 
 def _is_simple(spec: SignalSpec) -> bool:
@@ -208,9 +161,11 @@ def _n_samples(header: Header) -> int:
     if header.n_samples is not None:
         return header.n_samples
     group = _groups(header.signals)[0]
-    path = _signal_path(header, group[0])
+    path = sibling_file(header, group[0].file, "signal file")
+    if group[0].fmt not in _MISSING:
+        raise RecordError(header.path, f"does not say its number of samples, which storage format {group[0].fmt} needs")
     n_bytes = path.stat().st_size - group[0].byte_offset
-    return max(0, _values_in(n_bytes, group[0].fmt) // len(group))
+    return max(0, _values_in(n_bytes, group[0].fmt) // sum(spec.samples_per_frame for spec in group))
 
 
 def _values_in(n_bytes: int, fmt: str) -> int:
@@ -219,29 +174,43 @@ def _values_in(n_bytes: int, fmt: str) -> int:
     return n_bytes // (3 if fmt == "24" else np.dtype(_DTYPES[fmt]).itemsize)
 
 
-def _signal_path(header: Header, spec: SignalSpec) -> Path:
-    """Find the signal file beside the header, in other case too, as file systems disagree about it."""
-    path = header.path.with_name(spec.file)
-    if path.is_file():
-        return path
-    wanted = spec.file.lower()
-    for other in header.path.parent.iterdir():
-        if other.name.lower() == wanted and other.is_file():
-            return other
-    raise RecordError(header.path, f"signal file {spec.file} is not in the folder")
+def sibling_file(header: Header, name: str, what: str) -> Path:
+    """Find a file beside the header, in other case too, as file systems disagree about it.
+
+    Raises
+    ------
+    RecordError
+        If it is not there, or is a link to another folder while the header is none: a header from elsewhere could
+        otherwise have any file of this machine read.
+    """
+    folder = header.path.parent
+    path = folder / name
+    if not os.path.isfile(path):
+        other = _names(str(folder), folder.stat().st_mtime_ns).get(name.lower())
+        path = folder / other if other else path
+    if not os.path.isfile(path):
+        raise RecordError(header.path, f"{what} {name} is not in the folder")
+    if path.is_symlink() and not header.path.is_symlink() and path.resolve().parent != folder.resolve():
+        raise RecordError(header.path, f"{what} {name} is a link to another folder: link the header too, or copy the file")
+    return path
+
+
+@lru_cache(maxsize=4)
+def _names(folder: str, mtime_ns: int) -> dict[str, str]:
+    """Return lower-case name -> name of what is in a folder, kept because many headers may miss their files."""
+    return {name.lower(): name for name in os.listdir(folder)}
 
 
 def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) -> NDArray[Any]:
     """Return ADC values, shape (n_samples, n_leads), of the leads that share a file."""
     spec, width = group[0], len(group)
-    path = _signal_path(header, spec)
+    path = sibling_file(header, spec.file, "signal file")
     with open(path, "rb") as stream:
         held = _values_in(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
         promised = max(stop, header.n_samples or 0)  # a torn file is refused whatever part of it is asked for
         if held < promised:
             raise RecordError(path, f"holds {max(held, 0)} samples of {width} leads, the header promises {promised}")
-        if stop - start <= 0:
-            raise RecordError(path, "holds no samples: expected one or more")
+        _limit(header, (stop - start) * len(header.signals))
         values = _decode(stream, spec, start * width, (stop - start) * width)
     return values.reshape(stop - start, width)
 
@@ -277,7 +246,7 @@ def _decode_212(stream: Any, offset: int, first: int, count: int) -> NDArray[np.
 
 
 def _integrity_flags(adc: NDArray[Any], group: list[SignalSpec]) -> list[str]:
-    """Compare the samples with the initial values and checksums of the header.
+    """Compare the samples (n_samples, n_leads) with the initial values and checksums of the header.
 
     A checksum of 0 is what several sources write without computing one, so it accuses nobody.
     """
@@ -286,19 +255,19 @@ def _integrity_flags(adc: NDArray[Any], group: list[SignalSpec]) -> list[str]:
     for column, spec in enumerate(group):
         if spec.checksum and spec.checksum & 0xFFFF != sums[column]:
             flags.append(f"checksum_mismatch:{spec.description}")
-        if spec.checksum and spec.initial is not None and spec.initial != adc[0, column]:
+        if spec.checksum != 0 and spec.initial is not None and spec.initial != adc[0, column]:
             flags.append(f"initial_value_mismatch:{spec.description}")
     return flags
 
 
-def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int) -> Signal:
+def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | None) -> Signal:
     """Return (adc - baseline) / gain in mV, shape (n_leads, n_samples), NaN where a sample is missing."""
     wide = adc.dtype.itemsize > 2 or any(abs(spec.baseline) > 2**23 for spec in group)
     dtype = np.float64 if wide else np.float32  # int16 less a baseline is exact in float32
     baseline = np.array([spec.baseline for spec in group], dtype)[:, None]
     per_mv = np.array([spec.gain / (millivolts_per_unit(spec.units) or 1.0) for spec in group], dtype)[:, None]
     values: NDArray[Any] = np.ascontiguousarray(adc.T, dtype)
-    absent = values == missing if values.min() == missing else None
+    absent = values == missing if missing is not None and values.min() == missing else None
     values -= baseline
     values /= per_mv
     if absent is not None:
@@ -314,64 +283,19 @@ def _build_record(header: Header, signal: Signal, flags: list[str]) -> ECGRecord
         flags = [*flags, *(f"not_a_voltage:{spec.description}" for spec in left_out)]
         signal = signal[keep]
     flags = [*flags, *(f"gain_assumed:{header.signals[i].description}" for i in keep if header.signals[i].gain_assumed)]
-    facts = parse_comments(header.comments)
+    return _describe(header, signal, tuple(header.signals[i].description for i in keep), tuple(flags))
+
+
+def _describe(header: Header, signal: Signal, leads: tuple[str, ...], flags: tuple[str, ...]) -> ECGRecord:
+    """Return the record with what the header's comments say of the patient."""
+    facts = header.facts
     return ECGRecord(
         record_id=header.path.stem,
         signal=signal,
         fs=header.fs,
-        leads=tuple(header.signals[i].description for i in keep),
+        leads=leads,
         codes=tuple(code for code in re.split(r"[,;\s]+", facts.get("dx", "")) if code),
         age=parse_age(facts.get("age")),
         sex=parse_sex(facts.get("sex")),
-        flags=tuple(flags),
-    )
-
-
-def parse_comments(comments: tuple[str, ...]) -> dict[str, str]:
-    """Return the ``key: value`` facts of a header's comments with lower-case keys.
-
-    The MIT-BIH style ``69 M 1085 1629 x1`` and the ``<age>: 69 <sex>: M`` style are understood for age and sex.
-    """
-    facts: dict[str, str] = {}
-    for comment in comments:
-        if match := re.match(r"^(\d+|-1)\s+([MF?])\b", comment):
-            facts.setdefault("age", match[1])
-            facts.setdefault("sex", match[2])
-        elif tagged := re.findall(r"<(\w+)>:?\s*([^<]*)", comment):
-            facts.update({key.lower(): value.strip() for key, value in tagged})
-        elif ":" in comment:
-            key, value = comment.split(":", 1)
-            facts.setdefault(key.strip().lower(), value.strip())
-    return facts
-
-
-def _read_through_package(header: Header, start: int, stop: int | None) -> ECGRecord:
-    """Read multi-segment records, several samples per frame and the rarer storage formats with the wfdb package."""
-    import warnings
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package's own, of pandas and of odd headers
-            import wfdb
-
-            record = wfdb.rdrecord(str(header.path.with_suffix("")), sampfrom=start, sampto=stop)
-    except Exception as error:  # noqa: BLE001  the package raises whatever its parsers meet
-        raise RecordError(header.path, f"not readable as WFDB ({type(error).__name__}: {error})") from None
-    if record.p_signal is None or not record.p_signal.size:
-        raise RecordError(header.path, "holds no samples: expected one or more")
-    factors = [millivolts_per_unit(unit) for unit in record.units]
-    keep = [i for i, factor in enumerate(factors) if factor is not None]
-    if not keep:
-        raise RecordError(header.path, f"no lead is a voltage: units are {', '.join(record.units)}, expected mV, uV or V")
-    scale = np.array([factors[i] for i in keep], np.float64)[:, None]
-    facts = parse_comments(tuple(record.comments or ()))
-    return ECGRecord(
-        record_id=header.path.stem,
-        signal=(record.p_signal.T[keep] * scale).astype(np.float32),
-        fs=float(record.fs),
-        leads=tuple(str(record.sig_name[i] or "") for i in keep),
-        codes=tuple(code for code in re.split(r"[,;\s]+", facts.get("dx", "")) if code),
-        age=parse_age(facts.get("age")),
-        sex=parse_sex(facts.get("sex")),
-        flags=tuple(f"not_a_voltage:{name}" for i, name in enumerate(record.sig_name) if i not in keep),
+        flags=flags,
     )

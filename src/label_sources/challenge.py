@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.crosswalk import SUPERCLASSES, ClassSet, known_codes, load_class_set
-from src.formats.wfdb import parse_comments
+from src.formats.wfdb_header import parse_comments
 from src.label_sources.base import (
     CodeReport,
     Request,

@@ -1,0 +1,100 @@
+"""The .npz archive: written fast and with the same bytes for the same arrays, read without trusting what it promises.
+
+It is an ordinary deflated .npz that plain ``np.load`` opens. It is written here rather than with ``np.savez_compressed``
+because zlib takes most of a preprocessing run; ISA-L's deflate gives about the same size in a tenth of the time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+_DEFLATE_LEVEL = 1
+_SMALL_BYTES = 2**29
+_MAX_RATIO = 100  # more than deflate finds in ECGs, even where a record fills only a part of its tensor
+
+
+def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of an .npz (zip, deflate) holding `arrays`; at most 2 GiB.
+
+    Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record. Time stamps are fixed,
+    so that equal arrays give equal bytes.
+    """
+    parts: list[bytes] = []
+    directory: list[bytes] = []
+    offset = 0
+    for name, array in arrays.items():
+        content = _npy_header(array.dtype.str, array.shape) + np.ascontiguousarray(array).tobytes()
+        packed = isal_zlib.compress(content, _DEFLATE_LEVEL, -15)
+        file_name = f"{name}.npy".encode()
+        # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
+        common = struct.pack(
+            "<HHHHHIIIHH", 20, 0, 8, 0, 33, isal_zlib.crc32(content), len(packed), len(content), len(file_name), 0
+        )
+        parts += [b"PK\x03\x04", common, file_name, packed]
+        directory += [b"PK\x01\x02\x14\x00", common, struct.pack("<HHHII", 0, 0, 0, 0o600 << 16, offset), file_name]
+        offset += 4 + len(common) + len(file_name) + len(packed)
+    tail = b"".join(directory)
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(arrays), len(arrays), len(tail), offset, 0)
+    return b"".join([*parts, tail, end])
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
+    """Read the named arrays of an archive, or all of them; objects, which would need pickle, are refused.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is damaged or promises more than is there; the message says what, not the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            absent = [name for name in names if name not in held]
+            if absent:
+                raise ValueError(f"no array {', '.join(absent)} in it")
+            return {name: _read_member(archive, held[name]) for name in names or held}
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # noqa: BLE001  zipfile and NumPy raise whatever a damaged file makes them meet
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    if info.file_size > max(_SMALL_BYTES, _MAX_RATIO * info.compress_size):
+        raise ValueError(f"{info.filename} inflates from {info.compress_size} to {info.file_size} bytes: expected an ECG's")
+    content = bytearray(archive.read(info))  # writable, and its checksum was compared
+    stream = io.BytesIO(content[:65536])
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{info.filename} is of .npy version {version}: expected (1, 0)")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename} holds objects: expected numbers or text")
+    held = len(content) - stream.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"{info.filename} promises shape {shape} of {dtype}, {held} bytes are there")
+    array: NDArray[Any] = np.ndarray(shape, dtype, memoryview(content)[stream.tell() :], order="F" if fortran else "C")
+    if dtype.kind == "U" and array.size and np.frombuffer(content, dtype.byteorder.replace("=", "<") + "u4", offset=stream.tell()).max() > 0x10FFFF:
+        raise ValueError(f"{info.filename} holds text that is none")
+    return array
