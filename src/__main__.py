@@ -461,21 +461,27 @@ def _say(text: str) -> None:
     sys.stdout.write(text.rstrip() + "\n")
 
 
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which schedulers send before they kill."""
+
+
 def _stop(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    raise _TerminatedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted."""
+    """Run a command; returns 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted, 143 terminated."""
     args = build_parser().parse_args(argv)
     setup_logging(logging.WARNING if args.quiet else logging.INFO)
     signal.signal(signal.SIGTERM, _stop)
     try:
         result: int = args.run_command(args)
         return result
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to go on\n")
-        return 130
+    except KeyboardInterrupt as error:
+        terminated = isinstance(error, _TerminatedError)
+        again = "with --resume " if "resume" in args else ""
+        sys.stderr.write(f"{'terminated' if terminated else 'interrupted'}; run the same command again {again}to go on\n")
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except (ValueError, OSError, RuntimeError) as error:
         logger.debug("the error in full", exc_info=True)
         sys.stderr.write(f"error: {error}\n")

@@ -7,30 +7,71 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 ExecutorFactory = Callable[[], Executor]
 
-MAX_BREAKS = 20
+MAX_BREAKS = 20  # in a row, without a single chunk done
+_MAX_DEATHS = 2  # of workers that had one item to themselves
+
+
+class LocalExecutor(ProcessPoolExecutor):
+    """A pool of processes that start clean, each kept to one thread; they leave Ctrl-C to this process and end with it."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Submit work; a process that is started for it inherits that it does not hear Ctrl-C from its first moment on."""
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def kill(self) -> None:
+        """End the processes at once; what they were writing stays under temporary names."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
 
 
 def local_executor(workers: int) -> Executor:
-    """Return a pool of processes that start clean, each kept to one thread."""
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    """Return a pool of processes on this machine."""
+    return LocalExecutor(workers)
 
 
-def _one_thread() -> None:
-    """Keep a worker's libraries to one thread: several per worker on few cores are slower than one."""
+def start_worker() -> None:
+    """Prepare a worker process, as the initializer of its pool: one thread, deaf to Ctrl-C, and gone when its parent is.
+
+    Several threads per worker on few cores are slower than one.
+    """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    """End this process when its parent is gone, who would otherwise wait for work for ever."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -41,7 +82,11 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def run_chunks(
-    work: Callable[[list[T]], R], chunks: Iterator[list[T]], factory: ExecutorFactory | None, window: int
+    work: Callable[[list[T]], R],
+    chunks: Iterator[list[T]],
+    factory: ExecutorFactory | None,
+    window: int,
+    lost: Callable[[T], R] | None = None,
 ) -> Iterator[R]:
     """Yield the result of each chunk as it is done.
 
@@ -55,6 +100,9 @@ def run_chunks(
         Makes the executor and is called again when it breaks; None works in this process.
     window
         Chunks in flight at a time.
+    lost
+        Gives the result for an item on which workers die though they have nothing else to do; without it such an item
+        ends the run.
 
     Raises
     ------
@@ -68,18 +116,35 @@ def run_chunks(
     if factory is None:
         yield from map(work, chunks)
         return
-    yield from _Feeder(work, chunks, factory, window).run()
+    yield from _Feeder(work, chunks, factory, window, lost).run()
+
+
+@dataclass(frozen=True)
+class _Sent(Generic[T]):
+    """A chunk, and how many workers died on it while it was the only one in flight."""
+
+    items: list[T]
+    deaths: int = 0
 
 
 class _Feeder(Generic[T, R]):
-    """Keeps an executor fed, and remembers what is in flight so that a broken pool costs only that."""
+    """Keeps an executor fed, and remembers what is in flight so that a broken pool costs only that.
+
+    After a break the chunks that were in flight go one at a time, so that the one at fault shows; it then goes item by
+    item, and an item that kills two workers on its own is given up.
+    """
 
     def __init__(
-        self, work: Callable[[list[T]], R], chunks: Iterator[list[T]], factory: ExecutorFactory, window: int
+        self,
+        work: Callable[[list[T]], R],
+        chunks: Iterator[list[T]],
+        factory: ExecutorFactory,
+        window: int,
+        lost: Callable[[T], R] | None,
     ) -> None:
-        self.work, self.chunks, self.factory, self.window = work, chunks, factory, window
-        self.flying: dict[Future[R], list[T]] = {}
-        self.again: list[list[T]] = []
+        self.work, self.chunks, self.factory, self.window, self.lost = work, chunks, factory, window, lost
+        self.flying: dict[Future[R], _Sent[T]] = {}
+        self.again: list[_Sent[T]] = []
         self.breaks = 0
 
     def run(self) -> Iterator[R]:
@@ -90,21 +155,34 @@ class _Feeder(Generic[T, R]):
                     yield from self._drain(executor)
                     return
                 except BrokenExecutor:
-                    self._recover()
                     executor.shutdown(wait=False, cancel_futures=True)
+                    yield from self._recover()
                     executor = self.factory()
+        except BaseException:
+            if isinstance(executor, LocalExecutor):
+                executor.kill()  # nobody waits for what they do
+            raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _recover(self) -> None:
+    def _recover(self) -> Iterator[R]:
+        """Queue what was in flight once more; yields the result of an item that is given up."""
         self.breaks += 1
-        self.again += self.flying.values()
-        logger.warning("a worker died: %d chunks are sent again", len(self.flying))
+        flying = list(self.flying.values())
         self.flying.clear()
+        logger.warning("a worker died: %d chunks are sent again", len(flying))
         if self.breaks > MAX_BREAKS:
-            raise RuntimeError(f"workers died {self.breaks} times: is memory short? One worker shows the cause") from None
-        if self.breaks > 1:
-            self.window = 1  # a chunk that kills its worker then takes no other with it
+            raise RuntimeError(f"workers died {self.breaks} times in a row: is memory short? One worker shows the cause") from None
+        if len(flying) != 1:
+            self.again += flying
+            return
+        suspect = flying[0]
+        if len(suspect.items) > 1:
+            self.again += [_Sent([item]) for item in suspect.items]
+        elif suspect.deaths + 1 < _MAX_DEATHS or self.lost is None:
+            self.again.append(_Sent(suspect.items, suspect.deaths + 1))
+        else:
+            yield self.lost(suspect.items[0])
 
     def _drain(self, executor: Executor) -> Iterator[R]:
         while True:
@@ -115,18 +193,23 @@ class _Feeder(Generic[T, R]):
             for future in done:
                 result = future.result()
                 del self.flying[future]
+                self.breaks = 0
                 yield result
 
     def _fill(self, executor: Executor) -> None:
-        while len(self.flying) < self.window:
-            chunk = self.again.pop() if self.again else next(self.chunks, None)
-            if chunk is None:
+        """Submit chunks up to the window, or one alone where some were in flight at a break."""
+        while len(self.flying) < (1 if self.again else self.window):
+            careful = bool(self.again)
+            sent = self.again.pop() if careful else _Sent(next(self.chunks, []))
+            if not sent.items:
                 return
             try:
-                self.flying[executor.submit(self.work, chunk)] = chunk
+                self.flying[executor.submit(self.work, sent.items)] = sent
             except BrokenExecutor:
-                self.again.append(chunk)
+                self.again.append(sent)
                 raise
+            if careful:
+                return
 
 
 def chunk_size(n_items: int, largest: int, workers: int) -> int:

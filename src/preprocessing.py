@@ -11,11 +11,13 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig, config_hash, load_dataclass
 from src.duplicates import (
@@ -26,11 +28,13 @@ from src.duplicates import (
     save_duplicates,
     take_out_copies,
 )
+from src.durable import hold_folder, remove_leftovers
 from src.labels import LabelRow, iter_rows, load_mapping
 from src.matching import RecordMatch, index_folder, match_records
 from src.pool import ExecutorFactory, chunk_size, chunked, local_executor, run_chunks
 from src.records import RecordError, window_name
 from src.rich import Rich, html_facts, html_table
+from src.source_folders import SourceFolders
 from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
 from src.store import (
     FORMAT_VERSION,
@@ -50,6 +54,7 @@ from src.tensors import (
     input_hash,
     process_chunk,
     process_record,
+    unreadable_row,
 )
 from src.utils import save_json
 
@@ -63,6 +68,8 @@ CONFIG_FILE = "preprocess_config.json"
 __all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "process_record", "run_preprocessing"]
 
 _WINDOW = re.compile(r"__w\d{5,}$")
+_INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"
+_DEADLY = "reading it ended two worker processes: a library crashed on it, or memory ran out"
 _MANY_GAINS = 0.2  # of a collection's records
 _RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
 
@@ -198,6 +205,10 @@ def run_preprocessing(
         If the mapping or a folder is wrong, or `processed` holds records of other datasets made with other settings.
     RecordError
         At the first bad record when `execution.on_error` is ``raise``.
+    RuntimeError
+        If another run holds the folder, or worker processes keep dying.
+    OSError
+        If the disk is full, or the folder of a collection vanishes; what was done is kept for the next run.
     """
     processed = Path(processed)
     config, splits, execution = config or PreprocessConfig(), splits or SplitConfig(), execution or ExecutionConfig()
@@ -205,26 +216,65 @@ def run_preprocessing(
     plan = plan_run(data, table, config)
     if limit is not None:
         plan = replace(plan, tasks=spread(plan.tasks, limit), missing=())
+    if execution.on_error == "raise" and plan.missing:
+        first = plan.missing[0]
+        raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
+    sources = SourceFolders(data.roots)
+    with hold_folder(processed, "preprocess"):
+        remove_leftovers([processed, processed / "records", processed / "packed"])
+        waiting = _prepare(processed, plan, data, config, extend)
+        journal = Journal(processed)
+        with _progress(len(waiting), "preprocess") as bar:
+            for rows in _process(waiting, processed, config, execution, executor_factory):
+                sources.require(rows)
+                journal.append(rows)
+                bar.update(1 if config.window_s else len(rows))
+        manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
+        return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
+
+
+def _prepare(processed: Path, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
+    """Return the tasks that earlier runs have not done, and take what the run will overwrite out of the manifest first.
+
+    A run that is killed thus never leaves a manifest that vouches for a record file of other settings or labels.
+    """
     known = _known_rows(processed, data, config, extend)
-    journal = Journal(processed)
-    (processed / "records").mkdir(parents=True, exist_ok=True)
     waiting = [task for task in plan.tasks if not _is_done(task, known, processed, config)]
-    workers = execution.n_workers
+    manifest = load_manifest(processed)
+    parents = manifest["record_id"].str.replace(_WINDOW, "", regex=True)
+    redone = {(task.dataset, task.record_id) for task in waiting}
+    pairs = zip(manifest["dataset"], manifest["record_id"], parents, strict=True)
+    overwritten = np.array([(d, r) in redone or (d, p) in redone for d, r, p in pairs], bool)
+    stale = overwritten & (manifest["status"] == "ok").to_numpy()
+    if stale.any():
+        manifest.loc[stale, ["status", "reason", "split", "input_hash"]] = ["unreadable", _INTERRUPTED, "", ""]
+        save_manifest(manifest, processed)
+    (processed / "records").mkdir(parents=True, exist_ok=True)
     save_json(config, processed / CONFIG_FILE)
+    return waiting
+
+
+def _process(
+    waiting: Sequence[RecordTask],
+    processed: Path,
+    config: PreprocessConfig,
+    execution: ExecutionConfig,
+    executor_factory: ExecutorFactory | None,
+) -> Iterator[list[ManifestRow]]:
+    """Yield the rows of the tasks chunk by chunk."""
+    workers = execution.n_workers
     largest = 1 if config.window_s else execution.chunk_size  # a record of many windows is work enough
     chunks = chunked(waiting, chunk_size(len(waiting), largest, workers))
     if executor_factory is None and workers > 1:
         executor_factory = partial(local_executor, workers)
     work = partial(process_chunk, processed=processed, config=config, on_error=execution.on_error)
-    if execution.on_error == "raise" and plan.missing:
-        first = plan.missing[0]
-        raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
-    with _progress(len(waiting), "preprocess") as bar:
-        for rows in run_chunks(work, chunks, executor_factory, window=4 * workers):
-            journal.append(rows)
-            bar.update(1 if config.window_s else len(rows))
-    manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
-    return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
+
+    def give_up(task: RecordTask) -> list[ManifestRow]:
+        if execution.on_error == "raise":
+            raise RecordError(task.path, _DEADLY)
+        return [unreadable_row(task, config, _DEADLY)]
+
+    yield from run_chunks(work, chunks, executor_factory, window=4 * workers, lost=give_up)
 
 
 def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
@@ -305,9 +355,9 @@ def _finish(
     made = build_splits(manifest, config, previous, copies)
     where = made.of_key()
     manifest["split"] = [where.get(record_key(d, r), "") for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)]
-    save_splits(made, processed / "splits.json")
     save_manifest(manifest, processed)
     save_duplicates(copies, manifest, processed)
+    save_splits(made, processed / "splits.json")  # last: a run that ends before this starts from the same places again
     journal.remove()
     report_duplicates(copies, config.on_duplicate)
     _report_gains(manifest[manifest["status"] == "ok"])

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from src.formats.base import ECGRecord, Extent, RecordError, RecordRequest, checked_record, split_part
+from src.formats.base import (
+    ECGRecord,
+    Extent,
+    RecordError,
+    RecordRequest,
+    checked_record,
+    open_error,
+    split_part,
+)
 from src.formats.dicom import read_dicom
 from src.formats.edf import edf_extent, read_edf
 from src.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
@@ -69,7 +77,7 @@ _FORMATS = {
 READABLE_SUFFIXES = tuple(_FORMATS)
 """Suffixes that name a record of their own, most telling first; a .dat belongs to its .hea."""
 
-_BROKEN = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, struct.error)
+_BROKEN = (ValueError, ArithmeticError, LookupError, MemoryError, struct.error)
 """What readers meet in damaged files beside the problems that they name."""
 
 MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
@@ -224,6 +232,8 @@ def _read(path: Path, request: RecordRequest) -> ECGRecord:
             return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part)))
     except RecordError:
         raise
+    except OSError as error:
+        raise open_error(path, error) from None
     except _BROKEN as error:
         raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None
 
@@ -313,5 +323,7 @@ def _extent(path: Path, request: RecordRequest) -> Extent | None:
         return extent(split_part(path)[0], request) if extent else None
     except RecordError:
         raise
+    except OSError as error:
+        raise open_error(path, error) from None
     except _BROKEN as error:
         raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.durable import FileBatch
 from src.npz import encode_npz, read_npz
 from src.utils import atomic_path, printable, stable_hash
 
@@ -50,14 +51,30 @@ def _file_name(key: str) -> str:
 # Record files --------------------------------------------------------------------------------------------------------
 
 
-def save_record_file(path: Path, arrays: Mapping[str, Any], *, sync: bool = False) -> None:
-    """Write arrays as a deflated .npz under a temporary name, then rename it."""
-    with atomic_path(path, sync=sync) as temporary:
-        values = {name: np.asarray(value) for name, value in arrays.items()}
-        if sum(value.nbytes for value in values.values()) > _ZIP64_LIMIT:
-            np.savez_compressed(temporary, allow_pickle=False, **values)
-        else:
-            temporary.write_bytes(encode_npz(values))
+def save_record_file(path: Path, arrays: Mapping[str, Any], batch: FileBatch | None = None) -> None:
+    """Write arrays as a deflated .npz under a temporary name, then rename it; with a `batch` when that is committed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the message names the file.
+    """
+    values = {name: np.asarray(value) for name, value in arrays.items()}
+    try:
+        if batch is not None:
+            _write_npz(batch.add(path), values)
+            return
+        with atomic_path(path, sync=False) as temporary:
+            _write_npz(temporary, values)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}; mend that and run the same command again", str(path)) from None
+
+
+def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    if sum(array.nbytes for array in arrays.values()) > _ZIP64_LIMIT:
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+    else:
+        path.write_bytes(encode_npz(arrays))
 
 
 def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
+from src.durable import FileBatch
 from src.fingerprints import compute_fingerprint
 from src.formats.base import split_part
 from src.labels import LabelRow
@@ -138,16 +139,27 @@ def _without_gaps(
     return filled, [f"gap_filled:{lead}" for lead in gapped]
 
 
-def process_record(task: RecordTask, processed: Path, config: PreprocessConfig) -> list[ManifestRow]:
+def process_record(task: RecordTask, processed: Path, config: PreprocessConfig, batch: FileBatch | None = None) -> list[ManifestRow]:
     """Read one record, write its record file below `processed`, or one per window, and return their manifest rows.
 
-    A record that cannot be read or is rejected gives a row that says why; nothing is written for it.
+    A record that cannot be read or is rejected gives a row that says why; nothing is written for it. With a `batch` the
+    files are there once that is committed.
     """
     blank = blank_row(task, config)
+    start = len(batch) if batch is not None else 0
     try:
-        return _process_windows(task, blank, processed, config) if config.window_s else [_process_start(task, blank, processed, config)]
+        if config.window_s:
+            return _process_windows(task, blank, processed, config, batch)
+        return [_process_start(task, blank, processed, config, batch)]
     except RecordError as error:
-        return [replace(blank, status="unreadable", reason=error.message)]
+        if batch is not None:
+            batch.discard(start)
+        return [unreadable_row(task, config, error.message)]
+
+
+def unreadable_row(task: RecordTask, config: PreprocessConfig, reason: str) -> ManifestRow:
+    """Return the row of a record that could not be read."""
+    return replace(blank_row(task, config), status="unreadable", reason=reason)
 
 
 def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int]:
@@ -156,12 +168,16 @@ def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, in
     return read_start(task.path, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
 
 
-def _process_start(task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig) -> ManifestRow:
+def _process_start(
+    task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig, batch: FileBatch | None
+) -> ManifestRow:
     record, n_samples = read_task(task, config)
-    return _save(record, replace(blank, n_samples=n_samples), task.row is None, processed, config)
+    return _save(record, replace(blank, n_samples=n_samples), task.row is None, processed, config, batch)
 
 
-def _process_windows(task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig) -> list[ManifestRow]:
+def _process_windows(
+    task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig, batch: FileBatch | None
+) -> list[ManifestRow]:
     """Process the windows one by one; they belong together in the splits as one patient's records do.
 
     The input hash of each ends in their number, which tells a later run whether all of them are there.
@@ -177,11 +193,13 @@ def _process_windows(task: RecordTask, blank: ManifestRow, processed: Path, conf
     rows = []
     for index, window in enumerate(windows):
         row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id, n_samples=window.n_samples)
-        rows.append(_save(window, row, task.row is None, processed, config))
+        rows.append(_save(window, row, task.row is None, processed, config, batch))
     return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
-def _save(record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path, config: PreprocessConfig) -> ManifestRow:
+def _save(
+    record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path, config: PreprocessConfig, batch: FileBatch | None
+) -> ManifestRow:
     """Write the record file that `row` names and return the row with what became of it."""
     row = replace(row, fs=record.fs)
     if unlabelled:
@@ -198,7 +216,7 @@ def _save(record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path
         "dataset": np.array(row.dataset),
         "config_hash": np.array(row.config_hash),
     }
-    save_record_file(record_path(processed, record_key(row.dataset, row.record_id)), arrays)
+    save_record_file(record_path(processed, record_key(row.dataset, row.record_id)), arrays, batch)
     return replace(row, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
 
 
@@ -258,12 +276,17 @@ def _samples_stat(path: str) -> tuple[int, ...]:
 def process_chunk(
     tasks: Sequence[RecordTask], processed: Path, config: PreprocessConfig, on_error: str
 ) -> list[ManifestRow]:
-    """Process several records in a worker; with `on_error` raise, stop at the first bad one."""
+    """Process several records in a worker; with `on_error` raise, stop at the first bad one.
+
+    When it returns, the record files that the rows speak of are on the disk under their names.
+    """
     rows = []
-    for task in tasks:
-        made = process_record(task, processed, config)
-        bad = next((row for row in made if row.status != "ok"), None)
-        if on_error == "raise" and bad is not None:
-            raise RecordError(task.path, bad.reason)
-        rows += made
+    with FileBatch() as batch:
+        for task in tasks:
+            made = process_record(task, processed, config, batch)
+            bad = next((row for row in made if row.status != "ok"), None)
+            if on_error == "raise" and bad is not None:
+                raise RecordError(task.path, bad.reason)
+            rows += made
+        batch.commit()
     return rows

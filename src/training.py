@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkp
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import Batch, DataLoaders, build_dataloaders
 from src.distributed import Processes, join_processes
+from src.durable import hold_folder, remove_leftovers
 from src.eval import predict, to_scores
 from src.metrics import Predictions, compute_metrics
 from src.model import ResNet1d, count_parameters
@@ -179,6 +181,10 @@ def fit(
     files = _RunFiles(out, card, _new_log(card, config, loaders, info, amp), best_metric_name(loaders.single_label))
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
+        if processes.is_main:
+            files.keep(state, config)  # the run may have ended between its files
+    elif processes.is_main:
+        files.latest.unlink(missing_ok=True)  # of another run, from which a resume would not go on with this one
     loss_fn = train_loss = make_loss(loaders.single_label, config.label_smoothing)
     if loaders.auxiliary:
         train_loss = with_auxiliary(loss_fn, len(card.classes), config.auxiliary_weight)
@@ -194,9 +200,9 @@ def fit(
             scores = validate(state.judged, loaders, loss_fn, device=info.device, crop_samples=card.crop_samples)
         scores = processes.share(scores)
         row: HistoryRow = {"epoch": state.epoch + 1, "train_loss": loss, **scores, "lr": rate, "seconds": round(time.perf_counter() - start, 3)}
-        is_best = state.end_epoch(row, files.metric_name, has_validation=loaders.val is not None)
+        state.end_epoch(row, files.metric_name, has_validation=loaders.val is not None)
         if processes.is_main:
-            files.keep(state, is_best=is_best, is_stale=_is_stale(state, config))
+            files.keep(state, config)
         logger.info("epoch %d/%d  %s", state.epoch, config.epochs, _format_row(row))
         if on_epoch is not None:
             on_epoch(row)
@@ -229,15 +235,15 @@ class _RunFiles:
     def best(self) -> Path:
         return self.out / "models" / "best.pth"
 
-    def keep(self, state: TrainState, *, is_best: bool, is_stale: bool) -> None:
-        """Write the checkpoints and the log."""
+    def keep(self, state: TrainState, config: TrainConfig) -> None:
+        """Write the checkpoints and the log, the latest one first: it holds what the others are made of."""
         weights = _kept_weights(state.judged, len(self.card.classes))
         score = state.best_score(self.metric_name)
         summary = {"best_epoch": state.best_epoch, "best_metric": score, "best_metric_name": self.metric_name}
-        if is_best:
-            save_checkpoint(self.best, self.card, weights, {"epoch": state.epoch, **summary})
         save_checkpoint(self.latest, self.card, weights, state.state_dict())
-        stopped = "early" if is_stale else "finished"
+        if state.best_epoch == state.epoch:
+            save_checkpoint(self.best, self.card, weights, {"epoch": state.epoch, **summary})
+        stopped = "early" if _is_stale(state, config) else "finished" if state.epoch >= config.epochs else "not yet"
         save_json({**self.log, "history": state.history, **summary, "stopped": stopped}, self.out / "training_log.json")
 
 
@@ -344,19 +350,25 @@ def run_training(
         Built from `config` where left out.
     resume
         Go on from ``latest.pth``.
+
+    Raises
+    ------
+    RuntimeError
+        If another run holds `out`.
     """
     paths = config_paths(config)
     processed = Path(processed) if processed is not None else paths.processed
     out = Path(out) if out is not None else paths.artifacts
     train, board = config.train, out / "tensorboard"
-    with join_processes(train.device) as processes, log_epochs(board, train.tensorboard and processes.is_main) as on_epoch:
+    with ExitStack() as stack:
+        processes = stack.enter_context(join_processes(train.device))
+        if processes.is_main:
+            stack.enter_context(hold_folder(out, "train"))
+            remove_leftovers([out, out / "models"])
+        on_epoch = stack.enter_context(log_epochs(board, train.tensorboard and processes.is_main))
         seed_everything(config.train.seed, config.train.deterministic)
         if loaders is None:
-            if not processes.is_main:
-                processes.wait()  # the main process builds the packed cache first
-            loaders = build_dataloaders(config, processed, processes=processes)
-            if processes.is_main:
-                processes.wait()
+            loaders = _build_loaders(config, processed, processes)
         card = build_card(config, loaders, load_preprocess_config(processed))
         model = model or build_model(card, len(loaders.auxiliary))
         if config.train.init_from:
@@ -366,6 +378,16 @@ def run_training(
         logger.info("%s", loaders)
         logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
         return fit(model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes)
+
+
+def _build_loaders(config: Config, processed: Path, processes: Processes) -> DataLoaders:
+    """Build the loaders in the main process first, which makes the packed cache for all."""
+    if not processes.is_main:
+        processes.wait()
+    loaders = build_dataloaders(config, processed, processes=processes)
+    if processes.is_main:
+        processes.wait()
+    return loaders
 
 
 def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Nothing of the project is imported here, and heavy libraries are imported inside
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
@@ -232,24 +233,43 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
 
     A reader thus sees the old file or the new one, never a part. With `sync` the bytes reach the disk before the
-    rename, so that a power cut cannot leave an empty file under the final name.
+    rename, so that a power cut cannot leave an empty file under the final name, and the new name before this returns.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         if sync:
-            _sync_file(temporary)
+            sync_path(temporary)
         temporary.replace(path)
+        if sync:
+            sync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)
+def temporary_path(path: Path) -> Path:
+    """Return a name beside `path` that says which process of which machine makes it, so that others know what is left over."""
+    return path.with_name(f".tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def host_id() -> str:
+    """Return six letters that stand for this machine."""
+    return hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+
+
+def sync_path(path: str | Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; where a system syncs no folders that is all it can do."""
+    try:
+        handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    except PermissionError:  # a folder on Windows
+        return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # a file system that cannot sync this
+            raise
     finally:
         os.close(handle)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; m
 _FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 _PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
 _MAX_MESSAGE = 1000
+_NOT_THE_FILE = {
+    getattr(errno, name, None) for name in ("EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT", "ENODEV", "ENXIO")
+} - {None}
 
 _MILLIVOLTS_PER_UNIT = {
     "": 1.0,
@@ -51,6 +55,16 @@ class RecordError(ValueError):
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[str, str]]:
         return RecordError, (self.path, self.message)  # crosses process boundaries with both arguments
+
+
+def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
+    """Return what to raise for a file that cannot be read: an error of the record, or `error` where the machine is at fault.
+
+    A stale mount or a process out of descriptors says nothing of the record, and all others would fail as well.
+    """
+    if error.errno in _NOT_THE_FILE:
+        return error
+    return RecordError(path, f"cannot be read ({error.strerror or error})")
 
 
 def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:

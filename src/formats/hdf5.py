@@ -27,6 +27,7 @@ from src.formats.base import (
     RecordRequest,
     Signal,
     millivolts_per_unit,
+    open_error,
 )
 from src.leads import STANDARD_LEADS
 
@@ -142,7 +143,7 @@ def _layout(path: Path) -> _Layout:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})") from None
+        raise open_error(path, error) from None
     return _cached_layout(str(path), status.st_mtime_ns, status.st_size)
 
 

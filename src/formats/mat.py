@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from src.formats.base import MAX_VALUES, ECGRecord, RecordError, parse_age, parse_sex
+from src.formats.base import MAX_VALUES, ECGRecord, RecordError, open_error, parse_age, parse_sex
 from src.formats.hdf5 import members, read_values
 from src.formats.mat_check import plain_mat
 from src.leads import STANDARD_LEADS
@@ -133,7 +133,7 @@ def _load_variables(path: Path) -> dict[str, Any]:
         with open(path, "rb") as stream:
             head = stream.read(520)
     except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})") from None
+        raise open_error(path, error) from None
     if not head:
         raise RecordError(path, "file is empty: expected a MAT file")
     hdf5 = b"\x89HDF\r\n\x1a\n"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from src.formats.base import RecordError
+from src.formats.base import RecordError, open_error
 
 DEFAULT_FS = 250.0  # header(5): when the record line gives none
 DEFAULT_GAIN = 200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
@@ -91,7 +91,7 @@ def read_header(path: Path) -> Header:
         status = os.stat(path)
         return _cached_header(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})") from None
+        raise open_error(path, error) from None
 
 
 @lru_cache(maxsize=4)

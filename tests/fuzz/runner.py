@@ -60,17 +60,18 @@ def run_fuzzer(n_inputs: int, seed: int = 0, targets: Sequence[str] = (), max_s:
     plan = {name: range(max(1, round(n_inputs * TARGETS[name].weight / weights))) for name in names}
     shares = {name: max_s * TARGETS[name].weight / weights for name in names}
     report, start = Report({name: Counter() for name in names}), time.perf_counter()
-    while plan:
-        _run_child(report, seed, plan, shares)
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        while plan:
+            _run_child(report, seed, plan, shares, Path(folder))
     report.seconds = time.perf_counter() - start
     return report
 
 
-def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[str, float]) -> None:
+def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path) -> None:
     """Run what is planned in a child, and take out of the plan what was tried; a child that dies leaves the rest."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(sender, seed, plan, shares), daemon=True)
+    child = context.Process(target=_work, args=(sender, seed, plan, shares, folder), daemon=True)
     child.start()
     sender.close()
     name, index = "", -1
@@ -103,30 +104,25 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
     plan[name] = range(index + 1, plan[name].stop)
 
 
-def _work(sender: Connection, seed: int, plan: dict[str, range], shares: dict[str, float]) -> None:
+def _work(sender: Connection, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path) -> None:
     """Try what is planned, and tell of each input before it is read."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    try:
-        for name, indices in plan.items():
-            try_input(name, seed, -1, folder, math.inf)  # loads what is loaded late
-            used = _limit_memory()
-            counts: Counter[str] = Counter()
-            slowest, start = 0.0, time.perf_counter()
-            for index in indices:
-                sender.send(("index", (name, index)))
-                if time.perf_counter() - start > shares[name]:
-                    break
-                began = time.process_time()
-                outcome, what = try_input(name, seed, index, folder)
-                counts[outcome] += 1
-                slowest = max(slowest, time.process_time() - began)
-                if what:
-                    sender.send(("finding", what))
-            peak = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - used)
-            sender.send(("index", (name, 0)))
-            sender.send(("done", {"counts": counts, "slowest_s": slowest, "peak_bytes": peak}))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    for name, indices in plan.items():
+        try_input(name, seed, -1, folder, math.inf)  # loads what is loaded late
+        used = _limit_memory()
+        counts: Counter[str] = Counter()
+        slowest, start = 0.0, time.perf_counter()
+        for index in indices:
+            sender.send(("index", (name, index)))
+            if time.perf_counter() - start > shares[name]:
+                break
+            outcome, what, took = try_input(name, seed, index, folder)
+            counts[outcome] += 1
+            slowest = max(slowest, took)
+            if what:
+                sender.send(("finding", what))
+        peak = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - used)
+        sender.send(("index", (name, 0)))
+        sender.send(("done", {"counts": counts, "slowest_s": slowest, "peak_bytes": peak}))
 
 
 def _empty(folder: Path) -> Path:
@@ -147,8 +143,8 @@ def _slow(signum: int, frame: object) -> None:
     raise SlowError
 
 
-def try_input(name: str, seed: int, index: int, folder: Path, limit_s: float = LIMIT_S) -> tuple[str, str]:
-    """Make and read one input; returns what came of it, and what was wrong or nothing."""
+def try_input(name: str, seed: int, index: int, folder: Path, limit_s: float = LIMIT_S) -> tuple[str, str, float]:
+    """Make and read one input; returns what came of it, what was wrong or nothing, and the seconds that reading took."""
     from .targets import TARGETS
 
     rng = random.Random(f"{seed} {name} {index}")
@@ -157,20 +153,22 @@ def try_input(name: str, seed: int, index: int, folder: Path, limit_s: float = L
         path = TARGETS[name].make(rng, _empty(folder))
     signal.signal(signal.SIGPROF, _slow)
     signal.setitimer(signal.ITIMER_PROF, limit_s if limit_s < math.inf else 0)
-    began = time.process_time()
+    outcome, what, began = "wrong", "", time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", "The inplace keyword")  # of pandas, at the wfdb package
             outcome = TARGETS[name].check(rng, path)
-        took = time.process_time() - began  # a library may swallow the alarm
-        return ("wrong", f"took {took:.1f} s") if took > limit_s else (outcome, "")
     except SlowError:
-        return "wrong", f"took over {LIMIT_S} s: {_where()}"
+        what = f"took over {LIMIT_S} s: {_where()}"
     except BaseException as error:  # noqa: BLE001  that is what is looked for
-        return "wrong", f"{type(error).__name__}: {str(error)[:300]} | {_where()}"
+        what = f"{type(error).__name__}: {str(error)[:300]} | {_where()}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+    took = time.process_time() - began
+    if took > limit_s and not what:  # a library may swallow the alarm
+        outcome, what = "wrong", f"took {took:.1f} s"
+    return outcome, what, took
 
 
 def _where() -> str:

@@ -1,0 +1,255 @@
+"""Files that survive crashes: many brought to the disk at once, what dead runs left cleaned up, folders held by one run.
+
+Nothing is visible under its final name before it is whole and on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from src.utils import host_id, printable, sync_path, temporary_path
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+_LEFTOVER = re.compile(r"^\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}")
+_STRANGE_S = 7 * 24 * 3600.0  # a temporary file of another machine is left over when it was not touched for so long
+_SYNC_THREADS = 16  # file systems bring what is asked for at the same time to the disk in one go
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+class FileBatch:
+    """Files written under temporary names, which get their final ones together once all are on the disk.
+
+    As a context it removes on the way out what was not committed. Syncing file by file would take most of a
+    preprocessing run; a batch of some dozens takes little longer than one of them.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Path, Path]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, path: Path) -> Path:
+        """Return the temporary path to write what shall become `path`."""
+        temporary = temporary_path(path)
+        self._waiting.append((temporary, path))
+        return temporary
+
+    def discard(self, start: int = 0) -> None:
+        """Remove the files from the `start`-th on."""
+        for temporary, _ in self._waiting[start:]:
+            temporary.unlink(missing_ok=True)
+        del self._waiting[start:]
+
+    def commit(self) -> None:
+        """Bring all files to the disk, then give them their names."""
+        if not self._waiting:
+            return
+        with ThreadPoolExecutor(min(_SYNC_THREADS, len(self._waiting))) as threads:
+            list(threads.map(sync_path, [temporary for temporary, _ in self._waiting]))
+        for temporary, path in self._waiting:
+            temporary.replace(path)
+        for folder in {path.parent for _, path in self._waiting}:
+            sync_path(folder)
+        self._waiting.clear()
+
+    def __enter__(self) -> FileBatch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.discard()
+
+
+def remove_leftovers(folders: Iterable[Path]) -> int:
+    """Delete the temporary files of processes that are gone from some folders; returns how many there were."""
+    removed = 0
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            left = [entry for entry in entries if entry.name.startswith(".tmp-") and _is_leftover(entry)]
+        for entry in left:
+            Path(entry.path).unlink(missing_ok=True)
+        removed += len(left)
+    if removed:
+        logger.info("removed %d temporary files that an interrupted run left", removed)
+    return removed
+
+
+def _is_leftover(entry: os.DirEntry[str]) -> bool:
+    match = _LEFTOVER.match(entry.name)
+    if match is not None and match[1] == host_id():
+        return not is_alive(int(match[2]))
+    try:
+        return time.time() - entry.stat().st_mtime > _STRANGE_S
+    except FileNotFoundError:
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine is there."""
+    if os.name != "posix":  # asking there may end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Tell whether a process has ended and only waits to be asked for its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
+
+
+# Holding a folder ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def hold_folder(folder: str | Path, what: str) -> Iterator[None]:
+    """Hold a folder, so that no other run writes into it at the same time.
+
+    The lock is the system's own on the file ``.lock`` where the file system offers one, and goes with the process
+    however it ends. Elsewhere the file itself is the lock, and that of a process that is gone is taken over.
+
+    Parameters
+    ----------
+    folder
+        Made where it is not there.
+    what
+        What the run does, for the message that another gets.
+
+    Raises
+    ------
+    RuntimeError
+        If another process holds the folder; the message says which, where and since when.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    stream = _take_system_lock(path)
+    if stream is None and not _take_file_lock(path):
+        raise RuntimeError(_refusal(path))
+    try:
+        _write_holder(path, what)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if stream is not None:
+            _held.discard(stream)
+            stream.close()
+
+
+def _refusal(path: Path) -> str:
+    return f"{path.parent}: {_describe(_holder(path))}; wait for it, or choose another folder"
+
+
+def _take_system_lock(path: Path) -> IO[bytes] | None:
+    """Return the open lock file, or None where the file system has no locks.
+
+    Raises
+    ------
+    RuntimeError
+        If another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    while True:
+        stream = open(path, "ab")  # noqa: SIM115  open as long as the folder is held
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise RuntimeError(_refusal(path)) from None
+        except OSError:  # no locks here
+            stream.close()
+            return None
+        if path.exists() and os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+            _report_takeover(path)
+            _held.add(stream)
+            return stream
+        stream.close()  # the one before removed the file meanwhile
+
+
+_held: set[IO[bytes]] = set()
+"""Lock files of this process. Children close theirs, since a lock lasts as long as one copy of its file is open."""
+
+
+def _let_go() -> None:
+    for stream in _held:
+        stream.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _is_stale(path: Path) -> bool:
+    """Tell whether the process that a lock file names was of this machine and is gone."""
+    holder = _holder(path)
+    return holder.get("host") == platform.node() and not is_alive(holder["pid"])
+
+
+def _report_takeover(path: Path) -> None:
+    if _holder(path):
+        logger.warning("%s: taken over from a run that is gone (%s)", path, _describe(_holder(path)))
+
+
+def _take_file_lock(path: Path) -> bool:
+    """Make the lock file, over that of a process of this machine that is gone; tell whether it could be made."""
+    for _ in range(2):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            return True
+        except FileExistsError:
+            if _holder(path) and not _is_stale(path):
+                return False
+            _report_takeover(path)
+            path.unlink(missing_ok=True)
+    return False
+
+
+def _write_holder(path: Path, what: str) -> None:
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "what": what}
+    path.write_text(json.dumps(holder) + "\n", encoding="utf-8")
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """Return who holds a folder, as far as the lock file tells."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    usable = isinstance(holder, dict) and isinstance(holder.get("pid"), int)
+    return holder if usable else {}
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process holds this folder"
+    who = {name: printable(str(holder.get(name, "?"))) for name in ("what", "pid", "host", "since")}
+    return f"{who['what']} runs here already, process {who['pid']} on {who['host']} since {who['since']}"
