@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: help env demo test test-slow lint smoke clean fuzz
+.PHONY: help bench env demo test test-slow lint smoke clean fuzz
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
 	@echo "make test       run all tests but the slow ones"
 	@echo "make test-slow  run the slow tests"
 	@echo "make fuzz       try 20,000 broken and hostile files on every reader, a few minutes"
+	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
 	@echo "make lint       check style and types"
 	@echo "make smoke      the 10-record check"
 	@echo "make clean      remove outputs; keeps the environment, your data and your label mapping"
@@ -36,6 +37,10 @@ test: env
 
 test-slow: env
 	$(RUN) -m pytest -q -m slow
+
+bench: env
+	@echo "== measuring speed against the plain recipe; DATA=DIR takes real WFDB records"
+	$(RUN) -m benchmarks $(if $(DATA),--data $(DATA))
 
 fuzz: env
 	@echo "== trying broken and hostile files"

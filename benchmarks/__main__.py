@@ -1,0 +1,91 @@
+"""Run the benchmarks: ``python -m benchmarks [--data DIR] [--quick]``; writes results.json and speed.png beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.measures import (
+    measure_floor,
+    measure_inference,
+    measure_loading,
+    measure_preprocessing,
+    measure_training,
+    prepare,
+)
+from src.utils import environment, save_json, setup_logging
+
+logger = logging.getLogger("benchmarks")
+
+HERE = Path(__file__).parent
+RATES = (500.0, 1000.0, 257.0)
+
+
+def measure_all(data: Path | None, quick: bool) -> dict[str, Any]:
+    """Measure everything; `quick` takes few records, for a look and for the tests."""
+    n_records, repeats, seconds = (200, 1, 1.0) if quick else (2000, 3, 20.0)
+    results: dict[str, Any] = {"environment": environment(), "source": "real records" if data else "generated records"}
+    results["floor_ms_per_record"] = measure_floor(data, 20 if quick else 100)
+    results["preprocessing"] = []
+    for rate in RATES:
+        for workers in (1, 2):
+            logger.info("preprocessing from %g Hz with %d workers", rate, workers)
+            results["preprocessing"].append(measure_preprocessing(data, n_records, rate, workers, repeats))
+    results["training"] = []
+    for n_samples, crop_s in ((1000, 2.5), (1000, 0.0), (5000, 0.0)):
+        with TemporaryDirectory() as folder:
+            processed = prepare(Path(folder), data, 128 if quick else 1024, n_samples)
+            if n_samples == 5000:
+                results["loading"] = measure_loading(processed, 50 if quick else 500)
+            logger.info("training on %d samples, crops of %g s", n_samples, crop_s)
+            results["training"].append(measure_training(processed, crop_s, seconds))
+    results["inference"] = measure_inference(data, 64 if quick else 512)
+    return results
+
+
+def plot_ratios(results: dict[str, Any], path: Path) -> None:
+    """Draw the ratios to the plain recipe with their range over the repeats."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    runs = results["preprocessing"]
+    names = [f"{run['source_fs']:g} Hz\n{run['workers']} worker{'s' * (run['workers'] > 1)}" for run in runs]
+    medians = [run["ratio"]["median"] for run in runs]
+    errors = [[m - run["ratio"]["min"] for m, run in zip(medians, runs, strict=True)], [run["ratio"]["max"] - m for m, run in zip(medians, runs, strict=True)]]
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    bars = axes.bar(names, medians, yerr=errors, color="#0072B2", capsize=4)
+    axes.bar_label(bars, [f"{m:.1f}" for m in medians], padding=4)
+    axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
+    axes.set(ylabel="times the plain recipe", title="Preprocessing, 12 leads x 10 s to 500 Hz")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Parse the options and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of real WFDB records of 12 leads (default: generated ones)")
+    parser.add_argument("--quick", action="store_true", help="few records, for a look (default: off)")
+    parser.add_argument("--out", type=Path, default=HERE, help="where results.json and speed.png go (default: benchmarks/)")
+    args = parser.parse_args()
+    setup_logging()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    results = measure_all(args.data, args.quick)
+    save_json(results, args.out / "results.json")
+    plot_ratios(results, args.out / "speed.png")
+    for run in results["preprocessing"]:
+        logger.info("from %g Hz, %d workers: %.1f times the plain recipe", run["source_fs"], run["workers"], run["ratio"]["median"])
+    logger.info("packed cache: %.0f times the record files", results["loading"]["ratio"])
+    for run in results["training"]:
+        logger.info("training on %d samples: %.0f records/s, %.1f %% waiting", run["n_samples"], run["records_per_s"], 100 * run["waiting_share"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What is measured: each function returns medians and ratios of things timed in the same run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.plain import read_plain
+from benchmarks.records import make_collection
+from src.config import Config, LoaderConfig, TrainConfig
+
+ROOT = Path(__file__).parents[1]
+Result = dict[str, Any]
+
+
+def spread(values: list[float]) -> Result:
+    """Return median, least and most of some figures."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def time_call(call: Callable[[], object], repeats: int) -> list[float]:
+    """Return the seconds of each of `repeats` calls."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+# Preprocessing ---------------------------------------------------------------------------------------------------------
+
+
+def run_command(*arguments: str) -> float:
+    """Run a Python module as a user would; returns its seconds, start of the interpreter included."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, workers: int, repeats: int) -> Result:
+    """Compare the default command line with the plain recipe: records/s of both, their ratio, and bytes per record."""
+    ours, plain, ratios = [], [], []
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        n_plain = max(80, n_records // 8)  # the plain recipe is slow, and its rate does not depend on the count
+        make_collection(folder / "source", n_records, source_fs, data)
+        make_collection(folder / "few", n_plain, source_fs, data)
+        for repeat in range(repeats):
+            out = folder / f"ours{repeat}"
+            seconds = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
+            ours.append(n_records / seconds)
+            plain_out = folder / f"plain{repeat}"
+            answer = subprocess.run(
+                [sys.executable, "-m", "benchmarks.plain", str(folder / "few"), str(plain_out), str(workers)],
+                cwd=ROOT, check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            plain.append(json.loads(answer.stdout)["records_per_s"])
+            ratios.append(ours[-1] / plain[-1])
+        sizes = [sum(p.stat().st_size for p in f.rglob("*.npz")) / n for f, n in ((out, n_records), (plain_out, n_plain))]
+        error = largest_difference(folder / "few", out)
+    return {
+        "source_fs": source_fs, "workers": workers, "n_records": n_records, "records_per_s": spread(ours),
+        "plain_records_per_s": spread(plain), "ratio": spread(ratios),
+        "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error,
+    }  # fmt: skip
+
+
+def largest_difference(source: Path, processed: Path) -> float:
+    """Return the largest difference of any sample between our record files and the plain recipe's signals."""
+    from src.store import load_manifest, load_record_file, record_key, record_path
+
+    rows = load_manifest(processed).head(20)
+    worst = 0.0
+    for dataset, record_id, path in zip(rows["dataset"], rows["record_id"], rows["source_path"], strict=True):
+        header = Path(path)
+        twin = source / header.parent.name / header.name
+        if twin.exists():
+            ours = load_record_file(record_path(processed, record_key(dataset, record_id)))["signal"]
+            worst = max(worst, float(np.abs(ours - read_plain(str(twin.with_suffix("")), 500.0, 5000)).max()))
+    return worst
+
+
+def measure_floor(data: Path | None, n_records: int) -> Result:
+    """Return what copying and deflating the bytes alone costs per record: zlib's level 6, zlib's level 1 and ISA-L."""
+    from isal import isal_zlib
+
+    with TemporaryDirectory() as temporary:
+        header = make_collection(Path(temporary), 1, 500.0, data)[0]
+        content = read_plain(str(header.with_suffix("")), 500.0, 5000).tobytes()
+    calls = {"copy": lambda: bytearray(content), "zlib_6": lambda: zlib.compress(content, 6), "zlib_1": lambda: zlib.compress(content, 1), "isal_1": lambda: isal_zlib.compress(content, 1)}
+    return {name: {"ms": 1e3 * statistics.median(time_call(call, n_records))} for name, call in calls.items()}
+
+
+# Loading, training, inference --------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, data: Path | None, n_records: int, n_samples: int) -> Path:
+    """Process a collection with two labels and return the folder; `n_samples` cover 10 s."""
+    headers = make_collection(folder / "source", n_records, 500.0, data)
+    lines = ["dataset,record_id,mapped_label,fold"]
+    lines += [f"bench,{header.parent.name}/{header.stem},{'AB'[number % 2]},1" for number, header in enumerate(headers)]
+    (folder / "mapping.csv").write_text("\n".join(lines) + "\n")
+    run_command(
+        "src", "preprocess", "--mapping", str(folder / "mapping.csv"), "--data", f"bench={folder / 'source'}", "--out", str(folder / "processed"),
+        "--fs", str(n_samples / 10), "--n-samples", str(n_samples)
+    )  # fmt: skip
+    return folder / "processed"
+
+
+def measure_loading(processed: Path, n_reads: int) -> Result:
+    """Compare random reads of whole records: from record files, from the packed cache, and a 2.5 s crop of it."""
+    from src.packed import load_packed
+    from src.store import load_signal, record_path
+
+    packed = load_packed(processed, "train")
+    rows = np.random.default_rng(0).integers(0, len(packed), n_reads).tolist()
+    size = packed.codes.shape[2] // 4
+    calls = {
+        "npz": lambda row: load_signal(record_path(processed, packed.keys[row])),
+        "packed": lambda row: packed.read_codes([row]),
+        "packed_scaled": packed.read,
+        "packed_crop": lambda row: packed.read_codes([row], [size], size),
+    }
+    result: Result = {}
+    for name, call in calls.items():
+        for row in rows[:50]:
+            call(row)
+        result[name] = {"ms": 1e3 * statistics.median([time_call(lambda row=row, call=call: call(row), 1)[0] for row in rows])}
+    return result | {"ratio": result["npz"]["ms"] / result["packed"]["ms"], "ratio_scaled": result["npz"]["ms"] / result["packed_scaled"]["ms"]}
+
+
+def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
+    """Run the real training loop over the loader; returns records/s and the share of time spent waiting for batches."""
+    from src.dataloaders import build_dataloaders
+    from src.model import ResNet1d
+    from src.optimization import make_loss, start_training
+    from src.training import train_epoch
+
+    config = Config(
+        loader=LoaderConfig(batch_size=64, balanced_sampling=False), train=TrainConfig(crop_s=crop_s, device="cpu", target="single")
+    )
+    loaders = build_dataloaders(config, processed)
+    state = start_training(ResNet1d(12, len(loaders.classes)), len(loaders.train), config.train)
+    loss_fn = make_loss(single_label=True)
+    waits: list[float] = []
+    timed = _TimedLoader(loaders.train, waits)
+    train_epoch(state, timed, loss_fn, config.train)  # warms up
+    waits.clear()
+    n_seen, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        train_epoch(state, timed, loss_fn, config.train)
+        n_seen += len(loaders.records["train"])
+    taken = time.perf_counter() - start
+    samples = loaders.view.crop_samples or next(iter(loaders.train)).signal.shape[2]
+    return {"n_samples": samples, "records_per_s": n_seen / taken, "waiting_share": sum(waits) / taken}
+
+
+class _TimedLoader:
+    """Notes how long each batch was waited for."""
+
+    def __init__(self, loader: Any, waits: list[float]) -> None:
+        self.loader, self.waits = loader, waits
+
+    def __iter__(self) -> Any:
+        iterator = iter(self.loader)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self.waits.append(time.perf_counter() - start)
+            if batch is None:
+                return
+            yield batch
+
+
+def measure_inference(data: Path | None, n_records: int) -> Result:
+    """Return records/s from WFDB files of 12 x 5000 samples to probabilities, reading included, on one thread."""
+    import torch
+
+    from src.checkpoints import ModelCard, load_checkpoint, save_checkpoint
+    from src.eval import predict_files
+    from src.model import ResNet1d
+
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as temporary:
+        headers = make_collection(Path(temporary) / "source", n_records, 500.0, data)
+        card = ModelCard(classes=tuple("ABCDE"), single_label=False)
+        save_checkpoint(Path(temporary) / "m.pth", card, ResNet1d().state_dict())
+        checkpoint = load_checkpoint(Path(temporary) / "m.pth")
+        list(predict_files(checkpoint, headers[:64]))
+        seconds = statistics.median(time_call(lambda: list(predict_files(checkpoint, headers)), 3))
+    return {"records_per_s_per_core": n_records / seconds}
