@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -32,12 +33,19 @@ class Processes:
         return self.rank == 0
 
     def share(self, value: T) -> T:
-        """Return the main process's value in every process."""
+        """Return the main process's value, which JSON can hold, in every process."""
         if self.world == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        device = f"cuda:{self.local_rank}" if dist.get_backend() == "nccl" else "cpu"
+        text = json.dumps(value).encode() if self.is_main else b""
+        size = torch.tensor(len(text), device=device)
+        dist.broadcast(size, src=0)
+        content = torch.zeros(int(size), dtype=torch.uint8, device=device)
+        if self.is_main:
+            content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(content, src=0)
+        shared: T = json.loads(bytes(content.cpu().tolist()))
+        return shared
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Return the mean of a tensor over the processes."""

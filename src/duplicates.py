@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from src.fingerprints import FingerprintIndex, differing_bits, find_copies
 from src.store import record_key
+from src.text_tables import safe_cell
 from src.utils import atomic_path
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
     for number, group in enumerate(groups, 1):
         for row in map(rows.__getitem__, group):
             bits, compared = differing_bits(rows[group[0]]["signal_hash"], row["signal_hash"])
-            table.append((number, *(row[name] for name in ("dataset", "record_id", "split", "status")), bits, compared))
+            table.append((number, *(safe_cell(row[name]) for name in ("dataset", "record_id", "split", "status")), bits, compared))
     columns = ["recording", "dataset", "record_id", "split", "status", "differing_bits", "compared_bits"]
     with atomic_path(path) as temporary:
         pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, lineterminator="\n")

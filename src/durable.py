@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 _LEFTOVER = re.compile(r"^\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}")
 _STRANGE_S = 7 * 24 * 3600.0  # a temporary file of another machine is left over when it was not touched for so long
+_POLL_S = 0.1
 _SYNC_THREADS = 16  # file systems bring what is asked for at the same time to the disk in one go
 
 
@@ -127,7 +128,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 @contextmanager
-def hold_folder(folder: str | Path, what: str) -> Iterator[None]:
+def hold_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder, so that no other run writes into it at the same time.
 
     The lock is the system's own on the file ``.lock`` where the file system offers one, and goes with the process
@@ -139,6 +140,8 @@ def hold_folder(folder: str | Path, what: str) -> Iterator[None]:
         Made where it is not there.
     what
         What the run does, for the message that another gets.
+    wait
+        Wait for another process that holds the folder.
 
     Raises
     ------
@@ -148,45 +151,39 @@ def hold_folder(folder: str | Path, what: str) -> Iterator[None]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
-    stream = _take_system_lock(path)
-    if stream is None and not _take_file_lock(path):
-        raise RuntimeError(_refusal(path))
+    stream = _take_lock(path)
+    if stream is None and wait:
+        logger.info("%s: %s; waiting for it", folder, _describe(_holder(path)))
+    while stream is None and wait:
+        time.sleep(_POLL_S)
+        stream = _take_lock(path)
+    if stream is None:
+        raise RuntimeError(f"{folder}: {_describe(_holder(path))}; wait for it, or choose another folder")
     try:
         _write_holder(path, what)
         yield
     finally:
         path.unlink(missing_ok=True)
-        if stream is not None:
-            _held.discard(stream)
-            stream.close()
+        _held.discard(stream)
+        stream.close()
 
 
-def _refusal(path: Path) -> str:
-    return f"{path.parent}: {_describe(_holder(path))}; wait for it, or choose another folder"
-
-
-def _take_system_lock(path: Path) -> IO[bytes] | None:
-    """Return the open lock file, or None where the file system has no locks.
-
-    Raises
-    ------
-    RuntimeError
-        If another process holds it.
-    """
+def _take_lock(path: Path) -> IO[bytes] | None:
+    """Return the open lock file, or None where another process holds it."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return None
+        return _make_lock_file(path)
     while True:
         stream = open(path, "ab")  # noqa: SIM115  open as long as the folder is held
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.close()
-            raise RuntimeError(_refusal(path)) from None
-        except OSError:  # no locks here
-            stream.close()
             return None
+        except OSError:  # no locks on this file system
+            stream.close()
+            return _make_lock_file(path)
         if path.exists() and os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
             _report_takeover(path)
             _held.add(stream)
@@ -219,18 +216,17 @@ def _report_takeover(path: Path) -> None:
         logger.warning("%s: taken over from a run that is gone (%s)", path, _describe(_holder(path)))
 
 
-def _take_file_lock(path: Path) -> bool:
-    """Make the lock file, over that of a process of this machine that is gone; tell whether it could be made."""
+def _make_lock_file(path: Path) -> IO[bytes] | None:
+    """Make the lock file, over that of a process of this machine that is gone; None where that of a living one is there."""
     for _ in range(2):
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            return True
+            return open(path, "xb")
         except FileExistsError:
             if _holder(path) and not _is_stale(path):
-                return False
+                return None
             _report_takeover(path)
             path.unlink(missing_ok=True)
-    return False
+    return None
 
 
 def _write_holder(path: Path, what: str) -> None:

@@ -19,6 +19,7 @@ from src.matching import index_folder
 from src.records import READABLE_SUFFIXES, RecordError, list_records
 from src.saliency import METHODS, Saliency
 from src.tensors import RejectedError
+from src.text_tables import safe_cell
 from src.utils import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -90,17 +91,20 @@ def predict_to_csv(
         allow_overlap=allow_overlap,
     )
     counts: Counter[str] = Counter()
-    n_learned, last = 0, ""
-    with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    n_learned, n_risky, last = 0, 0, ""
+    with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["record_id", *loaded.card.classes, "status", "reason"])
+        writer.writerow(["record_id", *map(safe_cell, loaded.card.classes), "status", "reason"])
         for row in rows:
             writer.writerow(_cells(row, len(loaded.card.classes)))
+            n_risky += safe_cell(row.record_id) != row.record_id
             counts[row.status] += 1
             n_learned += row.reason == TRAINED_ON
             last = row.reason or last
     if n_learned:
         logger.warning("%s: the model was trained on %d of the recordings; the column reason marks them", out, n_learned)
+    if n_risky:
+        logger.warning("%s: %d record ids begin as a formula does and stand there unaltered: import that column as text", out, n_risky)
     if not counts["ok"]:
         raise ValueError(f"{out}: not one of {counts.total()} records could be read, the last because: {last}")
     return ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -108,7 +112,7 @@ def predict_to_csv(
 
 def _cells(row: FilePrediction, n_classes: int) -> list[str]:
     scores = [f"{score:.6g}" for score in row.scores] if row.scores is not None else [""] * n_classes
-    return [row.record_id, *scores, row.status, row.reason]
+    return [row.record_id, *scores, row.status, safe_cell(row.reason)]
 
 
 def save_saliency(

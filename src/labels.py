@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.formats.base import parse_sex
-from src.store import split_list
+from src.store import is_plain_name, split_list
+from src.text_tables import map_cells, plain_cell, safe_cell
 from src.utils import atomic_path, printable
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         if name not in frame.columns:
             frame[name] = ""
     stripped: pd.DataFrame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
-    return stripped
+    return map_cells(stripped, plain_cell)
 
 
 def find_problems(frame: pd.DataFrame) -> list[str]:
@@ -117,7 +118,7 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
             problems.append((int(position) + 2, f"row {position + 2}, column {column}, value {printable(repr(value))}: {message}"))
 
     report(frame["dataset"] == "", "dataset", "is empty: expected the name of a collection")
-    report(frame["dataset"].str.contains(r'[/\\:*?"<>|\x00-\x1f]|__'), "dataset", "is no plain name: expected one without slashes, ':' or '__'")  # fmt: skip
+    report((frame["dataset"] != "") & ~frame["dataset"].map(is_plain_name), "dataset", "is no plain name: expected one without slashes, ':' or '__'")  # fmt: skip
     for name in COLUMNS:
         report(frame[name].str.contains(_CONTROL), name, "holds a control character: expected plain text")
     report(frame["record_id"] == "", "record_id", "is empty: expected the record's name or path")
@@ -185,10 +186,10 @@ def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
 
 
 def save_mapping(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a mapping table atomically, with the optional columns that hold anything."""
+    """Write a mapping table atomically, with the optional columns that hold anything; it is safe to open in a spreadsheet."""
     used = [name for name in COLUMNS if name in REQUIRED_COLUMNS or (frame[name] != "").any()]
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, columns=used, lineterminator="\n")
+        map_cells(frame[used], safe_cell).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.labels import LabelRow
 from src.records import MANY_SUFFIXES, READABLE_SUFFIXES, RecordError, list_parts, may_be_record
+from src.utils import printable, stable_hash
 
 logger = logging.getLogger(__name__)
 
 _KNOWN_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, (*READABLE_SUFFIXES, '.dat')))})$", re.IGNORECASE)
 _INSIDE = re.compile(r"\.(h5|hdf5|hdf)::", re.IGNORECASE)
+_MAX_ID = 1000  # characters
 _RATE_SUFFIX = re.compile(r"_(hr|lr)$")
 
 
@@ -72,7 +74,7 @@ def index_folder(root: str | Path) -> list[FoundRecord]:
             if READABLE_SUFFIXES[rank] in MANY_SUFFIXES:
                 found += _inside(root, f"{prefix}{name}", stem)
             else:
-                found.append(FoundRecord(f"{prefix}{name}", stem))
+                found.append(FoundRecord(f"{prefix}{name}", printable(stem, _MAX_ID)))
     return sorted(found, key=lambda record: _INSIDE.split(record.relative)[0])  # those inside a file stay as they are stored
 
 
@@ -82,7 +84,7 @@ def _inside(root: Path, relative: str, stem: str) -> list[FoundRecord]:
         parts = list_parts(root / relative)
     except RecordError:
         parts = ()
-    return [FoundRecord(f"{relative}::{part}", part) for part in parts] or [FoundRecord(relative, stem)]
+    return [FoundRecord(f"{relative}::{part}", printable(part, _MAX_ID)) for part in parts] or [FoundRecord(relative, printable(stem, _MAX_ID))]
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
@@ -199,7 +201,10 @@ def _narrow(candidates: list[FoundRecord], wanted: str) -> list[FoundRecord]:
 
 
 def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
-    """Return relative file -> record id: the stem, or the path where several folders hold that stem."""
+    """Return relative file -> record id: the stem, or the path where several folders hold that stem.
+
+    Ids that would still be the same, if only to a file system that does not tell cases apart, end in a hash of the path.
+    """
     by_stem: dict[str, list[FoundRecord]] = defaultdict(list)
     for record in found:
         by_stem[record.stem.casefold()].append(record)
@@ -207,5 +212,6 @@ def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
     for records in by_stem.values():
         for record in records:
             alone = len(records) == 1
-            ids[record.relative] = record.stem if alone else _clean(record.relative).replace("/", "-")
-    return ids
+            ids[record.relative] = record.stem if alone else printable(_clean(record.relative), _MAX_ID).replace("/", "-")
+    counts = Counter(record_id.casefold() for record_id in ids.values())
+    return {path: name if counts[name.casefold()] == 1 else f"{name}~{stable_hash(path, 6)}" for path, name in ids.items()}

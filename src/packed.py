@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from src.durable import hold_folder, remove_leftovers
 from src.npz import read_npz
 from src.store import load_manifest, load_record_file, record_key, record_path
 from src.utils import atomic_path, stable_hash
@@ -110,14 +111,17 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
     """
     folder = Path(processed) / "packed"
     name = f"{split}-{pack_hash(processed, split)}"
-    if not (folder / f"{name}.npz").exists():
-        _build(Path(processed), split, name)
     try:
-        return _open(folder, name)
+        if (folder / f"{name}.npz").exists():
+            return _open(folder, name)
     except (OSError, ValueError) as error:
         logger.warning("%s: damaged (%s), so it is built anew", folder / name, error)
-        _build(Path(processed), split, name)
-        return _open(folder, name)
+        (folder / f"{name}.npz").unlink()
+    with hold_folder(folder, "packing", wait=True):  # who comes second finds what the first built
+        if not (folder / f"{name}.npz").exists():
+            remove_leftovers([folder])
+            _build(Path(processed), split, name)
+    return _open(folder, name)
 
 
 def _open(folder: Path, name: str) -> PackedSplit:

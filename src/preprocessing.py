@@ -40,6 +40,7 @@ from src.store import (
     FORMAT_VERSION,
     Journal,
     ManifestRow,
+    is_plain_name,
     load_manifest,
     record_key,
     record_path,
@@ -133,7 +134,9 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
 def _check_roots(data: DataConfig) -> None:
     if not data.roots:
         raise ValueError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
-    problems = [f"{name!r} is no plain dataset name" for name in data.roots if "__" in name or "/" in name or not name]
+    problems = [f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'" for name in data.roots if not is_plain_name(name)]
+    folded = Counter(name.casefold() for name in data.roots)
+    problems += [f"dataset {name!r} differs from another in case only" for name in data.roots if folded[name.casefold()] > 1]
     real: dict[str, str] = {}
     for name, root in data.roots.items():
         other = real.setdefault(os.path.realpath(root), name)
@@ -221,7 +224,8 @@ def run_preprocessing(
         raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
     sources = SourceFolders(data.roots)
     with hold_folder(processed, "preprocess"):
-        remove_leftovers([processed, processed / "records", processed / "packed"])
+        folders = [processed, processed / "records"]
+        remove_leftovers(folders)
         waiting = _prepare(processed, plan, data, config, extend)
         journal = Journal(processed)
         with _progress(len(waiting), "preprocess") as bar:
@@ -229,6 +233,7 @@ def run_preprocessing(
                 sources.require(rows)
                 journal.append(rows)
                 bar.update(1 if config.window_s else len(rows))
+        remove_leftovers(folders)  # of workers that died meanwhile
         manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
         return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from src.durable import FileBatch
 from src.npz import encode_npz, read_npz
+from src.text_tables import map_cells, plain_cell, safe_cell
 from src.utils import atomic_path, printable, stable_hash
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ _ZIP64_LIMIT = 2**31
 def record_key(dataset: str, record_id: str) -> str:
     """Return the key that names a record in splits, predictions and files: ``<dataset>__<record_id>``."""
     return f"{dataset}__{record_id}"
+
+
+def is_plain_name(dataset: str) -> bool:
+    """Tell whether a dataset's name can stand in a key, and alone as a folder's name on every system."""
+    return bool(dataset) and dataset.strip(". ") == dataset and "__" not in dataset and not re.search(r'[/\\:*?"<>|\x00-\x1f]', dataset)
 
 
 def record_path(processed: str | Path, key: str) -> Path:
@@ -232,10 +238,15 @@ def load_manifest(processed: str | Path) -> pd.DataFrame:
     missing = [name for name in MANIFEST_COLUMNS if name not in frame.columns]
     if missing:
         raise ValueError(f"{path}: columns {', '.join(missing)} are missing; delete it and run preprocess again")
-    return frame[list(MANIFEST_COLUMNS)]
+    frame = map_cells(frame[list(MANIFEST_COLUMNS)], plain_cell)
+    strange = [name for name in frame["dataset"].unique() if not is_plain_name(name)]
+    if strange:
+        raise ValueError(f"{path}: {printable(repr(strange[0]))} is no dataset name; delete it and run preprocess again")
+    return frame
 
 
 def save_manifest(frame: pd.DataFrame, processed: str | Path) -> None:
-    """Write ``manifest.csv`` atomically."""
+    """Write ``manifest.csv`` atomically; its texts are safe to open in a spreadsheet."""
+    safe = map_cells(frame[list(MANIFEST_COLUMNS)], safe_cell)
     with atomic_path(Path(processed) / "manifest.csv") as temporary:
-        frame.to_csv(temporary, index=False, columns=list(MANIFEST_COLUMNS), lineterminator="\n")
+        safe.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace")

@@ -36,11 +36,12 @@ from src.store import (
     save_record_file,
     split_list,
 )
-from src.utils import stable_hash
+from src.utils import printable, stable_hash
 
 WINDOW_COUNT = "x"
 """Parts the input hash of a window, which is hexadecimal, from the number of its record's windows."""
 
+_MAX_PATH = 5000  # characters
 _FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
 
 
@@ -228,7 +229,7 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
         dataset=task.dataset,
         record_id=task.record_id,
         patient_id=label.patient_id if label else "",
-        source_path=task.path,
+        source_path=printable(task.path, _MAX_PATH),
         labels=join_list(label.labels) if label else FALLBACK_LABEL,
         annotated=join_list(label.annotated) if label else "",
         label_source="mapping" if given else "fallback",

@@ -5,11 +5,50 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DELIMITERS = ",;\t|"
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # what a spreadsheet may run, and what `safe_cell` made of it
+_RISKY = frozenset("=+-@\t\r\n'")
+
+
+def safe_cell(text: str) -> str:
+    """Return a text as a cell that no spreadsheet takes for a formula: behind an apostrophe if it begins like one.
+
+    Numbers stay as they are. `plain_cell` takes the apostrophe away again. The rule is OWASP's on CSV injection.
+    """
+    if text[:1] not in _RISKY or not _FORMULA.match(text) or _is_number(text):
+        return text
+    return f"'{text}"
+
+
+def plain_cell(text: str) -> str:
+    """Return the text of a cell that `safe_cell` wrote."""
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
+
+
+def map_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return a table of texts with `safe_cell` or `plain_cell` applied to the columns in which it may matter."""
+    changed = frame.copy(deep=False)
+    for name in frame:
+        if any(cell[:1] in _RISKY for cell in frame[name]):
+            changed[name] = [change(cell) for cell in frame[name]]
+    return changed
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from src.label_sources.base import (
 )
 from src.label_sources.sources import OTHER, RecordLabels, label_record, load_sources
 from src.text_tables import read_table
+from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TASKS = ("superclass", "subclass", "diagnostic", "form", "rhythm", "all")
+_MAX_CELL = 10_000  # characters; a longer table of codes is no record's
 _SUFFIX = {100: "_lr", 500: "_hr"}
 _COLUMNS = ("patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
 _AGE_ABOVE_89, _AGE_WRITTEN = "300", "90"
@@ -96,10 +98,10 @@ def _find_signals(root: Path, rate: int | None) -> tuple[int, dict[str, str]]:
 
 def _parse_statements(text: str, table: Path, stem: str) -> dict[str, float]:
     try:
-        parsed = ast.literal_eval(text)
+        parsed = ast.literal_eval(text[:_MAX_CELL])
         return {str(code): float(likelihood) for code, likelihood in parsed.items()}
-    except (ValueError, SyntaxError, AttributeError, TypeError):
-        raise ValueError(f"{table}: record {stem}, scp_codes {text!r} is not a table of statement: likelihood") from None
+    except (ValueError, SyntaxError, AttributeError, TypeError, RecursionError, MemoryError):
+        raise ValueError(f"{table}: record {stem}, scp_codes {printable(repr(text))} is not a table of statement: likelihood") from None
 
 
 def _graded(statements: Mapping[str, float], minimum: float) -> list[str]:
