@@ -11,12 +11,13 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.formats.base import parse_sex
 from src.store import is_plain_name, split_list
@@ -33,7 +34,9 @@ OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _PROBLEMS_SHOWN = 50
 _MAX_COLUMNS = 1000
-_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_FOLD = re.compile(r"|\d{1,9}(\.0+)?")
+_ABSOLUTE, _LAST_SLASH = re.compile(r"[/\\]|[A-Za-z]:[/\\]"), re.compile(r"[/\\](?=[^/\\]*$)")
 
 
 class MappingError(ValueError):
@@ -111,37 +114,52 @@ def _read_table(path: Path) -> pd.DataFrame:
 def find_problems(frame: pd.DataFrame) -> list[str]:
     """Return every problem of a table as text with its row (the header is row 1), column and value."""
     problems: list[tuple[int, str]] = []
+    cells = {name: frame[name].to_numpy(object) for name in COLUMNS}
 
-    def report(mask: pd.Series[bool], column: str, message: str) -> None:
-        for position in mask.to_numpy().nonzero()[0]:
-            value = frame[column].iloc[position]
-            problems.append((int(position) + 2, f"row {position + 2}, column {column}, value {printable(repr(value))}: {message}"))
+    def report(mask: NDArray[np.bool_], column: str, message: str) -> None:
+        for position in mask.nonzero()[0].tolist():
+            value = printable(repr(cells[column][position]))
+            problems.append((position + 2, f"row {position + 2}, column {column}, value {value}: {message}"))
 
-    report(frame["dataset"] == "", "dataset", "is empty: expected the name of a collection")
-    report((frame["dataset"] != "") & ~frame["dataset"].map(is_plain_name), "dataset", "is no plain name: expected one without slashes, ':' or '__'")  # fmt: skip
+    empty = {name: _where(frame[name], lambda cell: not cell) for name in COLUMNS}
+    report(empty["dataset"], "dataset", "is empty: expected the name of a collection")
+    strange = _where(frame["dataset"], lambda cell: bool(cell) and not is_plain_name(cell))
+    report(strange, "dataset", "is no plain name: expected one without slashes, ':' or '__'")
     for name in COLUMNS:
-        report(frame[name].str.contains(_CONTROL), name, "holds a control character: expected plain text")
-    report(frame["record_id"] == "", "record_id", "is empty: expected the record's name or path")
-    named = (frame["dataset"] != "") & (frame["record_id"] != "")
-    report(named & frame.duplicated(["dataset", "record_id"]), "record_id", "stands twice in its dataset: expected one row a record")  # fmt: skip
-    blank = frame["mapped_label"].map(lambda cell: not split_list(cell))
-    report(blank & (frame["annotated"] == ""), "mapped_label", "is empty: expected a label, or the classes looked for in annotated")  # fmt: skip
-    report(~frame["fold"].str.fullmatch(r"|\d{1,9}(\.0+)?"), "fold", "expected an integer or nothing")
-    age = frame["age"].where(frame["age"] != "", "0")
-    report(~age.map(_is_age), "age", "expected years from 0 to 120 or nothing")
-    report(~frame["sex"].map(lambda cell: cell == "" or parse_sex(cell) is not None), "sex", "expected F, M or nothing")
-    outside = np.array([not set(split_list(a)) >= set(split_list(b)) for a, b in zip(frame["annotated"], frame["mapped_label"], strict=True)], bool)  # fmt: skip
-    report((frame["annotated"] != "") & outside, "mapped_label", "has a label that the column annotated does not list")
+        report(_where(frame[name], lambda cell: bool(_CONTROL.search(cell))), name, "holds a control character: expected plain text")
+    report(empty["record_id"], "record_id", "is empty: expected the record's name or path")
+    twice = frame.duplicated(["dataset", "record_id"]).to_numpy()
+    report(twice & ~empty["dataset"] & ~empty["record_id"], "record_id", "stands twice in its dataset: expected one row a record")
+    blank = _where(frame["mapped_label"], lambda cell: not split_list(cell))
+    report(blank & empty["annotated"], "mapped_label", "is empty: expected a label, or the classes looked for in annotated")
+    report(_where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)), "fold", "expected an integer or nothing")
+    report(_where(frame["age"], lambda cell: bool(cell) and not _is_age(cell)), "age", "expected years from 0 to 120 or nothing")
+    report(_where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None), "sex", "expected F, M or nothing")
+    pairs = frame["annotated"] + "\n" + frame["mapped_label"]  # neither holds the end of a line
+    report(_where(pairs, _lists_too_few), "mapped_label", "has a label that the column annotated does not list")
     problems += [*_torn_patients(frame), *_shared_folders(frame)]
     return [text for _, text in sorted(problems)]
+
+
+def _where(column: pd.Series[str], test: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """Return in which rows a cell passes a test, which sees each different cell once."""
+    import pandas as pd
+
+    codes, cells = pd.factorize(column.to_numpy(object))
+    return np.array([test(cell) for cell in cells], bool)[codes]
+
+
+def _lists_too_few(pair: str) -> bool:
+    annotated, _, labels = pair.partition("\n")
+    return bool(annotated) and not set(split_list(annotated)) >= set(split_list(labels))
 
 
 def _torn_patients(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield the rows that give a patient another sex than an earlier row of the dataset does."""
     first: dict[tuple[str, str], tuple[int, str]] = {}
-    for number, (dataset, patient, text) in enumerate(zip(frame["dataset"], frame["patient_id"], frame["sex"], strict=True), start=2):
-        sex = parse_sex(text)
-        if patient and sex:
+    for number, (dataset, patient, text) in enumerate(zip(*(frame[name].tolist() for name in ("dataset", "patient_id", "sex")), strict=True), start=2):
+        sex = parse_sex(text) if patient and text else None
+        if sex:
             row, known = first.setdefault((dataset, patient), (number, sex))
             if sex != known:
                 yield number, f"row {number}, column sex, value {text!r}: patient {patient!r} is {known} in row {row}"
@@ -151,10 +169,10 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield the first row of each dataset whose absolute paths name a folder that an earlier dataset names too."""
     owners: dict[str, tuple[int, str]] = {}
     reported: set[tuple[str, str]] = set()
-    for number, (dataset, path) in enumerate(zip(frame["dataset"], frame["path"], strict=True), start=2):
-        folder = re.split(r"[/\\](?=[^/\\]*$)", path)[0]
-        if not re.match(r"[/\\]|[A-Za-z]:[/\\]", path):
+    for number, (dataset, path) in enumerate(zip(frame["dataset"].tolist(), frame["path"].tolist(), strict=True), start=2):
+        if not path or not _ABSOLUTE.match(path):
             continue
+        folder = _LAST_SLASH.split(path)[0]
         row, owner = owners.setdefault(folder, (number, dataset))
         if owner != dataset and (owner, dataset) not in reported:
             reported.add((owner, dataset))

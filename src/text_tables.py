@@ -38,8 +38,9 @@ def map_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame
     """Return a table of texts with `safe_cell` or `plain_cell` applied to the columns in which it may matter."""
     changed = frame.copy(deep=False)
     for name in frame:
-        if any(cell[:1] in _RISKY for cell in frame[name]):
-            changed[name] = [change(cell) for cell in frame[name]]
+        cells = frame[name].tolist()
+        if any(cell[:1] in _RISKY for cell in cells):
+            changed[name] = [change(cell) for cell in cells]
     return changed
 
 
