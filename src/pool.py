@@ -114,7 +114,10 @@ def run_chunks(
         return  # no pool for nothing
     chunks = chain([first], chunks)
     if factory is None:
-        yield from map(work, chunks)
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # as in a worker: the matrices are too small for several threads
+            yield from map(work, chunks)
         return
     yield from _Feeder(work, chunks, factory, window, lost).run()
 
