@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: help bench env demo test test-slow lint smoke clean fuzz audit
+.PHONY: help bench env demo test test-slow lint smoke clean fuzz soak audit
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  run the slow tests"
 	@echo "make fuzz       try 20,000 broken and hostile files on every reader, a few minutes"
 	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
+	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; about ten minutes"
 	@echo "make audit      look up known vulnerabilities of the packages, where pip-audit and a network are there"
 	@echo "make lint       check style and types"
 	@echo "make smoke      the 10-record check"
@@ -46,6 +47,10 @@ bench: env
 fuzz: env
 	@echo "== trying broken and hostile files"
 	$(RUN) -m tests.fuzz --inputs 20000
+
+soak: env
+	@echo "== killing runs, and large inputs"
+	ECG_SOAK=1 ECG_SOAK_KILLS=50 $(RUN) -m pytest -q tests/test_crashes.py tests/test_load.py
 
 audit: env
 	$(RUN) tests/audit.py

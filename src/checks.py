@@ -13,9 +13,9 @@ from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.formats.base import split_part
 from src.labels import load_mapping
 from src.npz import encode_npz
-from src.preprocessing import RunPlan, plan_run, spread
 from src.records import RecordError, count_windows
 from src.rich import Rich, html_facts, html_table
+from src.run_plan import RunPlan, plan_run, spread
 from src.tensors import RecordTask, RejectedError, build_tensor, read_task
 
 

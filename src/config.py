@@ -140,11 +140,13 @@ class ExecutionConfig:
     workers: int = option(0, "worker processes; 0 means one per core, 1 runs in this process")
     on_error: str = option("skip", "skip lists a bad record in the manifest and goes on; raise stops at the first")
     chunk_size: int = option(64, "records handed to a worker at a time")
+    max_failed: float = option(1.0, "share of the records that may fail; with more the run ends as failed, after everything is written")
 
     def __post_init__(self) -> None:
         _require(self.workers >= 0, "workers", self.workers, "0 or more")
         _require_choice("on_error", self.on_error, ("skip", "raise"))
         _require(self.chunk_size >= 1, "chunk_size", self.chunk_size, "1 or more")
+        _require(0 <= self.max_failed <= 1, "max_failed", self.max_failed, "a share from 0 to 1")
 
     @property
     def n_workers(self) -> int:

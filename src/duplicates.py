@@ -27,9 +27,14 @@ _REASON = "the same recording as "
 _N_SHOWN = 10
 
 
+def is_taken_out(manifest: pd.DataFrame) -> pd.Series[bool]:
+    """Tell which rows `take_out_copies` rejected."""
+    return (manifest["status"] == "rejected") & manifest["reason"].str.startswith(_REASON)
+
+
 def restore_copies(manifest: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with copies that an earlier run took out as ok again; their record files are kept."""
-    taken = (manifest["status"] == "rejected") & manifest["reason"].str.startswith(_REASON)
+    taken = is_taken_out(manifest)
     if not taken.any():
         return manifest
     return manifest.assign(status=manifest["status"].mask(taken, "ok"), reason=manifest["reason"].mask(taken, ""))

@@ -1,4 +1,4 @@
-"""One record to one record file, and the streaming run over many: tasks, pool, journal, manifest, splits.
+"""The streaming run over many records: pool, journal, manifest, splits.
 
 The run holds a bounded window of chunks, so its memory does not grow with the collection. Every attempted record gets a
 manifest row; rows are journalled chunk by chunk, and a run that was killed goes on from there.
@@ -7,15 +7,13 @@ manifest row; rows are journalled chunk by chunk, and a run that was killed goes
 from __future__ import annotations
 
 import logging
-import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,24 +21,25 @@ from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfi
 from src.duplicates import (
     DUPLICATES_FILE,
     find_duplicates,
+    is_taken_out,
     report_duplicates,
     restore_copies,
     save_duplicates,
     take_out_copies,
 )
 from src.durable import hold_folder, remove_leftovers
-from src.labels import LabelRow, iter_rows, load_mapping
-from src.matching import RecordMatch, index_folder, match_records
+from src.labels import load_mapping
 from src.pool import ExecutorFactory, chunk_size, chunked, local_executor, run_chunks
 from src.records import RecordError, window_name
 from src.rich import Rich, html_facts, html_table
+from src.run_log import Progress, log_run
+from src.run_plan import RunPlan, plan_run, spread
 from src.source_folders import SourceFolders
 from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
 from src.store import (
     FORMAT_VERSION,
     Journal,
     ManifestRow,
-    is_plain_name,
     load_manifest,
     record_key,
     record_path,
@@ -50,7 +49,6 @@ from src.store import (
 from src.tensors import (
     WINDOW_COUNT,
     RecordTask,
-    blank_row,
     build_tensor,
     input_hash,
     process_chunk,
@@ -72,20 +70,16 @@ _WINDOW = re.compile(r"__w\d{5,}$")
 _INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"
 _DEADLY = "reading it ended two worker processes: a library crashed on it, or memory ran out"
 _MANY_GAINS = 0.2  # of a collection's records
+_FAILED = ("unreadable", "missing", "rejected")
 _RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """What a run will do: records to process, and rows of the mapping that have no file."""
-
-    tasks: tuple[RecordTask, ...]
-    missing: tuple[ManifestRow, ...]
-
-
-@dataclass(frozen=True)
 class RunSummary(Rich):
-    """What a run did, by status, with how many records were already there and how many recordings have copies."""
+    """What a run did, by status, with how many records were already there and how many recordings have copies.
+
+    Those that failed could not be read, were not there, or were rejected, but not as copies.
+    """
 
     n_records: int
     n_skipped: int
@@ -94,6 +88,7 @@ class RunSummary(Rich):
     split_sizes: dict[str, int]
     n_copied: int
     processed: Path
+    n_failed: int = 0
 
     def __str__(self) -> str:
         status = ", ".join(f"{count} {name}" for name, count in self.by_status.items()) or "nothing"
@@ -103,66 +98,25 @@ class RunSummary(Rich):
         lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
         return "\n".join(lines)
 
+    def require_success(self, max_failed: float) -> None:
+        """Refuse a run in which more than a share of the records failed.
+
+        Raises
+        ------
+        ValueError
+            If it is so; the message gives the most frequent reason.
+        """
+        share = self.n_failed / max(1, self.n_records)
+        if share > max_failed:
+            reason, count = next(iter(self.reasons.items()), ("", 0))
+            raise ValueError(
+                f"{self.processed}: {share:.1%} of {self.n_records} records failed, max_failed allows {max_failed:.1%}; most often ({count} x): {reason}"
+            )
+
     def _repr_html_(self) -> str:
         facts = html_facts({"records": self.n_records, "done before": self.n_skipped, "with copies": self.n_copied, "in": str(self.processed)})
         rows = [*(["status", *item] for item in self.by_status.items()), *(["split", *item] for item in self.split_sizes.items())]
         return facts + html_table(["", "", "records"], [*rows, *(["reason", *item] for item in self.reasons.items())])
-
-
-def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:
-    """Index the folders and match them with the mapping; reads no recording.
-
-    Raises
-    ------
-    ValueError
-        If a folder is missing or two datasets share one.
-    """
-    _check_roots(data)
-    rows: dict[str, list[LabelRow]] = {name: [] for name in data.roots}
-    for row in iter_rows(mapping) if mapping is not None else ():
-        if row.dataset in rows:
-            rows[row.dataset].append(row)
-    tasks: list[RecordTask] = []
-    missing: list[ManifestRow] = []
-    for dataset, root in data.roots.items():
-        matches = match_records(rows[dataset], index_folder(root))
-        tasks += [_task(dataset, root, match, data) for match in matches.records]
-        missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
-    return RunPlan(tuple(tasks), tuple(missing))
-
-
-def _check_roots(data: DataConfig) -> None:
-    if not data.roots:
-        raise ValueError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
-    problems = [f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'" for name in data.roots if not is_plain_name(name)]
-    folded = Counter(name.casefold() for name in data.roots)
-    problems += [f"dataset {name!r} differs from another in case only" for name in data.roots if folded[name.casefold()] > 1]
-    real: dict[str, str] = {}
-    for name, root in data.roots.items():
-        other = real.setdefault(os.path.realpath(root), name)
-        if other != name:
-            problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
-    for setting, values in (("source-fs", data.source_fs), ("source-gain", data.source_gain_per_mv)):
-        problems += [f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots]
-        problems += [f"--{setting} {n}={v}: expected a positive number" for n, v in values.items() if not v > 0]
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:
-    return RecordTask(
-        dataset=dataset,
-        record_id=match.record_id,
-        path=str(Path(root) / match.found.relative),
-        row=match.row,
-        source_fs=data.source_fs.get(dataset),
-        source_gain_per_mv=data.source_gain_per_mv.get(dataset),
-    )
-
-
-def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
-    blank = blank_row(RecordTask(row.dataset, row.record_id, row.path, row), config)
-    return replace(blank, status="missing", reason=reason)
 
 
 def run_preprocessing(
@@ -205,7 +159,8 @@ def run_preprocessing(
     Raises
     ------
     ValueError
-        If the mapping or a folder is wrong, or `processed` holds records of other datasets made with other settings.
+        If the mapping or a folder is wrong, `processed` holds records of other datasets made with other settings, or, when
+        everything is written, more records failed than `execution.max_failed` allows.
     RecordError
         At the first bad record when `execution.on_error` is ``raise``.
     RuntimeError
@@ -223,19 +178,23 @@ def run_preprocessing(
         first = plan.missing[0]
         raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
     sources = SourceFolders(data.roots)
-    with hold_folder(processed, "preprocess"):
+    asked = {"data": data, "mapping": mapping, "preprocess": config, "splits": splits, "execution": execution, "limit": limit, "extend": extend}
+    with hold_folder(processed, "preprocess"), log_run(processed, "preprocess", asked) as log:
         folders = [processed, processed / "records"]
         remove_leftovers(folders)
         waiting = _prepare(processed, plan, data, config, extend)
         journal = Journal(processed)
-        with _progress(len(waiting), "preprocess") as bar:
+        with Progress(len(waiting), "preprocess") as progress:
             for rows in _process(waiting, processed, config, execution, executor_factory):
                 sources.require(rows)
                 journal.append(rows)
-                bar.update(1 if config.window_s else len(rows))
+                progress.update(1 if config.window_s else len(rows))
         remove_leftovers(folders)  # of workers that died meanwhile
         manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
-        return _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
+        summary = _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
+        log.result = {**vars(summary), "n_processed": len(waiting), "records_per_s": round(progress.per_second, 1)}
+        summary.require_success(execution.max_failed)
+        return summary
 
 
 def _prepare(processed: Path, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
@@ -280,18 +239,6 @@ def _process(
         return [unreadable_row(task, config, _DEADLY)]
 
     yield from run_chunks(work, chunks, executor_factory, window=4 * workers, lost=give_up)
-
-
-def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
-    """Return `limit` tasks, as evenly as can be from each dataset and from its beginning to its end."""
-    by_dataset: dict[str, list[RecordTask]] = {}
-    for task in tasks:
-        by_dataset.setdefault(task.dataset, []).append(task)
-    chosen: list[RecordTask] = []
-    for left, members in zip(range(len(by_dataset), 0, -1), sorted(by_dataset.values(), key=len), strict=True):
-        share = min(len(members), -(-(limit - len(chosen)) // left))
-        chosen += [members[i * len(members) // share] for i in range(share)]
-    return tuple(chosen[:limit])
 
 
 def _known_rows(
@@ -342,14 +289,6 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
     return load_dataclass(PreprocessConfig, path)
 
 
-def _progress(total: int, what: str) -> Any:
-    """Return a bar of text on a terminal or in a notebook; elsewhere it is silent and the log speaks."""
-    from tqdm import tqdm
-
-    quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-    return tqdm(total=total, desc=what, unit="rec", disable=quiet or total == 0, smoothing=0.05)
-
-
 def _finish(
     processed: Path, manifest: pd.DataFrame, config: SplitConfig, journal: Journal, n_skipped: int, datasets: Sequence[str]
 ) -> RunSummary:
@@ -375,6 +314,7 @@ def _finish(
         split_sizes={name: len(getattr(made, name)) for name in SPLIT_NAMES},
         n_copied=len(copies),
         processed=processed,
+        n_failed=int((manifest["status"].isin(_FAILED) & ~is_taken_out(manifest)).sum()),
     )
     logger.info("%s", summary)
     return summary
@@ -422,7 +362,7 @@ def build_splits(
 ) -> Splits:
     """Place the ok records of a manifest, copies of a recording together, and those in `previous` where it says."""
     ok = manifest[manifest["status"] == "ok"]
-    recording = {key: min(group) for group in copies for key in group}
+    recording = {key: first for group in copies for first in [min(group)] for key in group}
     items = [
         SplitItem(
             key=record_key(dataset, record_id),

@@ -27,6 +27,7 @@ from src.model import ResNet1d, count_parameters
 from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_training, with_auxiliary
 from src.preprocessing import load_preprocess_config
 from src.rich import Rich, html_facts, html_table
+from src.run_log import log_run
 from src.tensorboard_log import log_epochs
 from src.utils import (
     DeviceInfo,
@@ -365,6 +366,7 @@ def run_training(
         if processes.is_main:
             stack.enter_context(hold_folder(out, "train"))
             remove_leftovers([out, out / "models"])
+            log = stack.enter_context(log_run(out, "train", {"processed": processed, "resume": resume, **to_jsonable(config)}))
         on_epoch = stack.enter_context(log_epochs(board, train.tensorboard and processes.is_main))
         seed_everything(config.train.seed, config.train.deterministic)
         if loaders is None:
@@ -377,7 +379,23 @@ def run_training(
             card = replace(card, train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))))
         logger.info("%s", loaders)
         logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
-        return fit(model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes)
+        result = fit(model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes)
+        if processes.is_main:
+            log.result = _facts(result, loaders)
+        return result
+
+
+def _facts(result: TrainResult, loaders: DataLoaders) -> dict[str, Any]:
+    """Return what the log of a run says at its end."""
+    seconds = sum(float(row["seconds"] or 0) for row in result.history)
+    n_train = len(loaders.records["train"])
+    return {
+        "records": {name: len(records) for name, records in loaders.records.items()},
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        result.metric_name: result.best_metric,
+        "records_per_s": round(n_train * len(result.history) / max(seconds, 1e-9), 1),
+    }
 
 
 def _build_loaders(config: Config, processed: Path, processes: Processes) -> DataLoaders:

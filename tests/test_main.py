@@ -69,7 +69,8 @@ def roots(sample: SampleData) -> list[str]:
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Return the files of a folder but for the logs of runs."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.parent.name != "logs"}
 
 
 # Every command -------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import scipy.io
 from conftest import SMALL
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
-from src.preprocessing import load_preprocess_config, run_preprocessing, spread
+from src.preprocessing import load_preprocess_config, run_preprocessing
 from src.records import ECGRecord, RecordError, read_record
+from src.run_plan import spread
 from src.sample_data import SampleData
 from src.splits import load_splits
 from src.store import Journal, load_manifest, load_record_file, record_path, to_millivolts

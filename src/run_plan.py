@@ -1,0 +1,95 @@
+"""What a run will do: the records of the collections with their rows of the label table."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.config import DataConfig, PreprocessConfig
+from src.labels import LabelRow, iter_rows
+from src.matching import RecordMatch, index_folder, match_records
+from src.store import ManifestRow, is_plain_name
+from src.tensors import RecordTask, blank_row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do: records to process, and rows of the mapping that have no file."""
+
+    tasks: tuple[RecordTask, ...]
+    missing: tuple[ManifestRow, ...]
+
+
+def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:
+    """Index the folders and match them with the mapping; reads no recording.
+
+    Raises
+    ------
+    ValueError
+        If a folder is missing or two datasets share one.
+    """
+    _check_roots(data)
+    rows: dict[str, list[LabelRow]] = {name: [] for name in data.roots}
+    for row in iter_rows(mapping) if mapping is not None else ():
+        if row.dataset in rows:
+            rows[row.dataset].append(row)
+    tasks: list[RecordTask] = []
+    missing: list[ManifestRow] = []
+    for dataset, root in data.roots.items():
+        matches = match_records(rows[dataset], index_folder(root))
+        tasks += [_task(dataset, root, match, data) for match in matches.records]
+        missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
+    return RunPlan(tuple(tasks), tuple(missing))
+
+
+def _check_roots(data: DataConfig) -> None:
+    if not data.roots:
+        raise ValueError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
+    problems = [f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'" for name in data.roots if not is_plain_name(name)]
+    folded = Counter(name.casefold() for name in data.roots)
+    problems += [f"dataset {name!r} differs from another in case only" for name in data.roots if folded[name.casefold()] > 1]
+    real: dict[str, str] = {}
+    for name, root in data.roots.items():
+        other = real.setdefault(os.path.realpath(root), name)
+        if other != name:
+            problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
+    for setting, values in (("source-fs", data.source_fs), ("source-gain", data.source_gain_per_mv)):
+        problems += [f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots]
+        problems += [f"--{setting} {n}={v}: expected a positive number" for n, v in values.items() if not v > 0]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:
+    return RecordTask(
+        dataset=dataset,
+        record_id=match.record_id,
+        path=str(Path(root) / match.found.relative),
+        row=match.row,
+        source_fs=data.source_fs.get(dataset),
+        source_gain_per_mv=data.source_gain_per_mv.get(dataset),
+    )
+
+
+def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
+    blank = blank_row(RecordTask(row.dataset, row.record_id, row.path, row), config)
+    return replace(blank, status="missing", reason=reason)
+
+
+def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
+    """Return `limit` tasks, as evenly as can be from each dataset and from its beginning to its end."""
+    by_dataset: dict[str, list[RecordTask]] = {}
+    for task in tasks:
+        by_dataset.setdefault(task.dataset, []).append(task)
+    chosen: list[RecordTask] = []
+    for left, members in zip(range(len(by_dataset), 0, -1), sorted(by_dataset.values(), key=len), strict=True):
+        share = min(len(members), -(-(limit - len(chosen)) // left))
+        chosen += [members[i * len(members) // share] for i in range(share)]
+    return tuple(chosen[:limit])
