@@ -10,9 +10,11 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, ParamSpec, TypeVar
@@ -35,19 +37,43 @@ class LocalExecutor(ProcessPoolExecutor):
         super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Submit work; a process that is started for it inherits that it does not hear Ctrl-C from its first moment on."""
-        if not hasattr(signal, "pthread_sigmask"):  # Windows
+        """Submit work of an importable module, for which a process may be started."""
+        with _start_clean():
             return super().submit(fn, *args, **kwargs)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return super().submit(fn, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def kill(self) -> None:
         """End the processes at once; what they were writing stays under temporary names."""
         for process in list((self._processes or {}).values()):
             process.kill()
+
+
+@contextmanager
+def _start_clean() -> Iterator[None]:
+    """Let processes that are started meanwhile be deaf to Ctrl-C from their first moment on, and know nothing of the main module.
+
+    They need nothing of it, and a script without a guard around its calls would make them once more in each process.
+    """
+    main = sys.modules["__main__"]
+    kept: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        main.__spec__ = None
+        vars(main).pop("__file__", None)
+        yield
+    finally:
+        vars(main).update(kept)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def can_start_processes() -> bool:
+    """Tell whether this system has the semaphores that a pool needs; containers without shared memory have none."""
+    try:
+        multiprocessing.get_context("spawn").Semaphore()
+    except (OSError, ImportError) as error:
+        logger.warning("no worker processes here (%s; is /dev/shm missing?): this process does the work", error)
+        return False
+    return True
 
 
 def local_executor(workers: int) -> Executor:

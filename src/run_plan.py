@@ -14,6 +14,7 @@ from src.labels import LabelRow, iter_rows
 from src.matching import RecordMatch, index_folder, match_records
 from src.store import ManifestRow, is_plain_name
 from src.tensors import RecordTask, blank_row
+from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,8 +80,8 @@ def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> Reco
 
 
 def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
-    blank = blank_row(RecordTask(row.dataset, row.record_id, row.path, row), config)
-    return replace(blank, status="missing", reason=reason)
+    blank = blank_row(RecordTask(row.dataset, row.record_id, "", row), config)  # its path leads nowhere, so nothing is looked up
+    return replace(blank, source_path=printable(row.path), status="missing", reason=reason)
 
 
 def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:

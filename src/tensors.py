@@ -244,7 +244,7 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
 def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
     """Return the hash of everything a record file depends on: settings, labels, and the source's size and time."""
     try:
-        status = os.stat(split_part(task.path)[0])
+        status = os.stat(split_part(task.path)[0] if task.path else "")
         source: tuple[int, ...] = (status.st_size, status.st_mtime_ns, *_samples_stat(task.path))
     except OSError:
         source = ()

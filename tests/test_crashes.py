@@ -383,3 +383,47 @@ def test_two_runs_on_one_folder(collection: Path, processed: Path, tmp_path: Pat
         preprocess(collection, tmp_path)
     with hold_folder(tmp_path, "train"), pytest.raises(RuntimeError, match="train runs here already"):
         run_training(QUICK, processed, tmp_path)
+
+
+# In a notebook -------------------------------------------------------------------------------------------------------
+
+
+@needs_proc
+@pytest.mark.slow
+def test_an_interrupted_cell_stops_its_workers_and_can_be_run_again(tmp_path: Path) -> None:
+    from jupyter_client.manager import KernelManager
+
+    root = write_collection(tmp_path, 600)
+    cell = (
+        "from src.config import *\nfrom src.preprocessing import run_preprocessing\n"
+        f"run_preprocessing(DataConfig({{'d': {str(root / 'src')!r}}}), {str(root / 'out')!r}, config=PreprocessConfig(fs=100.0, n_samples=500),"
+        " execution=ExecutionConfig(workers=2, chunk_size=1)).by_status"
+    )
+    manager = KernelManager()
+    manager.start_kernel(cwd=str(Path(__file__).parent.parent))
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        client.execute(cell)
+        wait_until(Journal(root / "out").path.exists, 60)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=20)["content"]
+        while reply.get("ename") is None and reply.get("status") != "ok":
+            reply = client.get_shell_msg(timeout=20)["content"]
+        assert reply.get("ename") == "KeyboardInterrupt"
+        kernel = manager.provisioner.pid  # type: ignore[union-attr]
+        wait_until(lambda: not any(b"spawn_main" in _command_line(pid) for pid in descendants(kernel)), 5.0)
+        require_whole(root / "out")
+        reply = client.execute(cell, reply=True, timeout=120)["content"]
+        assert reply["status"] == "ok" and (load_manifest(root / "out")["status"] == "ok").sum() > 500
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
