@@ -139,7 +139,7 @@ def _place_by_fold(items: Sequence[SplitItem], val_folds: set[int], test_folds: 
 def _groups(items: Sequence[SplitItem], seed: int) -> list[_Group]:
     """Return the groups in an order that depends on the seed and their names only."""
     links = [(item.subject, f"\t\t{item.recording}" if item.recording else item.subject) for item in items]
-    name_of = {part: min(whole) for whole in join_pairs(links) for part in whole}
+    name_of = {part: first for whole in join_pairs(links) for first in [min(whole)] for part in whole}
     groups: dict[str, _Group] = {}
     for item in items:
         name = name_of[item.subject]
