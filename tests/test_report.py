@@ -29,6 +29,7 @@ from src.subgroups import select_rows
 from src.utils import load_json, save_json
 
 HOSTILE = "<script>window.hacked=1</script>"
+DATASET = "a&'b"  # a manifest takes no worse name
 SECTIONS = ["data", "quality", "splits", "training", "results", "calibration", "subgroups", "mistakes", "browser", "settings"]
 
 
@@ -219,14 +220,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run in which every name and remark is an attack."""
     root = tmp_path_factory.mktemp("hostile")
     ids, labels = [f'{n}"><img src=x onerror=window.hacked=1>{HOSTILE}' for n in range(4)], [HOSTILE, "'onload='&", HOSTILE, "'onload='&"]
-    keys = [f"{HOSTILE}__{record_id}" for record_id in ids]
+    keys = [f"{DATASET}__{record_id}" for record_id in ids]
     rng = np.random.default_rng(0)
     for key in keys:
         arrays = {"signal": rng.normal(size=(12, 500)), "lead_mean": np.zeros(12), "lead_std": np.ones(12), "lead_present": np.ones(12, bool)}
         save_record_file(record_path(root, key), {**arrays, "n_valid": 500, "fs": 100.0})
     rows = [
         dict.fromkeys(MANIFEST_COLUMNS, HOSTILE)
-        | {"record_id": record_id, "labels": label, "fs": "100", "n_samples": "500", "status": "ok", "split": "test", "quality_flags": f"{HOSTILE}:{HOSTILE}"}
+        | {"dataset": DATASET, "record_id": record_id, "labels": label, "fs": "100", "n_samples": "500", "status": "ok", "split": "test", "quality_flags": f"{HOSTILE}:{HOSTILE}"}
         for record_id, label in zip(ids, labels, strict=True)
     ]
     import pandas as pd

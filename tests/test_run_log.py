@@ -54,7 +54,7 @@ def test_a_training_run_leaves_its_log(processed: Path, tmp_path: Path) -> None:
 def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with caplog.at_level(logging.INFO), Progress(1000, "preprocess") as progress:
+    with caplog.at_level(logging.INFO, logger="src"), Progress(1000, "preprocess") as progress:
         for _ in range(8):
             now[0] += 5
             progress.update(50)
