@@ -50,7 +50,7 @@ fuzz: env
 
 soak: env
 	@echo "== killing runs, and large inputs"
-	ECG_SOAK=1 ECG_SOAK_KILLS=50 $(RUN) -m pytest -q tests/test_crashes.py tests/test_load.py
+	ECG_SOAK=1 ECG_SOAK_KILLS=50 $(RUN) -m pytest -q -s tests/test_crashes.py tests/test_load.py
 
 audit: env
 	$(RUN) tests/audit.py

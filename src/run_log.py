@@ -98,7 +98,7 @@ class Progress:
         self.began = self.said = time.monotonic()
         shown = sys.stderr.isatty() or "ipykernel" in sys.modules
         self.bar = tqdm(total=total, desc=what, unit="rec", disable=not shown or total == 0, smoothing=0.05)
-        self.quiet = shown
+        self.has_bar = shown
 
     def update(self, n_records: int) -> None:
         """Note that some more records are done."""
@@ -106,7 +106,7 @@ class Progress:
         self.bar.update(n_records)
         now = time.monotonic()
         wait_s = _FIRST_S if self.said == self.began else _EVERY_S
-        if not self.quiet and now - self.said >= wait_s:
+        if not self.has_bar and now - self.said >= wait_s:
             self.said = now
             logger.info(str(self))
 
