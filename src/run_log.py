@@ -80,6 +80,12 @@ def _write_line(stream: TextIO, value: dict[str, Any]) -> None:
     stream.flush()
 
 
+def _in_notebook() -> bool:
+    """Tell whether this process is a notebook's kernel; that a library imported one does not make it one."""
+    kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
+    return kernel is not None and bool(kernel.initialized())
+
+
 class Progress:
     """How far a run is: a bar on a terminal and in a notebook, elsewhere a line of the log now and then.
 
@@ -96,7 +102,7 @@ class Progress:
 
         self.total, self.what, self.done = total, what, 0
         self.began = self.said = time.monotonic()
-        shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        shown = sys.stderr.isatty() or _in_notebook()
         self.bar = tqdm(total=total, desc=what, unit="rec", disable=not shown or total == 0, smoothing=0.05)
         self.has_bar = shown
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import QUICK, SMALL
@@ -54,6 +56,8 @@ def test_a_training_run_leaves_its_log(processed: Path, tmp_path: Path) -> None:
 def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))  # imported, as by a library, but not running
     with caplog.at_level(logging.INFO, logger="src"), Progress(1000, "preprocess") as progress:
         for _ in range(8):
             now[0] += 5
