@@ -97,7 +97,7 @@ def run_python(code: str, folder: Path) -> dict[str, object]:
 
 LOOK = """
 import importlib, json, logging, os, random, sys, warnings
-import matplotlib, numpy, torch
+import matplotlib, numpy, sklearn, torch
 
 def look():
     return [dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),

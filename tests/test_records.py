@@ -97,6 +97,28 @@ def test_multi_segment_records_go_through_the_package(tmp_path: Path) -> None:
 # What a header may say -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fmt", ["16", "61"])
+def test_skewed_signals_are_aligned_as_the_package_does(tmp_path: Path, fmt: str) -> None:
+    adc = RNG.integers(-500, 500, (300, 2))
+    adc.astype("<i2" if fmt == "16" else ">i2").tofile(tmp_path / "r.dat")
+    path = write_header(tmp_path, f"r 2 250 300\nr.dat {fmt} 200 12 0 {adc[0, 0]} 9 0 I\nr.dat {fmt}:5 200 12 0 7 9 0 II\n")
+    record = read_record(path)
+    np.testing.assert_allclose(record.signal, wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, atol=1e-6)
+    np.testing.assert_allclose(record.signal[1, :295], adc[5:, 1] / 200, atol=1e-6)
+    assert np.isnan(record.signal[1, 295:]).all()
+    assert record.flags == ("checksum_mismatch:I",)
+
+
+def test_signals_of_several_samples_a_frame_equal_the_package(tmp_path: Path) -> None:
+    adc = RNG.integers(-500, 500, (200, 7))
+    lines = [f"r.dat 16x{n} 200 12 0 0 0 0 {lead}" for n, lead in ((1, "I"), (2, "II"), (4, "V1"))]
+    path = write_int16(tmp_path, adc, "\n".join(["r 3 250 200", *lines]))
+    np.testing.assert_allclose(read_record(path).signal, wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, atol=1e-6)
+    adc[3, 5] = -(2**15)
+    record = read_record(write_int16(tmp_path, adc, "\n".join(["r 3 250 200", *lines])))
+    assert np.argwhere(np.isnan(record.signal)).tolist() == [[2, 3]]
+
+
 def test_units_baseline_gain_and_missing_samples(tmp_path: Path) -> None:
     adc = np.array([[100, 200, 30, 5], [-32768, 200, 30, 5]])
     path = write_int16(tmp_path, adc, (
@@ -172,6 +194,31 @@ def test_bare_mat_takes_rate_and_gain(tmp_path: Path, version: str) -> None:
         read_record(path)
     with pytest.raises(RecordError, match="no gain: give --source-gain"):
         read_record(path, source_fs=257)
+
+
+@pytest.mark.parametrize("version", ["4", "5", "7.3"])
+def test_challenge_mat_saved_again_in_any_version_keeps_its_samples(tmp_path: Path, version: str) -> None:
+    adc = RNG.integers(-500, 500, (2, 400)).astype(np.int16)
+    adc[1, 7] = -(2**15)
+    if version == "7.3":
+        with h5py.File(tmp_path / "r.mat", "w", userblock_size=512) as file:
+            file["val"] = adc.T
+        with open(tmp_path / "r.mat", "r+b") as stream:
+            stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    else:
+        scipy.io.savemat(tmp_path / "r.mat", {"val": adc}, format=version)
+    path = write_header(tmp_path, "r 2 500 400\nr.mat 16+24 1000/mV 16 0 0 0 0 I\nr.mat 16+24 1000/mV 16 0 0 0 0 II\n")
+    expected = np.where(adc == -(2**15), np.nan, adc / 1000)
+    np.testing.assert_allclose(read_record(path).signal, expected, atol=1e-6)
+    np.testing.assert_allclose(next(iter_records(path, window_s=0.2)).signal, expected[:, :100], atol=1e-6)
+
+
+def test_header_beside_a_mat_of_other_leads_or_numbers_is_refused(tmp_path: Path) -> None:
+    path = write_header(tmp_path, "r 1 500 400\nr.mat 16+24 1000/mV 16 0 0 0 0 I\n")
+    for matrix, expected in ((np.zeros((2, 400), np.int16), "400 samples of 2 leads"), (np.full((1, 400), 0.5), "no ADC values")):
+        scipy.io.savemat(tmp_path / "r.mat", {"val": matrix})
+        with pytest.raises(RecordError, match=expected):
+            read_record(path)
 
 
 @pytest.mark.parametrize("version", ["5", "7.3"])

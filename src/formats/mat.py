@@ -60,6 +60,20 @@ def read_mat(path: Path, source_fs: float | None, source_gain_per_mv: float | No
     return ECGRecord(path.stem, (matrix / gain).astype(np.float32), float(fs), leads, flags=flags)
 
 
+def load_counts(path: Path) -> np.ndarray[Any, Any]:
+    """Return the matrix of a .mat file as whole ADC values, int32 (n_samples, n_leads), with -32768 for a missing sample.
+
+    Raises
+    ------
+    RecordError
+        If the file is broken or holds no matrix of whole numbers.
+    """
+    matrix = np.nan_to_num(_find_matrix(path, _load_variables(path)), nan=-(2.0**15))
+    if np.abs(matrix).max() >= 2**31 or (matrix != np.rint(matrix)).any():
+        raise RecordError(path, "holds numbers that are no ADC values: expected whole ones, as its header says")
+    return np.ascontiguousarray(matrix.T.astype(np.int32))
+
+
 def _from_struct(path: Path, struct: dict[str, Any], source_fs: float | None, source_gain: float | None) -> ECGRecord:
     """Read the CPSC 2018 layout; `data` is in mV."""
     if not isinstance(struct.get("data"), np.ndarray):

@@ -26,6 +26,7 @@ from src.formats.base import (
     parse_age,
     parse_sex,
 )
+from src.formats.mat import load_counts
 from src.formats.wfdb_header import Header, SignalSpec, read_header
 from src.formats.wfdb_package import check_amount, decode_through_package
 
@@ -34,6 +35,7 @@ _MISSING = {"16": -(2**15), "61": -(2**15), "160": -(2**15), "212": -(2**11), "8
 _MISSING_RARE = {**_MISSING, "508": -(2**7), "516": -(2**15), "524": -(2**23), "310": -(2**9), "311": -(2**9)}
 _DTYPES = {"16": "<i2", "61": ">i2", "160": "<u2", "80": "u1", "32": "<i4"}
 _OFFSET_BINARY = {"160": 2**15, "80": 2**7}
+_MATLAB = b"MATLAB "  # how MAT files of versions 5 and 7.3 begin, and those of version 4 do not
 
 
 def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
@@ -63,8 +65,7 @@ def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
     else:
         for spec, counts in zip(header.signals, decode_through_package(header, start, stop), strict=True):
             flags += _integrity_flags(counts[:, None], [spec]) if whole else []
-            frames = _to_millivolts(counts[:, None], [spec], _MISSING_RARE.get(spec.fmt)).reshape(stop - start, -1)
-            leads.append(frames.mean(axis=1)[None])
+            leads.append(_to_millivolts(_frame_means(counts, spec)[:, None], [spec], _MISSING_RARE.get(spec.fmt)))
     signal = leads[0] if len(leads) == 1 else np.concatenate(leads)
     return _build_record(header, signal, flags)
 
@@ -142,7 +143,17 @@ def _read_segment(header: Header, name: str, n_samples: int, start: int, stop: i
 
 
 def _is_simple(spec: SignalSpec) -> bool:
-    return spec.fmt in _MISSING and spec.samples_per_frame == 1
+    return spec.fmt in _MISSING and spec.samples_per_frame == 1 and not spec.skew
+
+
+def _frame_means(counts: NDArray[Any], spec: SignalSpec) -> NDArray[Any]:
+    """Return the mean of the samples of each frame, cut to a whole ADC value as the WFDB library does; one missing makes it missing."""
+    if spec.samples_per_frame == 1:
+        return counts
+    frames = counts.reshape(-1, spec.samples_per_frame)
+    means = np.trunc(frames.mean(axis=1)).astype(counts.dtype)
+    marker = _MISSING_RARE.get(spec.fmt)
+    return means if marker is None else np.where((frames == marker).any(axis=1), marker, means)
 
 
 def _groups(signals: tuple[SignalSpec, ...]) -> list[list[SignalSpec]]:
@@ -206,6 +217,8 @@ def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) ->
     spec, width = group[0], len(group)
     path = sibling_file(header, spec.file, "signal file")
     with open(path, "rb") as stream:
+        if stream.read(len(_MATLAB)) == _MATLAB:
+            return _read_saved_again(path, header, width)[start:stop]
         held = _values_in(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
         promised = max(stop, header.n_samples or 0)  # a torn file is refused whatever part of it is asked for
         if held < promised:
@@ -213,6 +226,18 @@ def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) ->
         _limit(header, (stop - start) * len(header.signals))
         values = _decode(stream, spec, start * width, (stop - start) * width)
     return values.reshape(stop - start, width)
+
+
+def _read_saved_again(path: Path, header: Header, width: int) -> NDArray[Any]:
+    """Return the ADC values, shape (n_samples, n_leads), of a MAT file that was saved anew in version 5 or 7.3.
+
+    Headers of the Challenges point behind the 24 bytes that begin a MAT file of version 4; in one of another version,
+    that is what SciPy writes by default, no sample stands there.
+    """
+    counts = load_counts(path)
+    if counts.shape[1] != width or len(counts) < (header.n_samples or 0):
+        raise RecordError(path, f"holds {counts.shape[0]} samples of {counts.shape[1]} leads, the header promises {header.n_samples} of {width}")
+    return counts
 
 
 def _decode(stream: Any, spec: SignalSpec, first: int, count: int) -> NDArray[Any]:
@@ -248,11 +273,14 @@ def _decode_212(stream: Any, offset: int, first: int, count: int) -> NDArray[np.
 def _integrity_flags(adc: NDArray[Any], group: list[SignalSpec]) -> list[str]:
     """Compare the samples (n_samples, n_leads) with the initial values and checksums of the header.
 
-    A checksum of 0 is what several sources write without computing one, so it accuses nobody.
+    A checksum of 0 is what several sources write without computing one, so it accuses nobody. Both are of the samples as
+    they are stored, so those that were shifted are not compared.
     """
     sums = adc.sum(axis=0, dtype=np.int64) & 0xFFFF
     flags = []
     for column, spec in enumerate(group):
+        if spec.skew:
+            continue
         if spec.checksum and spec.checksum & 0xFFFF != sums[column]:
             flags.append(f"checksum_mismatch:{spec.description}")
         if spec.checksum != 0 and spec.initial is not None and spec.initial != adc[0, column]:
