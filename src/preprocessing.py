@@ -182,6 +182,7 @@ def run_preprocessing(
     with hold_folder(processed, "preprocess"), log_run(processed, "preprocess", asked) as log:
         folders = [processed, processed / "records"]
         remove_leftovers(folders)
+        previous = _previous_places(processed / "splits.json", splits)  # a damaged file stops the run before the work, not after
         waiting = _prepare(processed, plan, data, config, extend)
         journal = Journal(processed)
         with Progress(len(waiting), "preprocess") as progress:
@@ -191,7 +192,7 @@ def run_preprocessing(
                 progress.update(1 if config.window_s else len(rows))
         remove_leftovers(folders)  # of workers that died meanwhile
         manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
-        summary = _finish(processed, manifest, splits, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
+        summary = _finish(processed, manifest, splits, previous, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
         log.result = {**vars(summary), "n_processed": len(waiting), "records_per_s": round(progress.per_second, 1)}
         summary.require_success(execution.max_failed)
         return summary
@@ -290,10 +291,15 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
 
 
 def _finish(
-    processed: Path, manifest: pd.DataFrame, config: SplitConfig, journal: Journal, n_skipped: int, datasets: Sequence[str]
+    processed: Path,
+    manifest: pd.DataFrame,
+    config: SplitConfig,
+    previous: Mapping[str, str],
+    journal: Journal,
+    n_skipped: int,
+    datasets: Sequence[str],
 ) -> RunSummary:
     """Settle copies, place the records in splits, write manifest and splits, and sum up."""
-    previous = _previous_places(processed / "splits.json", config)
     copies = find_duplicates(manifest, previous, datasets)
     manifest = take_out_copies(manifest, copies, config.on_duplicate)
     made = build_splits(manifest, config, previous, copies)

@@ -287,9 +287,12 @@ def load_splits(path: str | Path) -> Splits:
     """
     if not Path(path).exists():
         raise ValueError(f"{path}: no such file; run preprocess first")
-    values = load_json(path)
     try:
+        values = load_json(path)
         train, val, test = (tuple(str(key) for key in values[name]) for name in SPLIT_NAMES)
         return Splits(train, val, test, int(values["seed"]), dict(values["rule"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: not a splits file ({error!r}): expected train, val, test, seed and rule") from None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{path}: damaged, not a splits file with train, val, test, seed and rule: put back a copy of it, or delete it and run "
+            "preprocess again, which places every record anew"
+        ) from None

@@ -219,6 +219,15 @@ def test_adding_records_later_moves_none(tmp_path: Path) -> None:
     assert {key: after[key] for key in before} == before and len(after) == 60
 
 
+def test_a_damaged_splits_file_stops_the_run_before_its_work(tmp_path: Path) -> None:
+    data = DataConfig({"a": str(bare_collection(tmp_path / "a", 3))})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "splits.json").write_text('{"train": [')
+    with pytest.raises(ValueError, match=r"splits\.json: damaged.*delete it and run preprocess again"):
+        run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
+    assert not (tmp_path / "out" / "records").exists() or not list((tmp_path / "out" / "records").iterdir())
+
+
 def test_a_second_dataset_joins_the_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for name in ("a", "b"):
