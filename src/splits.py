@@ -293,6 +293,6 @@ def load_splits(path: str | Path) -> Splits:
         return Splits(train, val, test, int(values["seed"]), dict(values["rule"]))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"{path}: damaged, not a splits file with train, val, test, seed and rule: put back a copy of it, or delete it and run "
+            f"{path}: not a splits file (expected train, val, test, seed and rule): put back a copy of it, or delete it and run "
             "preprocess again, which places every record anew"
         ) from None

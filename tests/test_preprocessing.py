@@ -223,7 +223,7 @@ def test_a_damaged_splits_file_stops_the_run_before_its_work(tmp_path: Path) -> 
     data = DataConfig({"a": str(bare_collection(tmp_path / "a", 3))})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "splits.json").write_text('{"train": [')
-    with pytest.raises(ValueError, match=r"splits\.json: damaged.*delete it and run preprocess again"):
+    with pytest.raises(ValueError, match=r"splits\.json: not a splits file.*delete it and run preprocess again"):
         run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     assert not (tmp_path / "out" / "records").exists() or not list((tmp_path / "out" / "records").iterdir())
 
