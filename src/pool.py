@@ -184,7 +184,7 @@ class _Feeder(Generic[T, R]):
                     yield from self._drain(executor)
                     return
                 except BrokenExecutor:
-                    executor.shutdown(wait=False, cancel_futures=True)
+                    _shut_down(executor, wait=False)
                     yield from self._recover()
                     executor = self.factory()
         except BaseException:
@@ -192,7 +192,7 @@ class _Feeder(Generic[T, R]):
                 executor.kill()  # nobody waits for what they do
             raise
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            _shut_down(executor, wait=True)
 
     def _recover(self) -> Iterator[R]:
         """Queue what was in flight once more; yields the result of an item that is given up."""
@@ -220,10 +220,23 @@ class _Feeder(Generic[T, R]):
                 return
             done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
             for future in done:
+                if _lost_its_workers(future):
+                    yield from self._take_apart(self.flying.pop(future), future.exception())
+                    continue
                 result = future.result()
                 del self.flying[future]
                 self.breaks = 0
                 yield result
+
+    def _take_apart(self, sent: _Sent[T], error: BaseException | None) -> Iterator[R]:
+        """Queue the items of a chunk one by one; yields the result of an item that is given up."""
+        if len(sent.items) > 1:
+            logger.warning("workers died on a chunk: its %d items are sent again one by one", len(sent.items))
+            self.again += [_Sent([item]) for item in sent.items]
+        elif self.lost is not None:
+            yield self.lost(sent.items[0])
+        else:
+            raise RuntimeError(f"workers keep dying on one item: {error}") from None
 
     def _fill(self, executor: Executor) -> None:
         """Submit chunks up to the window, or one alone where some were in flight at a break."""
@@ -239,6 +252,19 @@ class _Feeder(Generic[T, R]):
                 raise
             if careful:
                 return
+
+
+def _shut_down(executor: Executor, wait: bool) -> None:
+    """Shut an executor down and drop what waits; a cluster's often knows no such option, and has nothing waiting but our window."""
+    try:
+        executor.shutdown(wait=wait, cancel_futures=True)
+    except TypeError:
+        executor.shutdown(wait=wait)
+
+
+def _lost_its_workers(future: Future[R]) -> bool:
+    """Tell whether a cluster gave a chunk up since worker after worker died on it, as Dask does, which goes on itself."""
+    return not future.cancelled() and type(future.exception()).__name__ == "KilledWorker"
 
 
 def chunk_size(n_items: int, largest: int, workers: int) -> int:
