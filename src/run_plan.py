@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.config import DataConfig, PreprocessConfig
+from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
 from src.labels import LabelRow, iter_rows
 from src.matching import RecordMatch, index_folder, match_records
 from src.store import ManifestRow, is_plain_name
@@ -18,6 +19,8 @@ from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
     for row in iter_rows(mapping) if mapping is not None else ():
         if row.dataset in rows:
             rows[row.dataset].append(row)
+    if mapping is not None:
+        _report_unlabelled(rows, mapping)
     tasks: list[RecordTask] = []
     missing: list[ManifestRow] = []
     for dataset, root in data.roots.items():
@@ -48,6 +53,14 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
         tasks += [_task(dataset, root, match, data) for match in matches.records]
         missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
     return RunPlan(tuple(tasks), tuple(missing))
+
+
+def _report_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataFrame) -> None:
+    """Log collections of which the mapping has no row at all: more often a name that was written in two ways than unlabelled data."""
+    held = sorted(set(mapping["dataset"]))
+    for name in [name for name, found in rows.items() if not found]:
+        logger.warning("the label mapping has no rows of dataset %r, so all its records get %s; it has rows of %s: if these are the same "
+                       "recordings, write --data with that name", name, FALLBACK_LABEL, ", ".join(held[:10]) or "none")  # fmt: skip
 
 
 def _check_roots(data: DataConfig) -> None:

@@ -137,6 +137,14 @@ def test_without_a_mapping_every_record_gets_the_fallback(tmp_path: Path) -> Non
     assert load_record_file(record_path(tmp_path / "out", "d__r0"))["label"].tolist() == ["OTHER"]
 
 
+def test_a_dataset_without_any_row_is_named_beside_those_that_have_some(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mapping = tmp_path / "m.csv"
+    mapping.write_text("dataset,record_id,mapped_label\nchallenge,r0,AF\n")
+    data = DataConfig({"challenge2021": str(bare_collection(tmp_path / "a", 2))})
+    run_preprocessing(data, tmp_path / "out", mapping=mapping, config=SMALL, execution=ONE)
+    assert "no rows of dataset 'challenge2021'" in caplog.text and "it has rows of challenge:" in caplog.text
+
+
 def test_bad_records_become_rows_and_the_rest_is_processed(tmp_path: Path) -> None:
     root = bare_collection(tmp_path / "src", 6)
     (root / "r0.dat").write_bytes(b"")
