@@ -10,13 +10,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from src.convolution import Conv1d
+
 MIN_SAMPLES = 250
 
 
 def conv_norm(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Return a convolution and its batch norm; the norm's bias serves for both."""
-    conv = nn.Conv1d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm1d(n_out))
+    return nn.Sequential(Conv1d(n_in, n_out, kernel, stride), nn.BatchNorm1d(n_out))
 
 
 class ResidualBlock(nn.Module):
