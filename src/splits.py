@@ -199,6 +199,8 @@ def _stratify(
     """Place the waiting groups, rarest label first, each where that label is needed most."""
     active = [name for name in SPLIT_NAMES if fractions[name] > 0]
     needed = _needs(groups, assignment, fractions)
+    n_groups = Counter(label for group in groups for label in group.counts)
+    homes = _homes(groups, assignment)
     by_label: dict[str, list[_Group]] = defaultdict(list)
     for group in waiting:
         for label in group.counts:
@@ -209,14 +211,29 @@ def _stratify(
         for group in sorted(by_label[label], key=lambda item: -item.counts[label]):  # large groups are hard to fit late
             if group.name in assignment:
                 continue
-            need, total = needed[label], needed[""]
-            split = max(active, key=lambda name: (round(need[name], 9), round(total[name], 9)))
+            without = [name for name in active if name not in homes[label]]
+            last_chance = n_groups[label] >= len(active) and left[label] <= len(without)  # large groups overfill one split
+            split = _neediest(without if last_chance else active, needed[label], needed[""])
             assignment[group.name] = split
             for other, count in [*group.counts.items(), ("", len(group.members))]:
+                homes[other].add(split)
                 needed[other][split] -= count
                 if other in left:
                     left[other] -= 1
         del left[label]
+
+
+def _neediest(splits: Sequence[str], need: Mapping[str, float], total: Mapping[str, float]) -> str:
+    return max(splits, key=lambda name: (round(need[name], 9), round(total[name], 9)))
+
+
+def _homes(groups: Sequence[_Group], assignment: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return label -> the splits that hold it."""
+    homes: dict[str, set[str]] = defaultdict(set)
+    for group in groups:
+        for label in group.counts if group.name in assignment else ():
+            homes[label].add(assignment[group.name])
+    return homes
 
 
 def _needs(
@@ -261,12 +278,10 @@ def _fill_empty_splits(
 
 
 def _report_rare(groups: Sequence[_Group], assignment: Mapping[str, str]) -> None:
-    homes: dict[str, set[str]] = defaultdict(set)
+    homes = _homes(groups, assignment)
     counts: Counter[str] = Counter()
     for group in groups:
-        for label, count in group.counts.items():
-            homes[label].add(assignment[group.name])
-            counts[label] += count
+        counts.update(group.counts)
     rare = [f"{label} ({counts[label]})" for label in sorted(homes) if len(homes[label]) == 1 and not label.startswith("\t")]
     if rare and len(set(assignment.values())) > 1:
         logger.warning("too rare to be in more than one split: %s", ", ".join(rare))

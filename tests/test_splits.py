@@ -115,3 +115,9 @@ def test_a_class_is_spread_even_where_its_dataset_is_as_rare() -> None:
     items = [SplitItem(f"d__{i}", ("LAST",) if i < 20 else ("A",), "d") for i in range(40)]
     made = make_splits(items, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, seed=0, val_folds=(9,), test_folds=(10,))
     assert sum(int(key[3:]) < 20 for key in made.val) == 2 and sum(int(key[3:]) < 20 for key in made.test) == 2
+
+
+def test_a_class_of_few_patients_with_several_records_each_is_in_every_split() -> None:
+    source = items(40, "A") + [SplitItem(f"d__z{i}", ("Z",), "d", patient_id=f"p{i // 2}") for i in range(8)]
+    got = counts(make_splits(source, fractions=FRACTIONS), source)
+    assert [got[name]["Z"] for name in FRACTIONS] == [4, 2, 2]
