@@ -20,7 +20,7 @@ help:
 
 env: $(VENV)/.complete
 
-$(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tensorboard.txt requirements-dev.txt
+$(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tensorboard.txt requirements-remote.txt requirements-dev.txt
 	@echo "== making the environment in $(VENV) (a few minutes the first time)"
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
 	$(PYTHON) -m venv $(VENV)

@@ -105,7 +105,7 @@ def preprocess(args: argparse.Namespace) -> int:
     if args.figures:
         from src.report_figures import save_quality_figures
 
-        save_quality_figures(args.out, args.figures, args.figure_format)
+        save_quality_figures(summary.processed, args.figures, args.figure_format)
     _say(str(summary))
     if not summary.by_status.get("ok"):
         raise ValueError(f"{args.out}: not one record could be processed; python -m src check shows why")
@@ -149,11 +149,13 @@ def evaluate(args: argparse.Namespace) -> int:
     from src.eval import evaluate as run
     from src.judging import JudgeOptions
     from src.report_figures import save_evaluation_figures
+    from src.staging import local_copy
     from src.utils import device_info
 
+    processed = local_copy(args.processed)
     evaluation = run(
         args.checkpoint,
-        args.processed,
+        processed,
         split=args.split,
         out=args.out,
         batch_size=args.batch_size,
@@ -162,7 +164,7 @@ def evaluate(args: argparse.Namespace) -> int:
         options=JudgeOptions(args.intervals, args.thresholds, args.calibrate, args.challenge_weights),
         allow_overlap=args.allow_overlap,
     )
-    save_evaluation_figures(evaluation, args.processed, Path(args.out) / "figures", args.figure_format)
+    save_evaluation_figures(evaluation, processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))
     return 0
 
@@ -349,7 +351,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 def _add_preprocess(parser: argparse.ArgumentParser) -> None:
     add_data(parser, required=True)
-    parser.add_argument("--out", required=True, metavar="DIR", help="gets records/, manifest.csv and splits.json")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URL that gets records/, manifest.csv and splits.json")
     parser.add_argument("--figures", metavar="DIR", help="gets a page on the quality of each collection (default: none)")
     _add_figure_format(parser)
     for kind in (PreprocessConfig, SplitConfig, ExecutionConfig):
@@ -408,7 +410,7 @@ def _add_compare_predictions(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="record files, folders (searched through) or globs")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="record files, folders (searched through), URLs of these, or globs")
     parser.add_argument("--checkpoint", metavar="FILE", help="checkpoint to use (default: artifacts/pretrained/superclass.pth, or artifacts/models/best.pth where that is missing)")
     parser.add_argument("--out", required=True, metavar="CSV", help="gets a row per record")
     parser.add_argument("--source-fs", type=float, metavar="HZ", help="sampling rate of files that do not say it (default: none)")

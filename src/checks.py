@@ -16,6 +16,7 @@ from src.npz import encode_npz
 from src.records import RecordError, count_windows
 from src.rich import Rich, html_facts, html_table
 from src.run_plan import RunPlan, plan_run, spread
+from src.staging import local_tasks
 from src.tensors import RecordTask, RejectedError, build_tensor, read_task
 
 
@@ -158,7 +159,8 @@ def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessC
         check.n_probed += 1
         start = time.perf_counter()
         try:
-            record, n_samples = read_task(task, config)
+            with local_tasks([task]) as (copied,):
+                record, n_samples = read_task(copied, config)
             tensor = build_tensor(record, config)
         except RecordError as error:
             check.problems[error.message] += 1

@@ -20,6 +20,7 @@ from src.leads import STANDARD_LEADS
 from src.normalization import Normalization, fit_normalization
 from src.packed import PackedSplit, load_packed
 from src.rich import Rich, html_facts, html_table
+from src.staging import local_copy
 from src.store import load_record_file
 from src.targets import (
     LabelledRecords,
@@ -361,7 +362,7 @@ def build_dataloaders(
     ValueError
         If there is nothing to train on, or a class asked for is not there.
     """
-    processed = Path(processed) if processed is not None else config_paths(config).processed
+    processed = local_copy(processed if processed is not None else config_paths(config).processed)
     splits = splits or load_records(processed, keep_other=config.train.keep_other)
     classes, single = choose_task(splits["train"], config.train)
     negatives = config.train.keep_negative and not single

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.leads import STANDARD_LEADS
+from src.staging import local_copy
 from src.store import load_manifest, load_record_file, to_millivolts
 from src.subgroups import select_rows
 from src.targets import LabelledRecords, encode_targets, find_classes, is_single_label, load_records
@@ -70,6 +71,7 @@ def export_dataset(processed: str | Path, out: str | Path, *, kind: str = "parqu
     """
     if kind not in FORMATS:
         raise ValueError(f"format is {kind!r}: expected one of {', '.join(FORMATS)}")
+    processed = local_copy(processed)
     splits = {name: records for name, records in load_records(processed, keep_other=keep_other).items() if len(records)}
     if not splits:
         raise ValueError(f"{processed}: no record has a label of its own; write those with the fallback with --keep-other")

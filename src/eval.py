@@ -26,6 +26,7 @@ from src.metrics import Predictions, compute_metrics, format_metrics
 from src.records import ECGRecord, record_name
 from src.rich import Rich
 from src.splits import SPLIT_NAMES
+from src.staging import local_copy
 from src.store import load_manifest, load_record_file
 from src.subgroups import select_rows
 from src.targets import LabelledRecords, choose_records, encode_targets, load_records
@@ -145,6 +146,7 @@ def evaluate(
         if val or test holds recordings that the model was trained on, and `allow_overlap` is not set;
         if thresholds or a calibration would be chosen on the split that is judged, or an option does not fit the model.
     """
+    processed = local_copy(processed)
     options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
     if not allow_overlap:

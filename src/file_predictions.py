@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +16,11 @@ import numpy as np
 from src.checkpoints import load_checkpoint
 from src.classifier import Classifier, Prediction
 from src.eval import TRAINED_ON, FilePrediction, predict_files
+from src.fetching import COPY_FIRST, fetched_records, holds_many
 from src.matching import index_folder
+from src.pool import chunked
 from src.records import READABLE_SUFFIXES, RecordError, list_records
+from src.remote import as_url
 from src.saliency import METHODS, Saliency
 from src.tensors import RejectedError
 from src.text_tables import safe_cell
@@ -24,11 +28,14 @@ from src.utils import atomic_path
 
 logger = logging.getLogger(__name__)
 
+_BATCH = 64  # records fetched at a time
+
 
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Yield the records that paths, folders (searched through) and globs name, each once; ``file::id`` for one of many.
 
-    A path where nothing is comes out as it is: reading it says so, and the other files get their answers.
+    A path where nothing is comes out as it is: reading it says so, and the other files get their answers. What lies behind a
+    URL comes as temporary copies, each there until the next is asked for.
 
     Raises
     ------
@@ -37,6 +44,9 @@ def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """
     seen: set[Path] = set()
     for path in paths:
+        if url := as_url(path):
+            yield from _fetch(url)
+            continue
         for file in _expand(path):
             try:
                 targets = list_records(file)
@@ -44,6 +54,20 @@ def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
                 targets = [file]  # reading it will say what is wrong
             yield from (target for target in targets if target not in seen)
             seen.update(targets)
+
+
+def _fetch(url: str) -> Iterator[Path]:
+    """Yield copies of the record that a URL names, or of all below it, some at a time."""
+    stem, suffix = os.path.splitext(url)
+    if holds_many(url):
+        raise ValueError(f"{url}: may hold many records, which are not read over a URL; {COPY_FIRST}")
+    if suffix.lower() in (*READABLE_SUFFIXES, ".dat"):
+        urls = [f"{stem}.hea" if suffix.lower() == ".dat" else url]
+    else:
+        urls = [f"{url}/{record.relative}" for record in index_folder(url)]
+    for batch in chunked(urls, _BATCH):
+        with fetched_records(batch) as copies:
+            yield from copies
 
 
 def _expand(path: str | Path) -> list[Path]:

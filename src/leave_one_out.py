@@ -20,6 +20,7 @@ from src.eval import predict_records
 from src.fingerprints import FingerprintIndex
 from src.judging import JudgeOptions, judge
 from src.metrics import format_table
+from src.staging import local_copy
 from src.store import load_manifest
 from src.subgroups import select_rows
 from src.targets import LabelledRecords, choose_records, load_records
@@ -71,6 +72,7 @@ def run_leave_one_out(
     ValueError
         If there are fewer than two datasets, one is unknown, or one has no class in common with the others.
     """
+    processed = local_copy(processed)
     splits = load_records(processed, keep_other=config.train.keep_other)
     folds = {name: leave_out(splits, name) for name in _choose(splits, datasets, processed)}
     loaders = {name: build_fold(config, fold) for name, fold in folds.items()}  # every mistake shows before the first run

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from src.fetching import list_folders, stamp_of
 from src.labels import LabelRow
 from src.records import MANY_SUFFIXES, READABLE_SUFFIXES, RecordError, list_parts, may_be_record
+from src.remote import as_path, as_url
 from src.utils import printable, stable_hash
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ class FoundRecord:
 
     relative: str
     stem: str
+    stamp: str = ""
+    """Of a record behind a URL: what changes when it does."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +55,52 @@ class Matches:
 
 
 def index_folder(root: str | Path) -> list[FoundRecord]:
-    """List the records below a folder, one per stem and folder, a header before a bare .mat, and each of a file of many.
+    """List the records below a folder or URL, one per stem and folder, a header before a bare .mat, and each of a file of many.
+
+    Behind a URL files of many are left out, with a warning.
 
     Raises
     ------
     ValueError
         If the folder is not there.
+    OSError
+        If what the URL names cannot be reached.
     """
-    root = Path(root)
+    if url := as_url(root):
+        return _index_url(url)
+    root = as_path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected a collection of recordings")
     found = []
     for folder, names in _walk(root):
-        best: dict[str, tuple[int, str]] = {}
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in READABLE_SUFFIXES and not name.startswith(".") and may_be_record(f"{root}/{folder}/{name}"):
-                rank = READABLE_SUFFIXES.index(suffix.lower())
-                best[stem] = min(best.get(stem, (rank, name)), (rank, name))
-        prefix = "" if folder == "." else f"{folder}/"
-        for stem, (rank, name) in best.items():
-            if READABLE_SUFFIXES[rank] in MANY_SUFFIXES:
-                found += _inside(root, f"{prefix}{name}", stem)
+        claimed = [name for name in names if may_be_record(f"{root}/{folder}/{name}")]
+        for stem, relative, suffix in _choose(folder, claimed):
+            if suffix in MANY_SUFFIXES:
+                found += _inside(root, relative, stem)
             else:
-                found.append(FoundRecord(f"{prefix}{name}", printable(stem, _MAX_ID)))
+                found.append(FoundRecord(relative, printable(stem, _MAX_ID)))
+    return _in_order(found)
+
+
+def _index_url(url: str) -> list[FoundRecord]:
+    folders, files = list_folders(url)
+    chosen = (item for folder, names in folders.items() for item in _choose(folder, names))
+    return _in_order([FoundRecord(relative, printable(stem, _MAX_ID), stamp_of(relative, files)) for stem, relative, _ in chosen])
+
+
+def _choose(folder: str, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield stem, file and suffix of the records among the files of a folder: of each stem the most telling."""
+    best: dict[str, tuple[int, str]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in READABLE_SUFFIXES and not name.startswith("."):
+            rank = READABLE_SUFFIXES.index(suffix.lower())
+            best[stem] = min(best.get(stem, (rank, name)), (rank, name))
+    for stem, (rank, name) in best.items():
+        yield stem, name if folder == "." else f"{folder}/{name}", READABLE_SUFFIXES[rank]
+
+
+def _in_order(found: list[FoundRecord]) -> list[FoundRecord]:
     return sorted(found, key=lambda record: _INSIDE.split(record.relative)[0])  # those inside a file stay as they are stored
 
 

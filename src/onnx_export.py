@@ -24,6 +24,7 @@ from src.dataloaders import ECGDataset, View, make_loader
 from src.eval import predict_logits, predict_records, split_records, to_probabilities
 from src.metrics import compute_metrics
 from src.model import MIN_SAMPLES, ResNet1d
+from src.staging import local_copy
 from src.utils import atomic_path, import_extra, save_json
 
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def compare_onnx(
     ValueError
         If onnxruntime is missing, or the split has no records for the checkpoint.
     """
-    records = split_records(checkpoint, processed, split)
+    records = split_records(checkpoint, local_copy(processed), split)
     before = predict_records(checkpoint, records, batch_size=batch_size, device="cpu")
     card, session = checkpoint.card, _open_session(path)
     dataset = ECGDataset(records.paths, before.y_true, View(card.leads, card.normalization), records.datasets)

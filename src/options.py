@@ -134,7 +134,7 @@ def read_settings(args: argparse.Namespace, kind: type[S], base: S) -> S:
 def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options that name collections, their labels and what their files do not say."""
     without = "" if required else " (default: generated recordings)"
-    parser.add_argument("--data", type=name_value, action="append", required=required, default=[], metavar="NAME=DIR", help=f"a collection and its folder; may be repeated{without}")
+    parser.add_argument("--data", type=name_value, action="append", required=required, default=[], metavar="NAME=DIR", help=f"a collection and its folder or URL; may be repeated{without}")
     parser.add_argument("--mapping", metavar="CSV", help="label table with dataset,record_id,mapped_label (default: none, every record gets OTHER)")
     parser.add_argument("--source-fs", type=name_number, action="append", default=[], metavar="NAME=HZ", help="sampling rate of a collection whose files do not say it (default: none)")
     parser.add_argument("--source-gain", type=name_number, action="append", default=[], metavar="NAME=ADU_PER_MV", help="gain of a collection whose files do not say it (default: none)")

@@ -36,13 +36,13 @@ from src.run_log import Progress, log_run
 from src.run_plan import RunPlan, plan_run, spread
 from src.source_folders import SourceFolders
 from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
+from src.staging import Stage, open_stage
 from src.store import (
     FORMAT_VERSION,
     Journal,
     ManifestRow,
     load_manifest,
     record_key,
-    record_path,
     save_manifest,
     split_list,
 )
@@ -51,7 +51,6 @@ from src.tensors import (
     RecordTask,
     build_tensor,
     input_hash,
-    process_chunk,
     process_record,
     unreadable_row,
 )
@@ -138,7 +137,8 @@ def run_preprocessing(
     data
         Collections by name, and what their files do not say.
     processed
-        Gets ``records/``, ``manifest.csv`` and ``splits.json``.
+        Gets ``records/``, ``manifest.csv`` and ``splits.json``. A URL such as ``s3://bucket/folder`` serves too, as it does
+        for the collections; the run then keeps its tables in a local folder until they are uploaded.
     mapping
         Label table; without one every record gets the fallback label.
     config, splits, execution
@@ -168,7 +168,6 @@ def run_preprocessing(
     OSError
         If the disk is full, or the folder of a collection vanishes; what was done is kept for the next run.
     """
-    processed = Path(processed)
     config, splits, execution = config or PreprocessConfig(), splits or SplitConfig(), execution or ExecutionConfig()
     table = load_mapping(mapping) if mapping is not None else None
     plan = plan_run(data, table, config)
@@ -179,32 +178,34 @@ def run_preprocessing(
         raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
     sources = SourceFolders(data.roots)
     asked = {"data": data, "mapping": mapping, "preprocess": config, "splits": splits, "execution": execution, "limit": limit, "extend": extend}
-    with hold_folder(processed, "preprocess"), log_run(processed, "preprocess", asked) as log:
-        folders = [processed, processed / "records"]
+    with open_stage(processed) as stage, hold_folder(stage.folder, "preprocess"), log_run(stage.folder, "preprocess", asked) as log:
+        folders = [stage.folder, stage.folder / "records"]
         remove_leftovers(folders)
-        previous = _previous_places(processed / "splits.json", splits)  # a damaged file stops the run before the work, not after
-        waiting = _prepare(processed, plan, data, config, extend)
-        journal = Journal(processed)
+        stage = stage.pull()
+        previous = _previous_places(stage.folder / "splits.json", splits)  # a damaged file stops the run before the work, not after
+        waiting = _prepare(stage, plan, data, config, extend)
+        journal = Journal(stage.folder)
         with Progress(len(waiting), "preprocess") as progress:
-            for rows in _process(waiting, processed, config, execution, executor_factory):
+            for rows in _process(waiting, stage, config, execution, executor_factory):
                 sources.require(rows)
                 journal.append(rows)
                 progress.update(1 if config.window_s else len(rows))
         remove_leftovers(folders)  # of workers that died meanwhile
-        manifest = merge_manifest(processed, plan, data if extend else None, journal, windows=config.window_s > 0)
-        summary = _finish(processed, manifest, splits, previous, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
+        manifest = merge_manifest(stage.folder, plan, data if extend else None, journal, windows=config.window_s > 0)
+        summary = _finish(stage, manifest, splits, previous, journal, n_skipped=len(plan.tasks) - len(waiting), datasets=list(data.roots))
         log.result = {**vars(summary), "n_processed": len(waiting), "records_per_s": round(progress.per_second, 1)}
         summary.require_success(execution.max_failed)
         return summary
 
 
-def _prepare(processed: Path, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
+def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
     """Return the tasks that earlier runs have not done, and take what the run will overwrite out of the manifest first.
 
     A run that is killed thus never leaves a manifest that vouches for a record file of other settings or labels.
     """
+    processed = stage.folder
     known = _known_rows(processed, data, config, extend)
-    waiting = [task for task in plan.tasks if not _is_done(task, known, processed, config)]
+    waiting = [task for task in plan.tasks if not _is_done(task, known, stage, config)]
     manifest = load_manifest(processed)
     parents = manifest["record_id"].str.replace(_WINDOW, "", regex=True)
     redone = {(task.dataset, task.record_id) for task in waiting}
@@ -216,12 +217,14 @@ def _prepare(processed: Path, plan: RunPlan, data: DataConfig, config: Preproces
         save_manifest(manifest, processed)
     (processed / "records").mkdir(parents=True, exist_ok=True)
     save_json(config, processed / CONFIG_FILE)
+    if stale.any():
+        stage.push()
     return waiting
 
 
 def _process(
     waiting: Sequence[RecordTask],
-    processed: Path,
+    stage: Stage,
     config: PreprocessConfig,
     execution: ExecutionConfig,
     executor_factory: ExecutorFactory | None,
@@ -232,7 +235,7 @@ def _process(
     chunks = chunked(waiting, chunk_size(len(waiting), largest, workers))
     if executor_factory is None and workers > 1 and can_start_processes():
         executor_factory = partial(local_executor, workers)
-    work = partial(process_chunk, processed=processed, config=config, on_error=execution.on_error)
+    work = stage.work(waiting, config, execution.on_error)
 
     def give_up(task: RecordTask) -> list[ManifestRow]:
         if execution.on_error == "raise":
@@ -262,7 +265,7 @@ def _known_rows(
 
 
 def _is_done(
-    task: RecordTask, known: Mapping[str, tuple[str, str]], processed: Path, config: PreprocessConfig
+    task: RecordTask, known: Mapping[str, tuple[str, str]], stage: Stage, config: PreprocessConfig
 ) -> bool:
     keys = [task.key]
     if config.window_s and task.key not in known:
@@ -273,7 +276,7 @@ def _is_done(
     digest = input_hash(task, config)
     if any(known[key][0].partition(WINDOW_COUNT)[0] != digest for key in keys):
         return False
-    return all(known[key][1] != "ok" or record_path(processed, key).exists() for key in keys)
+    return all(known[key][1] != "ok" or stage.holds(key) for key in keys)
 
 
 def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
@@ -291,7 +294,7 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
 
 
 def _finish(
-    processed: Path,
+    stage: Stage,
     manifest: pd.DataFrame,
     config: SplitConfig,
     previous: Mapping[str, str],
@@ -300,6 +303,7 @@ def _finish(
     datasets: Sequence[str],
 ) -> RunSummary:
     """Settle copies, place the records in splits, write manifest and splits, and sum up."""
+    processed = stage.folder
     copies = find_duplicates(manifest, previous, datasets)
     manifest = take_out_copies(manifest, copies, config.on_duplicate)
     made = build_splits(manifest, config, previous, copies)
@@ -308,6 +312,7 @@ def _finish(
     save_manifest(manifest, processed)
     save_duplicates(copies, manifest, processed)
     save_splits(made, processed / "splits.json")  # last: a run that ends before this starts from the same places again
+    stage.push()
     journal.remove()
     report_duplicates(copies, config.on_duplicate)
     _report_gains(manifest[manifest["status"] == "ok"])

@@ -7,12 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
 from src.labels import LabelRow, iter_rows
 from src.matching import RecordMatch, index_folder, match_records
+from src.remote import as_path, as_url, join_root
 from src.store import ManifestRow, is_plain_name
 from src.tensors import RecordTask, blank_row
 from src.utils import printable
@@ -71,7 +71,7 @@ def _check_roots(data: DataConfig) -> None:
     problems += [f"dataset {name!r} differs from another in case only" for name in data.roots if folded[name.casefold()] > 1]
     real: dict[str, str] = {}
     for name, root in data.roots.items():
-        other = real.setdefault(os.path.realpath(root), name)
+        other = real.setdefault(as_url(root) or os.path.realpath(as_path(root)), name)
         if other != name:
             problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
     for setting, values in (("source-fs", data.source_fs), ("source-gain", data.source_gain_per_mv)):
@@ -85,10 +85,11 @@ def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> Reco
     return RecordTask(
         dataset=dataset,
         record_id=match.record_id,
-        path=str(Path(root) / match.found.relative),
+        path=join_root(root, match.found.relative),
         row=match.row,
         source_fs=data.source_fs.get(dataset),
         source_gain_per_mv=data.source_gain_per_mv.get(dataset),
+        stamp=match.found.stamp,
     )
 
 

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.formats.base import split_part
+from src.remote import as_path, as_url
 from src.store import ManifestRow
 
 
 class SourceFolders:
-    """The folders of the collections, so that one that vanishes ends the run instead of each of its records."""
+    """The folders of the collections, so that one that vanishes ends the run instead of each of its records.
+
+    Behind a URL it is the fetching that notices.
+    """
 
     def __init__(self, roots: Mapping[str, str]) -> None:
-        self.roots = dict(roots)
+        self.roots = {name: str(as_path(root)) for name, root in roots.items() if not as_url(root)}
         self.places = {name: _place(root) for name, root in self.roots.items()}
 
     def require(self, rows: Sequence[ManifestRow]) -> None:
@@ -27,6 +31,8 @@ class SourceFolders:
             If a file is gone, and its folder with it.
         """
         for row in rows:
+            if row.dataset not in self.roots:
+                continue
             path = split_part(row.source_path)[0]
             if row.status != "unreadable" or os.path.isfile(path):
                 continue

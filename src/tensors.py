@@ -57,7 +57,8 @@ class RejectedError(ValueError):
 class RecordTask:
     """A record to process: where it is, what its labels are and what its file does not say.
 
-    The path of one of the records of a file of many is ``file::id``.
+    The path of one of the records of a file of many is ``file::id``. A record behind a URL has a stamp, which changes when
+    it does, and is read from a local copy.
     """
 
     dataset: str
@@ -66,6 +67,13 @@ class RecordTask:
     row: LabelRow | None = None
     source_fs: float | None = None
     source_gain_per_mv: float | None = None
+    stamp: str = ""
+    copy: str = ""
+
+    @property
+    def file(self) -> str:
+        """Where it is read."""
+        return self.copy or self.path
 
     @property
     def key(self) -> str:
@@ -166,7 +174,7 @@ def unreadable_row(task: RecordTask, config: PreprocessConfig, reason: str) -> M
 def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int]:
     """Read what of a record its tensor depends on; see `src.records.read_start` for what comes back."""
     seconds = config.n_samples / config.fs + _FILTER_MARGIN_S
-    return read_start(task.path, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+    return read_start(task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
 
 
 def _process_start(
@@ -184,7 +192,7 @@ def _process_windows(
     The input hash of each ends in their number, which tells a later run whether all of them are there.
     """
     windows = iter_records(
-        task.path,
+        task.file,
         window_s=config.window_s,
         stride_s=config.stride_s or None,
         source_fs=task.source_fs,
@@ -243,11 +251,7 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
 
 def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
     """Return the hash of everything a record file depends on: settings, labels, and the source's size and time."""
-    try:
-        status = os.stat(split_part(task.path)[0] if task.path else "")
-        source: tuple[int, ...] = (status.st_size, status.st_mtime_ns, *_samples_stat(task.path))
-    except OSError:
-        source = ()
+    source = task.stamp or _source_stat(task.path)
     label = task.row
     parts = (
         config_hash(config, FORMAT_VERSION),
@@ -258,6 +262,15 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
         (label.labels, label.annotated, label.patient_id, label.fold, label.age, label.sex) if label else None,
     )
     return stable_hash(parts)
+
+
+def _source_stat(path: str) -> tuple[int, ...]:
+    """Return size and time of a record's files, nothing where there are none."""
+    try:
+        status = os.stat(split_part(path)[0] if path else "")
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, *_samples_stat(path)
 
 
 def _samples_stat(path: str) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_trai
 from src.preprocessing import load_preprocess_config
 from src.rich import Rich, html_facts, html_table
 from src.run_log import log_run
+from src.staging import local_copy
 from src.tensorboard_log import log_epochs
 from src.utils import (
     DeviceInfo,
@@ -358,7 +359,7 @@ def run_training(
         If another run holds `out`.
     """
     paths = config_paths(config)
-    processed = Path(processed) if processed is not None else paths.processed
+    processed = local_copy(processed if processed is not None else paths.processed)
     out = Path(out) if out is not None else paths.artifacts
     train, board = config.train, out / "tensorboard"
     with ExitStack() as stack:

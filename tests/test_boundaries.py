@@ -48,6 +48,8 @@ def test_no_module_can_run_what_it_reads_or_reach_the_network(path: Path) -> Non
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
             assert not {name.split(".")[0] for name in names} & FORBIDDEN_MODULES, f"line {node.lineno}"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("fsspec"):
+            assert path.stem == "remote", f"line {node.lineno}: URLs are followed in src/remote.py alone"
         if not isinstance(node, ast.Call):
             continue
         function, options = node.func, {word.arg: ast.unparse(word.value) for word in node.keywords}

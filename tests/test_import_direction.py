@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up. A module imports from layers below it and, where that makes no circle, from its own.
 LAYERS = {
     "ground": "src utils",
-    "plain tools": "leads npz durable run_log fingerprints store duplicates splits pool ranking normalization text_tables figures ecg_svg rich",
+    "plain tools": "leads remote npz durable run_log fingerprints store duplicates splits pool ranking normalization text_tables figures ecg_svg rich",
     "settings": "config",
-    "sources": "formats formats.aecg formats.base formats.dicom formats.edf formats.hdf5 formats.mat formats.mat_check formats.muse formats.safe_xml formats.scp formats.wfdb formats.wfdb_header formats.wfdb_package formats.xml_ecg records signals quality labels matching synthetic sample_data",
+    "sources": "formats formats.aecg formats.base formats.dicom formats.edf formats.hdf5 formats.mat formats.mat_check formats.muse formats.safe_xml formats.scp formats.wfdb formats.wfdb_header formats.wfdb_package formats.xml_ecg records fetching signals quality labels matching synthetic sample_data",
     "labels of known collections": "crosswalk label_builders label_sources label_sources.base label_sources.sources "
     "label_sources.challenge label_sources.hospital label_sources.ptbxl label_sources.table",
     "one record": "source_folders run_plan tensors",
-    "many records": "preprocessing",
+    "many records": "staging preprocessing",
     "data, network, numbers": "targets augment packed distributed dataloaders convolution model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
     "evaluation": "eval saliency classifier onnx_export dataset_export",
     "training": "muon optimization tensorboard_log training sklearn_wrapper",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.metrics import Predictions
 from src.splits import SPLIT_NAMES
+from src.staging import local_copy
 from src.store import load_manifest, record_key
 from src.utils import load_json, project_paths
 
@@ -97,7 +98,7 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
     judged = tuple(_load_judged(path) for path in sorted(run.glob("metrics_*.json"), key=_by_split))
     if not log and not judged:
         raise ValueError(f"{run}: neither training_log.json nor metrics_*.json is here; expected the folder of a run")
-    folder = _find_processed(run, judged) if processed is None else Path(processed)
+    folder = _find_processed(run, judged) if processed is None else local_copy(processed)
     manifest = _load_rows(folder) if folder is not None else None
     if processed is not None and (manifest is None or not _holds(manifest, judged)):
         raise ValueError(f"{processed}: does not hold the records that {run} was judged on; expected the folder given to evaluate --processed")
