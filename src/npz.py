@@ -20,12 +20,25 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 _DEFLATE_LEVEL = 1
+_SMALL_MEMBER = 1024  # bytes
+_COMMON, _DIRECTORY = struct.Struct("<HHHHHIIIHH"), struct.Struct("<HHHII")
 _SMALL_BYTES = 2**29
 _MAX_RATIO = 100  # more than deflate finds in ECGs, even where a record fills only a part of its tensor
 
 
 def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of an .npz (zip, deflate) holding `arrays`; at most 2 GiB.
+    """Return the bytes of an .npz (zip, deflate) holding `arrays`; at most 2 GiB."""
+    return b"".join(_parts(arrays))
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz holding `arrays`; at most 2 GiB."""
+    with open(path, "wb") as stream:
+        stream.writelines(_parts(arrays))
+
+
+def _parts(arrays: Mapping[str, NDArray[Any]]) -> list[bytes]:
+    """Return the archive in parts, so that the large ones need no copy to be written one after another.
 
     Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record. Time stamps are fixed,
     so that equal arrays give equal bytes.
@@ -34,19 +47,29 @@ def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     directory: list[bytes] = []
     offset = 0
     for name, array in arrays.items():
-        content = _npy_header(array.dtype.str, array.shape) + np.ascontiguousarray(array).tobytes()
-        packed = isal_zlib.compress(content, _DEFLATE_LEVEL, -15)
-        file_name = f"{name}.npy".encode()
-        # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
-        common = struct.pack(
-            "<HHHHHIIIHH", 20, 0, 8, 0, 33, isal_zlib.crc32(content), len(packed), len(content), len(file_name), 0
-        )
-        parts += [b"PK\x03\x04", common, file_name, packed]
-        directory += [b"PK\x01\x02\x14\x00", common, struct.pack("<HHHII", 0, 0, 0, 0o600 << 16, offset), file_name]
-        offset += 4 + len(common) + len(file_name) + len(packed)
-    tail = b"".join(directory)
-    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(arrays), len(arrays), len(tail), offset, 0)
-    return b"".join([*parts, tail, end])
+        content = b"".join((_npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array)))
+        common, packed = _pack_small(name, content) if len(content) <= _SMALL_MEMBER else _pack(name, content, _DEFLATE_LEVEL)
+        parts += [b"PK\x03\x04", common, packed]
+        directory += [b"PK\x01\x02\x14\x00", common[:_COMMON.size], _DIRECTORY.pack(0, 0, 0, 0o600 << 16, offset), common[_COMMON.size :]]
+        offset += 4 + len(common) + len(packed)
+    n_bytes = sum(map(len, directory))
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(arrays), len(arrays), n_bytes, offset, 0)
+    return [*parts, *directory, end]
+
+
+def _pack(name: str, content: bytes, level: int) -> tuple[bytes, bytes]:
+    """Return what local and central header have in common with the name behind it, and the deflated content."""
+    packed = isal_zlib.compress(content, level, -15)
+    file_name = f"{name}.npy".encode()
+    # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
+    common = _COMMON.pack(20, 0, 8, 0, 33, isal_zlib.crc32(content), len(packed), len(content), len(file_name), 0)
+    return common + file_name, packed
+
+
+@lru_cache(maxsize=256)
+def _pack_small(name: str, content: bytes) -> tuple[bytes, bytes]:
+    """Pack what is the same in many records, such as their rate, but once; level 0 deflates too, and costs least to begin."""
+    return _pack(name, content, 0)
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.durable import FileBatch
-from src.npz import encode_npz, read_npz
+from src.npz import read_npz, write_npz
 from src.text_tables import map_cells, plain_cell, safe_cell
 from src.utils import atomic_path, printable, stable_hash
 
@@ -76,11 +76,11 @@ def save_record_file(path: Path, arrays: Mapping[str, Any], batch: FileBatch | N
         raise OSError(error.errno, f"{error.strerror or error}; mend that and run the same command again", str(path)) from None
 
 
-def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     if sum(array.nbytes for array in arrays.values()) > _ZIP64_LIMIT:
         np.savez_compressed(path, allow_pickle=False, **arrays)
     else:
-        path.write_bytes(encode_npz(arrays))
+        write_npz(path, arrays)
 
 
 def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:

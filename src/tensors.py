@@ -42,6 +42,7 @@ WINDOW_COUNT = "x"
 """Parts the input hash of a window, which is hexadecimal, from the number of its record's windows."""
 
 _MAX_PATH = 5000  # characters
+_FLUSHED_FILES = 32  # are brought to the disk at a time, while the next are made
 _FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
 
 
@@ -302,5 +303,7 @@ def process_chunk(
             if on_error == "raise" and bad is not None:
                 raise RecordError(task.path, bad.reason)
             rows += made
+            if len(batch) >= _FLUSHED_FILES:
+                batch.flush()
         batch.commit()
     return rows

@@ -16,11 +16,11 @@ import os
 import platform
 import random
 import re
-import secrets
 import sys
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -251,9 +251,15 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
 
 def temporary_path(path: Path) -> Path:
     """Return a name beside `path` that says which process of which machine makes it, so that others know what is left over."""
-    return path.with_name(f".tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    return path.with_name(temporary_name(path.name))
 
 
+def temporary_name(name: str) -> str:
+    """Return the temporary name of a file that shall be called `name`."""
+    return f".tmp-{host_id()}-{os.getpid()}-{os.urandom(4).hex()}{os.path.splitext(name)[1]}"
+
+
+@lru_cache(maxsize=1)
 def host_id() -> str:
     """Return six letters that stand for this machine."""
     return hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from src import durable
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.pool import start_worker
 from src.preprocessing import run_preprocessing
@@ -127,4 +128,5 @@ def crash_after(n_operations: int, root: Path, out: Path, **options: Any) -> Non
 
     for name in ("fsync", "replace", "unlink", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
+    durable.sync_file_system = counted(durable.sync_file_system)
     preprocess(root, out, **options)

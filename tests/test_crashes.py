@@ -33,10 +33,13 @@ from crash_runs import (
 )
 
 import src.preprocessing
+import src.store
+from src import durable
 from src.__main__ import main
 from src.checkpoints import load_checkpoint
 from src.config import PreprocessConfig
 from src.durable import FileBatch, hold_folder, remove_leftovers
+from src.npz import write_npz
 from src.store import Journal, load_manifest, load_record_file
 from src.training import run_training
 from src.utils import load_json, temporary_path
@@ -236,15 +239,15 @@ def test_a_resumed_run_mends_what_the_end_left_between_its_files(processed: Path
 def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(collection: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [25]
 
-    def full(path: Path, content: bytes, write=Path.write_bytes) -> int:  # type: ignore[no-untyped-def]
+    def full(path: str, arrays: object) -> None:
         left[0] -= 1
         if left[0] < 0:
-            write(path, content[:100])
+            Path(path).write_bytes(b"PK")
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, content)
+        write_npz(path, arrays)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(src.store, "write_npz", full)
         with pytest.raises(OSError, match=r"No space left on device; mend that and run the same command again: '.*records/d__r\d+\.npz'"):
             preprocess(collection, tmp_path / "out")
     require_whole(tmp_path / "out")
@@ -319,12 +322,47 @@ def test_a_file_that_vanishes_is_a_row_and_is_tried_again(tmp_path: Path, monkey
 def test_a_batch_shows_nothing_before_it_is_committed(tmp_path: Path) -> None:
     with FileBatch() as batch:
         for name in "abc":
-            batch.add(tmp_path / name).write_text(name)
+            Path(batch.add(tmp_path / name)).write_text(name)
         batch.discard(2)
         assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".tmp-")]
         batch.commit()
-        batch.add(tmp_path / "d").write_text("d")
+        Path(batch.add(tmp_path / "d")).write_text("d")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_files_of_a_batch_get_their_names_when_the_disk_has_them(tmp_path: Path) -> None:
+    with FileBatch() as batch:
+        for name in "abcd":
+            Path(batch.add(tmp_path / name)).write_text(name)
+            batch.flush()
+            assert len(batch) == 0 and not (tmp_path / name).exists()
+        assert (tmp_path / "c").read_text() == "c"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]  # what was not committed is gone
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_disk_that_fails_to_sync_keeps_names_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(durable, "_syncs_at_once", lambda _: at_once)
+    monkeypatch.setattr(durable, "sync_file_system" if at_once else "sync_path", fail)
+    with pytest.raises(OSError, match="Input/output"), FileBatch() as batch:
+        Path(batch.add(tmp_path / "a")).write_text("a")
+        batch.commit()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_of_unknown_kind_syncs_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(durable, "_LOCAL_FILE_SYSTEMS", set())
+    monkeypatch.setattr(durable, "sync_path", asked.append)
+    durable._is_local.cache_clear()
+    with FileBatch() as batch:
+        Path(batch.add(tmp_path / "a")).write_text("a")
+        batch.commit()
+    durable._is_local.cache_clear()
+    assert len(asked) == 1 and (tmp_path / "a").read_text() == "a"
 
 
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:

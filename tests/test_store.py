@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.npz import encode_npz
 from src.store import (
     Journal,
     ManifestRow,
-    encode_npz,
     load_manifest,
     load_record_file,
     load_signal,
