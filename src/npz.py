@@ -47,7 +47,7 @@ def _parts(arrays: Mapping[str, NDArray[Any]]) -> list[bytes]:
     directory: list[bytes] = []
     offset = 0
     for name, array in arrays.items():
-        content = b"".join((_npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array)))
+        content = b"".join((_npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array).data))
         common, packed = _pack_small(name, content) if len(content) <= _SMALL_MEMBER else _pack(name, content, _DEFLATE_LEVEL)
         parts += [b"PK\x03\x04", common, packed]
         directory += [b"PK\x01\x02\x14\x00", common[:_COMMON.size], _DIRECTORY.pack(0, 0, 0, 0o600 << 16, offset), common[_COMMON.size :]]

@@ -7,7 +7,7 @@ what each flag means and how far the flags agree with the readers of PTB-XL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -43,6 +43,22 @@ _I_FROM_CHEST = (-0.51, 0.19, 0.04, -0.05, 0.16, 0.22)
 _II_FROM_CHEST = (-0.07, -0.09, 0.12, 0.07, 0.10, 0.32)
 # What leads I and II would be, in terms of those recorded, had two limb electrodes not been swapped
 _SWAPS = {"RA-LA": ((-1, 0), (-1, 1)), "RA-LL": ((1, -1), (0, -1))}
+# Sums of the twelve leads: those of the equations, then what the chest leads leave over of I and of II as recorded, and
+# with each of the swaps undone
+_SUMS = np.array(
+    [
+        *([*row, 0, 0, 0, 0, 0, 0] for row in _EQUATIONS),
+        *(
+            [*limb, 0, 0, 0, 0, *(-weight for weight in chest)]
+            for limbs in (((1, 0), (0, 1)), *_SWAPS.values())
+            for limb, chest in zip(limbs, (_I_FROM_CHEST, _II_FROM_CHEST), strict=True)
+        ),
+    ],
+    np.float32,
+)
+_SQUARED = _SUMS[: len(_EQUATIONS)] ** 2
+_EQUATION_LEADS = (_SQUARED > 0).astype(np.float32)
+_SWAP_LEADS = (_SUMS[len(_EQUATIONS) :] != 0).any(axis=0)
 
 
 # Measures ------------------------------------------------------------------------------------------------------------
@@ -108,23 +124,30 @@ def measure_quality(signal: Floats, fs: float, present: Bools) -> QualityMeasure
     present
         Which leads there are, shape (12,).
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of damaged samples
+        return _measure(signal, fs, present)
+
+
+def _measure(signal: Floats, fs: float, present: Bools) -> QualityMeasures:
     size = max(1, min(round(_BLOCK_S * fs), signal.shape[1]))
     n_blocks = signal.shape[1] // size
     rest = signal[:, n_blocks * size - 1 :]  # what blocks leave over, and one sample more so that it is never empty
-    blocks = signal[:, : n_blocks * size].reshape(12, n_blocks, size)
+    blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12, n_blocks, size)
     high, low = blocks.max(axis=2), blocks.min(axis=2)
     highest, lowest = np.maximum(high.max(axis=1), rest.max(axis=1)), np.minimum(low.min(axis=1), rest.min(axis=1))
-    tones = (blocks.reshape(-1, size) @ _tones(size, fs)).reshape(12, n_blocks, -1)
-    noise, burst, hum, beside = _noise(np.hypot(tones[..., 1::2], tones[..., 2::2]))
+    tones = (_tones(size, fs) @ blocks.reshape(-1, size).T).reshape(-1, 12, n_blocks)
+    means = tones[0]
+    noise, burst, hum, beside = _noise(tones[1:])
     left_over_mv, left_over, swap_ratios = _compare_leads(signal, fs, present)
-    middle, far = tones[..., 0].mean(axis=1), _CLIPPED_REACH * (highest - lowest)
+    middle, far = means.sum(axis=1) / n_blocks, _CLIPPED_REACH * (highest - lowest)
+    wander = _per_second(means).sum(axis=-1) / min(_BLOCKS_PER_S, n_blocks)
     return QualityMeasures(
         lowest_mv=lowest,
         highest_mv=highest,
-        amplitude_mv=np.median(_per_second(high).max(axis=2) - _per_second(low).min(axis=2), axis=1),
+        amplitude_mv=_median(_per_second(high).max(axis=-1) - _per_second(low).min(axis=-1)),
         still_s=_longest_run(high == low) * np.float32(size / fs),
         clipped=_clipped(signal, high, highest, highest - middle > far) + _clipped(signal, low, lowest, middle - lowest > far),
-        wander_mv=np.ptp(_per_second(tones[..., 0]).mean(axis=2), axis=1),
+        wander_mv=wander.max(axis=-1) - wander.min(axis=-1),
         noise_mv=noise,
         burst_mv=burst,
         hum_mv=hum,
@@ -137,31 +160,45 @@ def measure_quality(signal: Floats, fs: float, present: Bools) -> QualityMeasure
 
 @lru_cache(maxsize=64)
 def _tones(size: int, fs: float) -> Floats:
-    """Return columns (size, 1 + 2 * n_tones): for the mean, then cosine and sine of each tone in a Hann window."""
+    """Return rows (1 + 2 * n_tones, size): for the mean, then cosines and sines of the tones in a Hann window."""
     time = np.arange(size) / fs
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(size) + 0.5) / size)
-    columns = [np.full(size, 1 / size)]
-    for hz in _TONES_HZ:
-        scale = 2 * window / window.sum() * (hz <= _HIGHEST_SHARE * fs)
-        columns += [scale * np.cos(2 * np.pi * hz * time), scale * np.sin(2 * np.pi * hz * time)]
-    return np.stack(columns, axis=1).astype(np.float32)
+    scale = 2 * window / window.sum()
+    there = np.array([[hz <= _HIGHEST_SHARE * fs] for hz in _TONES_HZ])
+    angles = 2 * np.pi * np.array(_TONES_HZ)[:, None] * time
+    return np.concatenate([np.full((1, size), 1 / size), there * scale * np.cos(angles), there * scale * np.sin(angles)]).astype(np.float32)
 
 
 def _per_second(values: Floats) -> Floats:
-    """Return values of blocks (12, n_blocks, ...) as (12, n_seconds, 5, ...); fewer than five blocks are one second."""
-    per = min(_BLOCKS_PER_S, values.shape[1])
-    n_seconds = values.shape[1] // per
-    return values[:, : n_seconds * per].reshape(12, n_seconds, per, *values.shape[2:])
+    """Return values of blocks (..., n_blocks) as (..., n_seconds, 5); fewer than five blocks are one second."""
+    per = min(_BLOCKS_PER_S, values.shape[-1])
+    n_seconds = values.shape[-1] // per
+    return values[..., : n_seconds * per].reshape(*values.shape[:-1], n_seconds, per)
 
 
-def _noise(amplitudes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return noise and burst (12,), hum and what is beside it (2, 12) and (12,), of tones (12, n_blocks, n_tones)."""
-    seconds = _per_second(amplitudes)  # (12, n_seconds, 5, n_tones)
-    both = np.hypot(seconds[..., 0], seconds[..., 1])
-    usual = np.median(both, axis=2)
-    quiet = np.median(seconds.min(axis=2), axis=1).T  # (n_tones, 12)
-    noise = np.median(both.min(axis=2), axis=1)
-    return noise, usual.max(axis=1) - np.median(usual, axis=1), quiet[2:4], np.maximum(quiet[1], quiet[4])
+def _median(values: Floats) -> Floats:
+    """Return the median over the last axis; for short rows this takes a tenth of the time of NumPy's."""
+    return _middle(np.sort(values, axis=-1))
+
+
+def _middle(ordered: Floats) -> Floats:
+    """Return the median over the last axis of values that are in order there."""
+    n = ordered.shape[-1]
+    middle: Floats = ordered[..., n // 2] if n % 2 else (ordered[..., n // 2 - 1] + ordered[..., n // 2]) * np.float32(0.5)
+    return middle
+
+
+def _noise(waves: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return noise and burst (12,), hum and what is beside it (2, 12) and (12,), of cosines and sines (2 * n_tones, 12, n_blocks)."""
+    n_tones = len(_TONES_HZ)
+    squares = waves * waves
+    power = np.empty((n_tones + 1, *waves.shape[1:]), np.float32)  # of each tone, then of 30 and 40 Hz together
+    np.add(squares[:n_tones], squares[n_tones:], out=power[:n_tones])
+    np.add(power[0], power[1], out=power[n_tones])
+    seconds = np.sort(_per_second(np.sqrt(power, out=power)), axis=-1)  # (n_tones + 1, 12, n_seconds, 5)
+    quiet = _median(seconds[..., 0])  # (n_tones + 1, 12)
+    usual = np.sort(_middle(seconds[-1]), axis=-1)  # (12, n_seconds)
+    return quiet[-1], usual[:, -1] - _middle(usual), quiet[2:4], np.maximum(quiet[1], quiet[4])
 
 
 def _longest_run(still: Bools) -> Floats:
@@ -186,32 +223,26 @@ def _compare_leads(signal: Floats, fs: float, present: Bools) -> tuple[Floats, F
     """Return what the limb lead equations leave over, in mV and as a share, and the evidence for swapped electrodes."""
     thin = signal[:, :: max(1, round(fs / _THIN_HZ))]
     per = min(round(_THIN_HZ), thin.shape[1])
-    beats = thin[:, : thin.shape[1] // per * per].reshape(12, -1, per)
-    beats = (beats - beats.mean(axis=2, keepdims=True)).reshape(12, -1)  # no wander
-    products = beats @ beats.T / beats.shape[1]  # (12, 12), mV^2: all that follows needs no more
-    limb = products[:6, :6]
-    there = ((_EQUATIONS != 0) <= present[:6]).all(axis=1)
-    left_over = np.sqrt(np.maximum(((_EQUATIONS @ limb) * _EQUATIONS).sum(axis=1), 0)) * there
-    whole = np.sqrt(np.maximum(_EQUATIONS**2 @ np.diagonal(limb), 0))
+    beats = np.ascontiguousarray(thin[:, : thin.shape[1] // per * per]).reshape(-1, per)
+    beats = (beats - (beats @ np.full(per, 1 / per, np.float32))[:, None]).reshape(12, -1)  # no wander
+    products = beats @ beats.T / np.float32(beats.shape[1])  # (12, 12), mV^2: all that follows needs no more
+    powers = ((_SUMS @ products) * _SUMS).sum(axis=1)
+    there = _EQUATION_LEADS @ ~present == 0
+    left_over = np.sqrt(np.maximum(powers[: len(_EQUATIONS)], 0)) * there
+    whole = np.sqrt(np.maximum(_SQUARED @ np.diagonal(products), 0))
     share = np.divide(left_over, whole, out=np.zeros_like(left_over), where=whole > 0)
-    return left_over, share, _swap_ratios(products) if present[[0, 1, *range(6, 12)]].all() else {}
+    return left_over, share, _swap_ratios(powers[len(_EQUATIONS) :]) if not (_SWAP_LEADS & ~present).any() else {}
 
 
-def _swap_ratios(products: Floats) -> dict[str, float]:
-    """Return by swap how many times less of leads I and II the chest leads leave unexplained once it is undone."""
-    as_recorded = _unexplained(products, ((1, 0), (0, 1)))
+def _swap_ratios(left: Floats) -> dict[str, float]:
+    """Return by swap how many times less of leads I and II the chest leads leave unexplained once it is undone.
+
+    `left` is the power in mV^2 that they leave, of I and of II in turn: as recorded, then with each swap undone.
+    """
+    as_recorded, *undone = (left[0::2] + left[1::2]).tolist()
     if as_recorded <= _MIN_LEFT_OVER_MV**2:
         return {}
-    return {name: as_recorded / max(_unexplained(products, limb), 1e-12) for name, limb in _SWAPS.items()}
-
-
-def _unexplained(products: Floats, limb: tuple[tuple[int, int], tuple[int, int]]) -> float:
-    """Return the power in mV^2 that the chest leads leave over of two sums of leads I and II."""
-    total = 0.0
-    for (first, second), chest in zip(limb, (_I_FROM_CHEST, _II_FROM_CHEST), strict=True):
-        weights = np.array([first, second, 0, 0, 0, 0, *(-value for value in chest)], np.float32)
-        total += float(weights @ products @ weights)
-    return total
+    return {name: as_recorded / max(power, 1e-12) for name, power in zip(_SWAPS, undone, strict=True)}
 
 
 # Flags ---------------------------------------------------------------------------------------------------------------
@@ -220,23 +251,20 @@ def _unexplained(products: Floats, limb: tuple[tuple[int, int], tuple[int, int]]
 def quality_flags(measures: QualityMeasures, present: Bools, limits: QualityConfig, max_amplitude_mv: float) -> list[str]:
     """Return the flags of a recording, ``kind:LEAD`` or for the recording as a whole ``kind``."""
     still = measures.still_s >= limits.flat_part_s
-    flags = [
-        *_lead_flags("amplitude", np.maximum(measures.highest_mv, -measures.lowest_mv) > max_amplitude_mv, present),
-        *_lead_flags("flat_part", still & (measures.highest_mv > measures.lowest_mv), present),
-        *_lead_flags("clipped", ~still & (measures.clipped > limits.clipped_share), present),
-        *_lead_flags("wander", measures.wander_mv > limits.wander_mv, present),
-        *_lead_flags("noise", measures.noise_mv > limits.noise_mv, present),
-        *_lead_flags("burst", measures.burst_mv > limits.burst_mv, present),
-    ]
-    for hz, hum in zip(MAINS_HZ, measures.hum_mv, strict=True):
-        heard = (hum > limits.hum_mv) & (hum > _HUM_RATIO * measures.beside_hum_mv)
-        flags += _lead_flags(f"hum{hz:.0f}", heard, present)
+    passed = {
+        "amplitude": np.maximum(measures.highest_mv, -measures.lowest_mv) > max_amplitude_mv,
+        "flat_part": still & (measures.highest_mv > measures.lowest_mv),
+        "clipped": ~still & (measures.clipped > limits.clipped_share),
+        "wander": measures.wander_mv > limits.wander_mv,
+        "noise": measures.noise_mv > limits.noise_mv,
+        "burst": measures.burst_mv > limits.burst_mv,
+    }
+    heard = (measures.hum_mv > limits.hum_mv) & (measures.hum_mv > _HUM_RATIO * measures.beside_hum_mv)
+    passed |= {f"hum{hz:.0f}": hum for hz, hum in zip(MAINS_HZ, heard, strict=True)}
+    kinds = tuple(passed)
+    found = np.argwhere(np.stack(list(passed.values())) & present).tolist()
+    flags = [f"{kinds[kind]}:{STANDARD_LEADS[lead]}" for kind, lead in found]
     return [*flags, *_gain_flags(measures, limits), *_limb_flags(measures, limits)]
-
-
-def _lead_flags(kind: str, which: Bools, present: Bools) -> Iterator[str]:
-    for lead in np.flatnonzero(which & present):
-        yield f"{kind}:{STANDARD_LEADS[lead]}"
 
 
 def _gain_flags(measures: QualityMeasures, limits: QualityConfig) -> list[str]:
@@ -244,7 +272,7 @@ def _gain_flags(measures: QualityMeasures, limits: QualityConfig) -> list[str]:
     live = measures.amplitude_mv[measures.amplitude_mv > 0]
     if not live.size:
         return []
-    typical = float(np.median(live))
+    typical = float(_median(live))
     return ["gain_low"] * (typical < limits.amplitude_low_mv) + ["gain_high"] * (typical > limits.amplitude_high_mv)
 
 

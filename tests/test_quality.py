@@ -3,14 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from src.config import PreprocessConfig, QualityConfig, from_dict
 from src.leads import STANDARD_LEADS
 from src.quality import Floats, find_rejection, measure_quality, quality_flags
 from src.records import ECGRecord, read_record
+from src.signals import order_leads
 from src.tensors import RejectedError, build_tensor
 
 FS = 500.0
@@ -167,3 +170,56 @@ def test_real_recordings_have_few_flags(real_data: Callable[[str], Path]) -> Non
     assert len(kinds) == 40
     assert not any(k & {"gain_low", "gain_high", "limb_equation", "limb_swap", "clipped", "hum50", "hum60"} for k in kinds)
     assert sum("noise" in k for k in kinds) == 8 and sum("wander" in k for k in kinds) == 5
+
+
+def plainly_measured(signal: Floats, fs: float) -> dict[str, NDArray[np.floating[Any]]]:
+    """The measures of blocks once more, lead by lead and second by second in double precision, as docs/quality.md words them."""
+    size = max(1, min(round(0.2 * fs), signal.shape[1]))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(size) + 0.5) / size)
+    scale = {hz: 2 * window / window.sum() * (hz <= 0.45 * fs) for hz in (30, 40, 50, 60, 70)}
+    phase = {hz: 2 * np.pi * hz * np.arange(size) / fs for hz in scale}
+    found: dict[str, list[Any]] = {name: [] for name in ("amplitude_mv", "wander_mv", "noise_mv", "burst_mv", "hum_mv", "beside_hum_mv")}
+    for lead in signal.astype(float):
+        blocks = lead[: lead.size // size * size].reshape(-1, size)
+        per = min(5, len(blocks))
+        seconds = blocks[: len(blocks) // per * per].reshape(-1, per, size)
+        tones = {hz: np.hypot(seconds @ (scale[hz] * np.cos(phase[hz])), seconds @ (scale[hz] * np.sin(phase[hz]))) for hz in scale}
+        quiet = {hz: np.median(tone.min(axis=1)) for hz, tone in tones.items()}
+        both = np.hypot(tones[30], tones[40])
+        usual = np.median(both, axis=1)
+        found["amplitude_mv"].append(np.median(np.ptp(seconds, axis=(1, 2))))
+        found["wander_mv"].append(np.ptp(seconds.mean(axis=(1, 2))))
+        found["noise_mv"].append(np.median(both.min(axis=1)))
+        found["burst_mv"].append(usual.max() - np.median(usual))
+        found["hum_mv"].append([quiet[50], quiet[60]])
+        found["beside_hum_mv"].append(max(quiet[40], quiet[70]))
+    return {name: np.array(values).T for name, values in found.items()}
+
+
+def require_plain_measures(signal: Floats, fs: float) -> None:
+    given = signal.copy()
+    measures = measure_quality(signal, fs, ALL)
+    np.testing.assert_array_equal(signal, given)
+    for name, expected in plainly_measured(signal, fs).items():
+        np.testing.assert_allclose(getattr(measures, name), expected, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(signal).max()), err_msg=name)
+
+
+@pytest.mark.parametrize("fs", [100.0, 257.0, 500.0, 1000.0])
+@pytest.mark.parametrize("n_samples", [1, 3, 99, 777, 5001])
+def test_measures_are_those_of_the_plain_way(fs: float, n_samples: int) -> None:
+    rng = np.random.default_rng(n_samples)
+    signal = np.cumsum(rng.normal(size=(12, n_samples)), axis=1).astype(np.float32) * np.float32(0.02)
+    signal[3], signal[4, n_samples // 3 :] = 5.0, 1.0
+    require_plain_measures(signal, fs)
+
+
+def test_real_measures_are_those_of_the_plain_way(real_data: Callable[[str], Path]) -> None:
+    for path in [*sorted(real_data("ptbxl500").rglob("*.hea")), *sorted(real_data("challenge2021").rglob("*.hea"))[::4]]:
+        record = read_record(path)
+        require_plain_measures(order_leads(np.nan_to_num(record.signal), record.leads).signal, record.fs)
+
+
+def test_voltages_of_damaged_files_are_measured_without_a_warning() -> None:
+    signal = heart()
+    signal[2], signal[7, ::2] = np.float32(3e38), np.float32(-1e30)
+    assert {"amplitude:III", "amplitude:V2"} <= set(flags(signal))
