@@ -81,6 +81,7 @@ def labels(args: argparse.Namespace) -> int:
         classes=args.classes,
         rate=args.rate,
         min_likelihood=args.min_likelihood,
+        unvalidated_weight=args.unvalidated_weight,
         columns=dict(args.columns),
         table=Path(args.table) if args.table else None,
         separator=args.separator,
@@ -141,6 +142,15 @@ def leave_one_out(args: argparse.Namespace) -> int:
 
     rows = run_leave_one_out(_training_config(args), args.processed, args.out, datasets=args.datasets, intervals=args.intervals, resume=args.resume)
     _say(format_leave_one_out(rows))
+    return 0
+
+
+def cross_fit(args: argparse.Namespace) -> int:
+    """Make soft targets for train: networks that each leave out a part of the training records answer for it."""
+    from src.cross_fit import PREDICTIONS_FILE, run_cross_fit
+
+    predictions = run_cross_fit(_training_config(args), args.processed, args.out, parts=args.parts, resume=args.resume)
+    _say(f"{Path(args.out) / PREDICTIONS_FILE}: {len(predictions.keys)} records, {len(predictions.classes)} classes; learn from it with train --soft-targets")
     return 0
 
 
@@ -310,6 +320,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("compare", compare).add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or names given to train --run")
     _add_compare_predictions(add("compare-predictions", compare_predictions))
     _add_leave_one_out(add("leave-one-out", leave_one_out))
+    _add_cross_fit(add("cross-fit", cross_fit))
     _add_report(add("report", report))
     _add_demo(add("demo", demo))
     return parser
@@ -344,7 +355,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="SET", help="instead of a task, a label set that collections share: ptbxl_superclass, challenge2021 (its 26 scored classes), crosswalk (every class), or a CSV of your own with the columns class and codes; docs/crosswalk.md explains them (default: none)")
     parser.add_argument("--rate", type=int, choices=(100, 500), help="ptbxl: which of its two rates to label, in Hz (default: the one that is there, 500 where both are)")
     parser.add_argument("--min-likelihood", type=float, default=0.0, metavar="P", help="ptbxl: smallest likelihood, 0 to 100, of a statement that counts; 0 counts all, as the published benchmarks do, since likelihood 0 means ungraded (default: %(default)g)")
-    parser.add_argument("--columns", type=name_value, nargs="+", action="extend", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is our record_id, mapped_label, patient_id, fold, path, age, sex or annotated (default: those of the same names)")
+    parser.add_argument("--unvalidated-weight", type=float, default=1.0, metavar="W", help="ptbxl: weight in training, 0 to 1, of the records whose statements no human validated, a third of folds 1 to 8 and none of 9 and 10 (default: %(default)g)")
+    parser.add_argument("--columns", type=name_value, nargs="+", action="extend", default=[], metavar="OURS=THEIRS", help="csv: which of its columns is our record_id, mapped_label, patient_id, fold, path, age, sex, annotated or weight (default: those of the same names)")
     parser.add_argument("--table", metavar="CSV", help="csv: the table, by its path or its name in DIR (default: the only .csv or .tsv in DIR)")
     parser.add_argument("--separator", default=";", metavar="TEXT", help="csv: what stands between the labels of one record (default: %(default)s)")
 
@@ -379,6 +391,13 @@ def _add_leave_one_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="gets leave_one_out.json and a run per dataset")
     parser.add_argument("--datasets", type=list_of(str), default=(), metavar="A,B,...", help="datasets to leave out, one at a time (default: each in turn)")
     _add_intervals(parser)
+    _add_training(parser)
+
+
+def _add_cross_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processed", default=str(project_paths().processed), metavar="DIR", help="folder that preprocess filled (default: artifacts/processed)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets predictions_cross_fit.npz and a run per part")
+    parser.add_argument("--parts", type=count, default=4, metavar="N", help="parts of the training records, each answered for by a network that learned the others (default: %(default)s)")
     _add_training(parser)
 
 

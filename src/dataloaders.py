@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Weight
 from src.config import Config, LoaderConfig, config_paths
 from src.distributed import Processes, SharedBatchSampler
 from src.leads import STANDARD_LEADS
+from src.metrics import Predictions
 from src.normalization import Normalization, fit_normalization
 from src.packed import PackedSplit, load_packed
 from src.rich import Rich, html_facts, html_table
@@ -29,6 +30,7 @@ from src.targets import (
     choose_task,
     encode_targets,
     load_records,
+    soften_targets,
 )
 
 logger = logging.getLogger(__name__)
@@ -255,6 +257,32 @@ def sample_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(weights / weights.mean(), np.float64)
 
 
+def _train_targets(config: Config, records: LabelledRecords, classes: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return what the training records teach: their labels, blended with soft targets where the settings name some."""
+    targets, path = encode_targets(records, classes), config.train.soft_targets
+    if path is None:
+        return targets
+    try:
+        return soften_targets(targets, records.keys, classes, Predictions.load(path), config.train.soft_weight)
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _drawing_weights(records: LabelledRecords, targets: NDArray[np.float32], balanced: bool) -> NDArray[np.float64] | None:
+    """Return the weight of each training record in the draw, or None where all count the same.
+
+    Raises
+    ------
+    ValueError
+        If the label table gives none of them a weight above 0.
+    """
+    given = np.array(records.weights)
+    if not given.any():
+        raise ValueError(f"{records.processed}: weight is 0 for every training record: expected some above 0 in the label table")
+    weights = given * sample_weights(targets) if balanced else given
+    return None if (weights == weights[0]).all() else weights
+
+
 def seed_worker(worker: int) -> None:
     """Seed NumPy and Python in a loader process from torch's seed for it, and keep it to one thread."""
     import random
@@ -375,8 +403,8 @@ def build_dataloaders(
     if auxiliary and not single:  # what says something of either teaches
         records["train"] = choose_records(splits["train"], (*classes, *auxiliary), single_label=False, keep_negative=negatives)
     targets = {name: encode_targets(split, classes) for name, split in records.items()}
-    weights = sample_weights(targets["train"]) if config.loader.balanced_sampling else None
-    targets["train"] = encode_targets(records["train"], (*classes, *auxiliary))
+    weights = _drawing_weights(records["train"], targets["train"], config.loader.balanced_sampling)
+    targets["train"] = _train_targets(config, records["train"], (*classes, *auxiliary))
     view = build_view(config, records["train"])
     datasets = {name: _dataset(config, split, targets[name], view, name) for name, split in records.items() if len(split)}
     pin = torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory

@@ -33,7 +33,7 @@ class Builder:
 
 
 BUILDERS: dict[str, Builder] = {
-    "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ("rate", "min_likelihood"), joins_tasks=True),
+    "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ("rate", "min_likelihood", "unvalidated_weight"), joins_tasks=True),
     "challenge": Builder(challenge.build_challenge, challenge.TASKS),
     "challenge2017": Builder(challenge.build_challenge2017, challenge.TASKS_2017),
     "cpsc2018": Builder(hospital.build_cpsc2018, hospital.CPSC_TASKS),
@@ -51,6 +51,7 @@ def build_labels(
     classes: str | Path | None = None,
     rate: int | None = None,
     min_likelihood: float = 0.0,
+    unvalidated_weight: float = 1.0,
     columns: Mapping[str, str] | None = None,
     table: Path | None = None,
     separator: str = LIST_SEPARATOR,
@@ -75,6 +76,8 @@ def build_labels(
     min_likelihood
         ptbxl: 0 to 100. With 0, the default, every statement counts, as likelihood 0 means ungraded. Above 0, a
         statement needs that likelihood, so that ungraded ones, among them all of form and rhythm, do not count.
+    unvalidated_weight
+        ptbxl: weight in training of records whose statements no human validated; those of folds 9 and 10 all are.
     columns
         csv: our column -> theirs.
     table
@@ -95,6 +98,7 @@ def build_labels(
     options = {
         "rate": rate is not None,
         "min_likelihood": min_likelihood != 0,
+        "unvalidated_weight": unvalidated_weight != 1,
         "columns": bool(columns),
         "table": table is not None,
         "separator": separator != LIST_SEPARATOR,
@@ -102,6 +106,8 @@ def build_labels(
     builder = _check(kind, task, classes, [name for name, is_given in options.items() if is_given])
     if not 0 <= min_likelihood <= 100:
         raise ValueError(f"min_likelihood is {min_likelihood}: expected 0 to 100")
+    if not 0 <= unvalidated_weight <= 1:
+        raise ValueError(f"unvalidated_weight is {unvalidated_weight}: expected 0 to 1")
     if not separator:
         raise ValueError("separator is empty: expected what stands between two labels")
     if not Path(root).is_dir():
@@ -113,6 +119,7 @@ def build_labels(
         classes=None if classes is None else load_class_set(classes),
         rate=rate,
         min_likelihood=min_likelihood,
+        unvalidated_weight=unvalidated_weight,
         columns=columns or {},
         table=None if table is None else Path(table),
         separator=separator,

@@ -1,7 +1,8 @@
 """The mapping table: load it, validate it whole, write it, and extend it without touching another dataset's rows.
 
 Columns: dataset, record_id, mapped_label (several separated by ``;``), and optionally patient_id, fold, path, age, sex,
-annotated (the classes that this source looked for; empty means all).
+annotated (the classes that this source looked for; empty means all), weight (how often the record is drawn in training beside
+others; empty means 1).
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REQUIRED_COLUMNS = ("dataset", "record_id", "mapped_label")
-OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated")
+OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated", "weight")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _PROBLEMS_SHOWN = 50
 _MAX_COLUMNS = 1000
+_MAX_WEIGHT = 1000.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FOLD = re.compile(r"|\d{1,9}(\.0+)?")
 _ABSOLUTE, _LAST_SLASH = re.compile(r"[/\\]|[A-Za-z]:[/\\]"), re.compile(r"[/\\](?=[^/\\]*$)")
@@ -63,6 +65,7 @@ class LabelRow:
     age: float | None = None
     sex: str = ""
     annotated: tuple[str, ...] = ()
+    weight: float = 1.0
 
 
 def load_mapping(path: str | Path) -> pd.DataFrame:
@@ -135,6 +138,7 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
     report(_where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)), "fold", "expected an integer or nothing")
     report(_where(frame["age"], lambda cell: bool(cell) and not _is_age(cell)), "age", "expected years from 0 to 120 or nothing")
     report(_where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None), "sex", "expected F, M or nothing")
+    report(_where(frame["weight"], lambda cell: bool(cell) and not _is_weight(cell)), "weight", "expected a number from 0 to 1000 or nothing")
     pairs = frame["annotated"] + "\n" + frame["mapped_label"]  # neither holds the end of a line
     report(_where(pairs, _lists_too_few), "mapped_label", "has a label that the column annotated does not list")
     problems += [*_torn_patients(frame), *_shared_folders(frame)]
@@ -180,8 +184,16 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
 
 
 def _is_age(text: str) -> bool:
+    return _is_within(text, 120)
+
+
+def _is_weight(text: str) -> bool:
+    return _is_within(text, _MAX_WEIGHT)
+
+
+def _is_within(text: str, highest: float) -> bool:
     try:
-        return 0 <= float(text) <= 120
+        return 0 <= float(text) <= highest
     except ValueError:
         return False
 
@@ -189,7 +201,7 @@ def _is_age(text: str) -> bool:
 def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
     """Yield the rows of a validated table."""
     for row in frame.itertuples(index=False, name=None):
-        dataset, record_id, label, patient_id, fold, path, age, sex, annotated = row
+        dataset, record_id, label, patient_id, fold, path, age, sex, annotated, weight = row
         yield LabelRow(
             dataset=dataset,
             record_id=record_id,
@@ -200,6 +212,7 @@ def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
             age=float(age) if age and math.isfinite(float(age)) else None,
             sex=parse_sex(sex) or "",
             annotated=split_list(annotated),
+            weight=float(weight) if weight else 1.0,
         )
 
 

@@ -23,7 +23,7 @@ from src.metrics import format_table
 from src.staging import local_copy
 from src.store import load_manifest
 from src.subgroups import select_rows
-from src.targets import LabelledRecords, choose_records, load_records
+from src.targets import PARALLEL_FIELDS, LabelledRecords, choose_records, load_records
 from src.training import run_training
 from src.utils import device_info, save_json
 
@@ -129,8 +129,7 @@ def _keep(records: LabelledRecords, datasets: set[str]) -> LabelledRecords:
 
 def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
     """Return the records of all parts as one; they are of the same processed folder."""
-    lists = ("keys", "labels", "annotated", "patients", "datasets", "signal_hashes")
-    return LabelledRecords(parts[0].processed, *(tuple(x for part in parts for x in getattr(part, name)) for name in lists))
+    return LabelledRecords(parts[0].processed, *(tuple(x for part in parts for x in getattr(part, name)) for name in PARALLEL_FIELDS))
 
 
 def _seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:

@@ -160,6 +160,7 @@ class ManifestRow:
     signal_hash: str = ""
     age: float | str = ""
     sex: str = ""
+    weight: float | str = ""
     config_hash: str = ""
     input_hash: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import FALLBACK_LABEL, TrainConfig
+from src.metrics import Predictions
 from src.splits import SPLIT_NAMES
 from src.store import load_manifest, record_key, record_path, split_list
 
@@ -32,6 +33,7 @@ class LabelledRecords:
     patients: tuple[str, ...]
     datasets: tuple[str, ...]
     signal_hashes: tuple[str, ...]
+    weights: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -39,13 +41,15 @@ class LabelledRecords:
     def subset(self, keep: Iterable[int]) -> LabelledRecords:
         """Return the records at the positions `keep`."""
         keep = list(keep)
-        fields = ("keys", "labels", "annotated", "patients", "datasets", "signal_hashes")
-        return LabelledRecords(self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in fields))
+        return LabelledRecords(self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in PARALLEL_FIELDS))
 
     @property
     def paths(self) -> list[Path]:
         """The record files."""
         return [record_path(self.processed, key) for key in self.keys]
+
+
+PARALLEL_FIELDS = tuple(field.name for field in fields(LabelledRecords) if field.name != "processed")
 
 
 def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str, LabelledRecords]:
@@ -90,6 +94,7 @@ def _records_of(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
         patients=patients,
         datasets=tuple(rows["dataset"]),
         signal_hashes=tuple(rows["signal_hash"]),
+        weights=tuple(float(cell) if cell else 1.0 for cell in rows["weight"]),
     )
 
 
@@ -116,6 +121,41 @@ def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> NDArray[
             if label in column:
                 targets[row, column[label]] = 1.0
     return targets
+
+
+def soften_targets(
+    targets: NDArray[np.float32], keys: Sequence[str], classes: Sequence[str], soft: Predictions, share: float
+) -> NDArray[np.float32]:
+    """Blend targets with probabilities that other networks gave the same records (Hinton et al., 2015).
+
+    Parameters
+    ----------
+    targets
+        Shape (n_records, n_classes); what was not annotated stays unknown.
+    keys, classes
+        Of the rows and columns.
+    soft
+        Probabilities; records and classes that it lacks keep their targets.
+    share
+        Of the probabilities in the blend, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If `soft` shares no record or no class with the targets.
+    """
+    row_of = {key: row for row, key in enumerate(soft.keys)}
+    column_of = {name: column for column, name in enumerate(soft.classes)}
+    pairs = [(row, row_of[key]) for row, key in enumerate(keys) if key in row_of]
+    columns = [(column, column_of[name]) for column, name in enumerate(classes) if name in column_of]
+    if not pairs or not columns:
+        raise ValueError(f"soft targets hold {len(pairs)} of the {len(keys)} training records and {len(columns)} of the {len(classes)} classes: "
+                         "expected predictions for the records of the training split")  # fmt: skip
+    rows, theirs = (np.array(part) for part in zip(*pairs, strict=True))
+    mine, other = (np.array(part) for part in zip(*columns, strict=True))
+    blend = targets.copy()
+    blend[np.ix_(rows, mine)] += share * (soft.y_score[np.ix_(theirs, other)] - targets[np.ix_(rows, mine)]).astype(np.float32)
+    return blend
 
 
 def choose_records(

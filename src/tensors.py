@@ -245,6 +245,7 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
         fold=label.fold if label and label.fold is not None else "",
         age=label.age if label and label.age is not None else "",
         sex=label.sex if label else "",
+        weight=label.weight if label and label.weight != 1 else "",
         config_hash=config_hash(config, FORMAT_VERSION),
         input_hash=input_hash(task, config),
     )
@@ -260,7 +261,7 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
         source,
         task.source_fs,
         task.source_gain_per_mv,
-        (label.labels, label.annotated, label.patient_id, label.fold, label.age, label.sex) if label else None,
+        (label.labels, label.annotated, label.patient_id, label.fold, label.age, label.sex, label.weight) if label else None,
     )
     return stable_hash(parts)
 

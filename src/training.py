@@ -189,7 +189,7 @@ def fit(
         files.latest.unlink(missing_ok=True)  # of another run, from which a resume would not go on with this one
     loss_fn = train_loss = make_loss(loaders.single_label, config.label_smoothing)
     if loaders.auxiliary:
-        train_loss = with_auxiliary(loss_fn, len(card.classes), config.auxiliary_weight)
+        train_loss = with_auxiliary(loss_fn, len(loaders.classes), config.auxiliary_weight)
     while state.epoch < config.epochs and not _is_stale(state, config):
         start, rate = time.perf_counter(), float(state.schedulers[0].get_last_lr()[0])
         _order_epoch(loaders, config.seed, state.epoch, processes)
@@ -317,7 +317,7 @@ def _format_row(row: HistoryRow) -> str:
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
     """Return the card of a model to be trained with `config` on these loaders."""
     return ModelCard(
-        classes=loaders.classes,
+        classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary else ()),
         single_label=loaders.single_label,
         model=config.model,
         preprocess=preprocess,
@@ -373,7 +373,7 @@ def run_training(
         if loaders is None:
             loaders = _build_loaders(config, processed, processes)
         card = build_card(config, loaders, load_preprocess_config(processed))
-        model = model or build_model(card, len(loaders.auxiliary))
+        model = model or build_model(card, len(loaders.classes) + len(loaders.auxiliary) - len(card.classes))
         if config.train.init_from:
             source = load_checkpoint(config.train.init_from)
             start_from(model, source, card)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import QUICK, SMALL
 
 from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainConfig
 from src.dataloaders import (
@@ -18,14 +19,14 @@ from src.dataloaders import (
     sample_weights,
 )
 from src.preprocessing import run_preprocessing
-from src.store import load_signal, record_path
+from src.store import load_manifest, load_signal, record_path, save_manifest
 from src.targets import LabelledRecords, choose_records, encode_targets, find_classes, load_records
 
 
 def records(*labels: tuple[str, ...], annotated: tuple[str, ...] = ()) -> LabelledRecords:
     n = len(labels)
     keys = tuple(f"d__{i}" for i in range(n))
-    return LabelledRecords(Path("p"), keys, labels, (annotated,) * n, keys, ("d",) * n, ("",) * n)
+    return LabelledRecords(Path("p"), keys, labels, (annotated,) * n, keys, ("d",) * n, ("",) * n, (1.0,) * n)
 
 
 def test_targets_mark_what_a_source_did_not_look_for() -> None:
@@ -141,3 +142,18 @@ def test_millivolts_and_lead_choice_come_from_the_view(processed: Path) -> None:
 def test_crops_begin_inside_the_valid_samples() -> None:
     starts = draw_starts(torch.tensor([5, 100, 1000] * 50), 100, 1000).reshape(50, 3)
     assert (starts[:, :2] == 0).all() and starts[:, 2].min() >= 0 and 800 < starts[:, 2].max() <= 900
+
+
+def test_weights_of_the_label_table_decide_how_often_a_record_is_drawn(processed: Path, tmp_path: Path) -> None:
+    shutil.copytree(processed, tmp_path / "p")
+    manifest = load_manifest(tmp_path / "p")
+    manifest["weight"] = ["0" if split == "train" and i % 2 else "" for i, split in enumerate(manifest["split"])]
+    save_manifest(manifest, tmp_path / "p")
+    config = dataclasses.replace(QUICK, loader=dataclasses.replace(QUICK.loader, balanced_sampling=False))
+    loaders = build_dataloaders(config, tmp_path / "p")
+    drawn = {int(row) for batch in loaders.train for row in batch.row}
+    assert drawn and {loaders.records["train"].weights[row] for row in drawn} == {1.0}
+    manifest.loc[manifest["split"] == "train", "weight"] = "0"
+    save_manifest(manifest, tmp_path / "p")
+    with pytest.raises(ValueError, match="weight is 0 for every training record"):
+        build_dataloaders(config, tmp_path / "p")

@@ -29,7 +29,7 @@ LAYERS = {
     "evaluation": "eval saliency classifier onnx_export dataset_export",
     "training": "muon optimization tensorboard_log training sklearn_wrapper",
     "figures": "data_plots quality_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
-    "steps": "checks file_predictions report_figures report report_page report_page.content report_page.data_sections report_page.examples report_page.inputs report_page.model_sections report_page.page report_page.score_sections report_page.vector smoke notebook leave_one_out",
+    "steps": "checks file_predictions report_figures report report_page report_page.content report_page.data_sections report_page.examples report_page.inputs report_page.model_sections report_page.page report_page.score_sections report_page.vector smoke notebook leave_one_out cross_fit",
     "notebook": "session",
     "command line": "options __main__",
 }

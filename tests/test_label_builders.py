@@ -103,6 +103,16 @@ def test_ptbxl_likelihood(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None
     assert labels_of(build_labels("ptbxl", ptbxl, min_likelihood=15.1))["00002_lr"] == ""
 
 
+def test_ptbxl_records_that_no_human_validated_weigh_less_on_request(ptbxl: Path) -> None:
+    assert set(build_labels("ptbxl", ptbxl)["weight"]) == {""}
+    with pytest.raises(ValueError, match="validated_by_human"):
+        build_labels("ptbxl", ptbxl, unvalidated_weight=0.3)
+    lines = (ptbxl / "ptbxl_database.csv").read_text(encoding="utf-8").splitlines()
+    marks = ["validated_by_human", *("False" if i % 2 else "True" for i in range(len(lines) - 1))]
+    (ptbxl / "ptbxl_database.csv").write_text("\n".join(f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)), encoding="utf-8")
+    assert list(build_labels("ptbxl", ptbxl, unvalidated_weight=0.3)["weight"])[:2] == ["", "0.3"]
+
+
 def test_ptbxl_rate_and_root(ptbxl: Path) -> None:
     inner = build_labels("ptbxl", ptbxl / "records100")
     assert inner["path"].iloc[0] == "00000/00001_lr"

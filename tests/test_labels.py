@@ -116,3 +116,13 @@ def test_wrong_new_rows_change_nothing(tmp_path: Path) -> None:
     with pytest.raises(MappingError, match="new rows"):
         update_mapping(path, pd.DataFrame({"dataset": ["b"], "record_id": [""], "mapped_label": ["AF"]}))
     assert path.read_bytes() == before
+
+
+def test_weights_are_numbers_and_reach_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("dataset,record_id,mapped_label,weight\nd,a,AF,0.3\nd,b,AF,\n")
+    assert [row.weight for row in iter_rows(load_mapping(path))] == [0.3, 1.0]
+    path.write_text("dataset,record_id,mapped_label,weight\nd,a,AF,-1\nd,b,AF,heavy\nd,c,AF,nan\n")
+    with pytest.raises(MappingError) as caught:
+        load_mapping(path)
+    assert len(caught.value.problems) == 3 and "row 3, column weight, value 'heavy'" in str(caught.value)

@@ -36,6 +36,7 @@ class Request:
     classes: ClassSet | None = None
     rate: int | None = None
     min_likelihood: float = 0.0
+    unvalidated_weight: float = 1.0
     columns: Mapping[str, str] = field(default_factory=dict)
     table: Path | None = None
     separator: str = LIST_SEPARATOR
@@ -53,6 +54,7 @@ class Row:
     path: str = ""
     age: str = ""
     sex: str = ""
+    weight: str = ""
 
 
 def find_table(root: Path, *names: str) -> Path:
@@ -139,7 +141,7 @@ def build_frame(dataset: str, rows: Sequence[Row]) -> pd.DataFrame:
     for row in rows:
         annotated = [*row.annotated, OTHER] if other and row.annotated and OTHER not in row.annotated else row.annotated
         texts = (row.patient_id, row.fold, row.path, row.age, row.sex)
-        cells.append((dataset, row.record_id, LIST_SEPARATOR.join(row.labels), *texts, LIST_SEPARATOR.join(annotated)))
+        cells.append((dataset, row.record_id, LIST_SEPARATOR.join(row.labels), *texts, LIST_SEPARATOR.join(annotated), row.weight))
     counts = Counter(label for row in rows for label in row.labels)
     empty = sum(not row.labels for row in rows)
     summary = ", ".join(f"{label} {count}" for label, count in counts.most_common())

@@ -39,6 +39,7 @@ TASKS = ("superclass", "subclass", "diagnostic", "form", "rhythm", "all")
 _MAX_CELL = 10_000  # characters; a longer table of codes is no record's
 _SUFFIX = {100: "_lr", 500: "_hr"}
 _COLUMNS = ("patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
+_VALIDATED, _TRUE = "validated_by_human", ("true", "1", "1.0")
 _AGE_ABOVE_89, _AGE_WRITTEN = "300", "90"
 _SEX = {"0": "M", "1": "F"}
 
@@ -49,7 +50,8 @@ def build_ptbxl(request: Request) -> pd.DataFrame:
     rate, found = _find_signals(request.root, request.rate)
     label, report = _labeller(request)
     rows, missing, ungraded = [], [], 0
-    for record in read_table(table, _COLUMNS).rows:
+    weighted = request.unvalidated_weight != 1
+    for record in read_table(table, (*_COLUMNS, _VALIDATED) if weighted else _COLUMNS).rows:
         stem = Path(record["filename_lr" if rate == 100 else "filename_hr"]).name
         if stem not in found:
             missing.append(stem)
@@ -57,7 +59,10 @@ def build_ptbxl(request: Request) -> pd.DataFrame:
         statements = _parse_statements(record["scp_codes"], table, stem)
         counted = _graded(statements, request.min_likelihood)
         ungraded += any(likelihood == 0 for code, likelihood in statements.items() if code not in counted)
-        rows.append(_row(record, stem, found[stem], report.add(label(counted))))
+        row = _row(record, stem, found[stem], report.add(label(counted)))
+        if weighted and record[_VALIDATED].strip().lower() not in _TRUE:
+            row.weight = f"{request.unvalidated_weight:g}"
+        rows.append(row)
     report_missing(request.dataset, missing)
     report.log()
     if ungraded:

@@ -117,6 +117,7 @@ def _row(cells: dict[str, str], result: RecordLabels) -> Row:
         path=cells.get("path", ""),
         age=age_text(cells.get("age", "")),
         sex=sex_text(cells.get("sex", "")),
+        weight=cells.get("weight", ""),
     )
 
 

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK, SMALL
+
+from src.__main__ import main
+from src.checkpoints import load_checkpoint
+from src.config import DataConfig, ExecutionConfig
+from src.cross_fit import PREDICTIONS_FILE, assign_parts, run_cross_fit
+from src.dataloaders import build_dataloaders
+from src.metrics import Predictions
+from src.preprocessing import run_preprocessing
+from src.sample_data import write_sample_collections
+from src.targets import LabelledRecords, load_records, soften_targets
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough records that each part has every class."""
+    folder = tmp_path_factory.mktemp("larger")
+    sample = write_sample_collections(folder / "sample", n_records=90, seed=1)
+    roots = DataConfig({name: str(root) for name, root in sample.data.items()})
+    run_preprocessing(roots, folder / "processed", mapping=sample.mapping, config=SMALL, execution=ExecutionConfig(workers=1))
+    return folder / "processed"
+
+
+def test_parts_keep_patients_together_and_are_about_equal() -> None:
+    n, empty = 40, ("",) * 40
+    labels = tuple(("A", "rare") if i < 8 else ("A",) for i in range(n))
+    records = LabelledRecords(Path("p"), tuple(map(str, range(n))), labels, ((),) * n, tuple(f"p{i // 2}" for i in range(n)), empty, empty, (1.0,) * n)
+    part_of = assign_parts(records, 4, seed=0)
+    assert sorted(np.bincount(part_of)) == [10, 10, 10, 10] and sorted(np.bincount(part_of[:8])) == [2, 2, 2, 2]
+    assert all(part_of[i] == part_of[i + 1] for i in range(0, n, 2))
+    assert (assign_parts(records, 4, seed=1) != part_of).any()
+    for parts in (1, 21):
+        with pytest.raises(ValueError, match="parts is"):
+            assign_parts(records, parts, seed=0)
+
+
+def test_every_training_record_is_answered_for_by_a_network_that_did_not_learn_it(larger: Path, tmp_path: Path) -> None:
+    answers = run_cross_fit(QUICK, larger, tmp_path, parts=2)
+    train = load_records(larger)["train"]
+    assert sorted(answers.keys) == sorted(train.keys)
+    hash_of = dict(zip(train.keys, train.signal_hashes, strict=True))
+    learned = [set(load_checkpoint(tmp_path / f"part_{part}" / "models" / "best.pth").card.train_hashes) for part in (1, 2)]
+    assert not learned[0] & learned[1] and learned[0] | learned[1] == set(train.signal_hashes)
+    first = {hash_of[key] for key in answers.keys[: len(learned[1])]}
+    assert first == learned[1]  # the first part's answers are of those that the second network learned
+
+
+def test_soft_targets_are_learned_from(processed: Path, tmp_path: Path) -> None:
+    train = load_records(processed)["train"]
+    classes = build_dataloaders(QUICK, processed).classes
+    soft = Predictions(train.keys[:3], np.zeros((3, len(classes))), np.full((3, len(classes)), 0.5), classes, single_label=False)
+    soft.save(tmp_path / "soft.npz")
+    config = replace(QUICK, train=replace(QUICK.train, soft_targets=str(tmp_path / "soft.npz"), soft_weight=0.5, target="multi", classes=classes))
+    targets = build_dataloaders(config, processed).targets["train"]
+    assert set(np.unique(targets[:3])) == {0.25, 0.75} and set(np.unique(targets[3:])) == {0.0, 1.0}
+
+
+def test_soft_targets_match_by_record_and_class_and_leave_the_unknown_unknown() -> None:
+    targets = np.array([[1, 0, np.nan], [0, 1, 0]], np.float32)
+    soft = Predictions(("b", "x"), np.zeros((2, 2)), np.array([[0.2, 0.4], [1, 1]]), ("C", "A"), single_label=False)
+    blend = soften_targets(targets, ("a", "b"), ("A", "B", "C"), soft, 0.5)
+    np.testing.assert_allclose(blend, [[1, 0, np.nan], [0.2, 1, 0.1]], atol=1e-7)
+    unknown = soften_targets(targets, ("b", "a"), ("A", "B", "C"), soft, 0.5)
+    assert np.isnan(unknown[0, 2])
+    with pytest.raises(ValueError, match="0 of the 1 training records"):
+        soften_targets(targets[:1], ("z",), ("A", "B", "C"), soft, 0.5)
+
+
+def test_the_command_leaves_what_train_takes(larger: Path, tmp_path: Path) -> None:
+    arguments = ["--processed", str(larger), "--epochs", "1", "--device", "cpu", "--base-channels", "8"]
+    assert main(["cross-fit", *arguments, "--out", str(tmp_path / "soft"), "--parts", "2"]) == 0
+    found = tmp_path / "soft" / PREDICTIONS_FILE
+    assert main(["train", *arguments, "--out", str(tmp_path / "run"), "--soft-targets", str(found)]) == 0
+    assert main(["train", *arguments, "--out", str(tmp_path / "other"), "--soft-targets", str(tmp_path / "none.npz")]) == 1
