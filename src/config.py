@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -270,6 +271,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
+_TRAINING_SECTIONS = {"train": TrainConfig, "model": ModelConfig, "loader": LoaderConfig}  # no two have a setting of one name
+
+
 @lru_cache(maxsize=64)  # asked for several times per record
 def config_hash(config: PreprocessConfig, format_version: int) -> str:
     """Return the hash that names the result settings of a record file."""
@@ -288,17 +292,32 @@ def build_config(values: dict[str, Any] | None = None, **sections: Any) -> Confi
 
 
 def load_config(path: str | Path) -> Config:
-    """Read a `Config` from a JSON file; errors name the file."""
-    return load_dataclass(Config, path)
+    """Read a `Config` from a JSON file; errors name the file.
+
+    Settings of training may also stand outside their section, under the names that their options have.
+    """
+    return load_dataclass(Config, path, _sorted_into_sections)
 
 
-def load_dataclass(kind: type[T], path: str | Path) -> T:
-    """Read the settings class `kind` from a JSON file; errors name the file."""
+def _sorted_into_sections(values: dict[str, Any]) -> dict[str, Any]:
+    """Move the settings of `_TRAINING_SECTIONS` that stand beside the sections into theirs; one that is there already stays."""
+    sorted_values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for section, kind in _TRAINING_SECTIONS.items():
+        known = {field.name for field in dataclasses.fields(kind)}
+        loose = {name.replace("-", "_"): name for name in values if name.replace("-", "_") in known}
+        place = sorted_values.setdefault(section, {}) if loose else None
+        if isinstance(place, dict):
+            place.update({name: sorted_values.pop(written) for name, written in loose.items() if name not in place})
+    return sorted_values
+
+
+def load_dataclass(kind: type[T], path: str | Path, arrange: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> T:
+    """Read the settings class `kind` from a JSON file, after `arrange` put its values in order; errors name the file."""
     values = load_json(path)
     try:
         if not isinstance(values, dict):
             raise ValueError(f"expected an object of settings, found {type(values).__name__}")
-        return from_dict(kind, values)
+        return from_dict(kind, arrange(values))
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -7,6 +7,8 @@ import pytest
 
 from src.config import (
     Config,
+    LoaderConfig,
+    ModelConfig,
     PreprocessConfig,
     TrainConfig,
     build_config,
@@ -31,6 +33,21 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     text = str(error.value)
     for part in ("bad.json", "lr is -1", "unknown setting train.epoch", "preprocess.fs is 'fast'", "unknown setting extra"):
         assert part in text
+
+
+def test_options_may_stand_outside_their_section(tmp_path: Path) -> None:
+    path = tmp_path / "flat.json"
+    path.write_text('{"epochs": 3, "base-channels": 8, "batch_size": 4, "train": {"lr": 0.1}}')
+    expected = {"train": {"epochs": 3, "lr": 0.1}, "model": {"base_channels": 8}, "loader": {"batch_size": 4}}
+    assert load_config(path) == build_config(expected)
+    path.write_text('{"epochs": 3, "train": {"epochs": 4}}')
+    with pytest.raises(ValueError, match="unknown setting epochs"):  # which of the two is meant?
+        load_config(path)
+
+
+def test_no_two_sections_of_training_have_a_setting_of_one_name() -> None:
+    names = [field.name for kind in (TrainConfig, ModelConfig, LoaderConfig) for field in dataclasses.fields(kind)]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(
