@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: help bench env demo test test-slow lint smoke clean fuzz soak audit
+.PHONY: help bench bench-gpu env demo test test-slow lint smoke clean fuzz soak audit
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  run the slow tests"
 	@echo "make fuzz       try 20,000 broken and hostile files on every reader, a few minutes"
 	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
+	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR for the time of the PTB-XL recipe)"
 	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; about ten minutes"
 	@echo "make audit      look up known vulnerabilities of the packages, where pip-audit and a network are there"
 	@echo "make lint       check style and types"
@@ -43,6 +44,10 @@ test-slow: env
 bench: env
 	@echo "== measuring speed against the plain recipe; DATA=DIR takes real WFDB records"
 	$(RUN) -m benchmarks $(if $(DATA),--data $(DATA))
+
+bench-gpu: env
+	@echo "== measuring training on a CUDA device; PROCESSED=DIR takes a processed PTB-XL for the time of the recipe"
+	$(RUN) -m benchmarks.gpu $(if $(PROCESSED),--processed $(PROCESSED))
 
 fuzz: env
 	@echo "== trying broken and hostile files"

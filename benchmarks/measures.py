@@ -154,7 +154,7 @@ def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
     state = start_training(ResNet1d(12, len(loaders.classes)), len(loaders.train), config.train)
     loss_fn = make_loss(single_label=True)
     waits: list[float] = []
-    timed = _TimedLoader(loaders.train, waits)
+    timed = TimedLoader(loaders.train, waits)
     train_epoch(state, timed, loss_fn, config.train)  # warms up
     waits.clear()
     n_seen, start = 0, time.perf_counter()
@@ -166,7 +166,7 @@ def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
     return {"n_samples": samples, "records_per_s": n_seen / taken, "waiting_share": sum(waits) / taken}
 
 
-class _TimedLoader:
+class TimedLoader:
     """Notes how long each batch was waited for."""
 
     def __init__(self, loader: Any, waits: list[float]) -> None:

@@ -40,6 +40,9 @@ _STATISTICS_RECORDS = 1000
 """Records that decide the scale of a collection: the error of a mean over a thousand is far below the spread."""
 
 
+_RECORDS_COPIED = 1024  # at a time, to another device
+
+
 class Batch(NamedTuple):
     """One batch: signal (B, n_leads, n_samples); target (B, n_classes), NaN where not annotated; row (B,) in the dataset."""
 
@@ -195,7 +198,15 @@ class PackedDataset(Dataset[Batch]):
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32)).to(device)
         self.n_valid = torch.from_numpy(packed.n_valid[self.rows.numpy()].astype(np.int64))
         self.gain, self.bias = (part.to(device) for part in self._affine(tuple(datasets) or ("",) * len(keys)))
-        self.codes = torch.from_numpy(np.ascontiguousarray(packed.codes)).to(device) if device != "cpu" else None
+        self.codes = self._copy_codes(device) if device != "cpu" else None
+
+    def _copy_codes(self, device: str) -> torch.Tensor:
+        """Return the codes of the leads on a device, copied some at a time, so that this process holds few of them."""
+        leads = self.view.lead_rows()
+        codes = torch.empty((len(self.packed), self.gain.shape[1], self.packed.codes.shape[2]), dtype=torch.int16, device=device)
+        for start in range(0, len(codes), _RECORDS_COPIED):
+            codes[start : start + _RECORDS_COPIED] = torch.from_numpy(self.packed.codes[start : start + _RECORDS_COPIED][:, leads].copy())
+        return codes
 
     def _affine(self, datasets: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return gain and bias (n_records, n_leads, 1) from codes to the normalized signal."""
@@ -218,25 +229,32 @@ class PackedDataset(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the records at `indices` as one batch."""
         n_samples, size = self.packed.codes.shape[2], self.view.crop_samples
+        chosen = torch.tensor(indices)
         starts = None
         if 0 < size < n_samples:
-            starts = draw_starts(self.n_valid[indices], size, n_samples)
-        codes = self._gather(self.rows[indices], starts, size)
-        signal = codes.float().mul_(self.gain[indices]).add_(self.bias[indices])
-        return Batch(signal, self.targets[indices], torch.tensor(indices))
+            starts = draw_starts(self.n_valid[chosen], size, n_samples)
+        codes = self._gather(self.rows[chosen], starts, size)
+        there = self._send(chosen)
+        signal = codes.float().mul_(self.gain[there]).add_(self.bias[there])
+        return Batch(signal, self.targets[there], chosen)
 
     def _gather(self, rows: torch.Tensor, starts: torch.Tensor | None, size: int) -> torch.Tensor:
         """Return the codes of whole records, or of a window of each, for the leads of the view."""
-        leads = self.view.lead_rows()
         if self.codes is None:
+            leads = self.view.lead_rows()
             codes = self.packed.read_codes(rows.numpy(), None if starts is None else starts.tolist(), size)
             return torch.from_numpy(codes if isinstance(leads, slice) else codes[:, leads])
-        device = self.codes.device
-        codes_there = self.codes[rows.to(device)][:, leads]
+        codes_there = self.codes[self._send(rows)]
         if starts is None:
             return codes_there
-        columns = starts.to(device)[:, None, None] + torch.arange(size, device=device)
+        columns = self._send(starts)[:, None, None] + torch.arange(size, device=codes_there.device)
         return codes_there.gather(2, columns.expand(-1, codes_there.shape[1], -1))
+
+    def _send(self, index: torch.Tensor) -> torch.Tensor:
+        """Return an index where the codes are; from pinned memory, since the host would wait for the GPU otherwise."""
+        if self.codes is None or self.codes.device.type == "cpu":
+            return index
+        return index.pin_memory().to(self.codes.device, non_blocking=True)
 
 
 def keep_batch(batch: Batch) -> Batch:

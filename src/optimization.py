@@ -81,6 +81,36 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+class WeightAverage(torch.optim.swa_utils.AveragedModel):
+    """Moving average of weights and buffers, as of `AveragedModel` with an exponential average, but no step waits for the GPU.
+
+    Parameters
+    ----------
+    model
+        Copied.
+    decay
+        Share of the old average kept in each step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the weights of a model in."""
+        ours, theirs = ([*m.parameters(), *m.buffers()] for m in (self.module, model))
+        is_first = not self.n_averaged  # which is kept on the CPU
+        self.n_averaged += 1
+        if is_first:
+            for average, value in zip(ours, theirs, strict=True):
+                average.copy_(value)
+            return
+        for is_float in (True, False):  # the counters of batch norms are whole numbers
+            pairs = [pair for pair in zip(ours, theirs, strict=True) if pair[0].is_floating_point() == is_float]
+            self.average_fn([average for average, _ in pairs], [value for _, value in pairs], None)
+
+
 @dataclass
 class TrainState:
     """Everything that changes while a model is fitted; `network` is the model, or what wraps it to share the work."""
@@ -201,8 +231,7 @@ def start_training(
     scaler = torch.amp.GradScaler(device, enabled=amp is torch.float16)
     average = None
     if config.ema_decay:
-        average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-        average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
+        average = WeightAverage(model, config.ema_decay)
     network = _wrap(model, processes)
     if config.compile == "on" or (config.compile == "auto" and device == "cuda"):
         network = compile_network(network, model.n_leads, device)
