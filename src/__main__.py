@@ -343,7 +343,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     add_data(parser, required=True)
     parser.add_argument("--probe", type=count, default=20, metavar="N", help="records of each collection to read (default: %(default)s)")
     add_settings(parser, PreprocessConfig)
-    add_settings(parser, ExecutionConfig, skip=("on_error", "chunk_size", "max_failed"))
+    add_settings(parser, ExecutionConfig, skip=("on_error", "chunk_size", "max_failed", "shard_above"))
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:

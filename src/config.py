@@ -142,8 +142,10 @@ class ExecutionConfig:
     on_error: str = option("skip", "skip lists a bad record in the manifest and goes on; raise stops at the first")
     chunk_size: int = option(64, "records handed to a worker at a time")
     max_failed: float = option(1.0, "share of the records that may fail; with more the run ends as failed, after everything is written")
+    shard_above: int = option(1_000_000, "records above which a new output folder gets its record files in 4096 subfolders; 0 always makes them")
 
     def __post_init__(self) -> None:
+        _require(self.shard_above >= 0, "shard_above", self.shard_above, "0 or more")
         _require(self.workers >= 0, "workers", self.workers, "0 or more")
         _require_choice("on_error", self.on_error, ("skip", "raise"))
         _require(self.chunk_size >= 1, "chunk_size", self.chunk_size, "1 or more")

@@ -42,6 +42,7 @@ from src.store import (
     Journal,
     ManifestRow,
     load_manifest,
+    make_record_folders,
     record_key,
     save_manifest,
     split_list,
@@ -179,7 +180,8 @@ def run_preprocessing(
     sources = SourceFolders(data.roots)
     asked = {"data": data, "mapping": mapping, "preprocess": config, "splits": splits, "execution": execution, "limit": limit, "extend": extend}
     with open_stage(processed) as stage, hold_folder(stage.folder, "preprocess"), log_run(stage.folder, "preprocess", asked) as log:
-        folders = [stage.folder, stage.folder / "records"]
+        sharded = stage.remote is None and len(plan.tasks) > execution.shard_above
+        folders = [stage.folder, *make_record_folders(stage.folder, sharded=sharded)]
         remove_leftovers(folders)
         stage = stage.pull()
         previous = _previous_places(stage.folder / "splits.json", splits)  # a damaged file stops the run before the work, not after
@@ -215,7 +217,6 @@ def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessCo
     if stale.any():
         manifest.loc[stale, ["status", "reason", "split", "input_hash"]] = ["unreadable", _INTERRUPTED, "", ""]
         save_manifest(manifest, processed)
-    (processed / "records").mkdir(parents=True, exist_ok=True)
     save_json(config, processed / CONFIG_FILE)
     if stale.any():
         stage.push()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,8 @@ FORMAT_VERSION = 1
 
 LIST_SEPARATOR = ";"
 _ZIP64_LIMIT = 2**31
+_SHARD_DIGITS = 3
+_SHARDS = tuple(f"{number:0{_SHARD_DIGITS}x}" for number in range(16**_SHARD_DIGITS))
 
 
 # Names ---------------------------------------------------------------------------------------------------------------
@@ -43,8 +45,28 @@ def is_plain_name(dataset: str) -> bool:
 
 
 def record_path(processed: str | Path, key: str) -> Path:
-    """Return the record file of a key below the folder `processed`."""
-    return Path(processed) / "records" / f"{_file_name(key)}.npz"
+    """Return the record file of a key below the folder `processed`, in a subfolder by its hash where there are such."""
+    folder, name = Path(processed) / "records", f"{_file_name(key)}.npz"
+    return folder / stable_hash(key, _SHARD_DIGITS) / name if is_sharded(processed) else folder / name
+
+
+def is_sharded(processed: str | Path) -> bool:
+    """Tell whether the record files of a folder lie in subfolders, as very many do."""
+    return os.path.isdir(f"{processed}/records/{_SHARDS[0]}")  # noqa: PTH112  it runs per file
+
+
+def make_record_folders(processed: Path, *, sharded: bool) -> list[Path]:
+    """Make the folders of the record files and return them; where there are record files already they stay as they lie."""
+    folder = processed / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    with os.scandir(folder) as entries:
+        is_new = not any(entry.name.endswith(".npz") for entry in entries)
+    if is_sharded(processed) or (sharded and is_new):
+        shards = [folder / name for name in _SHARDS]
+        for shard in reversed(shards):  # the first comes last, since it tells that all are there
+            shard.mkdir(exist_ok=True)
+        return [folder, *shards]
+    return [folder]
 
 
 @lru_cache(maxsize=65536)
@@ -219,8 +241,15 @@ def _journal_row(line: bytes) -> list[str] | None:
     return row if whole else None
 
 
-def load_manifest(processed: str | Path) -> pd.DataFrame:
+def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> pd.DataFrame:
     """Read ``manifest.csv`` as strings, empty cells as empty strings; a folder without one gives no rows.
+
+    Parameters
+    ----------
+    processed
+        The folder that preprocessing filled.
+    columns
+        Those wanted, the dataset among them; the fewer, the less time and memory it takes.
 
     Raises
     ------
@@ -231,15 +260,16 @@ def load_manifest(processed: str | Path) -> pd.DataFrame:
 
     path = Path(processed) / "manifest.csv"
     if not path.exists():
-        return pd.DataFrame(columns=list(MANIFEST_COLUMNS), dtype=str)
+        return pd.DataFrame(columns=list(columns), dtype=str)
+    wanted = None if columns is MANIFEST_COLUMNS else lambda name: name in columns  # all are checked for rows that are too long
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, usecols=wanted)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a manifest ({error}); delete it and run preprocess again") from None
-    missing = [name for name in MANIFEST_COLUMNS if name not in frame.columns]
+    missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"{path}: columns {', '.join(missing)} are missing; delete it and run preprocess again")
-    frame = map_cells(frame[list(MANIFEST_COLUMNS)], plain_cell)
+    frame = map_cells(frame[list(columns)], plain_cell)
     strange = [name for name in frame["dataset"].unique() if not is_plain_name(name)]
     if strange:
         raise ValueError(f"{path}: {printable(repr(strange[0]))} is no dataset name; delete it and run preprocess again")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_COLUMNS = ("dataset", "record_id", "patient_id", "labels", "annotated", "label_source", "split", "status", "signal_hash")
+
 
 @dataclass(frozen=True)
 class LabelledRecords:
@@ -68,7 +70,7 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
         If the folder has no manifest or no record that is ok.
     """
     processed = Path(processed)
-    manifest = load_manifest(processed)
+    manifest = load_manifest(processed, _COLUMNS)
     rows = manifest[manifest["status"] == "ok"]
     if not len(rows):
         raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")

@@ -6,9 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.packed import load_packed, quantize
-from src.store import load_record_file, record_path
+from src.packed import load_packed, pack_hash, quantize
+from src.store import load_manifest, load_record_file, record_path, save_manifest
 from src.targets import load_records
+
+
+def test_the_name_of_a_cache_hangs_on_what_it_holds(processed: Path, tmp_path: Path) -> None:
+    manifest = load_manifest(processed)
+    save_manifest(manifest, tmp_path)
+    names = {pack_hash(tmp_path, "train"), pack_hash(processed, "train")}
+    assert len(names) == 1
+    for column, value in (("input_hash", "0"), ("record_id", "other"), ("config_hash", "0"), ("split", "val")):
+        changed = manifest.copy()
+        changed.loc[(manifest["split"] == "train").idxmax(), column] = value
+        save_manifest(changed, tmp_path)
+        names.add(pack_hash(tmp_path, "train"))
+    assert len(names) == 5
 
 
 def test_codes_keep_a_lead_within_half_a_step() -> None:

@@ -13,6 +13,7 @@ import scipy.io
 from conftest import SMALL
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
+from src.packed import load_packed
 from src.preprocessing import load_preprocess_config, run_preprocessing
 from src.records import ECGRecord, RecordError, read_record
 from src.run_plan import spread
@@ -122,6 +123,33 @@ def test_two_workers_give_the_same_bytes_as_one(sample_roots: DataConfig, proces
         assert (tmp_path / "records" / path.name).read_bytes() == path.read_bytes()
     assert (tmp_path / "manifest.csv").read_bytes() == (processed / "manifest.csv").read_bytes()
     assert (tmp_path / "splits.json").read_bytes() == (processed / "splits.json").read_bytes()
+
+
+def test_very_many_records_go_to_subfolders_and_are_found_there(tmp_path: Path, processed: Path, sample_roots: DataConfig, sample: SampleData) -> None:
+    def run(out: Path, shard_above: int) -> int:
+        execution = ExecutionConfig(workers=1, shard_above=shard_above)
+        return run_preprocessing(sample_roots, out, mapping=sample.mapping, config=SMALL, execution=execution).n_skipped
+
+    assert run(tmp_path, 35) == 0 and run(tmp_path, 1_000_000) == 36  # once in subfolders, always there
+    files = {path.name: path for path in (tmp_path / "records").glob("*/*.npz")}
+    assert len(files) == 36 and len({path.parent for path in files.values()}) > 20 and not list((tmp_path / "records").glob("*.npz"))
+    for path in sorted((processed / "records").iterdir()):
+        assert files[path.name].read_bytes() == path.read_bytes()
+    for name in ("manifest.csv", "splits.json"):
+        assert (tmp_path / name).read_bytes() == (processed / name).read_bytes()
+    np.testing.assert_array_equal(load_packed(tmp_path, "train").codes, load_packed(processed, "train").codes)
+    leftover = next(iter(files.values())).with_name(".tmp-000000-1-00000000.npz")  # of another machine, long ago
+    leftover.touch()
+    os.utime(leftover, (1, 1))
+    run(tmp_path, 0)
+    assert not leftover.exists()
+
+
+def test_a_folder_with_records_keeps_its_form(tmp_path: Path) -> None:
+    roots = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 3))})
+    for shard_above in (3, 0):
+        run_preprocessing(roots, tmp_path / "out", config=SMALL, execution=ExecutionConfig(workers=1, shard_above=shard_above))
+    assert sorted(path.name for path in (tmp_path / "out" / "records").iterdir()) == ["d__r0.npz", "d__r1.npz", "d__r2.npz"]
 
 
 def test_a_factory_of_executors_serves_too(tmp_path: Path) -> None:
