@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = ("dataset", "record_id", "patient_id", "labels", "annotated", "label_source", "split", "status", "signal_hash")
+_COLUMNS = ("dataset", "record_id", "patient_id", "labels", "annotated", "label_source", "split", "status", "signal_hash", "weight")
 
 
 @dataclass(frozen=True)
