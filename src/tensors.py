@@ -116,7 +116,8 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     flags = [*record.flags, *ordered.flags, *flags, *quality_flags(measures, present, config.quality, config.max_amplitude_mv)]
     resampled = resample(window, record.fs, config.fs)[:, : config.n_samples]
     constant = measures.highest_mv == measures.lowest_mv
-    resampled[constant] = window[constant, :1]  # the filter's edges would make a flat lead look alive
+    if constant.any():
+        resampled[constant] = window[constant, :1]  # the filter's edges would make a flat lead look alive
     scaled = standardize(resampled, config.flat_std_mv)
     flat = np.asarray((scaled.std == 0) & present)
     flags += [f"flat:{lead}" for lead, is_flat in zip(STANDARD_LEADS, flat, strict=True) if is_flat]

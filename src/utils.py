@@ -287,6 +287,8 @@ def printable(text: str, limit: int = 200) -> str:
     """
     if len(text) > limit:
         text = text[: limit - 4] + " ..."
+    if text.isprintable():  # most are, and the pattern finds nothing in these
+        return text
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

@@ -64,8 +64,8 @@ def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
             leads.append(_to_millivolts(adc, group, _MISSING[group[0].fmt]))
     else:
         for spec, counts in zip(header.signals, decode_through_package(header, start, stop), strict=True):
-            flags += _integrity_flags(counts[:, None], [spec]) if whole else []
-            leads.append(_to_millivolts(_frame_means(counts, spec)[:, None], [spec], _MISSING_RARE.get(spec.fmt)))
+            flags += _integrity_flags(counts[None], [spec]) if whole else []
+            leads.append(_to_millivolts(_frame_means(counts, spec)[None], [spec], _MISSING_RARE.get(spec.fmt)))
     signal = leads[0] if len(leads) == 1 else np.concatenate(leads)
     return _build_record(header, signal, flags)
 
@@ -213,19 +213,19 @@ def _names(folder: str, mtime_ns: int) -> dict[str, str]:
 
 
 def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) -> NDArray[Any]:
-    """Return ADC values, shape (n_samples, n_leads), of the leads that share a file."""
+    """Return ADC values, shape (n_leads, n_samples), of the leads that share a file."""
     spec, width = group[0], len(group)
     path = sibling_file(header, spec.file, "signal file")
     with open(path, "rb") as stream:
         if stream.read(len(_MATLAB)) == _MATLAB:
-            return _read_saved_again(path, header, width)[start:stop]
+            return np.ascontiguousarray(_read_saved_again(path, header, width)[start:stop].T)
         held = _values_in(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
         promised = max(stop, header.n_samples or 0)  # a torn file is refused whatever part of it is asked for
         if held < promised:
             raise RecordError(path, f"holds {max(held, 0)} samples of {width} leads, the header promises {promised}")
         _limit(header, (stop - start) * len(header.signals))
         values = _decode(stream, spec, start * width, (stop - start) * width)
-    return values.reshape(stop - start, width)
+    return np.ascontiguousarray(values.reshape(stop - start, width).T)  # before it is made wider, as fewer bytes move
 
 
 def _read_saved_again(path: Path, header: Header, width: int) -> NDArray[Any]:
@@ -271,32 +271,40 @@ def _decode_212(stream: Any, offset: int, first: int, count: int) -> NDArray[np.
 
 
 def _integrity_flags(adc: NDArray[Any], group: list[SignalSpec]) -> list[str]:
-    """Compare the samples (n_samples, n_leads) with the initial values and checksums of the header.
+    """Compare the samples (n_leads, n_samples) with the initial values and checksums of the header.
 
     A checksum of 0 is what several sources write without computing one, so it accuses nobody. Both are of the samples as
     they are stored, so those that were shifted are not compared.
     """
-    sums = adc.sum(axis=0, dtype=np.int64) & 0xFFFF
+    sums = _checksums(adc).tolist()
+    first = adc[:, 0].tolist()
     flags = []
-    for column, spec in enumerate(group):
+    for row, spec in enumerate(group):
         if spec.skew:
             continue
-        if spec.checksum and spec.checksum & 0xFFFF != sums[column]:
+        if spec.checksum and spec.checksum & 0xFFFF != sums[row]:
             flags.append(f"checksum_mismatch:{spec.description}")
-        if spec.checksum != 0 and spec.initial is not None and spec.initial != adc[0, column]:
+        if spec.checksum != 0 and spec.initial is not None and spec.initial != first[row]:
             flags.append(f"initial_value_mismatch:{spec.description}")
     return flags
+
+
+def _checksums(adc: NDArray[Any]) -> NDArray[Any]:
+    """Return the 16 low bits of the sum of each row; sums of 16 bits may run over, which makes them four times as fast."""
+    if adc.dtype == np.int16:
+        return adc.view(np.uint16).sum(axis=1, dtype=np.uint16)
+    return adc.sum(axis=1, dtype=np.int64) & 0xFFFF
 
 
 def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | None) -> Signal:
     """Return (adc - baseline) / gain in mV, shape (n_leads, n_samples), NaN where a sample is missing."""
     wide = adc.dtype.itemsize > 2 or any(abs(spec.baseline) > 2**23 for spec in group)
     dtype = np.float64 if wide else np.float32  # int16 less a baseline is exact in float32
-    baseline = np.array([spec.baseline for spec in group], dtype)[:, None]
-    per_mv = np.array([spec.gain / (millivolts_per_unit(spec.units) or 1.0) for spec in group], dtype)[:, None]
-    values: NDArray[Any] = np.ascontiguousarray(adc.T, dtype)
-    absent = values == missing if missing is not None and values.min() == missing else None
-    values -= baseline
+    per_mv = np.array([[spec.gain / (millivolts_per_unit(spec.units) or 1.0)] for spec in group], dtype)
+    absent = adc == missing if missing is not None and adc.min() == missing else None
+    values: NDArray[Any] = adc.astype(dtype)
+    if any(spec.baseline for spec in group):
+        values -= np.array([[spec.baseline] for spec in group], dtype)
     values /= per_mv
     if absent is not None:
         values[absent] = np.nan

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from src.formats.base import RecordError, open_error
 
@@ -38,8 +39,7 @@ _RECORD_LINE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class SignalSpec:
+class SignalSpec(NamedTuple):
     """One signal line of a header."""
 
     file: str
@@ -159,6 +159,30 @@ def _parse_signals(lines: list[str], n_leads: int, path: Path) -> tuple[SignalSp
 
 
 def _parse_signal(line: str, path: Path) -> SignalSpec:
+    """Parse a signal line; the words that lines of a collection have in common are parsed once."""
+    words = line.split(None, 8) if len(line) <= _MAX_LINE else []
+    if len(words) == 9 and _is_integer(words[5]) and _is_integer(words[6]):
+        spec = _common_part(words[1], words[2], words[3], words[4], words[7], words[8])
+        if spec is not None:
+            return spec._replace(file=plain_name(words[0], "signal file", path), initial=int(words[5]), checksum=int(words[6]))
+    return _parse_any_signal(line, path)
+
+
+def _is_integer(word: str) -> bool:
+    return word.isascii() and word.removeprefix("-").isdecimal()
+
+
+@lru_cache(maxsize=256)
+def _common_part(fmt: str, gain: str, adc_res: str, adc_zero: str, block: str, description: str) -> SignalSpec | None:
+    """Parse a line of these words, or return None where it is not plain; what is wrong with it then depends on the whole."""
+    try:
+        spec = _parse_any_signal(f"f {fmt} {gain} {adc_res} {adc_zero} 0 0 {block} {description}", Path())
+    except RecordError:
+        return None
+    return spec if spec.file == "f" and spec.checksum == 0 and spec.description == description else None
+
+
+def _parse_any_signal(line: str, path: Path) -> SignalSpec:
     match = _SIGNAL_LINE.match(line) if len(line) <= _MAX_LINE else None
     if match is None:
         raise RecordError(path, f"signal line {line[:80]!r} is not 'file format gain/units ...'")
@@ -187,10 +211,15 @@ def _parse_signal(line: str, path: Path) -> SignalSpec:
 
 def plain_name(name: str, what: str, path: Path) -> str:
     """Refuse what a hostile header may point to: files of another folder, devices, and addresses that a library follows."""
-    stem = name.split(".")[0].rstrip(" ").upper()
-    if re.search(r"[/\\\0]|::|^[A-Za-z]:", name) or name in {".", ".."} or stem in _DEVICES:
+    if not _is_plain(name):
         raise RecordError(path, f"{what} {name!r} is not a plain file name in the header's folder")
     return name
+
+
+@lru_cache(maxsize=16)  # the leads of a record name the same file
+def _is_plain(name: str) -> bool:
+    stem = name.split(".")[0].rstrip(" ").upper()
+    return not (re.search(r"[/\\\0]|::|^[A-Za-z]:", name) or name in {".", ".."} or stem in _DEVICES)
 
 
 def parse_comments(comments: tuple[str, ...]) -> dict[str, str]:
