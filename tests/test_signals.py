@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
+from src.formats.base import all_finite
 from src.leads import STANDARD_LEADS
+from src.records import read_record
 from src.signals import (
     fill_gaps,
     fit_length,
@@ -105,3 +110,46 @@ def test_fit_length() -> None:
 def test_leads_in_order_are_not_copied() -> None:
     signal = np.ones((12, 5), np.float32)
     assert order_leads(signal, STANDARD_LEADS).signal is signal
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 255, 256, 1000, 5000, 5001])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_standardize_is_as_good_as_in_double_precision(n_samples: int, offset: float) -> None:
+    signal = (np.cumsum(RNG.normal(size=(12, n_samples)), axis=1) * 0.05 + offset).astype(np.float32)
+    signal[5] = 2.5
+    exact = signal.astype(np.float64)
+    std = exact.std(axis=1, keepdims=True)
+    expected = np.where(std > 1e-6, (exact - exact.mean(axis=1, keepdims=True)) / np.where(std > 0, std, 1), 0)
+    np.testing.assert_allclose(standardize(signal).signal, expected, atol=5e-6 * (1 + offset))
+
+
+def test_part_of_a_wider_array_is_standardized_as_a_copy_of_it() -> None:
+    wide = RNG.normal(size=(12, 700)).astype(np.float32)
+    np.testing.assert_array_equal(standardize(wide[:, :600]).signal, standardize(wide[:, :600].copy()).signal)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.0, True), (3e38, True), (np.nan, False), (np.inf, False), (-np.inf, False)])
+def test_one_sample_that_is_no_number_is_found(value: float, expected: bool) -> None:
+    signal = np.ones((12, 100), np.float32)
+    signal[7, 93] = value
+    assert all_finite(signal) is expected and all_finite(signal[:, 1:]) is expected
+
+
+@pytest.mark.parametrize(("source_fs", "target_fs"), [(1000.0, 500.0), (257.0, 500.0), (360.0, 500.0), (500.0, 100.0), (999.0, 1000.0), (100.0, 500.0)])
+@pytest.mark.parametrize("n_samples", [1, 2, 31, 640, 5001])
+def test_resampling_of_offset_leads_of_any_length_equals_scipy(source_fs: float, target_fs: float, n_samples: int) -> None:
+    ratio = rate_ratio(source_fs, target_fs)
+    signal = (RNG.normal(size=(3, n_samples)) + np.array([[0], [3], [-300]])).astype(np.float32)
+    expected = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1)
+    resampled = resample(signal, source_fs, target_fs)
+    assert resampled.dtype == np.float32 and resampled.shape == expected.shape
+    np.testing.assert_allclose(resampled, expected, rtol=1e-6, atol=3e-6)
+
+
+def test_real_recordings_resample_as_with_scipy(real_data: Callable[[str], Path]) -> None:
+    for path in sorted(real_data("challenge2021").rglob("*.hea"))[::10]:
+        record = read_record(path)
+        signal, target = np.nan_to_num(record.signal), 257.0
+        ratio = rate_ratio(record.fs, target)
+        expected = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1)
+        np.testing.assert_allclose(resample(signal, record.fs, target), expected, atol=1e-6 * max(1.0, np.abs(signal).max()))

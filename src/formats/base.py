@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +208,7 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
         raise RecordError(path, "has samples beyond any voltage: are its gain and baseline damaged?")
     if not MIN_FS <= record.fs <= MAX_FS:
         raise RecordError(path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}")
-    texts = {name: tuple(map(printable, getattr(record, name))) for name in ("leads", "codes", "flags")}
+    texts: dict[str, Any] = {name: tuple(map(printable, getattr(record, name))) for name in ("leads", "codes", "flags")}
     patient_id = printable(record.patient_id) if record.patient_id else None
     if patient_id == record.patient_id and all(getattr(record, name) == text for name, text in texts.items()):
         return record
@@ -220,8 +221,9 @@ def all_finite(signal: Signal) -> bool:
     A sum of squares cannot be finite with one of them in it; where it is not, the samples are asked.
     """
     flat = signal.reshape(-1) if signal.flags.c_contiguous else None
-    if flat is not None and math.isfinite(np.dot(flat, flat)):
-        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        if flat is not None and math.isfinite(np.dot(flat, flat)):
+            return True
     return bool(np.isfinite(signal).all())
 
 

@@ -292,8 +292,8 @@ def _integrity_flags(adc: NDArray[Any], group: list[SignalSpec]) -> list[str]:
 def _checksums(adc: NDArray[Any]) -> NDArray[Any]:
     """Return the 16 low bits of the sum of each row; sums of 16 bits may run over, which makes them four times as fast."""
     if adc.dtype == np.int16:
-        return adc.view(np.uint16).sum(axis=1, dtype=np.uint16)
-    return adc.sum(axis=1, dtype=np.int64) & 0xFFFF
+        return np.asarray(adc.view(np.uint16).sum(axis=1, dtype=np.uint16))
+    return np.asarray(adc.sum(axis=1, dtype=np.int64) & 0xFFFF)
 
 
 def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | None) -> Signal:
