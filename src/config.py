@@ -140,7 +140,7 @@ class ExecutionConfig:
 
     workers: int = option(0, "worker processes; 0 means one per core, 1 runs in this process")
     on_error: str = option("skip", "skip lists a bad record in the manifest and goes on; raise stops at the first")
-    chunk_size: int = option(64, "records handed to a worker at a time")
+    chunk_size: int = option(256, "records handed to a worker at a time; fewer where there are few, and towards the end")
     max_failed: float = option(1.0, "share of the records that may fail; with more the run ends as failed, after everything is written")
     shard_above: int = option(1_000_000, "records above which a new output folder gets its record files in 4096 subfolders; 0 always makes them")
 

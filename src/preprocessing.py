@@ -29,7 +29,7 @@ from src.duplicates import (
 )
 from src.durable import hold_folder, remove_leftovers
 from src.labels import load_mapping
-from src.pool import ExecutorFactory, can_start_processes, chunk_size, chunked, local_executor, run_chunks
+from src.pool import ExecutorFactory, can_start_processes, local_executor, run_chunks, shrinking_chunks
 from src.records import RecordError, window_name
 from src.rich import Rich, html_facts, html_table
 from src.run_log import Progress, log_run
@@ -233,7 +233,7 @@ def _process(
     """Yield the rows of the tasks chunk by chunk."""
     workers = execution.n_workers
     largest = 1 if config.window_s else execution.chunk_size  # a record of many windows is work enough
-    chunks = chunked(waiting, chunk_size(len(waiting), largest, workers))
+    chunks = shrinking_chunks(waiting, largest, workers)
     if executor_factory is None and workers > 1 and can_start_processes():
         executor_factory = partial(local_executor, workers)
     work = stage.work(waiting, config, execution.on_error)

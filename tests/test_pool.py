@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src import pool
-from src.pool import chunk_size, chunked, local_executor, run_chunks
+from src.pool import chunked, local_executor, run_chunks, shrinking_chunks
 
 
 def double(chunk: list[int]) -> list[int]:
@@ -30,7 +30,15 @@ def always_die(chunk: list[int]) -> list[int]:
 
 def test_chunks() -> None:
     assert list(chunked(range(5), 2)) == [[0, 1], [2, 3], [4]]
-    assert chunk_size(1000, 64, 2) == 64 and chunk_size(10, 64, 2) == 2 and chunk_size(0, 64, 2) == 1
+
+
+@pytest.mark.parametrize(("n_items", "largest", "workers", "sizes"), [
+    (10, 256, 2, [2] * 5), (0, 256, 2, []), (600, 256, 1, [256, 256, 88]), (40, 4, 2, [4] * 10), (3, 256, 2, [1, 1, 1]), (2000, 64, 2, [64] * 5)])  # fmt: skip
+def test_chunks_hold_every_item_once_and_shrink(n_items: int, largest: int, workers: int, sizes: list[int]) -> None:
+    chunks = list(shrinking_chunks(range(n_items), largest, workers))
+    assert [item for chunk in chunks for item in chunk] == list(range(n_items))
+    assert list(map(len, chunks))[: len(sizes)] == sizes
+    assert not chunks or len(chunks[-1]) <= 16 or workers == 1
 
 
 def test_work_in_this_process_and_with_nothing_to_do() -> None:
