@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 _DEFLATE_LEVEL = 1
 _SMALL_MEMBER = 1024  # bytes
 _COMMON, _DIRECTORY = struct.Struct("<HHHHHIIIHH"), struct.Struct("<HHHII")
+_END = struct.Struct("<4sHHHHIIH")
+_ZIP64 = 2**32 - 1  # stands where an offset is too large for the end record
 _SMALL_BYTES = 2**29
 _MAX_RATIO = 100  # more than deflate finds in ECGs, even where a record fills only a part of its tensor
 
@@ -53,8 +55,20 @@ def _parts(arrays: Mapping[str, NDArray[Any]]) -> list[bytes]:
         directory += [b"PK\x01\x02\x14\x00", common[:_COMMON.size], _DIRECTORY.pack(0, 0, 0, 0o600 << 16, offset), common[_COMMON.size :]]
         offset += 4 + len(common) + len(packed)
     n_bytes = sum(map(len, directory))
-    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(arrays), len(arrays), n_bytes, offset, 0)
+    end = _END.pack(b"PK\x05\x06", 0, 0, len(arrays), len(arrays), n_bytes, offset, 0)
     return [*parts, *directory, end]
+
+
+def is_whole_npz(path: str | Path) -> bool:
+    """Tell whether a file is there and ends as `write_npz` ends one, which a file that was cut off or emptied does not."""
+    try:
+        with open(path, "rb") as stream:
+            n_bytes = stream.seek(0, 2)
+            stream.seek(max(0, n_bytes - _END.size))
+            mark, *_, directory, offset, _ = _END.unpack(stream.read())
+    except (OSError, struct.error):
+        return False
+    return bool(mark == b"PK\x05\x06" and (offset == _ZIP64 or offset + directory + _END.size == n_bytes))
 
 
 def _pack(name: str, content: bytes, level: int) -> tuple[bytes, bytes]:

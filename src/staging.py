@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from src.config import PreprocessConfig
 from src.durable import hold_folder
 from src.fetching import fetched_records
+from src.npz import is_whole_npz
 from src.remote import RemoteFolder, as_path, as_url, cache_folder
 from src.store import Journal, ManifestRow, load_manifest, record_key, record_path
 from src.tensors import RecordTask, process_chunk
@@ -45,9 +46,9 @@ class Stage:
     held: frozenset[str] = frozenset()
 
     def holds(self, key: str) -> bool:
-        """Tell whether the record file of a key is there."""
+        """Tell whether the record file of a key is there, and here whether it is whole."""
         path = record_path(self.folder, key)
-        return path.name in self.held if self.remote else path.exists()
+        return path.name in self.held if self.remote else is_whole_npz(path)
 
     def work(self, tasks: Sequence[RecordTask], config: PreprocessConfig, on_error: str) -> Work:
         """Return what processes a chunk of the tasks and leaves its record files where they belong."""

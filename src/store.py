@@ -127,7 +127,7 @@ def _read_arrays(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
         arrays = read_npz(path, *names)
         _check_arrays(arrays)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a record file ({printable(str(error))}); run preprocess again to make it anew") from None
+        raise ValueError(f"{path}: not a record file ({printable(str(error))}); delete it and run preprocess again, which makes it anew") from None
     return arrays
 
 

@@ -255,6 +255,18 @@ def test_adding_records_later_moves_none(tmp_path: Path) -> None:
     assert {key: after[key] for key in before} == before and len(after) == 60
 
 
+@pytest.mark.parametrize("n_bytes", [0, 100, -1])
+def test_a_record_file_that_was_cut_off_is_made_anew(tmp_path: Path, n_bytes: int) -> None:
+    data, out = DataConfig({"a": str(bare_collection(tmp_path / "a", 2))}), tmp_path / "out"
+    run_preprocessing(data, out, config=SMALL, execution=ONE)
+    path = record_path(out, "a__r0")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:n_bytes])
+    assert run_preprocessing(data, out, config=SMALL, execution=ONE).n_skipped == 1
+    assert path.read_bytes() == whole
+    assert run_preprocessing(data, out, config=SMALL, execution=ONE).n_skipped == 2
+
+
 def test_a_damaged_splits_file_stops_the_run_before_its_work(tmp_path: Path) -> None:
     data = DataConfig({"a": str(bare_collection(tmp_path / "a", 3))})
     (tmp_path / "out").mkdir()
