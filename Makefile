@@ -14,7 +14,7 @@ help:
 	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
 	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR for the time of the PTB-XL recipe)"
 	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; about ten minutes"
-	@echo "make audit      look up known vulnerabilities of the packages, where pip-audit and a network are there"
+	@echo "make audit      look up known vulnerabilities of the packages, where a network is there"
 	@echo "make lint       check style and types"
 	@echo "make smoke      the 10-record check"
 	@echo "make clean      remove outputs; keeps the environment, your data and your label mapping"
