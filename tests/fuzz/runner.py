@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -23,7 +24,8 @@ from pathlib import Path
 
 LIMIT_S = 2.0
 LIMIT_BYTES = 2**30
-_STUCK_S = 20.0  # without a sign of life a child is killed: it waits, or hangs in a library, where no signal is heard
+_STUCK_S = 60.0  # without a sign of life a child is killed: it waits, or hangs in a library, where no signal is heard
+_START_S = 300.0  # until the first one, on a machine that is busy with other work
 
 
 class SlowError(BaseException):
@@ -76,7 +78,7 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
     sender.close()
     name, index = "", -1
     try:
-        while receiver.poll(_STUCK_S):
+        while receiver.poll(_STUCK_S if name else _START_S):
             kind, value = receiver.recv()
             if kind == "index":
                 name, index = value
@@ -106,6 +108,7 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
 
 def _work(sender: Connection, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path) -> None:
     """Try what is planned, and tell of each input before it is read."""
+    logging.disable()  # what is said of a broken file is of no use here
     for name, indices in plan.items():
         try_input(name, seed, -1, folder, math.inf)  # loads what is loaded late
         used = _limit_memory()
