@@ -150,15 +150,16 @@ def evaluate(
     options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
     if not allow_overlap:
-        records = split_records(loaded, processed, split, keep_other=keep_other)
+        records = split_records(loaded, processed, split, keep_other=keep_other, everyone=True)
         refuse_overlap(loaded.card.train_hashes, records.keys, records.signal_hashes, split)
 
-    def predicted(name: str) -> Predictions:
-        return predict_split(loaded, processed, name, batch_size=batch_size, device=device, keep_other=keep_other)
+    def predicted(name: str, **choice: bool) -> Predictions:
+        return predict_split(loaded, processed, name, batch_size=batch_size, device=device, keep_other=keep_other, **choice)
 
-    predictions, validation = predicted(split), predicted(LEARNED_ON) if options.learns else None
+    everyone, validation = predicted(split, everyone=True), predicted(LEARNED_ON) if options.learns else None
+    predictions = everyone if _takes_negatives(loaded.card) else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
     rows = select_rows(load_manifest(processed), predictions.keys)
-    predictions, metrics = judge(predictions, rows, options, validation)
+    predictions, metrics = judge(predictions, rows, options, validation, everyone)
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json({"split": split, "checkpoint": str(checkpoint), **metrics}, Path(out) / f"metrics_{split}.json")
@@ -166,26 +167,35 @@ def evaluate(
 
 
 def predict_split(
-    checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool
+    checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool, everyone: bool = False
 ) -> Predictions:
-    """Return the predictions of a checkpoint for a split; see `evaluate`."""
-    records = split_records(checkpoint, processed, split, keep_other=keep_other)
+    """Return the predictions of a checkpoint for a split; see `split_records`."""
+    records = split_records(checkpoint, processed, split, keep_other=keep_other, everyone=everyone)
     return predict_records(checkpoint, records, batch_size=batch_size, device=device)
 
 
 def split_records(
-    checkpoint: Checkpoint, processed: str | Path, split: str, *, keep_other: bool = False
+    checkpoint: Checkpoint, processed: str | Path, split: str, *, keep_other: bool = False, everyone: bool = False
 ) -> LabelledRecords:
-    """Return the records of a split that a checkpoint can be judged on, at least one; see `evaluate`."""
+    """Return the records of a split that a checkpoint can be judged on, of which one at least carries a class; see `evaluate`.
+
+    With several labels those without a class are among them where the model was validated on such, or for `everyone`.
+    """
     card = checkpoint.card
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
     splits = load_records(processed, keep_other=keep_other or "OTHER" in card.classes)
-    negatives = not card.single_label and bool(card.config.get("train", {}).get("keep_negative"))  # as it was validated
+    negatives = not card.single_label and (everyone or _takes_negatives(card))
     records = choose_records(splits[split], card.classes, single_label=card.single_label, keep_negative=negatives)
-    if not len(records):
+    judged = records if _takes_negatives(card) else choose_records(records, card.classes, single_label=card.single_label)
+    if not len(judged):
         raise ValueError(_why_empty(processed, split, splits, card))
     return records
+
+
+def _takes_negatives(card: ModelCard) -> bool:
+    """Tell whether a model was validated on records without a class, and so is judged on them."""
+    return not card.single_label and bool(card.config.get("train", {}).get("keep_negative"))
 
 
 def predict_records(checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str) -> Predictions:

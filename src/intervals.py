@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from src.metrics import Counts, Predictions, compute_metrics, format_table
+from src.metrics import FREQUENT, Counts, Predictions, compute_metrics, format_table
 from src.ranking import Floats, Ranking
 
 METRICS = ("auroc", "f1", "average_precision")
 MACROS = tuple(f"{name}_macro" for name in METRICS)
-_CHUNK = 2**21  # weights held at a time
+_CHUNK = 2**16  # weights held at a time, few enough to stay in the processor's cache
 _FEW = 10  # patients below which a class is named
 _SAFE = 50  # patients of whom a resample loses all with probability exp(-50)
 
@@ -66,7 +66,8 @@ def bootstrap_intervals(
     -------
     dict
         ``method``, ``level``, ``n_resamples``, ``n_patients``, ``seed``; ``auroc_macro``, ``f1_macro`` and
-        ``average_precision_macro``: [low, high]; ``per_class``: name -> auroc, f1, average_precision: [low, high], None
+        ``average_precision_macro``: [low, high]; ``frequent``: the same three over the classes with `src.metrics.FREQUENT`
+        positives or more; ``per_class``: name -> auroc, f1, average_precision: [low, high], None
         where there is none; ``few_patients``: classes with few, as in the notes above.
 
     Raises
@@ -77,6 +78,7 @@ def bootstrap_intervals(
     groups = _groups(predictions, patients, n_resamples, level)
     (draws,) = _resample([predictions], groups, n_resamples, seed)
     n_patients = _patients_by_class(predictions, groups)
+    frequent = (predictions.y_true == 1).sum(axis=0) >= FREQUENT
     ends = {name: _interval(np.where(n_patients > 1, values, np.nan), level) for name, values in draws.items()}
     return {
         "method": "percentile bootstrap over patients",
@@ -84,7 +86,8 @@ def bootstrap_intervals(
         "n_resamples": n_resamples,
         "n_patients": int(groups.max()) + 1,
         "seed": seed,
-        **{macro: _interval(_macro(draws[name]), level)[0] for name, macro in zip(METRICS, MACROS, strict=True)},
+        **_macro_intervals(draws, level),
+        "frequent": _macro_intervals({name: values[:, frequent] for name, values in draws.items()}, level),
         "per_class": {c: {name: ends[name][i] for name in METRICS} for i, c in enumerate(predictions.classes)},
         "few_patients": _few(predictions, n_patients),
     }
@@ -123,8 +126,7 @@ def _resample(
     parts: list[list[dict[str, Floats]]] = [[] for _ in sets]
     for weights in _draw(sets[0].y_true, groups, n_resamples, np.random.default_rng(seed)):
         for part, predictions, ranks in zip(parts, sets, rankings, strict=True):
-            auroc = np.stack([ranking.auroc(weights) for ranking in ranks], axis=1)
-            precision = np.stack([ranking.average_precision(weights) for ranking in ranks], axis=1)
+            auroc, precision = np.stack([ranking.areas(weights) for ranking in ranks], axis=-1)
             part.append({"auroc": auroc, "f1": Counts.of(predictions, weights).f1, "average_precision": precision})
     return [{name: np.concatenate([chunk[name] for chunk in part]) for name in METRICS} for part in parts]
 
@@ -150,6 +152,10 @@ def _rare_patients(y_true: NDArray[np.float32], groups: NDArray[np.intp], n_pati
     needs = [np.isin(np.arange(n_patients), groups[column == outcome]) for column in y_true.T for outcome in (1, 0)]
     rare = [who for who in needs if 0 < who.sum() <= _SAFE]
     return np.array(rare, np.float64).T if rare else np.ones((n_patients, 0))
+
+
+def _macro_intervals(draws: dict[str, Floats], level: float) -> dict[str, list[float] | None]:
+    return {macro: _interval(_macro(draws[name]), level)[0] for name, macro in zip(METRICS, MACROS, strict=True)}
 
 
 def _macro(values: Floats) -> Floats:
@@ -330,9 +336,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def format_intervals(intervals: dict[str, Any]) -> str:
     """Return the intervals of the macro averages as text."""
-    parts = [f"{macro} {_range(intervals[macro])}" for macro in MACROS]
-    line = f"{intervals['level']:.0%} intervals over {intervals['n_patients']} patients: " + ", ".join(parts)
+    line = f"{intervals['level']:.0%} intervals over {intervals['n_patients']} patients: {_ranges(intervals)}"
+    if intervals["frequent"] != {macro: intervals[macro] for macro in MACROS}:
+        line += f"\nover the classes with {FREQUENT} positives or more: {_ranges(intervals['frequent'])}"
     return line + _warn_of_few(intervals["few_patients"])
+
+
+def _ranges(intervals: dict[str, Any]) -> str:
+    return ", ".join(f"{macro} {_range(intervals[macro])}" for macro in MACROS)
 
 
 def _warn_of_few(classes: Sequence[str]) -> str:

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.calibration import ThresholdRule, choose_thresholds, fit_calibration, measure_calibration
+import numpy as np
+
+from src.calibration import (
+    Calibration,
+    ThresholdRule,
+    Thresholds,
+    choose_thresholds,
+    fit_calibration,
+    measure_calibration,
+)
 from src.metrics import Predictions, compute_metrics, format_metrics
 from src.rich import format_cell, html_facts, html_table
 from src.store import load_manifest, split_list
@@ -86,7 +95,11 @@ class JudgeOptions:
 
 
 def judge(
-    predictions: Predictions, rows: pd.DataFrame, options: JudgeOptions, validation: Predictions | None = None
+    predictions: Predictions,
+    rows: pd.DataFrame,
+    options: JudgeOptions,
+    validation: Predictions | None = None,
+    everyone: Predictions | None = None,
 ) -> tuple[Predictions, dict[str, Any]]:
     """Judge the predictions for a split.
 
@@ -100,6 +113,9 @@ def judge(
         What to do beyond the metrics.
     validation
         The same model's predictions for the validation split; needed where something is learned.
+    everyone
+        Those for the split with the records that carry none of the classes, where the metrics with and without them are
+        wanted side by side.
 
     Returns
     -------
@@ -107,18 +123,23 @@ def judge(
         With calibrated probabilities and chosen thresholds.
     dict
         What `compute_metrics` gives, with ``reliability``, ``subgroups`` and, as asked for, ``calibration``,
-        ``thresholds``, ``intervals`` and ``challenge``. Plain JSON values.
+        ``thresholds``, ``intervals`` and ``challenge``; with `everyone` and several labels ``protocols``: ``labelled``
+        (the records that carry a class) and ``all`` (those that were looked at for one) -> n_records, accuracy, macro
+        averages, frequent. Plain JSON values.
 
     Raises
     ------
     ValueError
         If a record is in both sets, there is no validation record to learn on, or an option does not fit the model.
     """
-    learned: dict[str, Any] = {}
-    if options.learns:
-        predictions, learned = _learn(predictions, options, validation)
+    maps, learned = _learn(predictions, options, validation) if options.learns else ((), {})
+    for learned_map in maps:
+        predictions = learned_map.apply(predictions)
+        everyone = everyone and learned_map.apply(everyone)
     metrics = compute_metrics(predictions)
     metrics |= {"reliability": measure_calibration(predictions), **learned, "subgroups": compute_subgroups(predictions, rows)}
+    if everyone is not None and not everyone.single_label:
+        metrics["protocols"] = _judge_protocols(everyone)
     if options.intervals:
         from src.intervals import bootstrap_intervals
 
@@ -131,27 +152,36 @@ def judge(
     return predictions, metrics
 
 
+def _judge_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
+    """Judge the records that carry a class, as published results on PTB-XL do, and all that were looked at for one."""
+    rows = {"labelled": (everyone.y_true == 1).any(axis=1), "all": ~np.isnan(everyone.y_true).all(axis=1)}
+    names = ("n_records", "accuracy", "f1_macro", "auroc_macro", "average_precision_macro", "frequent")
+    found = {name: compute_metrics(everyone.subset(np.flatnonzero(which))) for name, which in rows.items() if which.any()}
+    return {protocol: {name: metrics[name] for name in names} for protocol, metrics in found.items()}
+
+
 def _learn(
     predictions: Predictions, options: JudgeOptions, validation: Predictions | None
-) -> tuple[Predictions, dict[str, Any]]:
-    """Calibrate, then choose thresholds for the calibrated probabilities; returns what was learned as well."""
+) -> tuple[tuple[Calibration | Thresholds, ...], dict[str, Any]]:
+    """Fit a calibration, then thresholds for the calibrated probabilities; returns what to apply and what to tell."""
     if validation is None or not validation.keys:
         raise ValueError("there are no validation records to choose thresholds or a calibration on")
     both = set(validation.keys) & set(predictions.keys)
     if both:
         raise ValueError(f"{len(both)} records judged are validation records too, such as {min(both)}: expected none")
     origin = {"learned_on": LEARNED_ON, "n_records": len(validation.keys)}
+    maps: tuple[Calibration | Thresholds, ...] = ()
     learned: dict[str, Any] = {}
     if options.calibrate:
         calibration = fit_calibration(validation)
         learned["calibration"] = {**origin, **calibration.to_json(), "reliability_before": measure_calibration(predictions)}
-        predictions, validation = calibration.apply(predictions), calibration.apply(validation)
+        maps, validation = (calibration,), calibration.apply(validation)
     rule = ThresholdRule.parse(options.thresholds)
     if rule is not None:
         thresholds = choose_thresholds(validation, rule)
         learned["thresholds"] = {**origin, **thresholds.to_json()}
-        predictions = thresholds.apply(predictions)
-    return predictions, learned
+        maps = (*maps, thresholds)
+    return maps, learned
 
 
 def compare_prediction_files(
@@ -187,6 +217,8 @@ def compare_prediction_files(
 def format_judgement(metrics: dict[str, Any]) -> str:
     """Return what `judge` found as plain text."""
     parts = [format_metrics(metrics)]
+    if protocols := metrics.get("protocols"):
+        parts += _format_protocols(protocols)
     if "intervals" in metrics:
         from src.intervals import format_intervals
 
@@ -198,6 +230,18 @@ def format_judgement(metrics: dict[str, Any]) -> str:
     if subgroups := format_subgroups(metrics.get("subgroups", {})):
         parts.append(subgroups)
     return "\n".join(parts)
+
+
+def _format_protocols(protocols: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each protocol, nothing where every record carries a class."""
+    if len({found["n_records"] for found in protocols.values()}) == 1:
+        return []
+    what = {"labelled": "records that carry a class", "all": "records with and without one"}
+    averages = {"F1": "f1_macro", "AUROC": "auroc_macro", "AP": "average_precision_macro"}
+    return [
+        f"{found['n_records']} {what[name]}: " + ", ".join(f"macro {shown} {format_cell(found[key])}" for shown, key in averages.items())
+        for name, found in protocols.items()
+    ]
 
 
 def html_judgement(split: str, metrics: dict[str, Any]) -> str:

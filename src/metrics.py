@@ -19,6 +19,8 @@ from src.utils import atomic_path, printable
 
 DEFAULT_THRESHOLD = 0.5
 _SHOWN = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "AP"}
+FREQUENT = 10
+"""Positives from which on a class counts for the macro averages over frequent classes: with fewer, luck decides its score."""
 _ROUNDING = 1e-6  # by how much a probability in single precision may pass 0 or 1
 
 
@@ -216,7 +218,8 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     dict
         ``n_records``, ``n_classes``, ``single_label``; ``accuracy`` (of the most probable class; with several labels per
         record, the share of records whose annotated entries are all right); ``f1_macro``, ``f1_micro``, ``f1_weighted``,
-        ``precision_macro``, ``recall_macro``, ``auroc_macro``, ``average_precision_macro``; ``per_class``: name ->
+        ``precision_macro``, ``recall_macro``, ``auroc_macro``, ``average_precision_macro``; ``frequent``: min_positives,
+        n_classes and the five macro averages over the classes with that many positives; ``per_class``: name ->
         precision, recall, f1, support, n_annotated, threshold, auroc, average_precision; ``confusion_matrix`` (rows the
         truth, columns the calls; None with several labels per record); ``undefined_classes``. Plain JSON values, None
         where a value does not exist.
@@ -237,23 +240,34 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     counts = Counts.of(predictions)
     columns = _columns(predictions, counts)
     rows = [{name: _plain(values[i]) for name, values in columns.items()} for i in range(len(predictions.classes))]
-    averages = {f"{name}_macro": mean_defined(columns[name]) for name in _SHOWN}
+    frequent = columns["support"] >= FREQUENT
     return {
         "n_records": len(predictions.keys),
         "n_classes": len(predictions.classes),
         "single_label": predictions.single_label,
         "accuracy": _accuracy(predictions),
-        **averages,
+        **_macros(columns),
         **_pooled_f1(counts),
+        "frequent": {
+            "min_positives": FREQUENT,
+            "n_classes": int(frequent.sum()),
+            **_macros({name: values[frequent] for name, values in columns.items()}),
+        },
         "per_class": dict(zip(predictions.classes, rows, strict=True)),
         "confusion_matrix": _confusion_matrix(predictions) if predictions.single_label else None,
         "undefined_classes": [name for name, row in zip(predictions.classes, rows, strict=True) if row["auroc"] is None],
     }
 
 
+def _macros(columns: dict[str, NDArray[Any]]) -> dict[str, float | None]:
+    """Return the averages over the classes that have the metric."""
+    return {f"{name}_macro": mean_defined(columns[name]) for name in _SHOWN}
+
+
 def _columns(predictions: Predictions, counts: Counts) -> dict[str, NDArray[Any]]:
     """Return metric -> its value for each class, NaN where it does not exist."""
-    rankings = [Ranking.of(*pair) for pair in zip(predictions.y_true.T, predictions.y_score.T, strict=True)]
+    pairs = zip(predictions.y_true.T, predictions.y_score.T, strict=True)
+    areas = np.array([np.concatenate(Ranking.of(*pair).areas()) for pair in pairs])  # (n_classes, 2)
     n_classes = len(predictions.classes)
     thresholds = np.full(n_classes, DEFAULT_THRESHOLD) if predictions.thresholds is None else predictions.thresholds
     return {
@@ -263,8 +277,8 @@ def _columns(predictions: Predictions, counts: Counts) -> dict[str, NDArray[Any]
         "support": counts.support.astype(np.int64),
         "n_annotated": (~np.isnan(predictions.y_true)).sum(axis=0),
         "threshold": np.full(n_classes, np.nan) if predictions.single_label else thresholds,
-        "auroc": np.array([ranking.auroc()[0] for ranking in rankings]),
-        "average_precision": np.array([ranking.average_precision()[0] for ranking in rankings]),
+        "auroc": areas[:, 0],
+        "average_precision": areas[:, 1],
     }
 
 
@@ -310,8 +324,9 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     for name, row in metrics["per_class"].items():
         numbers = [_number(row[key]) for key in ("threshold", *_SHOWN)]
         table.append([name, str(row["support"]), str(row["n_annotated"]), *numbers])
-    averages = [_number(metrics[f"{key}_macro"]) for key in _SHOWN]
-    table.append(["macro", "", str(metrics["n_records"]), "", *averages])
+    table.append(["macro", "", str(metrics["n_records"]), "", *_averages(metrics)])
+    if metrics["frequent"]["n_classes"] < metrics["n_classes"]:
+        table.append([f"macro, {FREQUENT} positives or more", f"{metrics['frequent']['n_classes']} classes", "", "", *_averages(metrics["frequent"])])
     if metrics["single_label"]:
         table = [row[:3] + row[4:] for row in table]  # the most probable class is called, without thresholds
     pooled = {"accuracy": "accuracy", "F1 micro": "f1_micro", "F1 weighted": "f1_weighted"}
@@ -319,6 +334,10 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     if metrics["undefined_classes"]:
         lines.append(f"positives or negatives only, left out of averages: {', '.join(metrics['undefined_classes'])}")
     return "\n".join(lines)
+
+
+def _averages(metrics: dict[str, Any]) -> list[str]:
+    return [_number(metrics[f"{key}_macro"]) for key in _SHOWN]
 
 
 def _number(value: float | None) -> str:

@@ -62,10 +62,7 @@ class Ranking:
         Floats
             NaN where a weighting leaves no positive or no negative.
         """
-        positive, negative = self._groups(weights)
-        below = np.cumsum(negative, axis=1) - 0.5 * negative
-        pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        return _ratio((positive * below).sum(axis=1), pairs)
+        return self.areas(weights)[0]
 
     def average_precision(self, weights: Floats | None = None) -> Floats:
         """Return the average precision under each weighting, shape (n_weightings,).
@@ -73,20 +70,39 @@ class Ranking:
         The sum over thresholds of precision times the step in recall, without interpolation; parameters and NaN as for
         `auroc`.
         """
-        positive, negative = (part[:, ::-1] for part in self._groups(weights))  # from the highest score down
-        found = np.cumsum(positive, axis=1)
-        called = found + np.cumsum(negative, axis=1)
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-        n_positive = np.where(negative.sum(axis=1) > 0, positive.sum(axis=1), 0.0)
-        return _ratio((positive * precision).sum(axis=1), n_positive)
+        return self.areas(weights)[1]
 
-    def _groups(self, weights: Floats | None) -> tuple[Floats, Floats]:
-        """Return the weight of positives and of negatives in each group of equal scores, each (n_weightings, n_groups)."""
-        ordered = np.ones((1, len(self.rows))) if weights is None else weights[:, self.rows]
-        if not len(self.rows):
-            return ordered, ordered
-        positive = np.add.reduceat(ordered * self.positive, self.starts, axis=1)
-        return positive, np.add.reduceat(ordered, self.starts, axis=1) - positive
+    def areas(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return `auroc` and `average_precision`, which share most of the work.
+
+        Only groups of equal scores with a positive in them add to either area, so rare classes cost little.
+        """
+        n_weightings = 1 if weights is None else len(weights)
+        places = np.flatnonzero(self.positive)
+        if not len(places):
+            return np.full(n_weightings, np.nan), np.full(n_weightings, np.nan)
+        group = np.searchsorted(self.starts, places, "right") - 1
+        first = np.flatnonzero(np.append(True, np.diff(group) > 0))  # of the positives in each such group
+        ends = np.append(self.starts[1:], len(self.rows))[group[first]]
+        ordered = np.ones((1, len(self.rows))) if weights is None else np.take(weights, self.rows, axis=1)
+        found = _running_sum(ordered[:, places])
+        called = _running_sum(ordered)
+        found_below, found_up_to = found[:, first], found[:, np.append(first[1:], len(places))]
+        called_below, called_up_to = called[:, self.starts[group[first]]], called[:, ends]
+        step, n_positive, n_all = found_up_to - found_below, found[:, -1], called[:, -1]
+        negatives_below = (called_below - found_below + called_up_to - found_up_to) / 2  # those of equal score by half
+        from_here_up = n_all[:, None] - called_below
+        precision = np.divide(n_positive[:, None] - found_below, from_here_up, out=np.zeros_like(step), where=from_here_up > 0)
+        n_negative = n_all - n_positive
+        auroc = _ratio((step * negatives_below).sum(axis=1), n_positive * n_negative)
+        return auroc, _ratio((step * precision).sum(axis=1), np.where(n_negative > 0, n_positive, 0.0))
+
+
+def _running_sum(values: Floats) -> Floats:
+    """Return the sum of the first 0, 1, ... n values of each row, shape (n_rows, n + 1)."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -135,7 +135,12 @@ def test_a_model_validated_on_records_without_a_class_is_judged_on_them(processe
     for keep, n_records in ((True, len(test)), (False, len(test) - 1)):
         config = {"train": {"keep_negative": keep}}
         checkpoint = changed_checkpoint(trained, tmp_path / "c.pth", single_label=False, config=config)
-        assert evaluate(checkpoint, folder).metrics["n_records"] == n_records
+        evaluation = evaluate(checkpoint, folder)
+        assert evaluation.metrics["n_records"] == n_records
+        protocols = evaluation.metrics["protocols"]
+        assert (protocols["labelled"]["n_records"], protocols["all"]["n_records"]) == (len(test) - 1, len(test))
+        assert protocols["all" if keep else "labelled"]["auroc_macro"] == evaluation.metrics["auroc_macro"]
+        assert f"{len(test)} records with and without one: macro F1" in str(evaluation)
 
 
 def test_nothing_is_chosen_on_the_split_that_is_judged(processed: Path, trained: Path, tmp_path: Path) -> None:

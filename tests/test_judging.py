@@ -63,6 +63,26 @@ def test_the_records_judged_teach_nothing() -> None:
     np.testing.assert_array_equal(found[0][0].y_score, found[1][0].y_score)
 
 
+def test_records_without_a_class_are_judged_beside_the_others() -> None:
+    """Two of five records carry no class and score high for one; a sixth was not looked at for any."""
+    y_true = [[1, 0], [1, 0], [0, 1], [0, 0], [0, 0], [np.nan, np.nan]]
+    y_score = [[0.8, 0.1], [0.6, 0.2], [0.3, 0.7], [0.7, 0.1], [0.1, 0.1], [0.9, 0.9]]
+    everyone = Predictions(tuple(f"d__r{i}" for i in range(6)), y_true, y_score, ("NSR", "AF"), single_label=False)
+    labelled = everyone.subset(np.arange(3))
+    rows, validation = rows_of(labelled), make("v", single=False, seed=1)
+    _, metrics = judge(labelled, rows, JudgeOptions(), None, everyone)
+    found = metrics["protocols"]
+    assert (found["labelled"]["n_records"], found["all"]["n_records"]) == (3, 5)
+    assert found["labelled"]["auroc_macro"] == metrics["auroc_macro"] == 1
+    assert found["all"]["auroc_macro"] == pytest.approx((5 / 6 + 1) / 2)  # 0.7 outranks one positive of two, among three negatives
+    assert found["all"]["frequent"] == {"min_positives": 10, "n_classes": 0} | dict.fromkeys(list(found["all"]["frequent"])[2:])
+    assert "5 records with and without one: macro F1" in format_judgement(metrics)
+    _, learned = judge(labelled, rows, JudgeOptions(thresholds="sensitivity=1"), validation, everyone)
+    assert learned["protocols"]["labelled"]["f1_macro"] == learned["f1_macro"] != metrics["f1_macro"]
+    assert "protocols" not in judge(labelled, rows, JudgeOptions())[1]
+    assert "with and without" not in format_judgement(judge(labelled, rows, JudgeOptions(), None, labelled)[1])
+
+
 @pytest.mark.parametrize("options", [JudgeOptions(thresholds="f1"), JudgeOptions(calibrate=True)])
 def test_learning_on_the_split_judged_is_refused(options: JudgeOptions) -> None:
     test = make("t", single=False)

@@ -167,6 +167,20 @@ def test_the_table_is_aligned() -> None:
     assert "threshold" not in format_metrics(compute_metrics(random_predictions(single=True)))
 
 
+def test_frequent_classes_have_averages_of_their_own() -> None:
+    y_true = np.zeros((40, 3))
+    y_true[:10, 0] = y_true[10:19, 1] = y_true[20:, 2] = 1
+    y_score = np.random.default_rng(0).random((40, 3))
+    metrics = compute_metrics(make(y_true, y_score, single_label=False))
+    frequent, rows = metrics["frequent"], metrics["per_class"]
+    assert (frequent["min_positives"], frequent["n_classes"]) == (10, 2)  # ten are enough, nine are not
+    for name in ("auroc", "average_precision", "f1", "precision", "recall"):
+        assert frequent[f"{name}_macro"] == pytest.approx((rows["A"][name] + rows["C"][name]) / 2)
+    assert "macro, 10 positives or more  2 classes" in format_metrics(metrics)
+    same = compute_metrics(make(y_true[:, [0, 2]], y_score[:, [0, 2]], single_label=False))
+    assert same["frequent"]["f1_macro"] == same["f1_macro"] and "or more" not in format_metrics(same)
+
+
 def test_metrics_need_no_scikit_learn() -> None:
     code = "import sys, src.metrics; sys.exit(any(n in sys.modules for n in ('sklearn', 'scipy', 'torch', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
