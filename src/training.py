@@ -29,6 +29,7 @@ from src.preprocessing import load_preprocess_config
 from src.rich import Rich, html_facts, html_table
 from src.run_log import log_run
 from src.staging import local_copy
+from src.targets import LabelledRecords
 from src.tensorboard_log import log_epochs
 from src.utils import (
     DeviceInfo,
@@ -303,8 +304,13 @@ def _new_log(
         "n_parameters": count_parameters(build_model(card)),
         "n_train": len(loaders.records["train"]),
         "n_val": len(loaders.records["val"]),
-        "data_hash": stable_hash([list(loaders.records[name].keys + loaders.records[name].signal_hashes) for name in ("train", "val")]),
+        "data_hash": stable_hash([_identity(loaders.records[name]) for name in ("train", "val")]),
     }
+
+
+def _identity(records: LabelledRecords) -> list[Any]:
+    """Return what tells records from others: their names, their signals and what they are taught as."""
+    return [records.keys, records.signal_hashes, records.labels, records.annotated]
 
 
 def _format_row(row: HistoryRow) -> str:

@@ -192,7 +192,7 @@ def import_extra(module: str, purpose: str, install: str) -> ModuleType:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, platform and commit, for the log of a run."""
+    """Return versions, commit, a hash of the modules, and the platform, for the log of a run."""
     from importlib.metadata import PackageNotFoundError, version
 
     def installed(package: str) -> str | None:
@@ -205,6 +205,7 @@ def environment() -> dict[str, Any]:
     return {
         "version": sys.modules[__package__].__version__,  # no import upwards
         "commit": _git_commit(),
+        "source": _source_hash(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cores": available_cores(),
@@ -214,18 +215,34 @@ def environment() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """Read the checked-out commit from .git without running git; None outside a checkout."""
-    git = PROJECT_ROOT / ".git"
     try:
+        git = _git_folder(PROJECT_ROOT / ".git")
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
         ref = head.removeprefix("ref: ")
-        if (git / ref).exists():
-            return (git / ref).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(ref)), None)
-    except OSError:
+        shared = git / "commondir"  # a worktree has its branches where the repository has them
+        common = git / shared.read_text().strip() if shared.exists() else git
+        if (common / ref).exists():
+            return (common / ref).read_text().strip()
+        packed = (common / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(f" {ref}")), None)
+    except (OSError, UnicodeDecodeError):
         return None
+
+
+def _git_folder(path: Path) -> Path:
+    """Follow the file that a worktree or a submodule has in the place of its .git folder."""
+    if path.is_file():
+        return path.parent / path.read_text().removeprefix("gitdir:").strip()
+    return path
+
+
+def _source_hash() -> str:
+    """Return a hash of the modules, which tells changed code from that of the commit, and code without a commit."""
+    folder = Path(__file__).parent
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    return stable_hash([[name, hashlib.blake2b((folder / name).read_bytes()).hexdigest()] for name in files])
 
 
 @contextmanager

@@ -8,6 +8,9 @@ import torch
 
 from src.checkpoints import load_checkpoint
 from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
+from src.dataloaders import build_dataloaders
+from src.optimization import TrainState
+from src.targets import load_records
 from src.training import (
     compare_runs,
     run_training,
@@ -76,6 +79,56 @@ def test_resumed_equals_uninterrupted_bit_for_bit(processed: Path, tmp_path: Pat
     whole, resumed = (load_checkpoint(tmp_path / name / "models" / "latest.pth") for name in ("whole", "broken"))
     assert same(whole.weights, resumed.weights) and same(whole.state["model"], resumed.state["model"])
     assert [row["train_loss"] for row in result.history] == [row["train_loss"] for row in whole.state["history"]]
+
+
+EVERYTHING = dataclasses.replace(
+    CONFIG,
+    train=dataclasses.replace(
+        CONFIG.train, epochs=3, target="multi", classes=("NORM", "AF"), auxiliary_weight=0.5, mixup=0.4, lead_dropout=0.5, label_smoothing=0.1
+    ),
+    model=ModelConfig(base_channels=8, dropout=0.3, lead_mask=True),
+    loader=LoaderConfig(batch_size=8, balanced_sampling=True),
+)
+"""All that draws random numbers or keeps a state of its own, at once."""
+
+
+class StoppedError(Exception):
+    """Ends a run in the middle, as a kill would."""
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 7])
+def test_everything_at_once_is_resumed_bit_for_bit(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
+    """Stopped in the first epoch, and in the middle of a later one, after which other random numbers are drawn."""
+    run_training(EVERYTHING, processed, tmp_path / "whole")
+    step, left = TrainState.step, [n_steps]
+
+    def counted(self: TrainState, *args: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StoppedError
+        step(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(TrainState, "step", counted)
+        run_training(EVERYTHING, processed, tmp_path / "broken")
+    torch.rand(5)
+    run_training(EVERYTHING, processed, tmp_path / "broken", resume=True)
+    for name in ("latest.pth", "best.pth"):
+        whole, resumed = (load_checkpoint(tmp_path / run / "models" / name) for run in ("whole", "broken"))
+        assert same(whole.weights, resumed.weights)
+    run_training(dataclasses.replace(EVERYTHING, train=dataclasses.replace(EVERYTHING.train, seed=1)), processed, tmp_path / "other")
+    assert not same(whole.weights, weights(tmp_path / "other" / "models" / "best.pth"))
+
+
+def test_the_log_tells_data_from_other_data(processed: Path, tmp_path: Path) -> None:
+    splits = load_records(processed)
+    turned = {**splits, "train": dataclasses.replace(splits["train"], labels=splits["train"].labels[::-1])}
+    hashes = []
+    for i, records in enumerate((splits, splits, turned)):
+        config = dataclasses.replace(with_train(epochs=1), loader=LoaderConfig(batch_size=8, cache="off"))
+        run_training(config, processed, tmp_path / str(i), loaders=build_dataloaders(config, processed, splits=records))
+        hashes.append(load_json(tmp_path / str(i) / "training_log.json")["data_hash"])
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_several_labels_train_with_binary_cross_entropy(processed: Path, tmp_path: Path) -> None:
