@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,22 @@ import pytest
 from crash_runs import CONFIG, start
 from test_crashes import memory_folder
 
-from src.config import DataConfig, ExecutionConfig, PreprocessConfig
+from src.config import (
+    Config,
+    DataConfig,
+    ExecutionConfig,
+    LoaderConfig,
+    ModelConfig,
+    PreprocessConfig,
+    TrainConfig,
+)
 from src.labels import LabelRow, iter_rows, load_mapping
 from src.matching import index_folder, match_records
+from src.optimization import TrainState
 from src.preprocessing import run_preprocessing
 from src.splits import SplitItem, make_splits
 from src.store import Journal, load_manifest
+from src.training import run_training
 
 SOAK = bool(os.environ.get("ECG_SOAK"))
 N_RECORDS = 100_000 if SOAK else 1500
@@ -36,13 +47,15 @@ def report(text: str) -> None:
         sys.stderr.write(f"\n{text}\n")
 
 
-def resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def anonymous_mib() -> float:
+    """Return what this process holds beyond mapped files, whose pages the system takes back when it needs them."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
 
 
 @needs_proc
 def test_many_records_take_flat_memory_and_leak_no_descriptor(tmp_path: Path) -> None:
-    """Links to one recording, a thousand in a folder."""
+    """Links to one recording, a thousand in a folder: preprocessed, then trained on for two epochs."""
     samples = np.cumsum(np.random.default_rng(0).integers(-40, 41, (600, 2)), axis=0).astype("<i2")
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "b.dat").write_bytes(samples.tobytes())
@@ -53,31 +66,50 @@ def test_many_records_take_flat_memory_and_leak_no_descriptor(tmp_path: Path) ->
             folder.mkdir(parents=True)
             (folder / "b.dat").symlink_to(tmp_path / "base" / "b.dat")
         (folder / f"r{i:06d}.hea").symlink_to(tmp_path / "base" / "b.hea")
-    process = start(preprocess_and_watch, tmp_path)
-    process.join()
-    assert process.exitcode == 0
-    watched = np.loadtxt(tmp_path / "watched.csv", delimiter=",")  # seconds, MiB, descriptors at each chunk
-    settled = watched[len(watched) // 5 :]
-    growth, descriptors = np.ptp(settled[:, 1]), settled[:, 2]
-    rate = N_RECORDS / (watched[-1, 0] - watched[0, 0])
-    report(f"{N_RECORDS} records, {rate:.0f}/s: memory {settled[0, 1]:.0f} to {settled[-1, 1]:.0f} MiB, {int(descriptors.max())} descriptors at most")
-    assert growth < 16 and np.ptp(descriptors) <= 4
+    labels = "".join(f"d,r{i:06d},{'AB'[i % 2]}\n" for i in range(N_RECORDS))
+    (tmp_path / "m.csv").write_text("dataset,record_id,mapped_label\n" + labels)
+    require_flat(preprocess_and_watch, tmp_path, "preprocessed", N_RECORDS)
     manifest = load_manifest(tmp_path / "out")
     assert len(manifest) == N_RECORDS and (manifest["status"] == "ok").all()
+    require_flat(train_and_watch, tmp_path, "trained on", 2 * N_RECORDS)
+
+
+def require_flat(run: Callable[[Path], None], root: Path, what: str, n_records: int) -> None:
+    """Run in a process of its own, and require of what it noted that memory and descriptors stay once it is under way."""
+    process = start(run, root)
+    process.join()
+    assert process.exitcode == 0
+    watched = np.loadtxt(root / "watched.csv", delimiter=",")  # seconds, MiB, descriptors, one row each time
+    settled = watched[len(watched) // 5 :]
+    rate = n_records / (watched[-1, 0] - watched[0, 0])
+    report(f"{n_records} records {what}, {rate:.0f}/s: memory {settled[0, 1]:.0f} to {settled[-1, 1]:.0f} MiB, {int(settled[:, 2].max())} descriptors at most")
+    assert np.ptp(settled[:, 1]) < 16 and np.ptp(settled[:, 2]) <= 4
+
+
+def watch_calls(owner: type, name: str) -> list[str]:
+    """Have a method note what its process takes after each call; returns the list of notes."""
+    method, lines = getattr(owner, name), []
+
+    def watched(*args: object, **options: object) -> None:
+        method(*args, **options)
+        lines.append(f"{time.monotonic()},{anonymous_mib()},{len(os.listdir('/proc/self/fd'))}\n")
+
+    setattr(owner, name, watched)
+    return lines
 
 
 def preprocess_and_watch(root: Path) -> None:
     """Preprocess with two workers, or in this process where there is little, and note what it takes after each chunk."""
-    append = Journal.append
-    lines: list[str] = []
+    lines, execution = watch_calls(Journal, "append"), ExecutionConfig(workers=2 if SOAK else 1, chunk_size=32)
+    run_preprocessing(DataConfig({"d": str(root / "src")}), root / "out", mapping=root / "m.csv", config=CONFIG, execution=execution)
+    (root / "watched.csv").write_text("".join(lines))
 
-    def watch(self: Journal, rows: object) -> None:
-        append(self, rows)  # type: ignore[arg-type]
-        lines.append(f"{time.monotonic()},{resident_mib()},{len(os.listdir('/proc/self/fd'))}\n")
 
-    Journal.append = watch  # type: ignore[method-assign]
-    data = DataConfig({"d": str(root / "src")})
-    run_preprocessing(data, root / "out", config=CONFIG, execution=ExecutionConfig(workers=2 if SOAK else 1, chunk_size=32))
+def train_and_watch(root: Path) -> None:
+    """Train a small network, and note what it takes after each step."""
+    lines = watch_calls(TrainState, "step")
+    train = TrainConfig(epochs=2, crop_s=2.5, mixup=0.3, ema_decay=0.9, muon_lr=0.01, device="cpu")
+    run_training(Config(loader=LoaderConfig(batch_size=32), model=ModelConfig(base_channels=4), train=train), root / "out", root / "run")
     (root / "watched.csv").write_text("".join(lines))
 
 
