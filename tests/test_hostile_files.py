@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +290,60 @@ def test_checkpoint_bytes_depend_on_their_content_only(checkpoint: Path, tmp_pat
         save_checkpoint(tmp_path / name, loaded.card, loaded.weights, loaded.state)
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
     assert dataclasses.asdict(loaded.card)["classes"] == ("A", "B") and not list(tmp_path.glob(".tmp*"))
+
+
+# MAT files of many parts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "n_bytes", "expected"),
+    [
+        ("r.mat", 2**40, "has 1099511627776 bytes, over"),
+        ("r.scp", 2**40, "has 1099511627776 bytes, over"),
+        ("r.xml", 2**40, "has 1099511627776 bytes, over"),
+        ("r.dcm", 2**40, "has 1099511627776 bytes, over"),
+        ("r.edf", 2**40, "expected an EDF header"),
+        ("r.hea", 2**40, "header is over"),
+        ("r.mat", 2**26, "variable at byte 0 has type 0"),
+    ],
+)
+def test_sparse_files_that_claim_to_be_large(tmp_path: Path, name: str, n_bytes: int, expected: str) -> None:
+    """They hold no data at all, but reading them whole would take all memory."""
+    with open(tmp_path / name, "wb") as stream:
+        stream.truncate(n_bytes)
+    with pytest.raises(RecordError, match=rf"{name}: .*{expected}"):
+        read_record(tmp_path / name)
+
+
+def _mat5(*elements: bytes) -> bytes:
+    return b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + b"".join(elements)
+
+
+def _element(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content
+
+
+def test_mat_files_of_many_parts_are_refused_in_time(tmp_path: Path) -> None:
+    flags, name = _element(6, struct.pack("<II", 6, 0)), _element(1, b"val\0\0\0\0\0")
+    shape = _element(5, struct.pack("<ii", 1, 1))
+    for content, expected in (
+        (_mat5(bytes(2**26)), "element at byte 128 is of type 0"),
+        (_mat5(_element(14, flags + shape + name + bytes(2**24))), "holds over 200000 elements"),
+        (struct.pack("<5i", 0, 0, 0, 0, 1) * 10 + bytes(10), "variable"),
+        ((struct.pack("<5i", 0, 0, 0, 0, 1) + b"x") * 5000, "holds over 1000 variables"),
+    ):
+        (tmp_path / "r.mat").write_bytes(content)
+        began = time.process_time()
+        with pytest.raises(RecordError, match=f"r.mat: .*{expected}"):
+            read_record(tmp_path / "r.mat", source_fs=500.0, source_gain_per_mv=1.0)
+        assert time.process_time() - began < 2
+
+
+def test_a_variable_that_uses_up_the_limit_leaves_none_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To zlib, nothing left means no limit."""
+    monkeypatch.setattr("src.formats.mat_check._SMALL_BYTES", 1000)
+    monkeypatch.setattr("src.formats.mat_check._MAX_RATIO", 0)
+    first, second = (_element(15, zlib.compress(_element(14, bytes(n - 8)))) for n in (1000, 10**6))
+    (tmp_path / "r.mat").write_bytes(_mat5(first, second))
+    with pytest.raises(RecordError, match="inflates to over 0: expected the samples of an ECG"):
+        read_record(tmp_path / "r.mat")

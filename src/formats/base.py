@@ -69,6 +69,23 @@ def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
     return RecordError(path, f"cannot be read ({error.strerror or error})")
 
 
+def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
+    """Return the content of a file that has to be read whole, after a look at its size: a sparse file may claim any.
+
+    Raises
+    ------
+    RecordError
+        If it is larger than `max_bytes` or cannot be read.
+    """
+    try:
+        n_bytes = path.stat().st_size
+        if n_bytes > max_bytes:
+            raise RecordError(path, f"has {n_bytes} bytes, over {max_bytes}: expected {what}")
+        return path.read_bytes()
+    except OSError as error:
+        raise open_error(path, error) from None
+
+
 def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:
     """Return the error for a format whose optional package is not installed."""
     return RecordError(path, f"{kind} files need the package {package}: pip install -r requirements-formats.txt")

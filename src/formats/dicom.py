@@ -24,6 +24,7 @@ from src.formats.base import (
     missing_extra,
     parse_age,
     parse_sex,
+    read_whole,
 )
 from src.leads import canonical_lead
 
@@ -82,9 +83,7 @@ def _load(path: Path) -> Dataset:
         import pydicom
     except ImportError:
         raise missing_extra(path, "pydicom", "DICOM") from None
-    if path.stat().st_size > _MAX_BYTES:
-        raise RecordError(path, f"is over {_MAX_BYTES} bytes: expected one recording")
-    content = io.BytesIO(path.read_bytes())
+    content = io.BytesIO(read_whole(path, _MAX_BYTES, "one recording"))
     meta = pydicom.filereader.read_partial(content, stop_when=lambda tag, vr, length: tag.group > 2).file_meta
     syntax = meta.get("TransferSyntaxUID")
     if syntax is not None and (str(syntax) == _DEFLATED or not syntax.is_little_endian):

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from src.formats.base import MAX_VALUES, ECGRecord, RecordError, open_error, parse_age, parse_sex
+from src.formats.base import MAX_VALUES, ECGRecord, RecordError, open_error, parse_age, parse_sex, read_whole
 from src.formats.hdf5 import members, read_values
 from src.formats.mat_check import plain_mat
 from src.leads import STANDARD_LEADS
 
+_MAX_BYTES = 2**30
 CPSC2018_FS = 500.0  # the published rate; the files do not carry it
 _MATRIX_NAMES = ("val", "data", "signal", "signals", "ecg", "ECG", "ecg_signal")
 _FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
@@ -162,7 +163,7 @@ def _load_variables(path: Path) -> dict[str, Any]:
 def _load_scipy(path: Path) -> dict[str, Any]:
     import scipy.io
 
-    content = io.BytesIO(plain_mat(path, path.read_bytes()))
+    content = io.BytesIO(plain_mat(path, read_whole(path, _MAX_BYTES, "a recording; convert longer ones to WFDB")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # duplicate names and unreadable variables are judged by what was found
         known = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)

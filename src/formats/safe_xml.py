@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from src.formats.base import RecordError
+from src.formats.base import RecordError, read_whole
 
 _MAX_BYTES = 2**26
 _MAX_ELEMENTS = 200_000
@@ -25,9 +25,7 @@ def parse_xml(path: Path) -> Element:
     RecordError
         If the file is too large, no well-formed XML, or declares or uses an entity.
     """
-    if path.stat().st_size > _MAX_BYTES:
-        raise RecordError(path, f"is over {_MAX_BYTES} bytes: expected the XML of one recording")
-    content = path.read_bytes()
+    content = read_whole(path, _MAX_BYTES, "the XML of one recording")
     handler = _Handler(path)
     try:
         handler.parser.Parse(content, True)

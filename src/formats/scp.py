@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.formats.base import ECGRecord, RecordError, RecordRequest, derive_limb_leads, parse_age
+from src.formats.base import ECGRecord, RecordError, RecordRequest, derive_limb_leads, parse_age, read_whole
 
+_MAX_BYTES = 2**26
 _HEADER = 16  # bytes before the data of a section
 _DEFAULT_TABLE = 19999
 _LEADS = {1: "I", 2: "II", **{i: f"V{i - 2}" for i in range(3, 9)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
@@ -52,7 +53,7 @@ def read_scp(path: Path, request: RecordRequest) -> ECGRecord:
     RecordError
         If the file is broken, has no rhythm data, or compresses it in a way that loses detail.
     """
-    content = path.read_bytes()
+    content = read_whole(path, _MAX_BYTES, "one recording")
     sections = _sections(path, content)
     for number, what in ((3, "leads"), (6, "rhythm data")):
         if number not in sections:

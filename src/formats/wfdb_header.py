@@ -97,7 +97,7 @@ def read_header(path: Path) -> Header:
 @lru_cache(maxsize=4)
 def _cached_header(path: Path, mtime_ns: int, size: int) -> Header:
     with open(path, "rb") as stream:
-        raw = stream.read(_MAX_HEADER_BYTES + 1)
+        raw = stream.read(_MAX_HEADER_BYTES + 1) if size else b""  # what a system makes up while it is read may not end
     if len(raw) > _MAX_HEADER_BYTES:
         raise RecordError(path, f"header is over {_MAX_HEADER_BYTES} bytes: expected a short text file")
     try:
