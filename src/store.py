@@ -263,6 +263,7 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
         return pd.DataFrame(columns=list(columns), dtype=str)
     wanted = None if columns is MANIFEST_COLUMNS else lambda name: name in columns  # all are checked for rows that are too long
     try:
+        _check_header(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, usecols=wanted)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a manifest ({error}); delete it and run preprocess again") from None
@@ -274,6 +275,20 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
     if strange:
         raise ValueError(f"{path}: {printable(repr(strange[0]))} is no dataset name; delete it and run preprocess again")
     return frame
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a first line far wider than a manifest's: pandas takes seconds over many thousand columns.
+
+    Raises
+    ------
+    ValueError
+        With the number of columns.
+    """
+    with open(path, "rb") as stream:
+        n_columns = stream.readline(2**20).count(b",") + 1
+    if n_columns > 10 * len(MANIFEST_COLUMNS):
+        raise ValueError(f"{path}: not a manifest (it has {n_columns} columns); delete it and run preprocess again")
 
 
 def save_manifest(frame: pd.DataFrame, processed: str | Path) -> None:

@@ -27,7 +27,7 @@ from src.metrics import Predictions
 from src.packed import load_packed
 from src.records import READABLE_SUFFIXES, iter_records, list_records, read_record
 from src.splits import load_splits
-from src.store import Journal, ManifestRow, load_record_file
+from src.store import MANIFEST_COLUMNS, Journal, ManifestRow, load_manifest, load_record_file
 
 
 def test_mutated_files_are_read_or_refused() -> None:
@@ -290,6 +290,14 @@ def test_checkpoint_bytes_depend_on_their_content_only(checkpoint: Path, tmp_pat
         save_checkpoint(tmp_path / name, loaded.card, loaded.weights, loaded.state)
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
     assert dataclasses.asdict(loaded.card)["classes"] == ("A", "B") and not list(tmp_path.glob(".tmp*"))
+
+
+def test_a_manifest_whose_lines_ran_together_is_refused_in_time(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(",".join(MANIFEST_COLUMNS) + " d,r0" * 200_000)
+    began = time.process_time()
+    with pytest.raises(ValueError, match=r"not a manifest \(it has 200019 columns\)"):
+        load_manifest(tmp_path)
+    assert time.process_time() - began < 1
 
 
 # MAT files of many parts ---------------------------------------------------------------------------------------------

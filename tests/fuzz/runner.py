@@ -76,12 +76,13 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
     child = context.Process(target=_work, args=(sender, seed, plan, shares, folder), daemon=True)
     child.start()
     sender.close()
-    name, index = "", -1
+    name, index, patience = "", -1, _START_S
     try:
-        while receiver.poll(_STUCK_S if name else _START_S):
+        while receiver.poll(patience):
             kind, value = receiver.recv()
             if kind == "index":
                 name, index = value
+                patience = _STUCK_S if index >= 0 else _START_S
             elif kind == "finding":
                 report.findings.append({"target": name, "seed": seed, "index": index, "what": value})
             else:
@@ -92,14 +93,14 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
                 if not plan:
                     child.join(_STUCK_S)
                     return
-        what = f"stuck for {_STUCK_S} s"
+        what = f"stuck for {patience} s"
     except EOFError:
         child.join()
         what = f"the process ended with {child.exitcode}"
     finally:
         child.kill()
         child.join()
-    if not name:
+    if not name or index < 0:
         raise RuntimeError(f"the fuzzer did not start: {what}")
     report.findings.append({"target": name, "seed": seed, "index": index, "what": what})
     report.counts[name]["died"] += 1
@@ -110,6 +111,7 @@ def _work(sender: Connection, seed: int, plan: dict[str, range], shares: dict[st
     """Try what is planned, and tell of each input before it is read."""
     logging.disable()  # what is said of a broken file is of no use here
     for name, indices in plan.items():
+        sender.send(("index", (name, -1)))
         try_input(name, seed, -1, folder, math.inf)  # loads what is loaded late
         used = _limit_memory()
         counts: Counter[str] = Counter()
