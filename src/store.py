@@ -241,6 +241,10 @@ def _journal_row(line: bytes) -> list[str] | None:
     return row if whole else None
 
 
+_LATER_COLUMNS = ("weight",)
+"""What manifests of earlier versions do not have; it is empty then."""
+
+
 def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> pd.DataFrame:
     """Read ``manifest.csv`` as strings, empty cells as empty strings; a folder without one gives no rows.
 
@@ -267,10 +271,10 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, usecols=wanted)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a manifest ({error}); delete it and run preprocess again") from None
-    missing = [name for name in columns if name not in frame.columns]
+    missing = [name for name in columns if name not in frame.columns and name not in _LATER_COLUMNS]
     if missing:
         raise ValueError(f"{path}: columns {', '.join(missing)} are missing; delete it and run preprocess again")
-    frame = map_cells(frame[list(columns)], plain_cell)
+    frame = map_cells(frame.reindex(columns=list(columns), fill_value=""), plain_cell)
     strange = [name for name in frame["dataset"].unique() if not is_plain_name(name)]
     if strange:
         raise ValueError(f"{path}: {printable(repr(strange[0]))} is no dataset name; delete it and run preprocess again")

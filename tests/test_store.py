@@ -8,6 +8,7 @@ import pytest
 
 from src.npz import encode_npz
 from src.store import (
+    MANIFEST_COLUMNS,
     Journal,
     ManifestRow,
     load_manifest,
@@ -75,6 +76,15 @@ def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
     assert rows["record_id"].tolist() == ["r1", "r2"] and rows["reason"][0].endswith("lines")
     journal.remove()
     assert journal.load().empty
+
+
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has no weights."""
+    earlier = [name for name in MANIFEST_COLUMNS if name != "weight"]
+    (tmp_path / "manifest.csv").write_text(",".join(earlier) + "\n" + ",".join("d" for _ in earlier) + "\n")
+    frame = load_manifest(tmp_path)
+    assert list(frame) == list(MANIFEST_COLUMNS) and frame["weight"].tolist() == [""] and frame["split"].tolist() == ["d"]
+    assert load_manifest(tmp_path, ("dataset", "weight")).to_numpy().tolist() == [["d", ""]]
 
 
 def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:
