@@ -196,6 +196,27 @@ def test_bare_mat_takes_rate_and_gain(tmp_path: Path, version: str) -> None:
         read_record(path, source_fs=257)
 
 
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_bare_mat_with_one_matrix_of_any_name(tmp_path: Path, version: str) -> None:
+    matrix = RNG.integers(-500, 500, (12, 400)).astype(np.int16)
+
+    def save(**matrices: np.ndarray) -> Path:
+        if version == "5":
+            scipy.io.savemat(tmp_path / "r.mat", {"fs": 250, "note": "x", **matrices})
+        else:
+            with h5py.File(tmp_path / "r.mat", "w") as file:
+                file["fs"] = [[250.0]]
+                for name, value in matrices.items():
+                    file[name] = value.T
+        return tmp_path / "r.mat"
+
+    record = read_record(save(tracing=matrix), source_gain_per_mv=1000)
+    np.testing.assert_allclose(record.signal, matrix / 1000, atol=1e-6)
+    assert record.fs == 250
+    with pytest.raises(RecordError, match="one matrix alone"):
+        read_record(save(tracing=matrix, another=matrix), source_gain_per_mv=1000)
+
+
 @pytest.mark.parametrize("version", ["4", "5", "7.3"])
 def test_challenge_mat_saved_again_in_any_version_keeps_its_samples(tmp_path: Path, version: str) -> None:
     adc = RNG.integers(-500, 500, (2, 400)).astype(np.int16)

@@ -25,6 +25,9 @@ _MATRIX_NAMES = ("val", "data", "signal", "signals", "ecg", "ECG", "ecg_signal")
 _FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
 _GAIN_NAMES = ("gain", "gain_per_mv", "adc_gain")
 _LEAD_NAMES = ("leads", "lead_names", "sig_name")
+_KNOWN_NAMES = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)
+_MIN_SAMPLES = 100  # of a matrix of another name
+_NUMERIC = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 def read_mat(path: Path, source_fs: float | None, source_gain_per_mv: float | None) -> ECGRecord:
@@ -99,8 +102,16 @@ def _find_matrix(path: Path, variables: dict[str, Any]) -> np.ndarray[Any, Any]:
     for name in _MATRIX_NAMES:
         if isinstance(variables.get(name), np.ndarray):
             return _as_leads_by_samples(path, variables[name])
+    matrices = [name for name, value in variables.items() if isinstance(value, np.ndarray) and _is_matrix(name, value.shape)]
+    if len(matrices) == 1:  # whatever its name
+        return _as_leads_by_samples(path, variables[matrices[0]])
     there = ", ".join(sorted(variables)) or "nothing"
-    raise RecordError(path, f"holds {there}: expected a matrix called {', '.join(_MATRIX_NAMES)} or a structure ECG")
+    raise RecordError(path, f"holds {there}: expected a matrix called {', '.join(_MATRIX_NAMES)}, one matrix alone, or a structure ECG")
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a variable of a name that means nothing here may be the signal: two-dimensional, and of more than a few samples."""
+    return name not in _KNOWN_NAMES and len(shape) == 2 and max(shape) >= _MIN_SAMPLES
 
 
 def _as_leads_by_samples(path: Path, matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -166,12 +177,14 @@ def _load_scipy(path: Path) -> dict[str, Any]:
     content = io.BytesIO(plain_mat(path, read_whole(path, _MAX_BYTES, "a recording; convert longer ones to WFDB")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # duplicate names and unreadable variables are judged by what was found
-        known = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(content)}
-        for name, shape in shapes.items():
-            if name in known and math.prod(shape) > MAX_VALUES:
-                raise RecordError(path, f"variable {name} of shape {shape} is over {MAX_VALUES} values")
-        wanted = [name for name in shapes if name in known]
+        listed = scipy.io.whosmat(content)
+        shapes = {name: shape for name, shape, _ in listed}
+        others = [name for name, shape, kind in listed if kind in _NUMERIC and _is_matrix(name, shape)]
+        wanted = [name for name in shapes if name in _KNOWN_NAMES]
+        wanted += others if len(others) == 1 and not set(wanted) & set(_MATRIX_NAMES) else []
+        for name in wanted:
+            if math.prod(shapes[name]) > MAX_VALUES:
+                raise RecordError(path, f"variable {name} of shape {shapes[name]} is over {MAX_VALUES} values")
         loaded = scipy.io.loadmat(content, variable_names=wanted, simplify_cells=True) if wanted else {}
     variables = {name: value for name, value in loaded.items() if not name.startswith("__")}
     return variables or dict.fromkeys(shapes)
