@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -128,9 +129,19 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         seen.add(real)
         with os.scandir(root / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
-        inner = [entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir()]
+        inner = [entry.name for entry in found if not entry.name.startswith(".") and _is(entry.is_dir)]
         waiting += [f"{folder}/{name}" if folder else name for name in reversed(inner)]
-        yield folder or ".", [entry.name for entry in found if entry.is_file()]
+        yield folder or ".", [entry.name for entry in found if _is(entry.is_file)]
+
+
+def _is(test: Callable[[], bool]) -> bool:
+    """Answer a question about an entry; a link that leads back to itself is as nothing, like one that leads nowhere."""
+    try:
+        return test()
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        return False
 
 
 def _clean(record_id: str) -> str:

@@ -90,3 +90,13 @@ def test_index_takes_headers_before_bare_mats_and_follows_links_once(tmp_path: P
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gone: no such folder"):
         index_folder(tmp_path / "gone")
+
+
+def test_links_that_lead_round_in_a_circle_are_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.hea").touch()
+    (tmp_path / "loop.hea").symlink_to("loop.hea")
+    (tmp_path / "one.hea").symlink_to("two.hea")
+    (tmp_path / "two.hea").symlink_to("one.hea")
+    (tmp_path / "gone.hea").symlink_to("nowhere.hea")
+    (tmp_path / "again").symlink_to(".")
+    assert [record.relative for record in index_folder(tmp_path)] == ["a.hea"]
