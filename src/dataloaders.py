@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -257,6 +259,13 @@ class PackedDataset(Dataset[Batch]):
         return index.pin_memory().to(self.codes.device, non_blocking=True)
 
 
+def show_whole(dataset: ECGDataset | PackedDataset) -> ECGDataset | PackedDataset:
+    """Return the dataset without its crops; the records are not copied."""
+    shown = copy.copy(dataset)
+    shown.view = dataclasses.replace(dataset.view, crop_samples=0)
+    return shown
+
+
 def keep_batch(batch: Batch) -> Batch:
     """Collate for datasets whose ``__getitems__`` returns a whole batch."""
     return batch
@@ -352,6 +361,7 @@ class DataLoaders(Rich):
     """The loaders of a processed folder; a split without records has none.
 
     Training targets have a column for each of `classes` and then for each of `auxiliary`, the others for `classes`.
+    `whole` has the training records without crops, where the last epochs see those.
     """
 
     train: DataLoader[Batch]
@@ -363,6 +373,7 @@ class DataLoaders(Rich):
     single_label: bool
     view: View = View()
     auxiliary: tuple[str, ...] = ()
+    whole: DataLoader[Batch] | None = None
 
     def __str__(self) -> str:
         kind = "one label per record" if self.single_label else "several labels per record"
@@ -425,12 +436,14 @@ def build_dataloaders(
     targets["train"] = _train_targets(config, records["train"], (*classes, *auxiliary))
     view = build_view(config, records["train"])
     datasets = {name: _dataset(config, split, targets[name], view, name) for name, split in records.items() if len(split)}
+    if config.train.whole_epochs:
+        datasets["whole"] = show_whole(datasets["train"])
     pin = torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
 
     def loader(name: str) -> DataLoader[Batch] | None:
         if name not in datasets:
             return None
-        train, dataset = name == "train", datasets[name]
+        train, dataset = name in ("train", "whole"), datasets[name]
         resident = isinstance(dataset, PackedDataset) and dataset.codes is not None
         return make_loader(
             dataset,
@@ -444,7 +457,7 @@ def build_dataloaders(
 
     train = loader("train")
     assert train is not None  # two records or more, checked above
-    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view, auxiliary)
+    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view, auxiliary, loader("whole"))
 
 
 def build_view(config: Config, train: LabelledRecords) -> View:

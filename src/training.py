@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from src.augment import drop_leads, mix_records
 from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkpoint, start_from
@@ -193,8 +194,9 @@ def fit(
         train_loss = with_auxiliary(loss_fn, len(loaders.classes), config.auxiliary_weight)
     while state.epoch < config.epochs and not _is_stale(state, config):
         start, rate = time.perf_counter(), float(state.schedulers[0].get_last_lr()[0])
-        _order_epoch(loaders, config.seed, state.epoch, processes)
-        loss = train_epoch(state, loaders.train, train_loss, config, device=info.device, amp=amp)
+        batches = _batches_of(loaders, config, state.epoch)
+        _order_epoch(batches, config.seed, state.epoch, processes)
+        loss = train_epoch(state, batches, train_loss, config, device=info.device, amp=amp)
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
         if not math.isfinite(loss):
             raise ValueError(f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr (now {config.lr:g})")
@@ -274,13 +276,19 @@ def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
     logger.info("%s: going on after epoch %d", latest, state.epoch)
 
 
-def _order_epoch(loaders: DataLoaders, seed: int, epoch: int, processes: Processes) -> None:
+def _batches_of(loaders: DataLoaders, config: TrainConfig, epoch: int) -> DataLoader[Batch]:
+    """Return the loader of an epoch: crops first, whole records in the last ones where that is set."""
+    is_late = epoch >= config.epochs - config.whole_epochs
+    return loaders.whole if is_late and loaders.whole is not None else loaders.train
+
+
+def _order_epoch(loader: DataLoader[Batch], seed: int, epoch: int, processes: Processes) -> None:
     """Seed the order of an epoch by its number, so that a resumed run draws what an uninterrupted one would.
 
     The order is the same in every process, while crops, dropout and augmentation differ.
     """
-    if loaders.train.generator is not None:
-        loaders.train.generator.manual_seed(seed * 1_000_003 + epoch)
+    if loader.generator is not None:
+        loader.generator.manual_seed(seed * 1_000_003 + epoch)
     if processes.world > 1:
         torch.manual_seed((seed * 1_000_003 + epoch) * processes.world + processes.rank)
 
@@ -323,13 +331,13 @@ def _format_row(row: HistoryRow) -> str:
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
     """Return the card of a model to be trained with `config` on these loaders."""
     return ModelCard(
-        classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary else ()),
+        classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary and not loaders.single_label else ()),
         single_label=loaders.single_label,
         model=config.model,
         preprocess=preprocess,
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
-        crop_samples=loaders.view.crop_samples,
+        crop_samples=0 if config.train.whole_epochs else loaders.view.crop_samples,
         config=to_jsonable(config),
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )

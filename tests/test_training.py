@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import src.training
 from src.checkpoints import load_checkpoint
 from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
@@ -182,3 +184,19 @@ def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(processed: Path, tm
     assert learned[0] == learned[1]  # what the first was trained on, the other has seen too
     with pytest.raises(ValueError, match="cannot be started from: it has leads"):
         run_training(with_train(**still, leads=("I", "II")), processed, tmp_path / "leads")
+
+
+def test_the_last_epochs_may_see_whole_records(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[set[int]] = []
+    fitting = src.training.train_epoch
+
+    def watched(state: Any, batches: Any, *rest: Any, **options: Any) -> float:
+        lengths.append({batch.signal.shape[2] for batch in batches})
+        return fitting(state, batches, *rest, **options)
+
+    monkeypatch.setattr(src.training, "train_epoch", watched)
+    result = run_training(with_train(epochs=3, crop_s=4.0, whole_epochs=1), processed, tmp_path)
+    assert lengths == [{400}, {400}, {1000}]
+    assert result.card.crop_samples == 0  # what the last epochs saw is what is predicted from
+    with pytest.raises(ValueError, match="whole_epochs is 4"):
+        with_train(epochs=3, whole_epochs=4)
