@@ -83,11 +83,11 @@ def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
 
     The means are exact at any rate: sample k stands for the time from (k - 1/2) / fs to (k + 1/2) / fs.
     """
-    places, shares = _edges(signal.shape[1], fs)
-    totals = np.add.reduceat(signal, places, axis=1)[:, :-1] * (np.diff(places) > 0)
-    parts = signal[:, places] * shares
-    means = totals + np.diff(parts, axis=1)  # but for a factor
-    steps = np.diff(means, axis=1)
+    places, shares, filled = _edges(signal.shape[1], fs)
+    totals = np.add.reduceat(signal, places, axis=1)[:, :-1] * filled
+    parts = signal.take(places, axis=1) * shares
+    means = totals + (parts[:, 1:] - parts[:, :-1])  # but for a factor
+    steps = means[:, 1:] - means[:, :-1]
     if np.isnan(steps).any():
         return _slopes(_interpolated(signal), fs)
     smooth: NDArray[np.float32] = steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]
@@ -95,12 +95,12 @@ def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=64)
-def _edges(n_samples: int, fs: float) -> tuple[Ints, NDArray[np.float32]]:
-    """Return the sample in which each interval of 20 ms begins, and the share of it that lies before the beginning."""
+def _edges(n_samples: int, fs: float) -> tuple[Ints, NDArray[np.float32], NDArray[np.float32]]:
+    """Return the sample in which each interval of 20 ms begins, the share of it that lies before, and 1 where it ends in another."""
     n_steps = int((n_samples - 1) / fs * _RATE) + 1
     edges = ((np.arange(_EDGE, n_steps - _EDGE + 1) - 0.5) * (fs / _RATE) + 0.5).clip(0, n_samples - 1)
     places = edges.astype(np.int64)
-    return places, (edges - places).astype(np.float32)
+    return places, (edges - places).astype(np.float32), (np.diff(places) > 0).astype(np.float32)
 
 
 def _interpolated(signal: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -122,7 +122,7 @@ def _live(slopes: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _signs(slopes: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the signs of the projections of each block as packed bits, shape (n_blocks, 8)."""
     limit = _CLIP * np.abs(slopes).mean(axis=1, keepdims=True)
-    clipped = np.clip(slopes, -limit, limit)[:, None, :]
+    clipped = np.minimum(np.maximum(slopes, -limit), limit)[:, None, :]
     projected = np.matmul(clipped, _directions()[:, : slopes.shape[1]])[:, 0]
     return np.packbits(projected > 0, axis=1)
 

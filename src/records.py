@@ -100,6 +100,8 @@ def resolve_record(path: str | Path) -> Path:
     """
     file, part = split_part(path)
     suffix = file.suffix.lower()
+    if suffix == ".hea" and os.path.isfile(file):
+        return file
     if suffix in (".dat", ".mat") and os.path.isfile(file):
         header = _sibling(file.with_suffix(""), ".hea")
         if header is not None:

@@ -183,7 +183,7 @@ def _process_start(
     task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig, batch: FileBatch | None
 ) -> ManifestRow:
     record, n_samples = read_task(task, config)
-    return _save(record, replace(blank, n_samples=n_samples), task.row is None, processed, config, batch)
+    return _save(record, blank, {"n_samples": n_samples}, task.row is None, processed, config, batch)
 
 
 def _process_windows(
@@ -203,22 +203,22 @@ def _process_windows(
     patient_id = blank.patient_id or task.record_id
     rows = []
     for index, window in enumerate(windows):
-        row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id, n_samples=window.n_samples)
-        rows.append(_save(window, row, task.row is None, processed, config, batch))
+        row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id)
+        rows.append(_save(window, row, {"n_samples": window.n_samples}, task.row is None, processed, config, batch))
     return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
 def _save(
-    record: ECGRecord, row: ManifestRow, unlabelled: bool, processed: Path, config: PreprocessConfig, batch: FileBatch | None
+    record: ECGRecord, row: ManifestRow, facts: dict[str, Any], unlabelled: bool, processed: Path, config: PreprocessConfig, batch: FileBatch | None
 ) -> ManifestRow:
-    """Write the record file that `row` names and return the row with what became of it."""
-    row = replace(row, fs=record.fs)
+    """Write the record file that `row` names and return the row with the facts and with what became of it."""
+    facts["fs"] = record.fs
     if unlabelled:
-        row = replace(row, age=record.age if record.age is not None else "", sex=record.sex or "")
+        facts |= {"age": record.age if record.age is not None else "", "sex": record.sex or ""}
     try:
         tensor = build_tensor(record, config)
     except RejectedError as error:
-        return replace(row, status="rejected", reason=str(error), quality_flags=join_list(error.flags or record.flags))
+        return replace(row, **facts, status="rejected", reason=str(error), quality_flags=join_list(error.flags or record.flags))
     arrays = {
         **tensor.arrays,
         "label": np.array(split_list(row.labels), dtype=np.str_),
@@ -228,7 +228,7 @@ def _save(
         "config_hash": np.array(row.config_hash),
     }
     save_record_file(record_path(processed, record_key(row.dataset, row.record_id)), arrays, batch)
-    return replace(row, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
+    return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
 
 
 def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:

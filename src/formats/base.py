@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -201,8 +202,9 @@ class Extent:
 
 def split_part(path: str | Path) -> tuple[Path, str]:
     """Return the file, and the id after ``::`` that names one of the records of a file of many, or nothing."""
-    match = _PART.match(str(path))
-    return (Path(match[1]), match[2]) if match else (Path(path), "")
+    text = os.fspath(path)
+    match = _PART.match(text) if "::" in text else None
+    return (Path(match[1]), match[2]) if match else (path if isinstance(path, Path) else Path(text), "")
 
 
 @lru_cache(maxsize=64)
