@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,28 +15,48 @@ from benchmarks.measures import (
     measure_inference,
     measure_loading,
     measure_preprocessing,
+    measure_start,
+    measure_tables,
     measure_training,
     prepare,
 )
-from src.utils import environment, save_json, setup_logging
+from src.utils import environment, load_json, save_json, setup_logging
 
 logger = logging.getLogger("benchmarks")
 
 HERE = Path(__file__).parent
 RATES = (500.0, 1000.0, 257.0)
+SECTIONS = ("floor", "preprocessing", "tables", "training", "inference")
 
 
-def measure_all(data: Path | None, quick: bool) -> dict[str, Any]:
-    """Measure everything; `quick` takes few records, for a look and for the tests."""
+def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure everything, or the named sections; `quick` takes few records, for a look and for the tests."""
     n_records, repeats, seconds = (200, 1, 1.0) if quick else (2000, 3, 20.0)
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
+        "preprocessing": lambda: _preprocessing(data, n_records, repeats),
+        "tables": lambda: {"tables": [measure_tables(n) for n in ((1000,) if quick else (1000, 20_000, 100_000))]},
+        "training": lambda: _training(data, quick, seconds),
+        "inference": lambda: {"inference": measure_inference(data, 64 if quick else 512)},
+    }
     results: dict[str, Any] = {"environment": environment(), "source": "real records" if data else "generated records"}
-    results["floor_ms_per_record"] = measure_floor(data, 20 if quick else 100)
-    results["preprocessing"] = []
+    for name in sections or measures:
+        results |= measures[name]()
+    return results
+
+
+def _preprocessing(data: Path | None, n_records: int, repeats: int) -> dict[str, Any]:
+    runs = []
     for rate in RATES:
         for workers in (1, 2):
             logger.info("preprocessing from %g Hz with %d workers", rate, workers)
-            results["preprocessing"].append(measure_preprocessing(data, n_records, rate, workers, repeats))
-    results["training"] = []
+            runs.append(measure_preprocessing(data, n_records, rate, workers, repeats))
+    speed = {(run["source_fs"], run["workers"]): run["records_per_s"]["median"] for run in runs}
+    return {"preprocessing": runs, "two_workers_over_one": {f"{rate:g}": speed[rate, 2] / speed[rate, 1] for rate in RATES}}
+
+
+def _training(data: Path | None, quick: bool, seconds: float) -> dict[str, Any]:
+    results: dict[str, Any] = {"training": []}
     for n_samples, crop_s in ((1000, 2.5), (1000, 0.0), (5000, 0.0)):
         with TemporaryDirectory() as folder:
             processed = prepare(Path(folder), data, 128 if quick else 1024, n_samples)
@@ -43,7 +64,6 @@ def measure_all(data: Path | None, quick: bool) -> dict[str, Any]:
                 results["loading"] = measure_loading(processed, 50 if quick else 500)
             logger.info("training on %d samples, crops of %g s", n_samples, crop_s)
             results["training"].append(measure_training(processed, crop_s, seconds))
-    results["inference"] = measure_inference(data, 64 if quick else 512)
     return results
 
 
@@ -73,17 +93,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of real WFDB records of 12 leads (default: generated ones)")
     parser.add_argument("--quick", action="store_true", help="few records, for a look (default: off)")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=(), metavar="SECTION", help=f"some of {', '.join(SECTIONS)}; the rest of results.json stays (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="where results.json and speed.png go (default: benchmarks/)")
     args = parser.parse_args()
     setup_logging()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    results = measure_all(args.data, args.quick)
-    save_json(results, args.out / "results.json")
+    results = measure_all(args.data, args.quick, args.only)
+    path = args.out / "results.json"
+    if args.only and path.exists():
+        results = load_json(path) | results
+    save_json(results, path)
     plot_ratios(results, args.out / "speed.png")
+    _report(results)
+
+
+def _report(results: dict[str, Any]) -> None:
     for run in results["preprocessing"]:
         logger.info("from %g Hz, %d workers: %.1f times the plain recipe", run["source_fs"], run["workers"], run["ratio"]["median"])
-    logger.info("packed cache: %.0f times the record files", results["loading"]["ratio"])
-    for run in results["training"]:
+    logger.info("two workers over one: %s", ", ".join(f"{ratio:.2f} from {rate} Hz" for rate, ratio in results.get("two_workers_over_one", {}).items()))
+    if "loading" in results:
+        logger.info("packed cache: %.0f times the record files", results["loading"]["ratio"])
+    for run in results.get("training", ()):
         logger.info("training on %d samples: %.0f records/s, %.1f %% waiting", run["n_samples"], run["records_per_s"], 100 * run["waiting_share"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -41,16 +42,25 @@ def time_call(call: Callable[[], object], repeats: int) -> list[float]:
 # Preprocessing ---------------------------------------------------------------------------------------------------------
 
 
-def run_command(*arguments: str) -> float:
-    """Run a Python module as a user would; returns its seconds, start of the interpreter included."""
+def run_command(*arguments: str) -> tuple[float, float]:
+    """Run a Python module as a user would; returns its seconds, start of the interpreter included, and its peak memory in MB.
+
+    The memory is that of the largest of its processes.
+    """
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, capture_output=True)
-    return time.perf_counter() - start
+    process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said.decode(errors='replace')[-2000:]}")
+    return time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, workers: int, repeats: int) -> Result:
     """Compare the default command line with the plain recipe: records/s of both, their ratio, and bytes per record."""
-    ours, plain, ratios = [], [], []
+    ours, plain, ratios, memory = [], [], [], []
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         n_plain = max(80, n_records // 8)  # the plain recipe is slow, and its rate does not depend on the count
@@ -58,7 +68,8 @@ def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, w
         make_collection(folder / "few", n_plain, source_fs, data)
         for repeat in range(repeats):
             out = folder / f"ours{repeat}"
-            seconds = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
+            seconds, peak_mb = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
+            memory.append(peak_mb)
             ours.append(n_records / seconds)
             plain_out = folder / f"plain{repeat}"
             answer = subprocess.run(
@@ -72,7 +83,7 @@ def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, w
     return {
         "source_fs": source_fs, "workers": workers, "n_records": n_records, "records_per_s": spread(ours),
         "plain_records_per_s": spread(plain), "ratio": spread(ratios),
-        "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error,
+        "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error, "peak_memory_mb": max(memory),
     }  # fmt: skip
 
 
@@ -100,6 +111,44 @@ def measure_floor(data: Path | None, n_records: int) -> Result:
         content = read_plain(str(header.with_suffix("")), 500.0, 5000).tobytes()
     calls = {"copy": lambda: bytearray(content), "zlib_6": lambda: zlib.compress(content, 6), "zlib_1": lambda: zlib.compress(content, 1), "isal_1": lambda: isal_zlib.compress(content, 1)}
     return {name: {"ms": 1e3 * statistics.median(time_call(call, n_records))} for name, call in calls.items()}
+
+
+def measure_start(repeats: int) -> Result:
+    """Return the seconds that the command takes for a single record, which is what its start costs, and those of its imports."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_collection(folder / "source", 1, 500.0)
+        runs = [run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(folder / f"o{i}"), "--workers", "1")[0] for i in range(repeats)]
+    code = "import src.preprocessing, pandas"
+    imports = time_call(lambda: subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True), repeats)
+    return {"one_record_s": spread(runs), "imports_s": spread(imports)}
+
+
+def measure_tables(n_records: int) -> Result:
+    """Return what manifest and splits cost per record: bytes, and microseconds to write and to read."""
+    import pandas as pd
+
+    from src.splits import SplitItem, load_splits, make_splits, save_splits
+    from src.store import MANIFEST_COLUMNS, load_manifest, save_manifest
+
+    filled = {"dataset": "bench", "source_path": "/data/bench/records500/00000/00001_hr.hea", "fs": "500.0", "n_samples": "5000", "labels": "NORM;SR",
+              "label_source": "mapping", "status": "ok", "signal_hash": "1" * 69, "config_hash": "0" * 16, "input_hash": "0" * 16}  # fmt: skip
+    frame = pd.DataFrame({name: [filled.get(name, "")] * n_records for name in MANIFEST_COLUMNS}, dtype=str)
+    frame["record_id"] = [f"r{i:08d}" for i in range(n_records)]
+    items = [SplitItem(f"bench__{name}", ("NORM", "SR"), "bench", f"p{i // 2}") for i, name in enumerate(frame["record_id"])]
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        seconds = {
+            "save_manifest": time_call(lambda: save_manifest(frame, folder), 1)[0],
+            "load_manifest": time_call(lambda: load_manifest(folder), 1)[0],
+        }
+        start = time.perf_counter()
+        splits = make_splits(items, fractions={"train": 0.8, "val": 0.1, "test": 0.1})
+        seconds["make_splits"] = time.perf_counter() - start
+        seconds["save_splits"] = time_call(lambda: save_splits(splits, folder / "splits.json"), 1)[0]
+        seconds["load_splits"] = time_call(lambda: load_splits(folder / "splits.json"), 1)[0]
+        n_bytes = {name: sum(path.stat().st_size for path in folder.glob(f"{name}*")) / n_records for name in ("manifest", "splits")}
+    return {"n_records": n_records, "bytes_per_record": n_bytes, "us_per_record": {name: 1e6 * value / n_records for name, value in seconds.items()}}
 
 
 # Loading, training, inference --------------------------------------------------------------------------------------------
