@@ -33,6 +33,7 @@ from crash_runs import (
 )
 
 import src.preprocessing
+import src.staging
 import src.store
 from src import durable
 from src.__main__ import main
@@ -177,7 +178,7 @@ def run_command(arguments: list[str], stderr: Path) -> None:
 def test_a_record_that_kills_its_readers_is_listed_and_the_others_are_done(tmp_path: Path) -> None:
     root = write_collection(tmp_path, 10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(src.preprocessing, "process_chunk", die_on_r3)
+        patch.setattr(src.staging, "process_chunk", die_on_r3)
         preprocess(root, root / "out", workers=2, factory=partial(forked, 2))
     manifest = load_manifest(root / "out").set_index("record_id")
     assert manifest.loc["r3", "status"] == "unreadable" and "two worker processes" in manifest.loc["r3", "reason"]
@@ -187,7 +188,7 @@ def test_a_record_that_kills_its_readers_is_listed_and_the_others_are_done(tmp_p
     assert load_manifest(root / "out")["status"].tolist() == load_manifest(root / "whole")["status"].tolist()
 
 
-real_chunk = src.preprocessing.process_chunk
+real_chunk = src.staging.process_chunk
 
 
 def die_on_r3(tasks: list[src.preprocessing.RecordTask], **options: object) -> object:
@@ -289,7 +290,7 @@ def test_a_vanished_collection_ends_the_run_and_the_next_ends_the_same(collectio
         return real_chunk(tasks, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(src.preprocessing, "process_chunk", vanish)
+        patch.setattr(src.staging, "process_chunk", vanish)
         with pytest.raises(OSError, match=r"the folder is gone, or is another one now; bring it back .*src"):
             preprocess(collection, tmp_path / "out")
     (collection / "src").rmdir()
@@ -307,7 +308,7 @@ def test_a_file_that_vanishes_is_a_row_and_is_tried_again(tmp_path: Path, monkey
         return real_chunk(tasks, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(src.preprocessing, "process_chunk", lose)
+        patch.setattr(src.staging, "process_chunk", lose)
         preprocess(root, root / "out")
     row = load_manifest(root / "out").set_index("record_id").loc["r5"]
     assert row["status"] == "unreadable" and "no such record" in row["reason"]
