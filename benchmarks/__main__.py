@@ -29,9 +29,9 @@ RATES = (500.0, 1000.0, 257.0)
 SECTIONS = ("floor", "preprocessing", "tables", "training", "inference")
 
 
-def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = ()) -> dict[str, Any]:
+def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_records: int = 2000) -> dict[str, Any]:
     """Measure everything, or the named sections; `quick` takes few records, for a look and for the tests."""
-    n_records, repeats, seconds = (200, 1, 1.0) if quick else (2000, 3, 20.0)
+    n_records, repeats, seconds = (200, 1, 1.0) if quick else (n_records, 3, 20.0)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
         "preprocessing": lambda: _preprocessing(data, n_records, repeats),
@@ -93,12 +93,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of real WFDB records of 12 leads (default: generated ones)")
     parser.add_argument("--quick", action="store_true", help="few records, for a look (default: off)")
+    parser.add_argument("--records", type=int, default=2000, help="records to preprocess in each run (default: 2000)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=(), metavar="SECTION", help=f"some of {', '.join(SECTIONS)}; the rest of results.json stays (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="where results.json and speed.png go (default: benchmarks/)")
     args = parser.parse_args()
     setup_logging()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    results = measure_all(args.data, args.quick, args.only)
+    results = measure_all(args.data, args.quick, args.only, args.records)
     path = args.out / "results.json"
     if args.only and path.exists():
         results = load_json(path) | results
@@ -109,7 +110,8 @@ def main() -> None:
 
 def _report(results: dict[str, Any]) -> None:
     for run in results["preprocessing"]:
-        logger.info("from %g Hz, %d workers: %.1f times the plain recipe", run["source_fs"], run["workers"], run["ratio"]["median"])
+        logger.info("from %g Hz, %d workers: %.1f times the plain recipe, %.1f in processor time",
+                    run["source_fs"], run["workers"], run["ratio"]["median"], run["cpu_ratio"]["median"])  # fmt: skip
     logger.info("two workers over one: %s", ", ".join(f"{ratio:.2f} from {rate} Hz" for rate, ratio in results.get("two_workers_over_one", {}).items()))
     if "loading" in results:
         logger.info("packed cache: %.0f times the record files", results["loading"]["ratio"])

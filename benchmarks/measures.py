@@ -10,6 +10,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,11 +43,17 @@ def time_call(call: Callable[[], object], repeats: int) -> list[float]:
 # Preprocessing ---------------------------------------------------------------------------------------------------------
 
 
-def run_command(*arguments: str) -> tuple[float, float]:
-    """Run a Python module as a user would; returns its seconds, start of the interpreter included, and its peak memory in MB.
+@dataclass(frozen=True)
+class Usage:
+    """What a command took: seconds, seconds of processor time, and the peak memory in MB of the largest of its processes."""
 
-    The memory is that of the largest of its processes.
-    """
+    seconds: float
+    cpu_s: float
+    peak_mb: float
+
+
+def run_command(*arguments: str) -> Usage:
+    """Run a Python module as a user would, the start of the interpreter included."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -55,12 +62,13 @@ def run_command(*arguments: str) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said.decode(errors='replace')[-2000:]}")
-    return time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    peak_mb = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return Usage(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, peak_mb)
 
 
 def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, workers: int, repeats: int) -> Result:
     """Compare the default command line with the plain recipe: records/s of both, their ratio, and bytes per record."""
-    ours, plain, ratios, memory = [], [], [], []
+    ours, plain, ratios, cpu_ratios, used = [], [], [], [], []
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         n_plain = max(80, n_records // 8)  # the plain recipe is slow, and its rate does not depend on the count
@@ -68,22 +76,25 @@ def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, w
         make_collection(folder / "few", n_plain, source_fs, data)
         for repeat in range(repeats):
             out = folder / f"ours{repeat}"
-            seconds, peak_mb = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
-            memory.append(peak_mb)
-            ours.append(n_records / seconds)
+            usage = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
+            used.append(usage)
+            ours.append(n_records / usage.seconds)
             plain_out = folder / f"plain{repeat}"
             answer = subprocess.run(
                 [sys.executable, "-m", "benchmarks.plain", str(folder / "few"), str(plain_out), str(workers)],
                 cwd=ROOT, check=True, capture_output=True, text=True,
             )  # fmt: skip
-            plain.append(json.loads(answer.stdout)["records_per_s"])
+            said = json.loads(answer.stdout)
+            plain.append(said["records_per_s"])
             ratios.append(ours[-1] / plain[-1])
+            cpu_ratios.append(said["cpu_ms_per_record"] / (1e3 * usage.cpu_s / n_records))
         sizes = [sum(p.stat().st_size for p in f.rglob("*.npz")) / n for f, n in ((out, n_records), (plain_out, n_plain))]
         error = largest_difference(folder / "few", out)
     return {
         "source_fs": source_fs, "workers": workers, "n_records": n_records, "records_per_s": spread(ours),
         "plain_records_per_s": spread(plain), "ratio": spread(ratios),
-        "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error, "peak_memory_mb": max(memory),
+        "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error, "cpu_ratio": spread(cpu_ratios),
+        "cpu_ms_per_record": spread([1e3 * usage.cpu_s / n_records for usage in used]), "peak_memory_mb": max(usage.peak_mb for usage in used),
     }  # fmt: skip
 
 
@@ -118,7 +129,7 @@ def measure_start(repeats: int) -> Result:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_collection(folder / "source", 1, 500.0)
-        runs = [run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(folder / f"o{i}"), "--workers", "1")[0] for i in range(repeats)]
+        runs = [run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(folder / f"o{i}"), "--workers", "1").seconds for i in range(repeats)]
     code = "import src.preprocessing, pandas"
     imports = time_call(lambda: subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True), repeats)
     return {"one_record_s": spread(runs), "imports_s": spread(imports)}

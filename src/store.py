@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,7 +208,7 @@ class Journal:
 
     def append(self, rows: Iterable[ManifestRow]) -> None:
         """Add rows and bring them to the disk; a line that an earlier run left torn keeps to itself."""
-        text = "".join(json.dumps([str(value) for value in astuple(row)]) + "\n" for row in rows)
+        text = "".join(json.dumps([str(value) for value in vars(row).values()]) + "\n" for row in rows)
         with open(self.path, "ab+") as stream:
             if stream.seek(0, os.SEEK_END) and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
                 text = "\n" + text

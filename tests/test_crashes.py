@@ -432,7 +432,7 @@ def test_two_runs_on_one_folder(collection: Path, processed: Path, tmp_path: Pat
 def test_an_interrupted_cell_stops_its_workers_and_can_be_run_again(tmp_path: Path) -> None:
     from jupyter_client.manager import KernelManager
 
-    root = write_collection(tmp_path, 600)
+    root = write_collection(tmp_path, 3000)
     cell = (
         "from src.config import *\nfrom src.preprocessing import run_preprocessing\n"
         f"run_preprocessing(DataConfig({{'d': {str(root / 'src')!r}}}), {str(root / 'out')!r}, config=PreprocessConfig(fs=100.0, n_samples=500),"
