@@ -15,10 +15,12 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from src.store import ManifestRow
 from src.utils import environment, save_json, setup_logging
 
 logger = logging.getLogger("benchmarks")
@@ -28,16 +30,18 @@ FILES_AT_MOST = 200_000  # files are made for this many records at most: more sa
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def made_up_rows(n_rows: int) -> list[list[str]]:
-    """Return the cells of manifest rows as real ones are: five labels, two records a patient, one in fifty a copy."""
+def made_up_rows(n_rows: int) -> list[ManifestRow]:
+    """Return manifest rows as real ones are: five labels, two records a patient, one in fifty a copy."""
     fingerprints = [f"1{''.join(secrets.choice('123456789abc') for _ in range(4))}{secrets.token_hex(32)}" for _ in range(n_rows)]
-    fingerprints[::50] = fingerprints[1::50][: len(fingerprints[::50])] if n_rows >= 100 else fingerprints[::50]
+    copied = fingerprints[1::50]
+    fingerprints[: 50 * len(copied) : 50] = copied
     config_hash = secrets.token_hex(8)
     return [
-        [
-            "collection", f"rec{i:08d}", f"p{i // 2}", f"/data/collection/g{i // 1000:05d}/rec{i:08d}.hea", "500.0", "5000", ("NORM", "MI;STTC", "CD", "HYP", "MI")[i % 5],
-            "", "mapping", "", "", "ok", "", "noise:V1" if i % 7 == 0 else "", fingerprints[i], str(20 + i % 70), "FM"[i // 2 % 2], config_hash, secrets.token_hex(8),
-        ]
+        ManifestRow(
+            "collection", f"rec{i:08d}", patient_id=f"p{i // 2}", source_path=f"/data/collection/g{i // 1000:05d}/rec{i:08d}.hea", fs="500.0", n_samples="5000",
+            labels=("NORM", "MI;STTC", "CD", "HYP", "MI")[i % 5], label_source="mapping", status="ok", quality_flags="noise:V1" if i % 7 == 0 else "",
+            signal_hash=fingerprints[i], age=str(20 + i % 70), sex="FM"[i // 2 % 2], config_hash=config_hash, input_hash=secrets.token_hex(8),
+        )
         for i in range(n_rows)
     ]  # fmt: skip
 
@@ -51,7 +55,7 @@ def save_manifest_step(folder: Path, n_rows: int) -> int:
 
     from src.store import MANIFEST_COLUMNS, save_manifest
 
-    frame = pd.DataFrame(made_up_rows(n_rows), columns=list(MANIFEST_COLUMNS), dtype=str)
+    frame = pd.DataFrame(map(astuple, made_up_rows(n_rows)), columns=list(MANIFEST_COLUMNS), dtype=str)
     _start_clock()
     save_manifest(frame, folder)
     return (folder / "manifest.csv").stat().st_size
@@ -68,10 +72,10 @@ def load_manifest_step(folder: Path, n_rows: int) -> int:
 
 def journal_step(folder: Path, n_rows: int) -> int:
     """Append chunks of 64 rows to the journal, each brought to the disk, and read it back."""
-    from src.store import Journal, ManifestRow
+    from src.store import Journal
 
     journal = Journal(folder)
-    rows = [ManifestRow(*cells) for cells in made_up_rows(min(n_rows, FILES_AT_MOST))]
+    rows = made_up_rows(min(n_rows, FILES_AT_MOST))
     _start_clock()
     for start in range(0, len(rows), 64):
         journal.append(rows[start : start + 64])
