@@ -331,6 +331,8 @@ def save_json(value: Any, path: str | Path) -> None:
 
 def to_jsonable(value: Any) -> Any:
     """Convert nested containers of dataclasses, paths and NumPy values to plain JSON types."""
+    if value is None or type(value) in (str, int, bool):  # most are, and asking further takes ten times as long
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
