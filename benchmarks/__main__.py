@@ -16,7 +16,6 @@ from benchmarks.measures import (
     measure_loading,
     measure_preprocessing,
     measure_start,
-    measure_tables,
     measure_training,
     prepare,
 )
@@ -26,7 +25,7 @@ logger = logging.getLogger("benchmarks")
 
 HERE = Path(__file__).parent
 RATES = (500.0, 1000.0, 257.0)
-SECTIONS = ("floor", "preprocessing", "tables", "training", "inference")
+SECTIONS = ("floor", "preprocessing", "training", "inference")
 
 
 def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_records: int = 2000) -> dict[str, Any]:
@@ -35,7 +34,6 @@ def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
         "preprocessing": lambda: _preprocessing(data, n_records, repeats),
-        "tables": lambda: {"tables": [measure_tables(n) for n in ((1000,) if quick else (1000, 20_000, 100_000))]},
         "training": lambda: _training(data, quick, seconds),
         "inference": lambda: {"inference": measure_inference(data, 64 if quick else 512)},
     }

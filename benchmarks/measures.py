@@ -57,7 +57,8 @@ def run_command(*arguments: str) -> Usage:
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.read()
+    with process.stderr as stream:
+        said = stream.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -133,33 +134,6 @@ def measure_start(repeats: int) -> Result:
     code = "import src.preprocessing, pandas"
     imports = time_call(lambda: subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True), repeats)
     return {"one_record_s": spread(runs), "imports_s": spread(imports)}
-
-
-def measure_tables(n_records: int) -> Result:
-    """Return what manifest and splits cost per record: bytes, and microseconds to write and to read."""
-    import pandas as pd
-
-    from src.splits import SplitItem, load_splits, make_splits, save_splits
-    from src.store import MANIFEST_COLUMNS, load_manifest, save_manifest
-
-    filled = {"dataset": "bench", "source_path": "/data/bench/records500/00000/00001_hr.hea", "fs": "500.0", "n_samples": "5000", "labels": "NORM;SR",
-              "label_source": "mapping", "status": "ok", "signal_hash": "1" * 69, "config_hash": "0" * 16, "input_hash": "0" * 16}  # fmt: skip
-    frame = pd.DataFrame({name: [filled.get(name, "")] * n_records for name in MANIFEST_COLUMNS}, dtype=str)
-    frame["record_id"] = [f"r{i:08d}" for i in range(n_records)]
-    items = [SplitItem(f"bench__{name}", ("NORM", "SR"), "bench", f"p{i // 2}") for i, name in enumerate(frame["record_id"])]
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        seconds = {
-            "save_manifest": time_call(lambda: save_manifest(frame, folder), 1)[0],
-            "load_manifest": time_call(lambda: load_manifest(folder), 1)[0],
-        }
-        start = time.perf_counter()
-        splits = make_splits(items, fractions={"train": 0.8, "val": 0.1, "test": 0.1})
-        seconds["make_splits"] = time.perf_counter() - start
-        seconds["save_splits"] = time_call(lambda: save_splits(splits, folder / "splits.json"), 1)[0]
-        seconds["load_splits"] = time_call(lambda: load_splits(folder / "splits.json"), 1)[0]
-        n_bytes = {name: sum(path.stat().st_size for path in folder.glob(f"{name}*")) / n_records for name in ("manifest", "splits")}
-    return {"n_records": n_records, "bytes_per_record": n_bytes, "us_per_record": {name: 1e6 * value / n_records for name, value in seconds.items()}}
 
 
 # Loading, training, inference --------------------------------------------------------------------------------------------

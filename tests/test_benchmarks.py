@@ -1,0 +1,26 @@
+"""The benchmarks run, on few generated records, and say what they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import plot_ratios
+from benchmarks.measures import measure_preprocessing, run_command
+
+
+def test_preprocessing_is_compared_on_the_same_records(tmp_path: Path) -> None:
+    result = measure_preprocessing(None, 80, 257.0, 1, 1)
+    assert result["largest_difference"] < 1e-5
+    assert 0.3 < result["bytes_ratio"] < 1.5
+    assert result["ratio"]["n"] == result["cpu_ratio"]["n"] == 1 and result["cpu_ms_per_record"]["median"] > 0
+    plot_ratios({"preprocessing": [result]}, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def test_a_command_tells_its_memory_and_its_failure() -> None:
+    usage = run_command("src", "check", "--help")
+    assert usage.seconds > 0 and usage.cpu_s > 0 and 10 < usage.peak_mb < 1000
+    with pytest.raises(RuntimeError, match="--nonsense"):
+        run_command("src", "check", "--nonsense")
