@@ -14,6 +14,7 @@ import pytest
 import scipy.io
 import torch
 import wfdb
+from fuzz.guided import main as fuzz_guided
 from fuzz.hostile import ARCHIVES, RECORDS
 from fuzz.runner import run_fuzzer
 from fuzz.seeds import record_seeds
@@ -35,6 +36,12 @@ def test_mutated_files_are_read_or_refused() -> None:
     report = run_fuzzer(2500, seed=11, max_s=12)
     assert not report.findings, str(report)
     assert report.n_inputs > 300 and all(counts.total() for counts in report.counts.values())
+
+
+def test_guided_fuzzing_says_what_it_lacks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fuzz_guided(["wfdb"]) == 0 and capsys.readouterr().out.startswith("skipped: atheris is not installed")
+    assert fuzz_guided(["x"]) == 2 and "expected one of wfdb" in capsys.readouterr().err
 
 
 def test_every_format_has_a_seed() -> None:
