@@ -31,7 +31,7 @@ LAYERS = {
     "figures": "data_plots quality_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
     "steps": "checks file_predictions report_figures report report_page report_page.content report_page.data_sections report_page.examples report_page.inputs report_page.model_sections report_page.page report_page.score_sections report_page.vector smoke notebook leave_one_out cross_fit",
     "notebook": "session",
-    "command line": "options __main__",
+    "command line": "options arguments __main__",
 }
 LAYER_OF = {name: number for number, names in enumerate(LAYERS.values()) for name in names.split()}
 HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "wfdb", "h5py", "scipy.signal")

@@ -177,6 +177,13 @@ def test_help_shows_every_option_with_its_default(name: str, run: Run) -> None:
         assert needs_none or not action.option_strings or "(default: " in action.help, f"{action.option_strings} names no default"
 
 
+@pytest.mark.parametrize("name", commands())
+def test_help_ends_with_an_example_to_copy(name: str, run: Run) -> None:
+    before, _, example = run(name, "--help").out.rstrip().rpartition("\nexample: python -m src ")
+    assert before and "\n" not in example and example.startswith(name)
+    build_parser().parse_args(example.split())
+
+
 def test_the_list_of_commands(run: Run) -> None:
     shown = run("--help")
     wanted = "sample-data check labels preprocess train evaluate predict smoke"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.__main__ import _FIGURE_FORMATS
+from src import arguments
 from src.eval import Evaluation, evaluate
 from src.metrics import Predictions, compute_metrics
 from src.report_figures import (
@@ -46,7 +46,7 @@ def test_an_evaluation_leaves_its_figures(
 
 
 def test_formats_are_those_of_the_command_line() -> None:
-    assert FIGURE_FORMATS == _FIGURE_FORMATS
+    assert FIGURE_FORMATS == arguments.FIGURE_FORMATS
 
 
 def test_the_history_is_saved_in_the_format_asked_for(trained: Path, tmp_path: Path) -> None:
