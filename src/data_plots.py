@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MARKERS = "os^Dv"
+_CHARACTER_MM = 1.35  # of a name at TICK_PT, on average
 _STATUS_COLORS = {"ok": "#0072B2", "missing": "#BBBBBB", "unreadable": "#D55E00", "rejected": "#E69F00"}
 
 
@@ -133,7 +134,7 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
         axes.text(column + 0.5, row + 0.5, f"{count:,.0f}", **middle)
     axes.set_yticks(np.arange(len(names)) + 0.5, [plain_text(name, 30) for name in names])
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    if len(sources) <= 3:
+    if len(sources) * max(map(len, sources)) * _CHARACTER_MM < width - 42:  # the names of classes and the scale take the rest
         turned = {}
     axes.set_xticks(np.arange(len(sources)) + 0.5, [plain_text(source, 24) for source in sources], **turned)
     axes.invert_yaxis()
@@ -208,19 +209,18 @@ def plot_quality_summary(manifest: pd.DataFrame) -> Figure:
         If a column is missing.
     """
     columns = _manifest_columns(manifest)
-    figure = new_figure(PAGE_MM, 140)
+    reasons = _count(map(reason_kind, columns["reason"]))
+    figure = new_figure(PAGE_MM, 140 if reasons else 93)
     # Two parts, each with room for its own labels only
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(2, 1)).flat
+    upper, *lower = figure.subfigures(1 + bool(reasons), 1, squeeze=False, height_ratios=(2, 1)[: 1 + bool(reasons)]).flat
     panels = upper.subplot_mosaic([["status", "flags"], ["rates", "flags"]], height_ratios=(1.2, 1))
     _draw_status(panels["status"], columns["dataset"], columns["status"])
     rates = _count(map(_rate_name, columns["fs"]))
     _draw_bars(panels["rates"], "Sampling rates", rates, empty="no rate known")
     flags = _count(kind for cell in columns["flags"] for kind in flag_kinds(cell))
     _draw_bars(panels["flags"], "Quality flags", flags, empty="no flags", n_shown=12, min_rows=10)
-    reasons = _count(map(reason_kind, columns["reason"]))
-    _draw_bars(
-        lower.subplots(), "Reasons for records left out", reasons, empty="no record left out", width=55
-    )
+    for part in lower:
+        _draw_bars(part.subplots(), "Reasons for records left out", reasons, empty="", width=55)
     return figure
 
 

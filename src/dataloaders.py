@@ -332,8 +332,20 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """Return a loader: shuffled or weighted for training, in order otherwise.
 
-    The drawing order depends on `seed` alone, and works under spawn as well as fork. Training batches are dealt out to
-    `processes`; other batches go whole to whoever asks.
+    Parameters
+    ----------
+    dataset, config
+        The records, and batch size, loader processes and sampling.
+    weights
+        How often each record is drawn, relative to the others; None draws each once.
+    train
+        Draw in random order, or by the weights.
+    seed
+        Alone decides the order, under spawn as well as fork.
+    pin_memory
+        Put batches where CUDA copies them from fast.
+    processes
+        Training batches are dealt out to them; other batches go whole to whoever asks.
     """
     generator = torch.Generator().manual_seed(seed)
     n_records = len(dataset)  # type: ignore[arg-type]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from src.ecg_paper import draw_ecg
-from src.figures import GREY, LABEL_PT, MM_PER_INCH, PAGE_MM, TITLE_PT, new_figure, plain_text
+from src.figures import GREY, LABEL_PT, MM_PER_INCH, PAGE_MM, TICK_PT, TITLE_PT, new_figure, plain_text
 
 _MARGIN, _HEADING, _GAP = 4.0, 9.0, 4.0  # mm
 
@@ -58,6 +59,8 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
         bottom = top - _HEADING - height
         axes.set_position((_MARGIN / PAGE_MM, bottom / total, width / PAGE_MM, height / total))
         top = bottom - _GAP
+    scale: dict[str, Any] = {"fontsize": TICK_PT, "color": GREY, "ha": "right", "va": "top"}
+    figure.text(1 - _MARGIN / PAGE_MM, 1 - _MARGIN / total, "a large box: 0.2 s, 0.5 mV", **scale)
     return figure
 
 

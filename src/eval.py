@@ -134,6 +134,10 @@ def evaluate(
         train, val or test.
     out
         Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `src.judging.judge` says what is in them.
+    batch_size, device
+        Records at a time, and the torch device that judges them.
+    keep_other
+        Judge records with the fallback label too.
     options
         Intervals, thresholds, calibration and the Challenge's score; by default none of them.
     allow_overlap
@@ -169,7 +173,15 @@ def evaluate(
 def predict_split(
     checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool, everyone: bool = False
 ) -> Predictions:
-    """Return the predictions of a checkpoint for a split; see `split_records`."""
+    """Return the predictions of a checkpoint for a split.
+
+    Parameters
+    ----------
+    checkpoint, processed, split, keep_other, everyone
+        As for `split_records`.
+    batch_size, device
+        As for `evaluate`.
+    """
     records = split_records(checkpoint, processed, split, keep_other=keep_other, everyone=everyone)
     return predict_records(checkpoint, records, batch_size=batch_size, device=device)
 
@@ -270,8 +282,20 @@ def predict_files(
     """Yield a prediction per record file, in order, holding one batch at a time.
 
     A file that cannot be read or is rejected yields its status and reason. A model trained on windows of long records
-    sees those of the file, and their probabilities are averaged. Recordings that the model was trained on are marked,
-    unless `allow_overlap` is set.
+    sees those of the file, and their probabilities are averaged.
+
+    Parameters
+    ----------
+    checkpoint
+        As `src.checkpoints.load_checkpoint` returns it.
+    paths
+        Files that `src.records.read_record` takes.
+    source_fs, source_gain_per_mv
+        Rate in Hz and ADC units per mV of files that do not say them.
+    batch_size, device
+        Inputs at a time, and the torch device that answers for them.
+    allow_overlap
+        Do not mark recordings that the model was trained on.
     """
     return predict_sources(
         load_model(checkpoint, device),
@@ -296,7 +320,19 @@ def predict_sources(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> Iterator[FilePrediction]:
-    """Yield a prediction per record file or record in memory, as `predict_files` does; those that are `known` are marked."""
+    """Yield a prediction per record file or record in memory, as `predict_files` does.
+
+    Parameters
+    ----------
+    model, card
+        The network, and what it expects.
+    sources
+        Files or `ECGRecord`s.
+    known
+        Fingerprints of the recordings that are marked, because the model was trained on them.
+    source_fs, source_gain_per_mv, batch_size, device
+        As for `predict_files`.
+    """
     origin = {"source_fs": source_fs, "source_gain_per_mv": source_gain_per_mv}
 
     def inputs() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:

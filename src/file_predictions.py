@@ -97,7 +97,16 @@ def predict_to_csv(
 ) -> str:
     """Write one row per record: record_id, a probability per class, status, reason; returns a summary by status.
 
-    The reason of an answer is empty, or says that the model was trained on the recording; `allow_overlap` leaves that out.
+    Parameters
+    ----------
+    checkpoint
+        A ``best.pth`` or ``latest.pth``.
+    paths
+        Record files, folders, URLs of these, or globs.
+    out
+        The CSV. The reason of an answer is empty, or says that the model was trained on the recording.
+    source_fs, source_gain_per_mv, batch_size, device, allow_overlap
+        As for `src.eval.predict_files`.
 
     Raises
     ------
@@ -152,6 +161,15 @@ def save_saliency(
     """Save what the most probable class of each record rests on: a page (.png) and its numbers (.npz); returns a summary.
 
     The files go by the record's id; a second record of the same id gets ``-2``. Records that give no answer are left out.
+
+    Parameters
+    ----------
+    checkpoint, paths, source_fs, source_gain_per_mv, device
+        As for `predict_to_csv`.
+    folder
+        Gets the files.
+    method
+        One of `src.saliency.METHODS`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Work handed to executors in chunks: a bounded number in flight, and a broken pool rebuilt.
 
-This is the one seam for scale: any factory of `concurrent.futures.Executor`s serves, a local process pool or a cluster's.
+This is the one seam for scale: any factory of executors (`concurrent.futures.Executor`) serves, a local process pool or a cluster's.
 """
 
 from __future__ import annotations

@@ -42,11 +42,6 @@ class Ranking:
         is_first = np.append(True, np.diff(score[rows]) > 0)[: len(rows)]
         return cls(rows, outcome[rows] > 0, np.flatnonzero(is_first))
 
-    @property
-    def is_defined(self) -> bool:
-        """Whether there are positives and negatives, without which neither area exists."""
-        return bool(self.positive.any() and not self.positive.all())
-
     def auroc(self, weights: Floats | None = None) -> Floats:
         """Return the area below the ROC curve under each weighting, shape (n_weightings,).
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,9 +230,15 @@ def read_start(
 
 def _read(path: Path, request: RecordRequest) -> ECGRecord:
     file, part = split_part(path)
+    with _named_errors(path), np.errstate(all="ignore"):  # numbers of a damaged file; what comes of them is checked
+        return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part)))
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a broken file makes a reader raise into a `RecordError` that names it."""
     try:
-        with np.errstate(all="ignore"):  # numbers of a damaged file; what comes of them is checked
-            return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part)))
+        yield
     except RecordError:
         raise
     except OSError as error:
@@ -321,11 +328,5 @@ def _starts(extent: Extent, window_s: float, stride_s: float) -> range:
 def _extent(path: Path, request: RecordRequest) -> Extent | None:
     """Return a record's length where its format tells it without reading the samples."""
     extent = _format(path).extent
-    try:
+    with _named_errors(path):
         return extent(split_part(path)[0], request) if extent else None
-    except RecordError:
-        raise
-    except OSError as error:
-        raise open_error(path, error) from None
-    except _BROKEN as error:
-        raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +55,7 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    truth, scores = _check_scores(y_true, y_score, classes)
-    curves, undefined = [], []
-    for name, outcome, score in _outcomes(truth, scores, classes):
-        if np.unique(outcome).size < 2:
-            undefined.append(name)
-            continue
-        x, y, _ = roc_curve(outcome, score)
-        curves.append(_Curve(name, *_visible(x, y), float(roc_auc_score(outcome, score)), int(outcome.sum())))
+    curves, undefined = _class_curves(y_true, y_score, classes, lambda outcome, score: roc_curve(outcome, score)[:2], roc_auc_score)
     figure, axes = _curve_page(curves, undefined, "thick: mean, macro AUROC")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     if len(curves) > 1:
@@ -93,18 +86,31 @@ def plot_precision_recall_curves(y_true: ArrayLike, y_score: ArrayLike, classes:
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    truth, scores = _check_scores(y_true, y_score, classes)
-    curves, undefined = [], []
-    for name, outcome, score in _outcomes(truth, scores, classes):
-        if np.unique(outcome).size < 2:
-            undefined.append(name)
-            continue
+    def trace(outcome: Floats, score: Floats) -> tuple[Floats, Floats]:
         precision, recall, _ = precision_recall_curve(outcome, score, drop_intermediate=True)
-        area = float(average_precision_score(outcome, score))
-        curves.append(_Curve(name, *_visible(recall, precision), area, int(outcome.sum())))
+        return recall, precision
+
+    curves, undefined = _class_curves(y_true, y_score, classes, trace, average_precision_score)
     figure, axes = _curve_page(curves, undefined, "macro average precision", drawstyle="steps-post")
     axes.set(xlabel="Recall (sensitivity)", ylabel="Precision (positive predictive value)")
     return figure
+
+
+def _class_curves(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    classes: Sequence[str],
+    trace: Callable[[Floats, Floats], tuple[Floats, Floats]],
+    compute_area: Callable[[Floats, Floats], float],
+) -> tuple[list[_Curve], list[str]]:
+    """Return the curve of each class, and the names of those with only positives or only negatives."""
+    curves, undefined = [], []
+    for name, outcome, score in _outcomes(*_check_scores(y_true, y_score, classes), classes):
+        if np.unique(outcome).size < 2:
+            undefined.append(name)
+        else:
+            curves.append(_Curve(name, *_visible(*trace(outcome, score)), float(compute_area(outcome, score)), int(outcome.sum())))
+    return curves, undefined
 
 
 def _check_scores(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]) -> tuple[Floats, Floats]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,7 +104,20 @@ def test_quality_page_adds_up_what_it_cannot_show() -> None:
 
 def test_quality_page_of_nothing_says_so() -> None:
     figure = _draw(plot_quality_summary(MANIFEST[:0]))
-    assert _texts(figure) == ["no records", "no flags", "no rate known", "no record left out"]
+    assert _texts(figure) == ["no records", "no flags", "no rate known"]
+
+
+def test_quality_page_is_shorter_where_no_record_is_left_out() -> None:
+    complete = plot_quality_summary(MANIFEST[MANIFEST["status"] == "ok"].assign(reason=""))
+    assert complete.get_figheight() < plot_quality_summary(MANIFEST).get_figheight()
+
+
+@pytest.mark.parametrize(("names", "turned"), [(("a", "b"), False), (("synthetic_challenge", "synthetic_mat", "synthetic_wfdb"), True)])
+def test_names_of_sources_are_turned_where_they_would_touch(names: tuple[str, ...], turned: bool) -> None:
+    axes = _draw(plot_source_balance({name: {"AF": 1} for name in names})).axes[0]
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(bool(label.get_rotation()) == turned for label in axes.get_xticklabels())
+    assert turned or all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_quality_page_names_a_missing_column() -> None:

@@ -24,7 +24,6 @@ def test_weights_count_records_so_many_times() -> None:
 @pytest.mark.parametrize("y_true", [[1, 1], [0, 0], [np.nan, 1], [np.nan, np.nan]])
 def test_without_both_outcomes_there_is_no_area(y_true: list[float]) -> None:
     ranking = Ranking.of(y_true, [0.1, 0.2])
-    assert not ranking.is_defined
     assert np.isnan(ranking.auroc()).all() and np.isnan(ranking.average_precision()).all()
     assert np.isnan(ranking.auroc(np.zeros((3, 2)))).tolist() == [True] * 3
 
