@@ -18,6 +18,7 @@ from src.rich import Rich, html_facts, html_table
 from src.run_plan import RunPlan, plan_run, spread
 from src.staging import local_tasks
 from src.tensors import RecordTask, RejectedError, build_tensor, read_task
+from src.utils import shown_path
 
 
 @dataclass
@@ -53,7 +54,7 @@ class DatasetCheck:
 
     def lines(self) -> list[str]:
         """Return the report of this collection."""
-        out = [f"{self.name}: {self.n_records} records in {self.root}, {self.n_labelled} with a label"]
+        out = [f"{self.name}: {self.n_records} records in {shown_path(self.root)}, {self.n_labelled} with a label"]
         for title, counts in (("formats", self.formats), ("rates", self.rates), ("leads", self.leads)):
             if counts:
                 out.append(f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5)))
@@ -93,7 +94,8 @@ class CheckReport(Rich):
         """Time and space that processing would take."""
         seconds = sum(check.estimated_seconds for check in self.datasets) / self.workers
         megabytes = sum(check.estimated_bytes for check in self.datasets) / 1e6
-        return f"{_duration(seconds)} with {self.workers} workers, {megabytes:.1f} MB of record files"
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return f"{_duration(seconds)} with {workers}, {megabytes:.1f} MB of record files"
 
     def _repr_html_(self) -> str:
         header = ["collection", "records", "with a label", "formats", "rates", "leads", "problems in those probed"]

@@ -284,6 +284,25 @@ def config_hash(config: PreprocessConfig, format_version: int) -> str:
     return stable_hash({"format": format_version, **to_jsonable(config)})
 
 
+def list_changes(config: Config) -> list[tuple[str, str, str]]:
+    """Return name, value and default of every setting that is not the default, such as ``("train.epochs", "12", "30")``."""
+    values, defaults = to_jsonable(config), to_jsonable(Config())
+    sections = [name for name in values if name != "root"]
+    changed = [(f"{section}.{name}", value, defaults[section][name]) for section in sections for name, value in values[section].items()]
+    return [(name, plain_value(value), plain_value(default)) for name, value, default in changed if value != default]
+
+
+def plain_value(value: object) -> str:
+    """Return a setting as it would be typed."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain_value, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={plain_value(item)}" for name, item in value.items()) or "none"
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def build_config(values: dict[str, Any] | None = None, **sections: Any) -> Config:
     """Build a `Config` from nested dictionaries, as a JSON file holds them.
 

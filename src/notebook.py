@@ -43,7 +43,13 @@ def run_notebook(
     out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     environment = {**os.environ, "ECG_CONFIG": str(Path(config).resolve())} if config is not None else dict(os.environ)
-    client = NotebookClient(document, timeout=timeout_s, resources={"metadata": {"path": str(Path(notebook).parent)}})
+    client = NotebookClient(
+        document,
+        timeout=timeout_s,
+        coalesce_streams=True,  # a progress bar is kept as it ended
+        record_timing=False,
+        resources={"metadata": {"path": str(Path(notebook).parent)}},
+    )
     try:
         client.execute(env=environment)
     except CellExecutionError as error:

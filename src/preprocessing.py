@@ -55,7 +55,7 @@ from src.tensors import (
     process_record,
     unreadable_row,
 )
-from src.utils import save_json
+from src.utils import save_json, shown_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ class RunSummary(Rich):
             )
 
     def _repr_html_(self) -> str:
-        facts = html_facts({"records": self.n_records, "done before": self.n_skipped, "with copies": self.n_copied, "in": str(self.processed)})
+        facts = html_facts({"records": self.n_records, "done before": self.n_skipped, "with copies": self.n_copied, "in": shown_path(self.processed)})
         rows = [*(["status", *item] for item in self.by_status.items()), *(["split", *item] for item in self.split_sizes.items())]
         return facts + html_table(["", "", "records"], [*rows, *(["reason", *item] for item in self.reasons.items())])
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from src.checkpoints import ModelCard, build_model, load_checkpoint
 from src.checks import CheckReport, check_datasets
-from src.config import Config, DataConfig, build_config, config_paths
+from src.config import Config, DataConfig, build_config, config_paths, list_changes
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import Evaluation, evaluate
 from src.labels import load_mapping, update_mapping
 from src.model import ResNet1d
 from src.preprocessing import RunSummary, load_preprocess_config, run_preprocessing
+from src.rich import Rich, html_facts, html_table
 from src.sample_data import write_sample_collections
 from src.smoke import SmokeReport, run_smoke
 from src.store import load_manifest
 from src.training import TrainResult, build_card, run_training
-from src.utils import device_info, load_json, save_json, seed_everything
+from src.utils import device_info, load_json, save_json, seed_everything, shown_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return values
 
 
-class Session:
+class Session(Rich):
     """One configuration and what has been made with it so far.
 
     Parameters
@@ -76,6 +77,16 @@ class Session:
         self._loaders: DataLoaders | None = None
         self._model: ResNet1d | None = None
         self._result: TrainResult | None = None
+
+    def __str__(self) -> str:
+        changes = "".join(f"\n  {name}: {value} (default {default})" for name, value, default in list_changes(self.config))
+        folders = f"outputs go to {shown_path(self.paths.artifacts)} and {shown_path(self.paths.figures)}"
+        return f"{folders}; settings that are not the default:{changes or ' none'}"
+
+    def _repr_html_(self) -> str:
+        folders = {"tensors": self.paths.processed, "model and tables": self.paths.artifacts, "figures": self.paths.figures, "labels": self.paths.mapping}
+        changes = html_table(["setting", "here", "default"], list_changes(self.config)) if list_changes(self.config) else ""
+        return html_facts({name: shown_path(path) for name, path in folders.items()}) + changes
 
     @property
     def data(self) -> DataConfig:

@@ -39,6 +39,7 @@ from src.utils import (
     load_json,
     save_json,
     seed_everything,
+    shown_path,
     stable_hash,
     to_jsonable,
 )
@@ -63,10 +64,10 @@ class TrainResult(Rich):
 
     def __str__(self) -> str:
         score = "undefined" if self.best_metric is None else f"{self.best_metric:.4f}"
-        return f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {score} ({self.best_path})"
+        return f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {score} ({shown_path(self.best_path)})"
 
     def _repr_html_(self) -> str:
-        facts = {"best epoch": self.best_epoch, "of": len(self.history), self.metric_name: self.best_metric, "kept in": str(self.best_path)}
+        facts = {"best epoch": self.best_epoch, "of": len(self.history), self.metric_name: self.best_metric, "kept in": shown_path(self.best_path)}
         rows = [[row[name] for name in ("epoch", *_SHOWN)] for row in self.history]
         return html_facts(facts) + html_table([name.replace("_", " ") for name in ("epoch", *_SHOWN)], rows)
 

@@ -309,6 +309,12 @@ def printable(text: str, limit: int = 200) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def shown_path(path: str | Path) -> str:
+    """Return a path as it stands in what a reader sees: from the project folder on where it lies in it."""
+    path = Path(path)
+    return path.relative_to(PROJECT_ROOT).as_posix() if path.is_relative_to(PROJECT_ROOT) else str(path)
+
+
 def load_json(path: str | Path) -> Any:
     """Read a JSON file; a file that is not JSON raises ValueError naming it."""
     path = Path(path)

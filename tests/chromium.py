@@ -51,23 +51,31 @@ class Page:
             self.requests.append(told["request"]["url"])
         return message
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, *, mobile: bool = False, dark: bool = False) -> None:
-        """Load a file and wait until it is there."""
+    def open(self, place: Path | str, width: int = 1280, height: int = 900, *, mobile: bool = False, dark: bool = False) -> None:
+        """Load a file or an address and wait until it is there."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.send("Emulation.setTouchEmulationEnabled", enabled=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.problems, self.requests = [], []
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=place.resolve().as_uri() if isinstance(place, Path) else place)
         while self._receive().get("method") != "Page.loadEventFired":
             pass
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def run(self, code: str) -> Any:
+    def run(self, code: str, timeout_s: float = 60) -> Any:
         """Return the value of an expression in the page, waiting for a promise."""
+        self.socket.settimeout(timeout_s)
         answer = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait_for(self, condition: str, timeout_s: float = 60) -> None:
+        """Wait until an expression in the page is true."""
+        end = time.monotonic() + timeout_s
+        while not self.run(f"Boolean({condition})"):
+            assert time.monotonic() < end, f"not true within {timeout_s:g} s: {condition}"
+            time.sleep(0.2)
 
     def picture(self, path: Path, *, whole: bool = True) -> Path:
         """Save what is seen, or the whole page, as PNG."""
@@ -95,8 +103,10 @@ def start_chromium(profile: Path) -> Iterator[Page]:
         with urlopen(f"http://127.0.0.1:{port}/json") as answer:
             address = next(item["webSocketDebuggerUrl"] for item in json.load(answer) if item["type"] == "page")
         page = Page(address)
-        yield page
-        page.socket.close()
+        try:
+            yield page
+        finally:
+            page.socket.close()
     finally:
         process.terminate()
         process.wait(30)

@@ -28,6 +28,14 @@ QUICK = Config(
     loader=LoaderConfig(batch_size=8),
 )
 
+SMALL_NOTEBOOK = {
+    "data": {"n_sample_records": 36},
+    "preprocess": {"fs": 100.0, "n_samples": 1000},
+    "execution": {"workers": 1},
+    "model": {"base_channels": 8},
+    "train": {"epochs": 2, "device": "cpu"},
+}
+"""Settings with which the notebook runs in seconds, for `ECG_CONFIG`."""
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:

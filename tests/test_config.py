@@ -13,7 +13,9 @@ from src.config import (
     TrainConfig,
     build_config,
     config_hash,
+    list_changes,
     load_config,
+    plain_value,
     save_config,
 )
 
@@ -76,3 +78,15 @@ def test_the_hash_follows_result_settings() -> None:
     assert config_hash(PreprocessConfig(), 1) == config_hash(PreprocessConfig(fs=500.0), 1)
     assert config_hash(PreprocessConfig(fs=250.0), 1) != config_hash(PreprocessConfig(), 1)
     assert config_hash(PreprocessConfig(), 2) != config_hash(PreprocessConfig(), 1)
+
+
+def test_changes_are_named_with_their_defaults() -> None:
+    assert list_changes(Config(root="elsewhere")) == []
+    config = build_config({"data": {"roots": {"mine": "data/mine"}}, "train": {"epochs": 3, "classes": ["AF", "NORM"], "init_from": "best.pth"}})
+    assert list_changes(config) == [
+        ("data.roots", "mine=data/mine", "none"),
+        ("train.epochs", "3", "30"),
+        ("train.init_from", "best.pth", "none"),
+        ("train.classes", "AF, NORM", "none"),
+    ]
+    assert [plain_value(value) for value in (True, None, 2.0, 1e-6, (), "a")] == ["true", "none", "2", "1e-06", "none", "a"]

@@ -6,14 +6,16 @@ import ast
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import SMALL_NOTEBOOK
 from nbclient import NotebookClient
 
 from src.notebook import NOTEBOOK, run_notebook
-from src.utils import load_json, save_json
+from src.utils import PROJECT_ROOT, load_json, save_json
 
 SECTIONS = ("setup", "check", "smoke", "preprocessing", "loaders and model", "train", "evaluate", "summary")
 SETUP, CONFIGURATION, SUMMARY = 0, 1, 10
@@ -32,15 +34,7 @@ def cells(notebook: nbformat.NotebookNode) -> list[str]:
 def write_config(root: Path) -> Path:
     """Write settings that keep everything below `root` and small."""
     path = root / "config.json"
-    settings = {
-        "root": str(root / "project"),
-        "data": {"n_sample_records": 36},
-        "preprocess": {"fs": 100.0, "n_samples": 1000},
-        "execution": {"workers": 1},
-        "model": {"base_channels": 8},
-        "train": {"epochs": 2, "device": "cpu"},
-    }
-    save_json(settings, path)
+    save_json({"root": str(root / "project"), **SMALL_NOTEBOOK}, path)
     return path
 
 
@@ -67,6 +61,44 @@ def test_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code)
     assert "widgets" not in notebook.metadata and "ECG_CONFIG" in notebook.cells[0].source
+
+
+def test_the_first_cell_finds_the_project(cells: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the project, from its notebooks, and from a folder into which it was cloned, as in Colab."""
+    finding = cells[SETUP].split("sys.path")[0]
+    (tmp_path / "clone").symlink_to(PROJECT_ROOT)
+    for place, root in ((PROJECT_ROOT, PROJECT_ROOT), (NOTEBOOK.parent, PROJECT_ROOT), (tmp_path, tmp_path / "clone")):
+        monkeypatch.chdir(place)
+        found: dict[str, Path] = {}
+        exec(finding, found)
+        assert found["ROOT"] == root
+    (tmp_path / "elsewhere" / "notes").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere" / "notes")
+    with pytest.raises(AssertionError, match=r"no project in, above or right below .*: start Jupyter in the project folder, or clone"):
+        exec(finding, {})
+
+
+# The copy to read ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> nbformat.NotebookNode:
+    return nbformat.read(str(PROJECT_ROOT / "docs" / "notebook.ipynb"), as_version=4)
+
+
+def test_the_published_copy_is_of_this_notebook(published: nbformat.NotebookNode, notebook: nbformat.NotebookNode) -> None:
+    here, there = ([(cell.cell_type, cell.source) for cell in document.cells] for document in (notebook, published))
+    assert here == there, "run make notebook"
+
+
+def test_the_published_copy_ran_whole_and_is_small(published: nbformat.NotebookNode) -> None:
+    nbformat.validate(published)
+    code = [cell for cell in published.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, 12)) and all(cell.outputs for cell in code)
+    assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
+    assert [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell.outputs)] == [8, 9]
+    text = (PROJECT_ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8")
+    assert len(text) < 1_500_000 and not re.search(r"/(?:root|work|home|tmp)/", text)
 
 
 # From top to bottom --------------------------------------------------------------------------------------------------
@@ -96,7 +128,7 @@ def test_a_whole_run_shows_what_it_did(executed: Path) -> None:
     code = [cell for cell in document.cells if cell.cell_type == "code"]
     texts = ["".join(output.get("text", "") or output["data"].get("text/plain", "") for output in cell.outputs) for cell in code]
     assert "smoke test passed" in texts[3] and "36 ok" in texts[4] and "parameters" in texts[6]
-    assert [i for i, cell in enumerate(code) if any("<table>" in o.get("data", {}).get("text/html", "") for o in cell.outputs)] == [2, 4, 5, 7, 9]
+    assert [i for i, cell in enumerate(code) if any("<table>" in o.get("data", {}).get("text/html", "") for o in cell.outputs)] == [1, 2, 4, 5, 7, 9]
     assert [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell.outputs)] == [8, 9]
     summary = json.loads(texts[SUMMARY])
     assert summary["records"] == {"ok": 36} and summary["epochs"] == 2

@@ -165,3 +165,11 @@ def test_a_wrong_file_of_settings_is_told(text: str | None, message: str, tmp_pa
         (tmp_path / "c.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         open_session({"root": str(tmp_path)})
+
+
+def test_a_session_shows_where_outputs_go_and_what_was_changed(tmp_path: Path) -> None:
+    session = Session(dataclasses.replace(Config(root=str(tmp_path)), train=TrainConfig(epochs=3)))
+    assert str(session).endswith("settings that are not the default:\n  train.epochs: 3 (default 30)")
+    shown = session._repr_html_()
+    assert f"<b>{tmp_path / 'artifacts' / 'processed'}</b>" in shown and "train.epochs" in shown
+    assert "<table>" not in Session()._repr_html_()

@@ -112,3 +112,8 @@ def test_the_commit_is_read_without_git(tmp_path: Path, monkeypatch: pytest.Monk
         (git / "HEAD").write_bytes(b"\xff\xfe")
     monkeypatch.setattr(utils, "PROJECT_ROOT", root)
     assert utils.environment()["commit"] == (None if place in ("none", "broken") else commit)
+
+
+def test_paths_are_shown_from_the_project_on() -> None:
+    assert utils.shown_path(utils.PROJECT_ROOT / "artifacts" / "processed") == "artifacts/processed"
+    assert utils.shown_path("/elsewhere/run") == str(Path("/elsewhere/run")) and utils.shown_path("data/mine") == str(Path("data/mine"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from src import __version__
-from src.config import Config
+from src.config import Config, plain_value
 from src.plots import plot_training_history
 from src.report_page.content import Block, Cell, Facts, Pictures, Section, Table, dense, number, text, whole
 from src.report_page.inputs import RunFiles
@@ -76,17 +76,8 @@ def _settings_rows(files: RunFiles) -> list[list[Cell]]:
     for section, settings in used.items():
         for name, value in settings.items():
             default = defaults.get(section, {}).get(name)
-            rows.append([text(section), text(name), text(_plain(value)), Cell("" if value == default else _plain(default))])
+            rows.append([text(section), text(name), text(plain_value(value)), Cell("" if value == default else plain_value(default))])
     return rows
-
-
-def _plain(value: object) -> str:
-    """Return a setting as it would be typed."""
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_plain, value)) or "none"
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _versions(log: dict[str, Any]) -> list[tuple[str, object]]:
