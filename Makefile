@@ -4,24 +4,28 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: help bench bench-gpu env demo test test-slow lint smoke clean fuzz soak audit
+.PHONY: help bench bench-gpu env demo docs notebook examples jupyterlab test test-slow lint smoke clean fuzz soak audit
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
-	@echo "make test       run all tests but the slow ones"
-	@echo "make test-slow  run the slow tests"
+	@echo "make docs       build the documentation as a site, links checked; build/site/index.html"
+	@echo "make notebook   run the notebook anew for docs/notebook.ipynb, the copy with outputs, and the README's pictures"
+	@echo "make test       check style, types and dead code, and run all tests but the slow ones"
+	@echo "make test-slow  run the slow tests, the two below among them"
+	@echo "make examples   run every example of README, guide and pages on small generated collections"
+	@echo "make jupyterlab run the notebook in JupyterLab, in headless Chromium; picture in build/jupyterlab.png"
 	@echo "make fuzz       try 20,000 broken and hostile files on every reader, a few minutes"
 	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
 	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR for the time of the PTB-XL recipe)"
 	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; about ten minutes"
 	@echo "make audit      look up known vulnerabilities of the packages, where a network is there"
-	@echo "make lint       check style and types"
+	@echo "make lint       check style, types, docstrings and dead code"
 	@echo "make smoke      the 10-record check"
 	@echo "make clean      remove outputs; keeps the environment, your data and your label mapping"
 
 env: $(VENV)/.complete
 
-$(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tensorboard.txt requirements-remote.txt requirements-dev.txt
+$(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tensorboard.txt requirements-remote.txt requirements-docs.txt requirements-dev.txt
 	@echo "== making the environment in $(VENV) (a few minutes the first time)"
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
 	$(PYTHON) -m venv $(VENV)
@@ -32,10 +36,26 @@ demo: env
 	@echo "== running notebooks/ecg_tensor_pipeline.ipynb on generated recordings"
 	$(RUN) -m src demo
 
+docs: env
+	@echo "== building the documentation"
+	$(RUN) -m sphinx -q -W --keep-going -E -c docs . build/site
+	@echo "open build/site/index.html"
+
+notebook: env
+	@echo "== running the notebook on generated recordings, in a copy of the project"
+	rm -rf build/notebook && mkdir -p build/notebook && cp -r src notebooks build/notebook
+	cd build/notebook && $(abspath $(RUN)) -m src demo --out $(CURDIR)/docs/notebook.ipynb
+	$(RUN) docs/pictures.py
+
+examples: env
+	$(RUN) -m pytest -q -m slow tests/test_examples.py
+
+jupyterlab: env
+	$(RUN) -m pytest -q -m slow tests/test_jupyterlab.py
+
 test: env
 	@echo "== running the tests"
-	$(RUN) -m ruff check src tests
-	$(RUN) -m mypy
+	$(MAKE) --no-print-directory lint
 	$(RUN) -m pytest -q -m "not slow"
 
 test-slow: env
@@ -61,8 +81,9 @@ audit: env
 	$(RUN) tests/audit.py
 
 lint: env
-	$(RUN) -m ruff check src tests
+	$(RUN) -m ruff check src tests docs
 	$(RUN) -m mypy
+	$(RUN) -m vulture
 
 smoke: env
 	$(RUN) -m src smoke

@@ -1,0 +1,109 @@
+"""Every example of README, guide and pages runs: document by document, block by block, in a copy of the project.
+
+Blocks are run as they are written but for the changes listed here, which make them small and leave out what sets up a machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import SMALL_NOTEBOOK
+from example_project import build_project
+from test_docs import DOCUMENTS, blocks
+
+from src.utils import save_json
+
+pytestmark = pytest.mark.slow
+
+CHANGES = (
+    (r"(-m src (?:train|leave-one-out)\b.*)", r"\1 --epochs 1 --device cpu"),
+    (r"(-m src (?:check|preprocess)\b.*)", r"\1 --workers 1"),
+    (r"--intervals 1000", "--intervals 20"),
+    (r"/data/mine/", "data/mine/"),
+    (r"/path/to/ecg-tensor-pipeline", "."),
+    (r"/path/to/artifacts", "artifacts"),
+)
+NOT_RUN = {  # what a line begins with -> why
+    "make": "each target is a command that other tests run",
+    "pip install": "changes the environment",
+    "python3 -m venv": "makes an environment",
+    "python -m pip": "changes the environment",
+    ".venv/bin/python": "is inside an environment made by the lines before",
+    "source": "activates it",
+    "jupyter": "test_jupyterlab.py starts it",
+}
+NEEDED = {"export-dataset": "pyarrow", " export ": "onnx"}  # in a command -> module without which it is not run
+WITH_EXAMPLES = [name for name in DOCUMENTS if blocks(name, "bash", "sh", "shell", "python", "py")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after `make demo`, which most examples presume."""
+    folder = build_project(tmp_path_factory.mktemp("examples") / "project")
+    save_json(SMALL_NOTEBOOK, folder / "small.json")
+    run(folder, [sys.executable, "-m", "src", "demo", "--config", "small.json"], "demo")
+    return folder
+
+
+def run(folder: Path, command: list[str], shown: str) -> None:
+    """Run a command in the folder as somebody would who has activated the environment."""
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": here}
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=3600, check=False)
+    assert done.returncode == 0, f"{shown}\n\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def changed(block: str) -> str:
+    """Return a block with its lines joined where they go on, and made small."""
+    text = block.replace("\\\n", " ")
+    for pattern, replacement in CHANGES:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def lines_to_run(block: str) -> list[str]:
+    """Return the lines of a shell block that are run."""
+    lines = [line for line in changed(block).splitlines() if line.strip() and not line.startswith(tuple(NOT_RUN))]
+    return [line for line in lines if all(find_spec(module) for part, module in NEEDED.items() if part in line)]
+
+
+def missing_modules(block: str) -> list[str]:
+    """Return the packages that a Python block imports and that are not here."""
+    nodes = list(ast.walk(ast.parse(block)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    return sorted(name for name in {name.split(".")[0] for name in names} if name != "src" and find_spec(name) is None)
+
+
+def run_examples(folder: Path, name: str) -> None:
+    """Run a document's blocks in their order."""
+    shell = blocks(name, "bash", "sh", "shell")
+    for block in blocks(name, "bash", "sh", "shell", "python", "py"):
+        if block in shell:
+            run(folder, ["bash", "-e", "-c", "\n".join(lines_to_run(block))], f"{name}:\n{block}")
+        elif not missing_modules(block):
+            run(folder, [sys.executable, "-c", changed(block)], f"{name}:\n{block}")
+
+
+@pytest.fixture(scope="module")
+def after_readme(project: Path) -> Path:
+    """The project after the README's examples, whose runs those of other documents take up."""
+    run_examples(project, "README.md")
+    return project
+
+
+def test_examples_of_the_readme_run(after_readme: Path) -> None:
+    runs = after_readme / "artifacts" / "runs"
+    assert (runs / "mine" / "report.html").is_file() and (runs / "ptbxl100" / "metrics_val.json").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_EXAMPLES if name != "README.md"])
+def test_examples_run(after_readme: Path, name: str) -> None:
+    run_examples(after_readme, name)
