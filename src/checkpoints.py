@@ -180,7 +180,7 @@ def _misfit(expected: dict[str, torch.Tensor], weights: dict[str, Any]) -> str:
 
 
 def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:
-    """Copy the weights of a checkpoint into a network, those of the outputs only where the classes are the same.
+    """Copy the weights of a checkpoint into a network; of its outputs, those of classes that both have by name.
 
     Parameters
     ----------
@@ -200,13 +200,14 @@ def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None
     facts = ("model", source.model, card.model), ("leads", source.leads, card.leads), ("fs", source.preprocess.fs, card.preprocess.fs)
     if differ := [f"{name} {there} where this run has {here}" for name, there, here in facts if there != here]:
         raise ValueError(f"{checkpoint.path}: cannot be started from: it has {'; '.join(differ)}")
-    n_outputs = len(card.classes)
-    weights = {name: value for name, value in checkpoint.weights.items() if source.classes == card.classes or not name.startswith("head.")}
     own = model.state_dict()
-    for name, value in weights.items():
-        if own[name].shape != value.shape:  # auxiliary outputs stand behind the classes and start afresh
-            value = torch.cat([value, own[name][n_outputs:]])
-        own[name] = value
+    shared = [(row, source.classes.index(name)) for row, name in enumerate(card.classes) if name in source.classes]
+    for name, value in checkpoint.weights.items():
+        if not name.startswith("head."):
+            own[name] = value
+        elif shared:
+            rows, theirs = zip(*shared, strict=True)
+            own[name][list(rows)] = value[list(theirs)]
     model.load_state_dict(own)
 
 

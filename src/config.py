@@ -202,7 +202,7 @@ class TrainConfig:
     crop_s: float = option(0.0, "train on random crops of this many seconds and average overlapping windows later; 0 uses whole records")
     whole_epochs: int = option(0, "last epochs, which see whole records instead of crops; whole records are then judged and predicted")
     ema_decay: float = option(0.0, "decay of a moving average of the weights, which is then what validates and is kept; 0 turns it off")
-    init_from: str | None = option(None, "checkpoint to start from, for fine-tuning; its outputs are kept where the classes are the same")
+    init_from: str | None = option(None, "checkpoint to start from, for fine-tuning; its outputs are kept for classes of the same names")
     target: str = option("auto", "single trains one label per record with cross-entropy, multi several with BCE; auto looks")
     classes: tuple[str, ...] = option((), "classes to train on, in this order; by default those of the training records")
     auxiliary_weight: float = option(0.0, "weight of the loss on labels outside `classes`, learned through outputs that are dropped in the end; 0 ignores them")

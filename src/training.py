@@ -183,7 +183,7 @@ def fit(
     info = device_info(config.device)
     amp = _amp_dtype(config.amp, info.amp_dtype)
     state = start_training(model.to(info.device), len(loaders.train), config, amp, processes)
-    files = _RunFiles(out, card, _new_log(card, config, loaders, info, amp), best_metric_name(loaders.single_label))
+    files = _RunFiles(out, card, _new_log(model, card, config, loaders, info, amp), best_metric_name(loaders.single_label))
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
         if processes.is_main:
@@ -299,8 +299,9 @@ def _is_stale(state: TrainState, config: TrainConfig) -> bool:
 
 
 def _new_log(
-    card: ModelCard, config: TrainConfig, loaders: DataLoaders, info: DeviceInfo, amp: torch.dtype | None
+    model: ResNet1d, card: ModelCard, config: TrainConfig, loaders: DataLoaders, info: DeviceInfo, amp: torch.dtype | None
 ) -> dict[str, Any]:
+    trainable = {name for name, _ in model.named_parameters()}
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
@@ -310,7 +311,7 @@ def _new_log(
         "classes": card.classes,
         "single_label": card.single_label,
         "loss": "cross-entropy" if card.single_label else "binary cross-entropy",
-        "n_parameters": count_parameters(build_model(card)),
+        "n_parameters": sum(weights.numel() for name, weights in _kept_weights(model, len(card.classes)).items() if name in trainable),
         "n_train": len(loaders.records["train"]),
         "n_val": len(loaders.records["val"]),
         "data_hash": stable_hash([_identity(loaders.records[name]) for name in ("train", "val")]),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import src.training
+from experiments.keep_classes import keep_classes
 from src.checkpoints import load_checkpoint
 from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
@@ -180,6 +181,8 @@ def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(processed: Path, tm
     other = run_training(with_train(**still, classes=("NORM", "LBBB"), target="single"), processed, tmp_path / "other")
     c = weights(other.best_path)
     assert torch.allclose(a["stem.0.weight"], c["stem.0.weight"], atol=1e-6) and c["head.1.weight"].shape[0] == 2
+    kept = [first.card.classes.index(name) for name in ("NORM", "LBBB")]  # outputs go by their names
+    assert torch.allclose(a["head.1.weight"][kept], c["head.1.weight"], atol=1e-6)
     learned = [set(load_checkpoint(path).card.train_hashes) for path in (first.best_path, other.best_path)]
     assert learned[0] == learned[1]  # what the first was trained on, the other has seen too
     with pytest.raises(ValueError, match="cannot be started from: it has leads"):
@@ -200,3 +203,14 @@ def test_the_last_epochs_may_see_whole_records(processed: Path, tmp_path: Path, 
     assert result.card.crop_samples == 0  # what the last epochs saw is what is predicted from
     with pytest.raises(ValueError, match="whole_epochs is 4"):
         with_train(epochs=3, whole_epochs=4)
+
+
+def test_auxiliary_outputs_may_be_kept_and_dropped_later(processed: Path, tmp_path: Path) -> None:
+    given = {"epochs": 1, "classes": ("NORM", "AF"), "target": "multi", "auxiliary_weight": 1.0}
+    dropped = run_training(with_train(**given), processed, tmp_path / "dropped")
+    kept = run_training(with_train(**given, keep_auxiliary=True), processed, tmp_path / "kept")
+    assert dropped.card.classes == ("NORM", "AF") == kept.card.classes[:2] and "LBBB" in kept.card.classes
+    keep_classes(str(kept.best_path), str(tmp_path / "two.pth"), ["NORM", "AF"])
+    assert same(weights(tmp_path / "two.pth"), weights(dropped.best_path))
+    with pytest.raises(ValueError, match="has no class FLU"):
+        keep_classes(str(kept.best_path), str(tmp_path / "x.pth"), ["FLU"])
