@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
+PTBXL  := artifacts/ptbxl100
 
-.PHONY: help bench bench-gpu env demo docs notebook examples jupyterlab test test-slow lint smoke clean fuzz soak audit
+.PHONY: help bench bench-gpu env demo docs notebook examples jupyterlab test test-slow lint smoke clean fuzz soak audit ptbxl
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
@@ -21,6 +22,7 @@ help:
 	@echo "make audit      look up known vulnerabilities of the packages, where a network is there"
 	@echo "make lint       check style, types, docstrings and dead code"
 	@echo "make smoke      the 10-record check"
+	@echo "make ptbxl      PTB-XL from its folder (DATA=DIR, 100 Hz) to trained networks and their scores; an hour or two"
 	@echo "make clean      remove outputs; keeps the environment, your data and your label mapping"
 
 env: $(VENV)/.complete
@@ -84,6 +86,20 @@ lint: env
 	$(RUN) -m ruff check src tests docs
 	$(RUN) -m mypy
 	$(RUN) -m vulture
+
+ptbxl: env
+	@echo "== PTB-XL from its recordings to trained networks, in artifacts/runs, and their scores on fold 9"
+	$(RUN) -m src labels ptbxl --root $(DATA) --rate 100 --task superclass+all --unvalidated-weight 0.3 --out logs/ptbxl.csv
+	$(RUN) -m src preprocess --mapping logs/ptbxl.csv --data ptbxl=$(DATA) --fs 100 --n-samples 1000 --out $(PTBXL)
+	$(RUN) -m src cross-fit --processed $(PTBXL) --config recipes/ptbxl_quick.json --out artifacts/ptbxl_cross_fit --resume
+	$(RUN) -m src train --processed $(PTBXL) --config recipes/ptbxl_superclass.json --keep-auxiliary --run ptbxl_base --resume
+	mkdir -p artifacts/runs/ptbxl_superclass/models
+	$(RUN) -m experiments.keep_classes artifacts/runs/ptbxl_base/models/best.pth artifacts/runs/ptbxl_superclass/models/best.pth NORM MI STTC CD HYP
+	$(RUN) -m src train --processed $(PTBXL) --config recipes/ptbxl_all.json --run ptbxl_all --resume
+	$(RUN) -m src train --processed $(PTBXL) --config recipes/ptbxl_single_label.json --run ptbxl_single_label --resume
+	for task in superclass all single_label; do \
+	    $(RUN) -m src evaluate --processed $(PTBXL) --checkpoint artifacts/runs/ptbxl_$$task/models/best.pth --split val --intervals 1000 --out artifacts/runs/ptbxl_$$task || exit 1; \
+	done
 
 smoke: env
 	$(RUN) -m src smoke

@@ -39,7 +39,7 @@ PEAK_TFLOPS = {
     "L4": 121.0, "A40": 150.0, "A30": 165.0, "A10": 125.0, "RTX 4090": 165.0, "RTX 3090": 71.0,
 }  # fmt: skip
 TARGET_AUROC = 0.930
-RECIPE = Path(__file__).parents[1] / "recipes" / "ptbxl_superclass.json"
+RECIPE = Path(__file__).parents[1] / "recipes" / "ptbxl_quick.json"
 
 
 def peak_flops(name: str) -> float | None:
