@@ -48,7 +48,8 @@ class FileBatch:
     def __init__(self) -> None:
         self._waiting: list[tuple[str, str]] = []
         self._syncing: list[tuple[str, str]] = []
-        self._folders: dict[str, int] = {}  # open since before anything was written, so that syncing them tells of any error
+        self._folders: set[str] = set()
+        self._handles: dict[int, int] = {}  # by device, a folder open since before anything was written: syncing it tells of any error
         self._thread: ThreadPoolExecutor | None = None
         self._synced: Future[None] | None = None
 
@@ -59,11 +60,18 @@ class FileBatch:
     def add(self, path: str | Path) -> str:
         """Return the temporary path to write what shall become `path`."""
         folder, name = os.path.split(path)
-        if folder not in self._folders and os.name == "posix":
-            self._folders[folder] = os.open(folder or ".", os.O_RDONLY)
+        if folder not in self._folders:
+            self._folders.add(folder)
+            self._watch(folder or ".")
         temporary = os.path.join(folder, temporary_name(name))
         self._waiting.append((temporary, str(path)))
         return temporary
+
+    def _watch(self, folder: str) -> None:
+        """Keep a folder of each file system open; one for each folder could be more than a process may have."""
+        device = os.stat(folder).st_dev
+        if device not in self._handles and os.name == "posix":
+            self._handles[device] = os.open(folder, os.O_RDONLY)
 
     def discard(self, start: int = 0) -> None:
         """Remove the files from the `start`-th on of those that no `flush` was asked for."""
@@ -77,7 +85,7 @@ class FileBatch:
         self._syncing, self._waiting = self._waiting, []
         if self._syncing:
             self._thread = self._thread or ThreadPoolExecutor(1, "sync")
-            self._synced = self._thread.submit(sync_files, [temporary for temporary, _ in self._syncing], list(self._folders.values()))
+            self._synced = self._thread.submit(sync_files, [temporary for temporary, _ in self._syncing], list(self._handles.values()))
 
     def _rename(self) -> None:
         if self._synced is not None:
@@ -91,8 +99,8 @@ class FileBatch:
         """Bring all files to the disk, then give them their names."""
         self.flush()
         self._rename()
-        for handle in self._folders.values():
-            os.fsync(handle)
+        if self._folders:
+            sync_files([folder or "." for folder in self._folders], list(self._handles.values()))
 
     def __enter__(self) -> FileBatch:
         return self
@@ -103,13 +111,13 @@ class FileBatch:
         self._waiting += self._syncing
         self._syncing = []
         self.discard()
-        for handle in self._folders.values():
+        for handle in self._handles.values():
             os.close(handle)
-        self._folders.clear()
+        self._handles.clear()
 
 
 def sync_files(paths: Sequence[str], folders: Sequence[int]) -> None:
-    """Wait until files are on the disk; `folders` are open ones that hold all of them.
+    """Wait until files, or the names in folders, are on the disk; `folders` are open ones, of each file system one.
 
     A file system that is known to do so is asked for everything at once, which costs a fraction of asking for each file.
     """

@@ -363,7 +363,20 @@ def test_a_file_system_of_unknown_kind_syncs_file_by_file(tmp_path: Path, monkey
         Path(batch.add(tmp_path / "a")).write_text("a")
         batch.commit()
     durable._is_local.cache_clear()
-    assert len(asked) == 1 and (tmp_path / "a").read_text() == "a"
+    assert len(asked) == 2 and asked[1] == str(tmp_path) and (tmp_path / "a").read_text() == "a"  # the file, then its name
+
+
+def test_a_batch_over_very_many_folders_holds_one_of_them_open(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(300)]
+    for folder in folders:
+        folder.mkdir()
+    n_open = len(os.listdir("/proc/self/fd"))
+    with FileBatch() as batch:
+        for folder in folders:
+            Path(batch.add(folder / "a")).touch()
+        assert len(os.listdir("/proc/self/fd")) <= n_open + 1
+        batch.commit()
+    assert all((folder / "a").exists() for folder in folders)
 
 
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
