@@ -27,7 +27,7 @@ from src.duplicates import (
     save_duplicates,
     take_out_copies,
 )
-from src.durable import hold_folder, remove_leftovers
+from src.durable import remove_leftovers
 from src.labels import load_mapping
 from src.pool import ExecutorFactory, can_start_processes, local_executor, run_chunks, shrinking_chunks
 from src.records import RecordError, window_name
@@ -179,7 +179,7 @@ def run_preprocessing(
         raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
     sources = SourceFolders(data.roots)
     asked = {"data": data, "mapping": mapping, "preprocess": config, "splits": splits, "execution": execution, "limit": limit, "extend": extend}
-    with open_stage(processed) as stage, hold_folder(stage.folder, "preprocess"), log_run(stage.folder, "preprocess", asked) as log:
+    with open_stage(processed) as stage, log_run(stage.folder, "preprocess", asked) as log:
         sharded = stage.remote is None and len(plan.tasks) > execution.shard_above
         folders = [stage.folder, *make_record_folders(stage.folder, sharded=sharded)]
         remove_leftovers(folders)

@@ -86,19 +86,23 @@ class Stage:
 
 @contextmanager
 def open_stage(processed: str | Path) -> Iterator[Stage]:
-    """Yield the stage of a processed folder; the logs that a run leaves in it are uploaded at the end, however it ends."""
+    """Yield the stage of a processed folder, held; the logs that a run leaves in it are uploaded at the end, however it ends.
+
+    Raises
+    ------
+    RuntimeError
+        If another run holds it.
+    """
     url = as_url(processed)
-    if url is None:
-        yield Stage(as_path(processed))
-        return
-    stage = Stage(cache_folder(url, "runs"), RemoteFolder(url))
-    stage.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield stage
-    finally:
-        logs = sorted((stage.folder / "logs").glob("*.log"))
-        stage.remote.upload([(path, f"logs/{path.name}") for path in logs])  # type: ignore[union-attr]
-        shutil.rmtree(stage.folder / "logs", ignore_errors=True)
+    folder, remote = (as_path(processed), None) if url is None else (cache_folder(url, "runs"), RemoteFolder(url))
+    with hold_folder(folder, "preprocess"):  # first: the logs of a run that is going on are its own
+        try:
+            yield Stage(folder, remote)
+        finally:
+            if remote is not None:
+                logs = sorted((folder / "logs").glob("*.log"))
+                remote.upload([(path, f"logs/{path.name}") for path in logs])
+                shutil.rmtree(folder / "logs", ignore_errors=True)
 
 
 def process_remote_chunk(
@@ -180,7 +184,7 @@ def _fetch_record_files(remote: RemoteFolder, folder: Path, keys: Sequence[str])
 
 
 def _hashes(manifest: pd.DataFrame) -> Mapping[str, str]:
-    """Return key -> what the record file was made from, of the records that are ok or copies of such."""
-    rows = manifest[manifest["signal_hash"] != ""]
+    """Return key -> what the record file was made from, of the records that are ok."""
+    rows = manifest[manifest["status"] == "ok"]
     keys = map(record_key, rows["dataset"], rows["record_id"])
     return dict(zip(keys, rows["config_hash"] + rows["input_hash"], strict=True))

@@ -26,7 +26,7 @@ from src.matching import index_folder
 from src.preprocessing import run_preprocessing
 from src.remote import RemoteFolder, as_path, as_url, cache_folder, is_safe, join_root
 from src.splits import load_splits
-from src.staging import TABLES, local_copy
+from src.staging import TABLES, local_copy, open_stage
 from src.store import load_manifest
 from src.training import run_training
 
@@ -237,6 +237,25 @@ def test_files_are_predicted_through_copies(store: str, trained: Path, tmp_path:
     assert "1 files that may hold many records (many.h5) are left out" in caplog.text
     with pytest.raises(ValueError, match="many records, which are not read over a URL"):
         list(find_record_files([f"{store}/src/many.h5"]))
+
+
+def test_a_run_that_finds_another_going_on_leaves_its_logs_alone(store: str, tmp_path: Path) -> None:
+    root = write_collection(tmp_path, 2)
+    with open_stage(f"{store}/out") as stage:
+        log = stage.folder / "logs" / "first.log"
+        log.parent.mkdir()
+        log.touch()
+        with pytest.raises(RuntimeError, match="preprocess runs here already"):
+            run({"d": str(root / "src")}, f"{store}/out")
+        assert log.exists()
+    assert "logs/first.log" in RemoteFolder(f"{store}/out").list_files()
+
+
+def test_records_too_short_for_a_fingerprint_are_copied_too(store: str, tmp_path: Path) -> None:
+    root = write_collection(tmp_path, 3, n_samples=150)
+    run({"d": str(root / "src")}, f"{store}/out")
+    copy = local_copy(f"{store}/out")
+    assert set(load_manifest(copy)["signal_hash"]) == {""} and len(list((copy / "records").iterdir())) == 3
 
 
 # What is behind a URL is trained on and judged --------------------------------------------------------------------------
