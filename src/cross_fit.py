@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from src.dataloaders import build_dataloaders
 from src.eval import predict_records
 from src.fingerprints import FingerprintIndex
 from src.metrics import Predictions
-from src.targets import LabelledRecords, choose_records, choose_task, load_records
+from src.staging import local_copy
+from src.targets import LabelledRecords, choose_records, choose_task, find_classes, load_records
 from src.training import run_training
 from src.utils import device_info
 
@@ -39,7 +41,7 @@ def run_cross_fit(config: Config, processed: str | Path, out: str | Path, *, par
         How to train each; with several labels the auxiliary classes answer too. The last epoch counts, since nothing is
         held back to choose one.
     processed
-        The folder that preprocessing filled; its validation and test records are not looked at.
+        The folder that preprocessing filled, or a URL of it; its validation and test records are not looked at.
     out
         Gets ``predictions_cross_fit.npz``, for ``train --soft-targets``, and a run per part, ``part_<number>``.
     parts
@@ -51,28 +53,32 @@ def run_cross_fit(config: Config, processed: str | Path, out: str | Path, *, par
     Returns
     -------
     Predictions
-        Of every training record, with the classes of the networks.
+        Of every training record, with one label per record of those that carry exactly one class; with the classes of
+        the networks.
 
     Raises
     ------
     ValueError
-        If there are fewer than two parts, or fewer patients than parts.
+        If there are fewer than two parts, fewer patients than parts, or a class whose records are all in one part.
     """
+    processed = local_copy(processed)
     train = load_records(processed, keep_other=config.train.keep_other)["train"]
-    part_of = assign_parts(train, parts, config.train.seed)
     classes, single = choose_task(train, config.train)
-    keep = config.train.auxiliary_weight > 0 and not single
-    config = replace(config, train=replace(config.train, classes=classes, keep_auxiliary=keep, soft_targets=None))
+    if single:
+        train = choose_records(train, classes, single_label=True)
+    settings = replace(
+        config.train,
+        classes=classes,
+        target="single" if single else "multi",  # as of all records, whatever a part has
+        keep_auxiliary=config.train.auxiliary_weight > 0 and not single,
+        soft_targets=None,
+    )
+    config, nothing = replace(config, train=settings), train.subset([])
     answers = []
-    for part in range(parts):
-        held = train.subset(np.flatnonzero(part_of == part).tolist())
-        others = _without_copies(train.subset(np.flatnonzero(part_of != part).tolist()), held)
-        nothing = train.subset([])
-        if single:
-            held = choose_records(held, classes, single_label=True)
+    for part, (others, held) in enumerate(_hold_out(train, assign_parts(train, parts, settings.seed), classes), 1):
         loaders = build_dataloaders(config, processed, splits={"train": others, "val": nothing, "test": nothing})
-        logger.info("part %d of %d: %d records learn, %d are answered for", part + 1, parts, len(others), len(held))
-        result = run_training(config, processed, Path(out) / f"part_{part + 1}", loaders=loaders, resume=resume)
+        logger.info("part %d of %d: %d records learn, %d are answered for", part, parts, len(others), len(held))
+        result = run_training(config, processed, Path(out) / f"part_{part}", loaders=loaders, resume=resume)
         device = device_info(config.train.device).device
         answers.append(predict_records(load_checkpoint(result.best_path), held, batch_size=config.loader.batch_size, device=device))
     joined = _join(answers)
@@ -93,6 +99,25 @@ def assign_parts(records: LabelledRecords, parts: int, seed: int) -> NDArray[np.
     order = sorted(shuffled, key=lambda i: rarest[patients[i]])  # dealt out label by label, the rarest first
     part_of = {patients[i]: place % parts for place, i in enumerate(order)}
     return np.array([part_of[patient] for patient in records.patients])
+
+
+def _hold_out(train: LabelledRecords, part_of: NDArray[np.int64], classes: Sequence[str]) -> list[tuple[LabelledRecords, LabelledRecords]]:
+    """Return for each part the records that are learned from and those that are answered for.
+
+    Raises
+    ------
+    ValueError
+        If the others of a part lack a class, which shows before the first run.
+    """
+    pairs = []
+    for part in range(part_of.max() + 1):
+        held = train.subset(np.flatnonzero(part_of == part).tolist())
+        others = _without_copies(train.subset(np.flatnonzero(part_of != part).tolist()), held)
+        if rare := sorted(set(classes) - set(find_classes(others))):
+            raise ValueError(f"the training records of {', '.join(rare)} are all in one part: expected two patients or more of each class; "
+                             "name the other classes with --classes")  # fmt: skip
+        pairs.append((others, held))
+    return pairs
 
 
 def _without_copies(others: LabelledRecords, held: LabelledRecords) -> LabelledRecords:

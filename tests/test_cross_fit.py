@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from src.dataloaders import build_dataloaders
 from src.metrics import Predictions
 from src.preprocessing import run_preprocessing
 from src.sample_data import write_sample_collections
+from src.store import load_manifest, save_manifest
 from src.targets import LabelledRecords, load_records, soften_targets
 
 
@@ -50,6 +52,29 @@ def test_every_training_record_is_answered_for_by_a_network_that_did_not_learn_i
     assert not learned[0] & learned[1] and learned[0] | learned[1] == set(train.signal_hashes)
     first = {hash_of[key] for key in answers.keys[: len(learned[1])]}
     assert first == learned[1]  # the first part's answers are of those that the second network learned
+
+
+def test_a_class_of_one_patient_is_refused_before_the_first_run(larger: Path, tmp_path: Path) -> None:
+    manifest = load_manifest(larger)
+    row = manifest.index[(manifest["split"] == "train") & (manifest["status"] == "ok")][0]
+    manifest.loc[row, "labels"] = "RARE"
+    shutil.copytree(larger, tmp_path / "processed")
+    save_manifest(manifest, tmp_path / "processed")
+    with pytest.raises(ValueError, match="the training records of RARE are all in one part"):
+        run_cross_fit(QUICK, tmp_path / "processed", tmp_path / "out", parts=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_few_records_of_several_labels_make_no_network_another_task(larger: Path, tmp_path: Path) -> None:
+    manifest = load_manifest(larger)
+    train = manifest.index[(manifest["split"] == "train") & (manifest["status"] == "ok")]
+    names = sorted(set(manifest.loc[train, "labels"]))
+    shutil.copytree(larger, tmp_path / "processed")
+    manifest.loc[train[0], "labels"] = ";".join(names[:2])
+    save_manifest(manifest, tmp_path / "processed")
+    answers = run_cross_fit(QUICK, tmp_path / "processed", tmp_path / "out", parts=2)
+    cards = [load_checkpoint(tmp_path / "out" / f"part_{part}" / "models" / "best.pth").card for part in (1, 2)]
+    assert not answers.single_label and not any(card.single_label for card in cards)
 
 
 def test_soft_targets_are_learned_from(processed: Path, tmp_path: Path) -> None:
