@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 DUPLICATES_FILE = "duplicates.csv"
 
 _REASON = "the same recording as "
-_N_SHOWN = 10
+_N_SHOWN, _COPIES_SHOWN = 10, 4
 
 
 def is_taken_out(manifest: pd.DataFrame) -> pd.Series[bool]:
@@ -94,7 +94,7 @@ def _other(group: tuple[str, ...], key: str) -> str:
 
 
 def _listed(groups: Sequence[tuple[str, ...]]) -> str:
-    shown = ", ".join(" = ".join(group) for group in groups[:_N_SHOWN])
+    shown = ", ".join(" = ".join([*group[:_COPIES_SHOWN], *(["..."] if len(group) > _COPIES_SHOWN else [])]) for group in groups[:_N_SHOWN])
     return f"{shown} ..." if len(groups) > _N_SHOWN else shown
 
 

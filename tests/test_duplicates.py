@@ -10,7 +10,7 @@ import wfdb
 from scipy.signal import resample_poly
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
-from src.duplicates import refuse_overlap
+from src.duplicates import refuse_overlap, report_duplicates
 from src.fingerprints import compute_fingerprint
 from src.leads import STANDARD_LEADS
 from src.preprocessing import RunSummary, run_preprocessing
@@ -147,3 +147,8 @@ def test_ptbxl_and_its_copies_share_their_splits(real_data: Callable[[str], Path
     summary = run(data, tmp_path / "out")
     assert summary.by_status["ok"] == 181 and summary.n_copied == 2  # 00001 in both, and Georgia's E07509 is E07510
     assert pd.read_csv(tmp_path / "out" / "duplicates.csv")["record_id"].tolist() == ["E07509", "E07510", "HR00001", "00001_hr"]
+
+
+def test_many_copies_are_named_by_their_first(caplog: pytest.LogCaptureFixture) -> None:
+    report_duplicates([tuple(f"d__{i}" for i in range(50))], "group")
+    assert "1 recordings are in 50 records" in caplog.text and caplog.text.rstrip().endswith("d__0 = d__1 = d__2 = d__3 = ...")
