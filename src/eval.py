@@ -327,7 +327,7 @@ def predict_sources(
     model, card
         The network, and what it expects.
     sources
-        Files or `ECGRecord`s.
+        Files, or records in memory (`ECGRecord`).
     known
         Fingerprints of the recordings that are marked, because the model was trained on them.
     source_fs, source_gain_per_mv, batch_size, device
