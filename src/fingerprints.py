@@ -9,6 +9,7 @@ measured on real recordings.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -22,7 +23,10 @@ Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Codes = NDArray[np.uint8]
 
+logger = logging.getLogger(__name__)
+
 _VERSION = "1"
+_CYCLIC = "c"  # in the place of the version: the recording repeats itself, so that others may look the same by chance
 _N_BLOCKS = 4  # a block is 64 signs of one lead
 _BLOCK_BITS = 64
 _LENGTH = 1 + _N_BLOCKS + _N_BLOCKS * _BLOCK_BITS // 4  # hexadecimal digits: version, a lead per block, the signs
@@ -42,6 +46,9 @@ _SAME_SHARE = 0.086  # of the bits: true pairs differ in at most 16 of 256, othe
 _SAME_SHARE_ONE_LEAD = 0.07  # one lead tells less: others differ in 22 and more
 _MIN_COMMON_BITS = 128
 
+_CYCLIC_SHARE = 0.9  # correlation of the last third of a lead with an earlier part; what passes for a copy (0.96) is as like itself
+_MOST_COPIES = 8  # of one recording, as where four collections hold it twice; more that repeat themselves are one wave made again
+
 
 # Making fingerprints -------------------------------------------------------------------------------------------------
 
@@ -60,7 +67,7 @@ def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
     Returns
     -------
     str
-        69 hexadecimal digits: the version, a lead number per block, and 4 x 64 signs.
+        69 hexadecimal digits: the version, or c for a recording that repeats itself; a lead number per block; 4 x 64 signs.
     """
     n_samples = min(signal.shape[1], round(_SECONDS * fs))
     if n_samples < _MIN_SECONDS * fs:
@@ -75,7 +82,8 @@ def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
         return ""
     rows = np.resize(rows, _N_BLOCKS)  # fewer leads fill several blocks, each with projections of its own
     codes = "".join(f"{leads[row] + 1:x}" for row in rows)
-    return _VERSION + codes + _signs(slopes[rows]).tobytes().hex()
+    kind = _CYCLIC if _repeats(slopes[rows[0]]) else _VERSION
+    return kind + codes + _signs(slopes[rows]).tobytes().hex()
 
 
 def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
@@ -119,6 +127,15 @@ def _live(slopes: NDArray[np.float32]) -> NDArray[np.bool_]:
     return live
 
 
+def _repeats(slopes: NDArray[np.float32]) -> bool:
+    """Tell whether the last third of a lead's slopes was there before, as in a sine or in beats at a fixed rate."""
+    third = len(slopes) // 3
+    before, last = slopes[: 2 * third], slopes[-third:]
+    power = np.cumsum(before * before)
+    limit = _CYCLIC_SHARE * np.sqrt((power[third:] - power[:-third]) * (last @ last))
+    return bool((np.correlate(before[1:], last, "valid") > limit).any())
+
+
 def _signs(slopes: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the signs of the projections of each block as packed bits, shape (n_blocks, 8)."""
     limit = _CLIP * np.abs(slopes).mean(axis=1, keepdims=True)
@@ -154,7 +171,7 @@ class Fingerprints:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        usable = [text if len(text) == _LENGTH and text[0] == _VERSION else "0" * _LENGTH for text in texts]
+        usable = [text if len(text) == _LENGTH and text[0] in (_VERSION, _CYCLIC) else "0" * _LENGTH for text in texts]
         joined = "".join(text[1 + _N_BLOCKS :] for text in usable)
         self.words: Words = np.frombuffer(bytes.fromhex(joined), ">u8").astype(np.uint64).reshape(-1, _N_BLOCKS)
         digits = np.frombuffer("".join(text[1 : 1 + _N_BLOCKS] for text in usable).encode(), np.uint8)
@@ -207,11 +224,25 @@ def _keys(prints: Fingerprints) -> Iterator[Words]:
 def find_copies(texts: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the positions of the recordings that are there more than once, a tuple for each in ascending order.
 
+    Many that look the same and repeat themselves are not taken for copies: nothing in them would tell one from another.
+
     Parameters
     ----------
     texts
         Fingerprints, as `compute_fingerprint` returns them.
     """
+    groups = _find_alike(texts)
+    copies = [group for group in groups if sum(map(_is_cyclic, (texts[i] for i in group))) <= _MOST_COPIES]
+    if n_crowded := sum(map(len, groups)) - sum(map(len, copies)):
+        logger.warning("%d recordings repeat themselves and look like many others, as generated ones do: not taken for copies", n_crowded)
+    return copies
+
+
+def _is_cyclic(text: str) -> bool:
+    return text.startswith(_CYCLIC)
+
+
+def _find_alike(texts: Sequence[str]) -> list[tuple[int, ...]]:
     prints = Fingerprints(texts)
     usable = np.flatnonzero(prints.codes[:, 0])
     found: set[tuple[int, int]] = set()
@@ -235,6 +266,7 @@ class FingerprintIndex:
 
     def __init__(self, known: Sequence[str]) -> None:
         self._prints = Fingerprints(list(dict.fromkeys(known)))
+        self._cyclic = list(filter(_is_cyclic, known))
         self._sorted = []
         for keys in _keys(self._prints):
             order = np.argsort(keys, kind="stable")
@@ -248,7 +280,17 @@ class FingerprintIndex:
         if not len(self._prints):
             return np.zeros(len(texts), bool)
         parts = [self._contains(Fingerprints(texts[i : i + _N_ASKED])) for i in range(0, len(texts), _N_ASKED)]
-        return np.concatenate([np.zeros(0, bool), *parts])
+        found = np.concatenate([np.zeros(0, bool), *parts])
+        doubtful = [i for i in np.flatnonzero(found).tolist() if _is_cyclic(texts[i])]
+        found[doubtful] = ~self._are_many([texts[i] for i in doubtful])
+        return found
+
+    def _are_many(self, asked: list[str]) -> NDArray[np.bool_]:
+        """Tell which are like so many others, known or asked for, that `find_copies` does not take them for copies."""
+        many = np.zeros(len(self._cyclic) + len(asked), bool)
+        for group in _find_alike([*self._cyclic, *asked]) if asked else ():
+            many[list(group)] = len(group) > _MOST_COPIES
+        return many[len(self._cyclic) :]
 
     def _contains(self, asked: Fingerprints) -> NDArray[np.bool_]:
         steps = np.arange(-_N_NEIGHBOURS, _N_NEIGHBOURS)

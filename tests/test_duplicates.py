@@ -152,3 +152,15 @@ def test_ptbxl_and_its_copies_share_their_splits(real_data: Callable[[str], Path
 def test_many_copies_are_named_by_their_first(caplog: pytest.LogCaptureFixture) -> None:
     report_duplicates([tuple(f"d__{i}" for i in range(50))], "group")
     assert "1 recordings are in 50 records" in caplog.text and caplog.text.rstrip().endswith("d__0 = d__1 = d__2 = d__3 = ...")
+
+
+def test_generated_records_of_one_wave_fill_every_split(tmp_path: Path) -> None:
+    """They look like copies of each other, and so would all be in one split."""
+    rng, time = np.random.default_rng(0), np.arange(5000) / 500
+    for number in range(30):
+        write(tmp_path / "toy", f"r{number:02d}", (np.sin(2 * np.pi * 1.2 * time) + rng.normal(scale=0.02, size=(12, 5000))).astype(np.float32))
+    run(DataConfig({"toy": str(tmp_path / "toy")}), tmp_path / "out")
+    splits = load_splits(tmp_path / "out" / "splits.json")
+    assert len(splits.val) >= 2 and len(splits.test) >= 2 and len(splits.train) >= 20
+    hashes = load_manifest(tmp_path / "out").groupby("split")["signal_hash"].agg(list)
+    refuse_overlap(hashes["train"], splits.test, hashes["test"], "test")

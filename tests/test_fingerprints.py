@@ -57,7 +57,8 @@ def test_the_format_stays() -> None:
     time = np.arange(1000) / 100.0
     signal = np.stack([np.sin(2 * np.pi * (1 + 0.3 * lead) * time) ** 5 for lead in range(12)]).astype(np.float32)
     text = compute_fingerprint(signal, 100.0)
-    assert re.fullmatch("1218b[0-9a-f]{64}", text)  # leads II, I, V2, V5
+    assert re.fullmatch("c218b[0-9a-f]{64}", text)  # a lead that repeats itself; leads II, I, V2, V5
+    assert re.fullmatch("1218b[0-9a-f]{64}", compute_fingerprint(heart(0), 500.0))
     assert (int(text[5:21], 16) ^ 0x8678033AE004BC9E).bit_count() <= 1  # one for a sum that rounds to another side of zero
 
 
@@ -81,6 +82,29 @@ def test_dead_and_missing_leads_are_replaced_by_others() -> None:
     whole, part = compute_fingerprint(signal, 500.0), compute_fingerprint(limb, 500.0)
     assert differing_bits(whole, part) == (0, 128)
     assert find_copies([whole, part]) == [(0, 1)]
+
+
+def beats(seed: int, fs: float = 500.0) -> Signal:
+    """Return twelve leads of one beat again and again at a fixed rate, with a little noise that no other seed shares."""
+    time = np.arange(round(10 * fs)) / fs
+    beat = np.exp(-0.5 * (((time * 1.2) % 1 - 0.5) / 0.03) ** 2)
+    noise = np.random.default_rng(seed).normal(scale=0.02, size=(12, len(time)))
+    return (np.arange(1, 13)[:, None] / 6 * beat + noise).astype(np.float32)
+
+
+def test_many_that_repeat_one_beat_are_no_copies_while_a_few_are(caplog: pytest.LogCaptureFixture) -> None:
+    texts = [compute_fingerprint(beats(seed), 500.0) for seed in range(30)]
+    assert {text[0] for text in texts} == {"c"}
+    assert find_copies(texts) == [] and "30 recordings repeat themselves" in caplog.text
+    assert find_copies([texts[0]] * 30) == []
+    assert not FingerprintIndex(texts[:8]).contains(texts[8:10]).any() and not FingerprintIndex(texts[:1] * 8).contains(texts[:1]).any()
+    assert find_copies(texts[:8]) == [tuple(range(8))]  # what several collections hold of one recording
+    assert FingerprintIndex(texts[:3]).contains(texts[3:5]).all()
+
+
+def test_any_number_of_copies_of_an_irregular_rhythm_is_found() -> None:
+    text = compute_fingerprint(heart(0), 500.0)
+    assert find_copies([text] * 30) == [tuple(range(30))] and FingerprintIndex([text] * 30).contains([text]).all()
 
 
 def test_gaps_are_bridged() -> None:
