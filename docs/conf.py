@@ -49,10 +49,10 @@ html_title = f"{project} {version}"
 html_copy_source = False
 
 CONTENTS = {
-    "Start": ("SETUP_SUMMARY", "docs/tutorial_own_data", "docs/tutorial_fine_tuning", "build/notebook_page/notebook"),
+    "Start": ("SETUP_SUMMARY", "docs/tutorial_own_data", "docs/tutorial_fine_tuning", "The notebook, as it ran <build/notebook_page/notebook>"),
     "Reference": ("IMPLEMENTATION_GUIDE", "docs/formats", "docs/quality", "docs/duplicates", "docs/crosswalk", "docs/report", "docs/explain", "docs/export"),
     "Results": ("BENCHMARKS", "docs/scaling", "RELIABILITY", "experiments/README", "artifacts/pretrained/superclass", "artifacts/pretrained/statements"),
-    "Code": ("build/api/src", "CONTRIBUTING", "CHANGELOG"),
+    "Code": ("Modules <build/api/src>", "CONTRIBUTING", "CHANGELOG"),
 }
 TOCTREE = """
 

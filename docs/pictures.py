@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -25,7 +24,7 @@ KEEP = """document.querySelectorAll('header.top, nav, section').forEach(part => 
 
 def main() -> None:
     """Write the three pictures; the report's needs Chromium and is left as it is without."""
-    shutil.copyfile(DEMO / "figures" / "test_ecg_example.png", IMAGES / "ecg_on_paper.png")
+    save(Image.open(DEMO / "figures" / "test_ecg_example.png").convert("RGB"), IMAGES / "ecg_on_paper.png")
     save(join_figures(), IMAGES / "training_and_test.png")
     if CHROMIUM:
         save(picture_report(), IMAGES / "report.png")
@@ -47,6 +46,7 @@ def picture_report() -> Image.Image:
     """Return parts of the demo's report in two columns, as a browser shows them."""
     sheet = Image.new("RGB", (2 * REPORT_WIDTH + 20, REPORT_HEIGHT), "white")
     with tempfile.TemporaryDirectory() as folder, start_chromium(Path(folder) / "profile") as page:
+        page.send("Emulation.setScrollbarsHidden", hidden=True)
         page.open(write_report(DEMO / "artifacts", DEMO / "artifacts" / "processed", Path(folder) / "report.html"), REPORT_WIDTH, 900)
         for number, shown in enumerate(COLUMNS):
             page.run(KEEP.format(shown=shown))
