@@ -16,6 +16,7 @@ from src.config import PreprocessConfig
 from src.durable import hold_folder
 from src.fetching import fetched_records
 from src.npz import is_whole_npz
+from src.pool import chunked
 from src.remote import RemoteFolder, as_path, as_url, cache_folder
 from src.store import Journal, ManifestRow, load_manifest, record_key, record_path
 from src.tensors import RecordTask, process_chunk
@@ -32,6 +33,7 @@ TABLES = ("preprocess_config.json", "manifest.csv", "duplicates.csv", "splits.js
 
 _BASE = ".manifest-stamp"
 _BATCH = 256  # record files fetched at a time
+_TASKS_COPIED = 32  # at a time: those of a whole chunk of day-long recordings would fill a disk
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,15 @@ def process_remote_chunk(
 
     With a `target`, record files go there instead of to `processed`; when this returns, they are there.
     """
-    with TemporaryDirectory(prefix="ecg-") as folder, local_tasks(tasks) as copied:
-        place = processed if target is None else Path(folder)
-        (place / "records").mkdir(parents=True, exist_ok=True)
-        rows = process_chunk(copied, place, config, on_error)
-        if target is not None:
-            target.upload([(path, f"records/{path.name}") for path in sorted((place / "records").iterdir())])
-        return rows
+    rows = []
+    for part in chunked(tasks, _TASKS_COPIED):
+        with TemporaryDirectory(prefix="ecg-") as folder, local_tasks(part) as copied:
+            place = processed if target is None else Path(folder)
+            (place / "records").mkdir(parents=True, exist_ok=True)
+            rows += process_chunk(copied, place, config, on_error)
+            if target is not None:
+                target.upload([(path, f"records/{path.name}") for path in sorted((place / "records").iterdir())])
+    return rows
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from conftest import QUICK, SMALL
 from crash_runs import CONFIG, write_collection
 
-from src import remote
+from src import remote, staging
 from src.__main__ import main
 from src.checks import check_datasets
 from src.config import DataConfig, ExecutionConfig
@@ -27,7 +28,8 @@ from src.preprocessing import run_preprocessing
 from src.remote import RemoteFolder, as_path, as_url, cache_folder, is_safe, join_root
 from src.splits import load_splits
 from src.staging import TABLES, local_copy, open_stage
-from src.store import load_manifest
+from src.store import ManifestRow, load_manifest
+from src.tensors import RecordTask
 from src.training import run_training
 
 ONE = ExecutionConfig(workers=1, chunk_size=4)
@@ -249,6 +251,20 @@ def test_a_run_that_finds_another_going_on_leaves_its_logs_alone(store: str, tmp
             run({"d": str(root / "src")}, f"{store}/out")
         assert log.exists()
     assert "logs/first.log" in RemoteFolder(f"{store}/out").list_files()
+
+
+def test_few_records_are_copied_at_a_time(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_collection(tmp_path, 70)
+    put(root / "src", f"{store}/src")
+    process, copied = staging.process_chunk, []
+
+    def count(tasks: list[RecordTask], *args: Any) -> list[ManifestRow]:
+        copied.append(len(list(Path(tasks[0].copy).parent.glob("*.hea"))))
+        return process(tasks, *args)
+
+    monkeypatch.setattr(staging, "process_chunk", count)
+    run_preprocessing(DataConfig({"d": f"{store}/src"}), f"{store}/out", config=CONFIG, execution=ExecutionConfig(workers=1))
+    assert copied == [32, 32, 6] and len(load_manifest(local_copy(f"{store}/out"))) == 70
 
 
 def test_records_too_short_for_a_fingerprint_are_copied_too(store: str, tmp_path: Path) -> None:
