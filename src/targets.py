@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from src.config import FALLBACK_LABEL, TrainConfig
 from src.metrics import Predictions
 from src.splits import SPLIT_NAMES
 from src.store import load_manifest, record_key, record_path, split_list
+from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +69,7 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
     Raises
     ------
     ValueError
-        If the folder has no manifest or no record that is ok.
+        If the folder has no manifest, no record that is ok, or a weight that is none.
     """
     processed = Path(processed)
     manifest = load_manifest(processed, _COLUMNS)
@@ -96,8 +98,18 @@ def _records_of(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
         patients=patients,
         datasets=tuple(rows["dataset"]),
         signal_hashes=tuple(rows["signal_hash"]),
-        weights=tuple(float(cell) if cell else 1.0 for cell in rows["weight"]),
+        weights=tuple(_read_weight(cell, processed) if cell else 1.0 for cell in rows["weight"]),
     )
+
+
+def _read_weight(cell: str, processed: Path) -> float:
+    try:
+        weight = float(cell)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"{processed / 'manifest.csv'}: weight is {printable(repr(cell))}: expected a number from 0 up; delete it and run preprocess again")
+    return weight
 
 
 def find_classes(records: LabelledRecords) -> tuple[str, ...]:

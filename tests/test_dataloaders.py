@@ -157,3 +157,10 @@ def test_weights_of_the_label_table_decide_how_often_a_record_is_drawn(processed
     save_manifest(manifest, tmp_path / "p")
     with pytest.raises(ValueError, match="weight is 0 for every training record"):
         build_dataloaders(config, tmp_path / "p")
+
+
+@pytest.mark.parametrize("cell", ["much", "nan", "-1", "inf"])
+def test_a_weight_that_is_none_is_refused_with_its_file(processed: Path, tmp_path: Path, cell: str) -> None:
+    save_manifest(load_manifest(processed).assign(weight=cell), tmp_path)
+    with pytest.raises(ValueError, match=rf"manifest\.csv: weight is '{cell}': expected a number from 0 up"):
+        load_records(tmp_path)
