@@ -390,17 +390,20 @@ class DataLoaders(Rich):
     def __str__(self) -> str:
         kind = "one label per record" if self.single_label else "several labels per record"
         lines = [f"{len(self.classes)} classes ({', '.join(self.classes)}), {kind}"]
-        for name, targets in self.targets.items():
-            counts = Counter({c: int(n) for c, n in zip(self.classes, np.nansum(targets, axis=0), strict=False)})
-            lines.append(f"{name}: {len(targets)} records; " + ", ".join(f"{c} {n}" for c, n in counts.items()))
+        for name, counts in self._class_counts().items():
+            lines.append(f"{name}: {len(self.records[name])} records; " + ", ".join(f"{c} {counts[c]}" for c in self.classes))
         if self.auxiliary:
             lines.append(f"learned beside them: {', '.join(self.auxiliary)}")
         return "\n".join(lines)
 
+    def _class_counts(self) -> dict[str, Counter[str]]:
+        """Return split -> class -> how many of its records are labelled with it; soft targets are no counts."""
+        return {name: Counter(label for labels in records.labels for label in labels) for name, records in self.records.items()}
+
     def _repr_html_(self) -> str:
-        counts = {name: np.nansum(targets, axis=0) for name, targets in self.targets.items()}
-        rows = [[c, *(int(of_class[i]) for of_class in counts.values())] for i, c in enumerate(self.classes)]
-        rows.append(["records", *map(len, self.targets.values())])
+        counts = self._class_counts()
+        rows = [[c, *(of_split[c] for of_split in counts.values())] for c in self.classes]
+        rows.append(["records", *map(len, self.records.values())])
         facts = {"target": "one label per record" if self.single_label else "several labels per record", "leads": len(self.view.leads)}
         facts |= {"normalization": self.view.normalization.mode, "crop in samples": self.view.crop_samples or ""}
         return html_facts({**facts, "records per batch": self.train.batch_size or ""}) + html_table(["class", *counts], rows)

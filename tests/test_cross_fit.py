@@ -83,7 +83,10 @@ def test_soft_targets_are_learned_from(processed: Path, tmp_path: Path) -> None:
     soft = Predictions(train.keys[:3], np.zeros((3, len(classes))), np.full((3, len(classes)), 0.5), classes, single_label=False)
     soft.save(tmp_path / "soft.npz")
     config = replace(QUICK, train=replace(QUICK.train, soft_targets=str(tmp_path / "soft.npz"), soft_weight=0.5, target="multi", classes=classes))
-    targets = build_dataloaders(config, processed).targets["train"]
+    loaders = build_dataloaders(config, processed)
+    targets = loaders.targets["train"]
+    labelled = sum(classes[0] in labels for labels in loaders.records["train"].labels)
+    assert f"{classes[0]} {labelled}," in str(loaders).splitlines()[1]  # what is learned is soft, what is told is what the labels say
     assert set(np.unique(targets[:3])) == {0.25, 0.75} and set(np.unique(targets[3:])) == {0.0, 1.0}
 
 
