@@ -96,8 +96,7 @@ ptbxl: env
 	mkdir -p artifacts/runs/ptbxl_superclass/models
 	$(RUN) -m experiments.keep_classes artifacts/runs/ptbxl_base/models/best.pth artifacts/runs/ptbxl_superclass/models/best.pth NORM MI STTC CD HYP
 	$(RUN) -m src train --processed $(PTBXL) --config recipes/ptbxl_all.json --run ptbxl_all --resume
-	$(RUN) -m src train --processed $(PTBXL) --config recipes/ptbxl_single_label.json --run ptbxl_single_label --resume
-	for task in superclass all single_label; do \
+	for task in superclass all; do \
 	    $(RUN) -m src evaluate --processed $(PTBXL) --checkpoint artifacts/runs/ptbxl_$$task/models/best.pth --split val --intervals 1000 --out artifacts/runs/ptbxl_$$task || exit 1; \
 	done
 

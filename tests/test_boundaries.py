@@ -39,6 +39,7 @@ FORBIDDEN_MODULES = {
     "pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "yaml", "subprocess", "pty", "ctypes",
     "socket", "ssl", "http", "urllib", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "fsspec",
 }  # fmt: skip
+C_LIBRARY = {"durable", "pool"}  # may call the C library of the process, for syncfs and mallopt, and load no other
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "read_pickle", "to_pickle", "broadcast_object_list", "urlopen"}
 
 
@@ -47,7 +48,10 @@ def test_no_module_can_run_what_it_reads_or_reach_the_network(path: Path) -> Non
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
-            assert not {name.split(".")[0] for name in names} & FORBIDDEN_MODULES, f"line {node.lineno}"
+            allowed = {"ctypes"} if path.stem in C_LIBRARY else set()
+            assert not {name.split(".")[0] for name in names} & FORBIDDEN_MODULES - allowed, f"line {node.lineno}"
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {"CDLL", "LoadLibrary"}:
+            assert isinstance(node.args[0], ast.Constant) and node.args[0].value is None, f"line {node.lineno}: loads a library"
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("fsspec"):
             assert path.stem == "remote", f"line {node.lineno}: URLs are followed in src/remote.py alone"
         if not isinstance(node, ast.Call):
@@ -159,7 +163,8 @@ def test_tables_that_we_write_are_safe_and_read_back(processed: Path, tmp_path: 
     manifest.loc[0, ["record_id", "patient_id", "labels", "reason"]] = ["=cmd|' /C calc'!A0", "-7", "+AF", "@x"]
     save_manifest(manifest, tmp_path)
     pd.testing.assert_frame_equal(load_manifest(tmp_path), manifest)
-    mapping = pd.DataFrame([["d", "=r", "@A", *[""] * 6], ["d", "-1", "-AF;+B", *[""] * 6]], columns=list(COLUMNS), dtype=str)
+    blank = [""] * (len(COLUMNS) - 3)
+    mapping = pd.DataFrame([["d", "=r", "@A", *blank], ["d", "-1", "-AF;+B", *blank]], columns=list(COLUMNS), dtype=str)
     save_mapping(mapping, tmp_path / "m.csv")
     pd.testing.assert_frame_equal(load_mapping(tmp_path / "m.csv"), mapping)
     for name in ("manifest.csv", "m.csv"):
