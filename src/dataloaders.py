@@ -289,10 +289,11 @@ def _train_targets(config: Config, records: LabelledRecords, classes: tuple[str,
     targets, path = encode_targets(records, classes), config.train.soft_targets
     if path is None:
         return targets
+    soft = Predictions.load(path)
     try:
-        return soften_targets(targets, records.keys, classes, Predictions.load(path), config.train.soft_weight)
+        return soften_targets(targets, records.keys, classes, soft, config.train.soft_weight)
     except ValueError as error:
-        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _drawing_weights(records: LabelledRecords, targets: NDArray[np.float32], balanced: bool) -> NDArray[np.float64] | None:

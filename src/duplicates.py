@@ -94,8 +94,13 @@ def _other(group: tuple[str, ...], key: str) -> str:
 
 
 def _listed(groups: Sequence[tuple[str, ...]]) -> str:
-    shown = ", ".join(" = ".join([*group[:_COPIES_SHOWN], *(["..."] if len(group) > _COPIES_SHOWN else [])]) for group in groups[:_N_SHOWN])
+    shown = ", ".join(" = ".join(_first(group, _COPIES_SHOWN)) for group in groups[:_N_SHOWN])
     return f"{shown} ..." if len(groups) > _N_SHOWN else shown
+
+
+def _first(keys: tuple[str, ...], n: int) -> tuple[str, ...]:
+    """Return the first keys, with dots for those that are left out."""
+    return keys if len(keys) <= n else (*keys[:n], "...")
 
 
 def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, processed: Path) -> None:
