@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -73,17 +74,17 @@ def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
     if n_samples < _MIN_SECONDS * fs:
         return ""
     leads, slopes = list(_PREFERRED[:_N_BLOCKS]), _slopes(signal[list(_PREFERRED[:_N_BLOCKS]), :n_samples], fs)
-    live = _live(slopes)
+    mean, live = _liveliness(slopes)
     if not live.all():
         leads, slopes = list(_PREFERRED), _slopes(signal[list(_PREFERRED), :n_samples], fs)
-        live = _live(slopes)
+        mean, live = _liveliness(slopes)
     rows = np.flatnonzero(live)[:_N_BLOCKS]
     if not rows.size:
         return ""
     rows = np.resize(rows, _N_BLOCKS)  # fewer leads fill several blocks, each with projections of its own
     codes = "".join(f"{leads[row] + 1:x}" for row in rows)
     kind = _CYCLIC if _repeats(slopes[rows[0]]) else _VERSION
-    return kind + codes + _signs(slopes[rows]).tobytes().hex()
+    return kind + codes + _signs(slopes[rows], _CLIP * mean[rows, None]).tobytes().hex()
 
 
 def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
@@ -91,9 +92,9 @@ def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
 
     The means are exact at any rate: sample k stands for the time from (k - 1/2) / fs to (k + 1/2) / fs.
     """
-    places, shares, filled = _edges(signal.shape[1], fs)
-    totals = np.add.reduceat(signal, places, axis=1)[:, :-1] * filled
-    parts = signal.take(places, axis=1) * shares
+    edges = _edges(signal.shape[1], fs)
+    totals, at_edges = _sums_between(signal, edges)
+    parts = at_edges * edges.shares
     means = totals + (parts[:, 1:] - parts[:, :-1])  # but for a factor
     steps = means[:, 1:] - means[:, :-1]
     if np.isnan(steps).any():
@@ -102,13 +103,35 @@ def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
     return smooth
 
 
+@dataclass(frozen=True)
+class _Edges:
+    """Where intervals of 20 ms begin: the sample, the share of it that lies before, and 1 where the interval ends in another.
+
+    `step` is the number of samples from one to the next where that is the same everywhere, as at 500 Hz, else 0.
+    """
+
+    places: Ints
+    shares: NDArray[np.float32]
+    filled: NDArray[np.float32]
+    step: int
+
+
+def _sums_between(signal: NDArray[np.float32], edges: _Edges) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the sums of the samples from each edge up to the next (n_leads, n_edges - 1), and the samples at edges (n_leads, n_edges)."""
+    if not edges.step:
+        return np.add.reduceat(signal, edges.places, axis=1)[:, :-1] * edges.filled, signal.take(edges.places, axis=1)
+    first, last = int(edges.places[0]), int(edges.places[-1])
+    runs = np.ascontiguousarray(signal[:, first:last]).reshape(-1, edges.step)
+    return (runs @ np.ones(edges.step, np.float32)).reshape(len(signal), -1), signal[:, first : last + 1 : edges.step]
+
+
 @lru_cache(maxsize=64)
-def _edges(n_samples: int, fs: float) -> tuple[Ints, NDArray[np.float32], NDArray[np.float32]]:
-    """Return the sample in which each interval of 20 ms begins, the share of it that lies before, and 1 where it ends in another."""
+def _edges(n_samples: int, fs: float) -> _Edges:
     n_steps = int((n_samples - 1) / fs * _RATE) + 1
     edges = ((np.arange(_EDGE, n_steps - _EDGE + 1) - 0.5) * (fs / _RATE) + 0.5).clip(0, n_samples - 1)
     places = edges.astype(np.int64)
-    return places, (edges - places).astype(np.float32), (np.diff(places) > 0).astype(np.float32)
+    steps = np.diff(places)
+    return _Edges(places, (edges - places).astype(np.float32), (steps > 0).astype(np.float32), int(steps[0]) if (steps == steps[0]).all() else 0)
 
 
 def _interpolated(signal: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -119,12 +142,12 @@ def _interpolated(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     return filled
 
 
-def _live(slopes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell which leads hold more than nothing, rounding, or a lone step."""
+def _liveliness(slopes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the mean size of each lead's slopes, and which leads hold more than nothing, rounding, or a lone step."""
     size = np.abs(slopes)
     mean = size.mean(axis=1)
     live: NDArray[np.bool_] = (mean > _MIN_LIVELINESS * size.max(axis=1)) & (mean > _MIN_SHARE * mean.max())
-    return live
+    return mean, live
 
 
 def _repeats(slopes: NDArray[np.float32]) -> bool:
@@ -136,9 +159,8 @@ def _repeats(slopes: NDArray[np.float32]) -> bool:
     return bool((np.correlate(before[1:], last, "valid") > limit).any())
 
 
-def _signs(slopes: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the signs of the projections of each block as packed bits, shape (n_blocks, 8)."""
-    limit = _CLIP * np.abs(slopes).mean(axis=1, keepdims=True)
+def _signs(slopes: NDArray[np.float32], limit: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the signs of the projections of each block, its slopes held to a limit, as packed bits, shape (n_blocks, 8)."""
     clipped = np.minimum(np.maximum(slopes, -limit), limit)[:, None, :]
     projected = np.matmul(clipped, _directions()[:, : slopes.shape[1]])[:, 0]
     return np.packbits(projected > 0, axis=1)

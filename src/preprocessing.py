@@ -52,7 +52,6 @@ from src.tensors import (
     RecordTask,
     build_tensor,
     input_hash,
-    process_record,
     unreadable_row,
 )
 from src.utils import save_json, shown_path
@@ -64,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "preprocess_config.json"
 
-__all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "process_record", "run_preprocessing"]
+__all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "run_preprocessing"]
 
 _WINDOW = re.compile(r"__w\d{5,}$")
 _INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"

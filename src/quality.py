@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ _SUMS = np.array(
 )
 _SQUARED = _SUMS[: len(_EQUATIONS)] ** 2
 _EQUATION_LEADS = (_SQUARED > 0).astype(np.float32)
-_SWAP_LEADS = (_SUMS[len(_EQUATIONS) :] != 0).any(axis=0)
+_SWAP_LEADS = np.flatnonzero((_SUMS[len(_EQUATIONS) :] != 0).any(axis=0))
 
 
 # Measures ------------------------------------------------------------------------------------------------------------
@@ -131,13 +131,15 @@ def measure_quality(signal: Floats, fs: float, present: Bools) -> QualityMeasure
 def _measure(signal: Floats, fs: float, present: Bools) -> QualityMeasures:
     size = max(1, min(round(_BLOCK_S * fs), signal.shape[1]))
     n_blocks = signal.shape[1] // size
-    rest = signal[:, n_blocks * size - 1 :]  # what blocks leave over, and one sample more so that it is never empty
-    blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12, n_blocks, size)
-    high, low = blocks.max(axis=2), blocks.min(axis=2)
-    highest, lowest = np.maximum(high.max(axis=1), rest.max(axis=1)), np.minimum(low.min(axis=1), rest.min(axis=1))
-    tones = (_tones(size, fs) @ blocks.reshape(-1, size).T).reshape(-1, 12, n_blocks)
-    means = tones[0]
-    noise, burst, hum, beside = _noise(tones[1:])
+    blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12 * n_blocks, size)
+    high, low = blocks.max(axis=1).reshape(12, n_blocks), blocks.min(axis=1).reshape(12, n_blocks)
+    highest, lowest = high.max(axis=1), low.min(axis=1)
+    if n_blocks * size < signal.shape[1]:
+        rest = signal[:, n_blocks * size :]
+        highest, lowest = np.maximum(highest, rest.max(axis=1)), np.minimum(lowest, rest.min(axis=1))
+    waves = np.ascontiguousarray((blocks @ _tones(size, fs)).T).reshape(-1, 12, n_blocks)
+    means = waves[0]
+    noise, burst, hum, beside = _noise(waves[1:])
     left_over_mv, left_over, swap_ratios = _compare_leads(signal, fs, present)
     middle, far = means.sum(axis=1) / n_blocks, _CLIPPED_REACH * (highest - lowest)
     wander = _per_second(means).sum(axis=-1) / min(_BLOCKS_PER_S, n_blocks)
@@ -160,13 +162,14 @@ def _measure(signal: Floats, fs: float, present: Bools) -> QualityMeasures:
 
 @lru_cache(maxsize=64)
 def _tones(size: int, fs: float) -> Floats:
-    """Return rows (1 + 2 * n_tones, size): for the mean, then cosines and sines of the tones in a Hann window."""
+    """Return columns (size, 1 + 2 * n_tones): for the mean, then cosines and sines of the tones in a Hann window."""
     time = np.arange(size) / fs
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(size) + 0.5) / size)
     scale = 2 * window / window.sum()
     there = np.array([[hz <= _HIGHEST_SHARE * fs] for hz in _TONES_HZ])
     angles = 2 * np.pi * np.array(_TONES_HZ)[:, None] * time
-    return np.concatenate([np.full((1, size), 1 / size), there * scale * np.cos(angles), there * scale * np.sin(angles)]).astype(np.float32)
+    rows = np.concatenate([np.full((1, size), 1 / size), there * scale * np.cos(angles), there * scale * np.sin(angles)])
+    return np.ascontiguousarray(rows.T, np.float32)
 
 
 def _per_second(values: Floats) -> Floats:
@@ -178,11 +181,7 @@ def _per_second(values: Floats) -> Floats:
 
 def _median(values: Floats) -> Floats:
     """Return the median over the last axis; for short rows this takes a tenth of the time of NumPy's."""
-    return _middle(np.sort(values, axis=-1))
-
-
-def _middle(ordered: Floats) -> Floats:
-    """Return the median over the last axis of values that are in order there."""
+    ordered = np.sort(values, axis=-1)
     n = ordered.shape[-1]
     middle: Floats = ordered[..., n // 2] if n % 2 else (ordered[..., n // 2 - 1] + ordered[..., n // 2]) * np.float32(0.5)
     return middle
@@ -195,10 +194,11 @@ def _noise(waves: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     power = np.empty((n_tones + 1, *waves.shape[1:]), np.float32)  # of each tone, then of 30 and 40 Hz together
     np.add(squares[:n_tones], squares[n_tones:], out=power[:n_tones])
     np.add(power[0], power[1], out=power[n_tones])
-    seconds = np.sort(_per_second(np.sqrt(power, out=power)), axis=-1)  # (n_tones + 1, 12, n_seconds, 5)
-    quiet = _median(seconds[..., 0])  # (n_tones + 1, 12)
-    usual = np.sort(_middle(seconds[-1]), axis=-1)  # (12, n_seconds)
-    return quiet[-1], usual[:, -1] - _middle(usual), quiet[2:4], np.maximum(quiet[1], quiet[4])
+    seconds = _per_second(power)
+    quietest = reduce(np.minimum, np.moveaxis(seconds, -1, 0))  # faster than over a short last axis
+    quiet = _median(np.sqrt(quietest))  # (n_tones + 1, 12)
+    usual = _median(np.sqrt(seconds[-1]))  # (12, n_seconds)
+    return quiet[-1], usual.max(axis=1) - _median(usual), quiet[2:4], np.maximum(quiet[1], quiet[4])
 
 
 def _longest_run(still: Bools) -> Floats:
@@ -224,14 +224,16 @@ def _compare_leads(signal: Floats, fs: float, present: Bools) -> tuple[Floats, F
     thin = signal[:, :: max(1, round(fs / _THIN_HZ))]
     per = min(round(_THIN_HZ), thin.shape[1])
     beats = np.ascontiguousarray(thin[:, : thin.shape[1] // per * per]).reshape(-1, per)
-    beats = (beats - (beats @ np.full(per, 1 / per, np.float32))[:, None]).reshape(12, -1)  # no wander
+    beats = beats - (beats @ np.full(per, 1 / per, np.float32))[:, None]  # no wander
+    beats = beats.reshape(12, -1)
     products = beats @ beats.T / np.float32(beats.shape[1])  # (12, 12), mV^2: all that follows needs no more
-    powers = ((_SUMS @ products) * _SUMS).sum(axis=1)
-    there = _EQUATION_LEADS @ ~present == 0
-    left_over = np.sqrt(np.maximum(powers[: len(_EQUATIONS)], 0)) * there
+    powers = np.vecdot(_SUMS @ products, _SUMS)
+    left_over = np.sqrt(np.maximum(powers[: len(_EQUATIONS)], 0))
     whole = np.sqrt(np.maximum(_SQUARED @ np.diagonal(products), 0))
+    if not present.all():
+        left_over *= _EQUATION_LEADS @ ~present == 0
     share = np.divide(left_over, whole, out=np.zeros_like(left_over), where=whole > 0)
-    return left_over, share, _swap_ratios(powers[len(_EQUATIONS) :]) if not (_SWAP_LEADS & ~present).any() else {}
+    return left_over, share, _swap_ratios(powers[len(_EQUATIONS) :]) if present[_SWAP_LEADS].all() else {}
 
 
 def _swap_ratios(left: Floats) -> dict[str, float]:
@@ -261,9 +263,7 @@ def quality_flags(measures: QualityMeasures, present: Bools, limits: QualityConf
     }
     heard = (measures.hum_mv > limits.hum_mv) & (measures.hum_mv > _HUM_RATIO * measures.beside_hum_mv)
     passed |= {f"hum{hz:.0f}": hum for hz, hum in zip(MAINS_HZ, heard, strict=True)}
-    kinds = tuple(passed)
-    found = np.argwhere(np.stack(list(passed.values())) & present).tolist()
-    flags = [f"{kinds[kind]}:{STANDARD_LEADS[lead]}" for kind, lead in found]
+    flags = [f"{kind}:{lead}" for kind, leads in passed.items() for lead, is_passed in zip(STANDARD_LEADS, (leads & present).tolist(), strict=True) if is_passed]
     return [*flags, *_gain_flags(measures, limits), *_limb_flags(measures, limits)]
 
 

@@ -40,6 +40,19 @@ def order_leads(signal: Signal, leads: Sequence[str], wanted: Sequence[str] = ST
     wanted
         Standard names in the order of the rows to return.
     """
+    rows, present, flags = _find_leads(tuple(leads), tuple(wanted))
+    if rows == tuple(range(len(leads))):
+        return OrderedLeads(signal, present, flags)  # already in order: no copy
+    ordered = np.zeros((len(wanted), signal.shape[1]), np.float32)
+    for place, row in enumerate(rows):
+        if row is not None:
+            ordered[place] = signal[row]
+    return OrderedLeads(ordered, present, flags)
+
+
+@lru_cache(maxsize=256)
+def _find_leads(leads: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[int | None, ...], NDArray[np.bool_], tuple[str, ...]]:
+    """Return the row of each wanted lead, which of them are there, and a flag for each name that is taken for none or is odd."""
     flags: list[str] = []
     if len(leads) == 1 and is_unnamed(leads[0]):
         names: list[str | None] = ["I"]
@@ -55,13 +68,8 @@ def order_leads(signal: Signal, leads: Sequence[str], wanted: Sequence[str] = ST
         else:
             rows[name] = row
     present = np.array([name in rows for name in wanted])
-    if [rows.get(name) for name in wanted] == list(range(len(leads))):
-        return OrderedLeads(signal, present, tuple(flags))  # already in order: no copy
-    ordered = np.zeros((len(wanted), signal.shape[1]), np.float32)
-    for row, name in enumerate(wanted):
-        if name in rows:
-            ordered[row] = signal[rows[name]]
-    return OrderedLeads(ordered, present, tuple(flags))
+    present.flags.writeable = False  # it is shared
+    return tuple(rows.get(name) for name in wanted), present, tuple(flags)
 
 
 def fill_gaps(signal: Signal, max_gap: int) -> tuple[Signal, int]:
@@ -246,15 +254,17 @@ def standardize(signal: Signal, flat_std: float = 1e-6) -> Standardized:
 
 
 _RUN = 256  # samples summed in single precision, which loses nothing that matters; such sums are added in double precision
+_ONES = np.ones(_RUN, np.float32)
 
 
 def _row_sums(signal: Signal, squared: bool = False) -> NDArray[np.float64]:
     """Return the sum of each row, or of its squares, at the speed of single precision and nearly as exact as in double."""
     n_runs = signal.shape[1] // _RUN
-    parts = np.ascontiguousarray(signal[:, : n_runs * _RUN]).reshape(len(signal), n_runs, _RUN), signal[:, None, n_runs * _RUN :]
-    sums = [np.vecdot(part, part if squared else np.ones_like(part[0, 0])) if part.size else np.zeros((len(signal), 1)) for part in parts]
-    total: NDArray[np.float64] = np.add(*(part.sum(axis=1, dtype=np.float64) for part in sums))
-    return total
+    runs = np.lib.stride_tricks.as_strided(signal, (len(signal), n_runs, _RUN), (signal.strides[0], _RUN * signal.strides[1], signal.strides[1]), writeable=False)
+    rest = signal[:, n_runs * _RUN :]
+    totals: NDArray[np.float32] = np.vecdot(runs, runs if squared else _ONES)
+    left: NDArray[np.float32] = np.vecdot(rest, rest if squared else _ONES[: rest.shape[1]])
+    return np.asarray(totals.sum(axis=1, dtype=np.float64) + left)
 
 
 def fit_length(signal: Signal, n_samples: int) -> Signal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from src.fingerprints import compute_fingerprint
 from src.formats.base import split_part
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
+from src.pool import chunked
 from src.quality import find_rejection, measure_quality, quality_flags
 from src.records import ECGRecord, RecordError, iter_records, read_start, window_name
 from src.signals import (
@@ -33,6 +34,7 @@ from src.store import (
     join_list,
     record_key,
     record_path,
+    record_paths,
     save_record_file,
     split_list,
 )
@@ -43,6 +45,7 @@ WINDOW_COUNT = "x"
 
 _MAX_PATH = 5000  # characters
 _FLUSHED_FILES = 32  # are brought to the disk at a time, while the next are made
+_VALUES_TOGETHER = 4_000_000  # of the records that go through a step together
 _FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
 
 
@@ -150,24 +153,6 @@ def _without_gaps(
     return filled, [f"gap_filled:{lead}" for lead in gapped]
 
 
-def process_record(task: RecordTask, processed: Path, config: PreprocessConfig, batch: FileBatch | None = None) -> list[ManifestRow]:
-    """Read one record, write its record file below `processed`, or one per window, and return their manifest rows.
-
-    A record that cannot be read or is rejected gives a row that says why; nothing is written for it. With a `batch` the
-    files are there once that is committed.
-    """
-    blank = blank_row(task, config)
-    start = len(batch) if batch is not None else 0
-    try:
-        if config.window_s:
-            return _process_windows(task, blank, processed, config, batch)
-        return [_process_start(task, blank, processed, config, batch)]
-    except RecordError as error:
-        if batch is not None:
-            batch.discard(start)
-        return [unreadable_row(task, config, error.message)]
-
-
 def unreadable_row(task: RecordTask, config: PreprocessConfig, reason: str) -> ManifestRow:
     """Return the row of a record that could not be read."""
     return replace(blank_row(task, config), status="unreadable", reason=reason)
@@ -179,46 +164,83 @@ def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, in
     return read_start(task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
 
 
-def _process_start(
-    task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig, batch: FileBatch | None
-) -> ManifestRow:
-    record, n_samples = read_task(task, config)
-    return _save(record, blank, {"n_samples": n_samples}, task.row is None, processed, config, batch)
+def _process_starts(
+    tasks: Sequence[RecordTask], processed: Path, config: PreprocessConfig, batch: FileBatch
+) -> list[ManifestRow]:
+    """Process records step by step together: each step's code then stays in the processor's caches, which saves a tenth of the time."""
+    blanks = [blank_row(task, config) for task in tasks]
+    starts = [_read_or_refuse(task, config) for task in tasks]
+    made: list[tuple[ManifestRow, Tensor | None]] = []
+    for task, blank, start in zip(tasks, blanks, starts, strict=True):
+        if isinstance(start, RecordError):
+            made.append((replace(blank, status="unreadable", reason=start.message), None))
+        else:
+            record, n_samples = start
+            made.append(_build(record, blank, {"n_samples": n_samples}, task.row is None, config))
+    paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
+    for (row, tensor), path in zip(made, paths, strict=True):
+        if tensor is not None:
+            _save(tensor, row, path, batch)
+    return [row for row, _ in made]
+
+
+def _read_or_refuse(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int] | RecordError:
+    try:
+        return read_task(task, config)
+    except RecordError as error:
+        return error
 
 
 def _process_windows(
-    task: RecordTask, blank: ManifestRow, processed: Path, config: PreprocessConfig, batch: FileBatch | None
+    task: RecordTask, processed: Path, config: PreprocessConfig, batch: FileBatch
 ) -> list[ManifestRow]:
-    """Process the windows one by one; they belong together in the splits as one patient's records do.
+    """Process the windows of a record one by one; they belong together in the splits as one patient's records do.
 
     The input hash of each ends in their number, which tells a later run whether all of them are there.
     """
-    windows = iter_records(
+    blank = blank_row(task, config)
+    start = len(batch)
+    patient_id = blank.patient_id or task.record_id
+    rows = []
+    try:
+        for index, window in enumerate(_iter_windows(task, config)):
+            row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id)
+            row, tensor = _build(window, row, {"n_samples": window.n_samples}, task.row is None, config)
+            if tensor is not None:
+                _save(tensor, row, record_path(processed, record_key(row.dataset, row.record_id)), batch)
+            rows.append(row)
+    except RecordError as error:
+        batch.discard(start)
+        return [replace(blank, status="unreadable", reason=error.message)]
+    return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
+
+
+def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRecord]:
+    return iter_records(
         task.file,
         window_s=config.window_s,
         stride_s=config.stride_s or None,
         source_fs=task.source_fs,
         source_gain_per_mv=task.source_gain_per_mv,
     )
-    patient_id = blank.patient_id or task.record_id
-    rows = []
-    for index, window in enumerate(windows):
-        row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id)
-        rows.append(_save(window, row, {"n_samples": window.n_samples}, task.row is None, processed, config, batch))
-    return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
-def _save(
-    record: ECGRecord, row: ManifestRow, facts: dict[str, Any], unlabelled: bool, processed: Path, config: PreprocessConfig, batch: FileBatch | None
-) -> ManifestRow:
-    """Write the record file that `row` names and return the row with the facts and with what became of it."""
+def _build(
+    record: ECGRecord, row: ManifestRow, facts: dict[str, Any], unlabelled: bool, config: PreprocessConfig
+) -> tuple[ManifestRow, Tensor | None]:
+    """Return the row with the facts and with what becomes of the record, and its tensor unless it is rejected."""
     facts["fs"] = record.fs
     if unlabelled:
         facts |= {"age": record.age if record.age is not None else "", "sex": record.sex or ""}
     try:
         tensor = build_tensor(record, config)
     except RejectedError as error:
-        return replace(row, **facts, status="rejected", reason=str(error), quality_flags=join_list(error.flags or record.flags))
+        return replace(row, **facts, status="rejected", reason=str(error), quality_flags=join_list(error.flags or record.flags)), None
+    return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint), tensor
+
+
+def _save(tensor: Tensor, row: ManifestRow, path: str | Path, batch: FileBatch) -> None:
+    """Write the record file of `row`."""
     arrays = {
         **tensor.arrays,
         "label": np.array(split_list(row.labels), dtype=np.str_),
@@ -227,8 +249,7 @@ def _save(
         "dataset": np.array(row.dataset),
         "config_hash": np.array(row.config_hash),
     }
-    save_record_file(record_path(processed, record_key(row.dataset, row.record_id)), arrays, batch)
-    return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
+    save_record_file(path, arrays, batch)
 
 
 def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
@@ -297,13 +318,14 @@ def process_chunk(
 
     When it returns, the record files that the rows speak of are on the disk under their names.
     """
-    rows = []
+    together = max(1, min(_FLUSHED_FILES, _VALUES_TOGETHER // (len(STANDARD_LEADS) * config.n_samples)))
+    rows: list[ManifestRow] = []
     with FileBatch() as batch:
-        for task in tasks:
-            made = process_record(task, processed, config, batch)
+        for group in chunked(tasks, 1 if config.window_s else together):
+            made = _process_windows(group[0], processed, config, batch) if config.window_s else _process_starts(group, processed, config, batch)
             bad = next((row for row in made if row.status != "ok"), None)
             if on_error == "raise" and bad is not None:
-                raise RecordError(task.path, bad.reason)
+                raise RecordError(bad.source_path, bad.reason)
             rows += made
             if len(batch) >= _FLUSHED_FILES:
                 batch.flush()

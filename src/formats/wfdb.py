@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -196,6 +197,8 @@ def sibling_file(header: Header, name: str, what: str) -> Path:
     """
     folder = header.path.parent
     path = folder / name
+    if _is_regular(path):
+        return path
     if not os.path.isfile(path):
         other = _names(str(folder), folder.stat().st_mtime_ns).get(name.lower())
         path = folder / other if other else path
@@ -204,6 +207,14 @@ def sibling_file(header: Header, name: str, what: str) -> Path:
     if path.is_symlink() and not header.path.is_symlink() and path.resolve().parent != folder.resolve():
         raise RecordError(header.path, f"{what} {name} is a link to another folder: link the header too, or copy the file")
     return path
+
+
+def _is_regular(path: Path) -> bool:
+    """Tell whether there is a file of this name that is no link."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 @lru_cache(maxsize=4)
