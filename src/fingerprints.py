@@ -54,37 +54,55 @@ _MOST_COPIES = 8  # of one recording, as where four collections hold it twice; m
 # Making fingerprints -------------------------------------------------------------------------------------------------
 
 
-def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
-    """Return the fingerprint of the first 10 s of a recording, or "" where there is too little in it to tell.
+def compute_fingerprints(signals: Sequence[NDArray[np.float32]], fs: float) -> list[str]:
+    """Return the fingerprints of the first 10 s of recordings of one rate and length, "" where there is too little to tell.
 
     Parameters
     ----------
-    signal
-        Shape (12, n_samples) in the standard lead order, in any unit; zeros for an absent lead. Missing samples (NaN)
-        are interpolated.
+    signals
+        Shape (12, n_samples) each in the standard lead order, in any unit; zeros for an absent lead. Missing samples (NaN)
+        are interpolated. Several at a time cost less each.
     fs
         Hz.
 
     Returns
     -------
-    str
+    list of str
         69 hexadecimal digits: the version, or c for a recording that repeats itself; a lead number per block; 4 x 64 signs.
     """
-    n_samples = min(signal.shape[1], round(_SECONDS * fs))
+    n_samples = min(signals[0].shape[1], round(_SECONDS * fs))
     if n_samples < _MIN_SECONDS * fs:
-        return ""
-    leads, slopes = list(_PREFERRED[:_N_BLOCKS]), _slopes(signal[list(_PREFERRED[:_N_BLOCKS]), :n_samples], fs)
+        return [""] * len(signals)
+    leads = list(_PREFERRED[:_N_BLOCKS])
+    slopes = np.stack([_slopes(signal[leads, :n_samples], fs) for signal in signals])
     mean, live = _liveliness(slopes)
-    if not live.all():
-        leads, slopes = list(_PREFERRED), _slopes(signal[list(_PREFERRED), :n_samples], fs)
-        mean, live = _liveliness(slopes)
+    prints = _write(slopes, mean, [leads] * len(signals))
+    for i in np.flatnonzero(~live.all(axis=1)).tolist():
+        prints[i] = _fingerprint_of_others(signals[i][:, :n_samples], fs)
+    return prints
+
+
+def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
+    """Return the fingerprint of one recording; see `compute_fingerprints`."""
+    return compute_fingerprints([signal], fs)[0]
+
+
+def _fingerprint_of_others(signal: NDArray[np.float32], fs: float) -> str:
+    """Return the fingerprint of a recording in which a lead that is preferred is dead: of others, or "" where all are."""
+    slopes = _slopes(signal[list(_PREFERRED)], fs)
+    mean, live = _liveliness(slopes)
     rows = np.flatnonzero(live)[:_N_BLOCKS]
     if not rows.size:
         return ""
     rows = np.resize(rows, _N_BLOCKS)  # fewer leads fill several blocks, each with projections of its own
-    codes = "".join(f"{leads[row] + 1:x}" for row in rows)
-    kind = _CYCLIC if _repeats(slopes[rows[0]]) else _VERSION
-    return kind + codes + _signs(slopes[rows], _CLIP * mean[rows, None]).tobytes().hex()
+    return _write(slopes[None, rows], mean[None, rows], [[_PREFERRED[row] for row in rows]])[0]
+
+
+def _write(slopes: NDArray[np.float32], mean: NDArray[np.float32], leads: Sequence[Sequence[int]]) -> list[str]:
+    """Return fingerprints of slopes (n, n_blocks, n_steps) of so many leads, and of the mean sizes of these."""
+    signs = _signs(slopes, _CLIP * mean[..., None])
+    kinds = (_CYCLIC if _repeats(first) else _VERSION for first in slopes[:, 0])
+    return [f"{kind}{''.join(f'{lead + 1:x}' for lead in chosen)}{row.tobytes().hex()}" for kind, chosen, row in zip(kinds, leads, signs, strict=True)]
 
 
 def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
@@ -143,10 +161,10 @@ def _interpolated(signal: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _liveliness(slopes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the mean size of each lead's slopes, and which leads hold more than nothing, rounding, or a lone step."""
+    """Return the mean size of each lead's slopes (..., n_leads), and which hold more than nothing, rounding, or a lone step."""
     size = np.abs(slopes)
-    mean = size.mean(axis=1)
-    live: NDArray[np.bool_] = (mean > _MIN_LIVELINESS * size.max(axis=1)) & (mean > _MIN_SHARE * mean.max())
+    mean = size.mean(axis=-1)
+    live: NDArray[np.bool_] = (mean > _MIN_LIVELINESS * size.max(axis=-1)) & (mean > _MIN_SHARE * mean.max(axis=-1, keepdims=True))
     return mean, live
 
 
@@ -160,10 +178,10 @@ def _repeats(slopes: NDArray[np.float32]) -> bool:
 
 
 def _signs(slopes: NDArray[np.float32], limit: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the signs of the projections of each block, its slopes held to a limit, as packed bits, shape (n_blocks, 8)."""
-    clipped = np.minimum(np.maximum(slopes, -limit), limit)[:, None, :]
-    projected = np.matmul(clipped, _directions()[:, : slopes.shape[1]])[:, 0]
-    return np.packbits(projected > 0, axis=1)
+    """Return the signs of the projections of each block, its slopes held to a limit, as packed bits (n, n_blocks, 8)."""
+    clipped = np.minimum(np.maximum(slopes, -limit), limit)
+    projected = np.matmul(clipped.swapaxes(0, 1), _directions()[:, : slopes.shape[-1]])  # (n_blocks, n, 64)
+    return np.packbits(projected > 0, axis=-1).swapaxes(0, 1)
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,7 @@ _SUMS = np.array(
 )
 _SQUARED = _SUMS[: len(_EQUATIONS)] ** 2
 _EQUATION_LEADS = (_SQUARED > 0).astype(np.float32)
+_SWAPS_IN_ORDER = tuple(_SWAPS)
 _SWAP_LEADS = np.flatnonzero((_SUMS[len(_EQUATIONS) :] != 0).any(axis=0))
 
 
@@ -66,7 +69,7 @@ _SWAP_LEADS = np.flatnonzero((_SUMS[len(_EQUATIONS) :] != 0).any(axis=0))
 
 @dataclass(frozen=True)
 class QualityMeasures:
-    """What was measured; arrays have shape (12,), voltages are in mV, absent leads have 0.
+    """What was measured of n recordings; arrays have shape (n, 12), voltages are in mV, absent leads have 0.
 
     Attributes
     ----------
@@ -85,16 +88,16 @@ class QualityMeasures:
     burst_mv
         How much the median block of a second has more at 30 to 40 Hz than that of the median second, at most.
     hum_mv
-        Amplitude at 50 and 60 Hz in the quietest blocks, shape (2, 12); 0 where fs is too low to tell.
+        Amplitude at 50 and 60 Hz in the quietest blocks, shape (2, n, 12); 0 where fs is too low to tell.
     beside_hum_mv
         The larger of the amplitudes at 40 and 70 Hz in the same blocks.
     left_over_mv
-        What the equations for III, aVR, aVL and aVF leave over, root mean square, shape (4,); 0 where a lead is absent.
+        What the equations for III, aVR, aVL and aVF leave over, root mean square, shape (n, 4); 0 where a lead is absent.
     left_over
-        The same as a share of the leads in the equation, shape (4,).
+        The same as a share of the leads in the equation, shape (n, 4).
     swap_ratios
-        By pair of limb electrodes: how many times better the chest leads explain leads I and II once the pair is
-        exchanged. Empty where a lead is absent.
+        For RA and LA, then RA and LL: how many times better the chest leads explain leads I and II once these limb electrodes
+        are exchanged, shape (n, 2). 0 where a lead is absent, or where they explain all as it is.
     """
 
     lowest_mv: Floats
@@ -109,46 +112,45 @@ class QualityMeasures:
     beside_hum_mv: Floats
     left_over_mv: Floats
     left_over: Floats
-    swap_ratios: dict[str, float]
+    swap_ratios: Floats
 
 
-def measure_quality(signal: Floats, fs: float, present: Bools) -> QualityMeasures:
-    """Measure a recording.
+def measure_quality(signals: Sequence[Floats], fs: float, present: Bools) -> QualityMeasures:
+    """Measure recordings of one rate and length; several at a time cost less each.
 
     Parameters
     ----------
-    signal
-        Shape (12, n_samples) in the standard lead order, finite, mV; zeros for an absent lead.
+    signals
+        n of shape (12, n_samples) in the standard lead order, finite, mV; zeros for an absent lead.
     fs
         Hz.
     present
-        Which leads there are, shape (12,).
+        Which leads there are, shape (n, 12).
     """
     with np.errstate(over="ignore", invalid="ignore"):  # squares of damaged samples
-        return _measure(signal, fs, present)
+        return _measure(signals, fs, present)
 
 
-def _measure(signal: Floats, fs: float, present: Bools) -> QualityMeasures:
-    size = max(1, min(round(_BLOCK_S * fs), signal.shape[1]))
-    n_blocks = signal.shape[1] // size
-    blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12 * n_blocks, size)
-    high, low = blocks.max(axis=1).reshape(12, n_blocks), blocks.min(axis=1).reshape(12, n_blocks)
-    highest, lowest = high.max(axis=1), low.min(axis=1)
-    if n_blocks * size < signal.shape[1]:
-        rest = signal[:, n_blocks * size :]
-        highest, lowest = np.maximum(highest, rest.max(axis=1)), np.minimum(lowest, rest.min(axis=1))
-    waves = np.ascontiguousarray((blocks @ _tones(size, fs)).T).reshape(-1, 12, n_blocks)
+def _measure(signals: Sequence[Floats], fs: float, present: Bools) -> QualityMeasures:
+    size = max(1, min(round(_BLOCK_S * fs), signals[0].shape[1]))
+    seen = [_pass_over(signal, fs, size) for signal in signals]
+    high, low, rest, products = (np.stack([getattr(one, name) for one in seen]) for name in ("high", "low", "rest", "products"))
+    waves = np.stack([one.waves for one in seen], axis=1)  # (1 + 2 * n_tones, n, 12, n_blocks)
+    n_blocks = high.shape[-1]
+    highest, lowest = high.max(axis=-1), low.min(axis=-1)
+    if rest.size:
+        highest, lowest = np.maximum(highest, rest.max(axis=-1)), np.minimum(lowest, rest.min(axis=-1))
     means = waves[0]
     noise, burst, hum, beside = _noise(waves[1:])
-    left_over_mv, left_over, swap_ratios = _compare_leads(signal, fs, present)
-    middle, far = means.sum(axis=1) / n_blocks, _CLIPPED_REACH * (highest - lowest)
+    left_over_mv, left_over, swap_ratios = _compare_leads(products, present)
+    middle, far = means.sum(axis=-1) / n_blocks, _CLIPPED_REACH * (highest - lowest)
     wander = _per_second(means).sum(axis=-1) / min(_BLOCKS_PER_S, n_blocks)
     return QualityMeasures(
         lowest_mv=lowest,
         highest_mv=highest,
         amplitude_mv=_median(_per_second(high).max(axis=-1) - _per_second(low).min(axis=-1)),
         still_s=_longest_run(high == low) * np.float32(size / fs),
-        clipped=_clipped(signal, high, highest, highest - middle > far) + _clipped(signal, low, lowest, middle - lowest > far),
+        clipped=_clipped(signals, high, highest, highest - middle > far) + _clipped(signals, low, lowest, middle - lowest > far),
         wander_mv=wander.max(axis=-1) - wander.min(axis=-1),
         noise_mv=noise,
         burst_mv=burst,
@@ -158,6 +160,36 @@ def _measure(signal: Floats, fs: float, present: Bools) -> QualityMeasures:
         left_over=left_over,
         swap_ratios=swap_ratios,
     )
+
+
+class _Seen(NamedTuple):
+    """What a pass over the samples of a recording leaves; all that follows needs no more of most recordings.
+
+    Attributes
+    ----------
+    high, low
+        Extremes of the blocks, shape (12, n_blocks).
+    rest
+        The samples that blocks leave over.
+    waves
+        Means of the blocks, then cosines and sines of the tones, shape (1 + 2 * n_tones, 12, n_blocks).
+    products
+        Of the leads with each other without wander, in mV^2, shape (12, 12).
+    """
+
+    high: Floats
+    low: Floats
+    rest: Floats
+    waves: Floats
+    products: Floats
+
+
+def _pass_over(signal: Floats, fs: float, size: int) -> _Seen:
+    n_blocks = signal.shape[1] // size
+    blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12 * n_blocks, size)
+    waves = (blocks @ _tones(size, fs)).T.reshape(-1, 12, n_blocks)
+    high, low = blocks.max(axis=1).reshape(12, n_blocks), blocks.min(axis=1).reshape(12, n_blocks)
+    return _Seen(high, low, signal[:, n_blocks * size :], waves, _lead_products(signal, fs))
 
 
 @lru_cache(maxsize=64)
@@ -188,7 +220,7 @@ def _median(values: Floats) -> Floats:
 
 
 def _noise(waves: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return noise and burst (12,), hum and what is beside it (2, 12) and (12,), of cosines and sines (2 * n_tones, 12, n_blocks)."""
+    """Return noise and burst (n, 12), hum and what is beside it (2, n, 12) and (n, 12), of cosines and sines (2 * n_tones, n, 12, n_blocks)."""
     n_tones = len(_TONES_HZ)
     squares = waves * waves
     power = np.empty((n_tones + 1, *waves.shape[1:]), np.float32)  # of each tone, then of 30 and 40 Hz together
@@ -196,62 +228,60 @@ def _noise(waves: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     np.add(power[0], power[1], out=power[n_tones])
     seconds = _per_second(power)
     quietest = reduce(np.minimum, np.moveaxis(seconds, -1, 0))  # faster than over a short last axis
-    quiet = _median(np.sqrt(quietest))  # (n_tones + 1, 12)
-    usual = _median(np.sqrt(seconds[-1]))  # (12, n_seconds)
-    return quiet[-1], usual.max(axis=1) - _median(usual), quiet[2:4], np.maximum(quiet[1], quiet[4])
+    quiet = _median(np.sqrt(quietest))  # (n_tones + 1, n, 12)
+    usual = _median(np.sqrt(seconds[-1]))  # (n, 12, n_seconds)
+    return quiet[-1], usual.max(axis=-1) - _median(usual), quiet[2:4], np.maximum(quiet[1], quiet[4])
 
 
 def _longest_run(still: Bools) -> Floats:
-    """Return the longest run of True in each row."""
-    longest = np.zeros(len(still), np.float32)
-    for row in np.flatnonzero(still.any(axis=1)):
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], still[row].view(np.int8), [0]))))
-        longest[row] = np.diff(edges)[::2].max()
+    """Return the longest run of True in each row, the last axis."""
+    longest = np.zeros(still.shape[:-1], np.float32)
+    for recording, lead in np.argwhere(still.any(axis=-1)).tolist():
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], still[recording, lead].view(np.int8), [0]))))
+        longest[recording, lead] = np.diff(edges)[::2].max()
     return longest
 
 
-def _clipped(signal: Floats, extremes: Floats, rails: Floats, far: Bools) -> Floats:
-    """Return the share of samples that stand still at a rail far off (12,), where the extremes of several blocks reach it."""
-    share = np.zeros(12, np.float32)
-    for lead in np.flatnonzero(((extremes == rails[:, None]).sum(axis=1) >= 2) & far):
-        at = signal[lead] == rails[lead]
-        share[lead] = (at[2:] & at[1:-1] & at[:-2]).mean()
+def _clipped(signals: Sequence[Floats], extremes: Floats, rails: Floats, far: Bools) -> Floats:
+    """Return the share of samples that stand still at a rail far off (n, 12), where the extremes of several blocks reach it."""
+    share = np.zeros(rails.shape, np.float32)
+    for recording, lead in np.argwhere(((extremes == rails[..., None]).sum(axis=-1) >= 2) & far).tolist():
+        at = signals[recording][lead] == rails[recording, lead]
+        share[recording, lead] = (at[2:] & at[1:-1] & at[:-2]).mean()
     return share
 
 
-def _compare_leads(signal: Floats, fs: float, present: Bools) -> tuple[Floats, Floats, dict[str, float]]:
-    """Return what the limb lead equations leave over, in mV and as a share, and the evidence for swapped electrodes."""
+def _lead_products(signal: Floats, fs: float) -> Floats:
+    """Return the mean products of the leads with each other in mV^2, shape (12, 12), without what changes in seconds."""
     thin = signal[:, :: max(1, round(fs / _THIN_HZ))]
     per = min(round(_THIN_HZ), thin.shape[1])
     beats = np.ascontiguousarray(thin[:, : thin.shape[1] // per * per]).reshape(-1, per)
-    beats = beats - (beats @ np.full(per, 1 / per, np.float32))[:, None]  # no wander
-    beats = beats.reshape(12, -1)
-    products = beats @ beats.T / np.float32(beats.shape[1])  # (12, 12), mV^2: all that follows needs no more
-    powers = np.vecdot(_SUMS @ products, _SUMS)
-    left_over = np.sqrt(np.maximum(powers[: len(_EQUATIONS)], 0))
-    whole = np.sqrt(np.maximum(_SQUARED @ np.diagonal(products), 0))
-    if not present.all():
-        left_over *= _EQUATION_LEADS @ ~present == 0
-    share = np.divide(left_over, whole, out=np.zeros_like(left_over), where=whole > 0)
-    return left_over, share, _swap_ratios(powers[len(_EQUATIONS) :]) if present[_SWAP_LEADS].all() else {}
+    beats = (beats - (beats @ np.full(per, 1 / per, np.float32))[:, None]).reshape(12, -1)
+    products: Floats = beats @ beats.T / np.float32(beats.shape[1])
+    return products
 
 
-def _swap_ratios(left: Floats) -> dict[str, float]:
-    """Return by swap how many times less of leads I and II the chest leads leave unexplained once it is undone.
+def _compare_leads(products: Floats, present: Bools) -> tuple[Floats, Floats, Floats]:
+    """Return what the limb lead equations leave over, in mV and as a share, and the evidence for swapped electrodes.
 
-    `left` is the power in mV^2 that they leave, of I and of II in turn: as recorded, then with each swap undone.
+    Limb electrodes are swapped where the chest leads leave less of leads I and II unexplained once that is undone.
     """
-    as_recorded, *undone = (left[0::2] + left[1::2]).tolist()
-    if as_recorded <= _MIN_LEFT_OVER_MV**2:
-        return {}
-    return {name: as_recorded / max(power, 1e-12) for name, power in zip(_SWAPS, undone, strict=True)}
+    powers = np.vecdot(_SUMS @ products, _SUMS)  # (n, n_sums)
+    there = (~present) @ _EQUATION_LEADS.T == 0
+    left_over = np.sqrt(np.maximum(powers[:, : len(_EQUATIONS)], 0)) * there
+    whole = np.sqrt(np.maximum(np.diagonal(products, axis1=1, axis2=2) @ _SQUARED.T, 0))
+    share = np.divide(left_over, whole, out=np.zeros_like(left_over), where=whole > 0)
+    unexplained = powers[:, len(_EQUATIONS) :: 2] + powers[:, len(_EQUATIONS) + 1 :: 2]  # as recorded, then with each swap undone
+    as_recorded = unexplained[:, :1]
+    telling = present[:, _SWAP_LEADS].all(axis=1, keepdims=True) & (as_recorded > _MIN_LEFT_OVER_MV**2)
+    return left_over, share, np.where(telling, as_recorded / np.maximum(unexplained[:, 1:], np.float32(1e-12)), np.float32(0))
 
 
 # Flags ---------------------------------------------------------------------------------------------------------------
 
 
-def quality_flags(measures: QualityMeasures, present: Bools, limits: QualityConfig, max_amplitude_mv: float) -> list[str]:
-    """Return the flags of a recording, ``kind:LEAD`` or for the recording as a whole ``kind``."""
+def quality_flags(measures: QualityMeasures, present: Bools, limits: QualityConfig, max_amplitude_mv: float) -> list[list[str]]:
+    """Return the flags of each recording, ``kind:LEAD`` or for the recording as a whole ``kind``; `present` is (n, 12)."""
     still = measures.still_s >= limits.flat_part_s
     passed = {
         "amplitude": np.maximum(measures.highest_mv, -measures.lowest_mv) > max_amplitude_mv,
@@ -263,25 +293,33 @@ def quality_flags(measures: QualityMeasures, present: Bools, limits: QualityConf
     }
     heard = (measures.hum_mv > limits.hum_mv) & (measures.hum_mv > _HUM_RATIO * measures.beside_hum_mv)
     passed |= {f"hum{hz:.0f}": hum for hz, hum in zip(MAINS_HZ, heard, strict=True)}
-    flags = [f"{kind}:{lead}" for kind, leads in passed.items() for lead, is_passed in zip(STANDARD_LEADS, (leads & present).tolist(), strict=True) if is_passed]
-    return [*flags, *_gain_flags(measures, limits), *_limb_flags(measures, limits)]
+    flags: list[list[str]] = [[] for _ in present]
+    for kind, leads in passed.items():
+        for recording, lead in np.argwhere(leads & present).tolist():
+            flags[recording].append(f"{kind}:{STANDARD_LEADS[lead]}")
+    for found, amplitudes in zip(flags, measures.amplitude_mv.tolist(), strict=True):
+        found += _gain_flags(amplitudes, limits)
+    _add_limb_flags(flags, measures, limits)
+    return flags
 
 
-def _gain_flags(measures: QualityMeasures, limits: QualityConfig) -> list[str]:
+def _gain_flags(amplitudes: list[float], limits: QualityConfig) -> list[str]:
     """Judge the median of the leads that are not flat: single leads are often small, all leads hardly ever."""
-    live = measures.amplitude_mv[measures.amplitude_mv > 0]
-    if not live.size:
+    live = [amplitude for amplitude in amplitudes if amplitude > 0]
+    if not live:
         return []
-    typical = float(_median(live))
+    typical = median(live)
     return ["gain_low"] * (typical < limits.amplitude_low_mv) + ["gain_high"] * (typical > limits.amplitude_high_mv)
 
 
-def _limb_flags(measures: QualityMeasures, limits: QualityConfig) -> list[str]:
+def _add_limb_flags(flags: list[list[str]], measures: QualityMeasures, limits: QualityConfig) -> None:
     wrong = (measures.left_over > limits.equation_share) & (measures.left_over_mv > _MIN_LEFT_OVER_MV)
-    if wrong.any():  # then no exchange of electrodes explains it
-        return [f"limb_equation:{_EQUATION_NAMES[i]}" for i in np.flatnonzero(wrong)]
-    likely = max(measures.swap_ratios, key=measures.swap_ratios.__getitem__, default="")
-    return [f"limb_swap:{likely}"] if measures.swap_ratios.get(likely, 0.0) > limits.swap_ratio else []
+    for recording, equation in np.argwhere(wrong).tolist():
+        flags[recording].append(f"limb_equation:{_EQUATION_NAMES[equation]}")
+    likely = measures.swap_ratios.argmax(axis=1).tolist()
+    swapped = (measures.swap_ratios.max(axis=1) > limits.swap_ratio) & ~wrong.any(axis=1)  # no exchange explains a wrong equation
+    for recording in np.flatnonzero(swapped).tolist():
+        flags[recording].append(f"limb_swap:{_SWAPS_IN_ORDER[likely[recording]]}")
 
 
 def find_rejection(flags: Sequence[str], rules: Sequence[str]) -> str:

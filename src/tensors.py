@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
 from src.durable import FileBatch
-from src.fingerprints import compute_fingerprint
+from src.fingerprints import compute_fingerprints
 from src.formats.base import split_part
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
@@ -20,6 +21,7 @@ from src.pool import chunked
 from src.quality import find_rejection, measure_quality, quality_flags
 from src.records import ECGRecord, RecordError, iter_records, read_start, window_name
 from src.signals import (
+    OrderedLeads,
     Signal,
     fill_gaps,
     fit_length,
@@ -107,6 +109,48 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     RejectedError
         If no lead is known, the record is too short, a gap of missing samples is too long, or a quality flag rejects it.
     """
+    tensor = build_tensors([record], config)[0]
+    if isinstance(tensor, RejectedError):
+        raise tensor
+    return tensor
+
+
+def build_tensors(records: Sequence[ECGRecord], config: PreprocessConfig) -> list[Tensor | RejectedError]:
+    """Turn records into tensors, as `build_tensor` does, or give the reason why one is rejected.
+
+    Each step is taken for all of them, since its code then stays in the processor's caches; records of one rate and length,
+    as most of a collection are, are judged in one go.
+    """
+    made: dict[int, Tensor | RejectedError] = {}
+    alike: dict[tuple[float, int, int], list[tuple[int, _Window]]] = {}
+    for i, record in enumerate(records):
+        try:
+            window = _cut_window(record, config)
+        except RejectedError as error:
+            made[i] = error
+        else:
+            alike.setdefault((record.fs, record.n_samples, window.signal.shape[1]), []).append((i, window))
+    for (fs, *_), group in alike.items():
+        windows = [window for _, window in group]
+        present = np.stack([window.ordered.present for window in windows])
+        measures = measure_quality([window.signal for window in windows], fs, present)
+        constant = measures.highest_mv == measures.lowest_mv
+        flags = quality_flags(measures, present, config.quality, config.max_amplitude_mv)
+        fingerprints = compute_fingerprints([window.ordered.signal for window in windows], fs)
+        for (i, window), *judged in zip(group, constant, flags, fingerprints, strict=True):
+            made[i] = _finish(window, fs, config, *judged)
+    return [made[i] for i in range(len(records))]
+
+
+class _Window(NamedTuple):
+    """What of a record its tensor is made of: the standard leads, from them the samples needed with gaps filled, and flags."""
+
+    ordered: OrderedLeads
+    signal: Signal
+    flags: list[str]
+
+
+def _cut_window(record: ECGRecord, config: PreprocessConfig) -> _Window:
     ordered = order_leads(record.signal, record.leads, STANDARD_LEADS)
     if not ordered.present.any():
         raise RejectedError(f"no known lead among {', '.join(map(repr, record.leads))}: expected names such as II or V1")
@@ -114,18 +158,23 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
         raise RejectedError(f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s")
     window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
     window, flags = _without_gaps(window, record.fs, config)
-    present = ordered.present
-    measures = measure_quality(window, record.fs, present)
-    flags = [*record.flags, *ordered.flags, *flags, *quality_flags(measures, present, config.quality, config.max_amplitude_mv)]
-    resampled = resample(window, record.fs, config.fs)[:, : config.n_samples]
-    constant = measures.highest_mv == measures.lowest_mv
+    return _Window(ordered, window, [*record.flags, *ordered.flags, *flags])
+
+
+def _finish(
+    window: _Window, fs: float, config: PreprocessConfig, constant: NDArray[np.bool_], quality: list[str], fingerprint: str
+) -> Tensor | RejectedError:
+    """Bring a window to the rate and length wanted; `constant` are its leads (12,) that do not change at all."""
+    present = window.ordered.present
+    resampled = resample(window.signal, fs, config.fs)[:, : config.n_samples]
     if constant.any():
-        resampled[constant] = window[constant, :1]  # the filter's edges would make a flat lead look alive
+        resampled[constant] = window.signal[constant, :1]  # the filter's edges would make a flat lead look alive
     scaled = standardize(resampled, config.flat_std_mv)
     flat = np.asarray((scaled.std == 0) & present)
-    flags += [f"flat:{lead}" for lead, is_flat in zip(STANDARD_LEADS, flat, strict=True) if is_flat]
+    flags = [*window.flags, *quality]
+    flags += [f"flat:{lead}" for lead, is_flat in zip(STANDARD_LEADS, flat.tolist(), strict=True) if is_flat]
     if reason := find_rejection(flags, config.quality.reject_flags):
-        raise RejectedError(reason, flags)
+        return RejectedError(reason, flags)
     arrays = {
         "signal": fit_length(scaled.signal, config.n_samples),
         "lead_mean": np.where(present, scaled.mean, 0).astype(np.float32),
@@ -134,7 +183,7 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
         "n_valid": np.int32(resampled.shape[1]),
         "fs": np.float32(config.fs),
     }
-    return Tensor(arrays, tuple(flags), compute_fingerprint(ordered.signal, record.fs))
+    return Tensor(arrays, tuple(flags), fingerprint)
 
 
 def _without_gaps(
@@ -170,17 +219,19 @@ def _process_starts(
     """Process records step by step together: each step's code then stays in the processor's caches, which saves a tenth of the time."""
     blanks = [blank_row(task, config) for task in tasks]
     starts = [_read_or_refuse(task, config) for task in tasks]
-    made: list[tuple[ManifestRow, Tensor | None]] = []
+    tensors = iter(build_tensors([start[0] for start in starts if not isinstance(start, RecordError)], config))
+    made: list[tuple[ManifestRow, Tensor | RejectedError | None]] = []
     for task, blank, start in zip(tasks, blanks, starts, strict=True):
         if isinstance(start, RecordError):
             made.append((replace(blank, status="unreadable", reason=start.message), None))
-        else:
-            record, n_samples = start
-            made.append(_build(record, blank, {"n_samples": n_samples}, task.row is None, config))
+            continue
+        record, n_samples = start
+        tensor = next(tensors)
+        made.append((_describe(record, tensor, blank, n_samples, task.row is None), tensor))
     paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
-    for (row, tensor), path in zip(made, paths, strict=True):
-        if tensor is not None:
-            _save(tensor, row, path, batch)
+    for (row, made_of_it), path in zip(made, paths, strict=True):
+        if isinstance(made_of_it, Tensor):
+            _save(made_of_it, row, path, batch)
     return [row for row, _ in made]
 
 
@@ -205,8 +256,9 @@ def _process_windows(
     try:
         for index, window in enumerate(_iter_windows(task, config)):
             row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id)
-            row, tensor = _build(window, row, {"n_samples": window.n_samples}, task.row is None, config)
-            if tensor is not None:
+            tensor = build_tensors([window], config)[0]
+            row = _describe(window, tensor, row, window.n_samples, task.row is None)
+            if isinstance(tensor, Tensor):
                 _save(tensor, row, record_path(processed, record_key(row.dataset, row.record_id)), batch)
             rows.append(row)
     except RecordError as error:
@@ -225,18 +277,14 @@ def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRec
     )
 
 
-def _build(
-    record: ECGRecord, row: ManifestRow, facts: dict[str, Any], unlabelled: bool, config: PreprocessConfig
-) -> tuple[ManifestRow, Tensor | None]:
-    """Return the row with the facts and with what becomes of the record, and its tensor unless it is rejected."""
-    facts["fs"] = record.fs
+def _describe(record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRow, n_samples: int, unlabelled: bool) -> ManifestRow:
+    """Return the row with what the record says of itself, `n_samples` long as a whole, and with what became of it."""
+    facts: dict[str, Any] = {"n_samples": n_samples, "fs": record.fs}
     if unlabelled:
         facts |= {"age": record.age if record.age is not None else "", "sex": record.sex or ""}
-    try:
-        tensor = build_tensor(record, config)
-    except RejectedError as error:
-        return replace(row, **facts, status="rejected", reason=str(error), quality_flags=join_list(error.flags or record.flags)), None
-    return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint), tensor
+    if isinstance(tensor, RejectedError):
+        return replace(row, **facts, status="rejected", reason=str(tensor), quality_flags=join_list(tensor.flags or record.flags))
+    return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
 
 
 def _save(tensor: Tensor, row: ManifestRow, path: str | Path, batch: FileBatch) -> None:

@@ -17,7 +17,7 @@ from src.signals import order_leads
 from src.tensors import RejectedError, build_tensor
 
 FS = 500.0
-ALL = np.ones(12, bool)
+ALL = np.ones((1, 12), bool)
 TIME = np.arange(5000) / FS
 # Sizes of a healthy heart's beats, so that limb leads obey their equations and the chest leads explain them
 SIZES = {"I": 0.6, "II": 1.0, "V1": -0.5, "V2": -0.2, "V3": 0.4, "V4": 1.2, "V5": 1.2, "V6": 1.0}
@@ -35,7 +35,7 @@ def heart(fs: float = FS, seconds: float = 10.0) -> Floats:
 
 
 def flags(signal: Floats, fs: float = FS, limits: QualityConfig | None = None, max_mv: float = 10.0) -> list[str]:
-    return quality_flags(measure_quality(signal, fs, ALL), ALL, limits or QualityConfig(), max_mv)
+    return quality_flags(measure_quality([signal], fs, ALL), ALL, limits or QualityConfig(), max_mv)[0]
 
 
 def row(name: str) -> int:
@@ -56,13 +56,13 @@ def test_a_clean_recording_has_no_flag(fs: float) -> None:
 def test_measures_are_in_mv_and_seconds() -> None:
     signal = with_lead("V3", 0.03 * np.sin(2 * np.pi * 50 * TIME))
     signal[row("V4"), 2000:3500] = 0.7
-    measures = measure_quality(signal, FS, ALL)
-    assert measures.hum_mv[0, row("V3")] == pytest.approx(0.03, rel=0.02)
-    assert measures.hum_mv[1, row("V3")] < 0.001
-    assert measures.still_s[row("V4")] == pytest.approx(3.0)
-    assert measures.amplitude_mv[row("II")] == pytest.approx(1.0, abs=0.01)
-    assert measures.highest_mv.tolist() == signal.max(axis=1).tolist()
-    assert measures.lowest_mv.tolist() == signal.min(axis=1).tolist()
+    measures = measure_quality([signal], FS, ALL)
+    assert measures.hum_mv[0, 0, row("V3")] == pytest.approx(0.03, rel=0.02)
+    assert measures.hum_mv[1, 0, row("V3")] < 0.001
+    assert measures.still_s[0, row("V4")] == pytest.approx(3.0)
+    assert measures.amplitude_mv[0, row("II")] == pytest.approx(1.0, abs=0.01)
+    assert measures.highest_mv.tolist() == [signal.max(axis=1).tolist()]
+    assert measures.lowest_mv.tolist() == [signal.min(axis=1).tolist()]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_each_disturbance_has_its_flag(lead: str, added: object, expected: list[
 def test_hum_beyond_the_reach_of_the_rate_is_not_guessed() -> None:
     time = np.arange(1000) / 100.0
     assert flags(heart(100.0) + np.float32(0.001) * np.sin(2 * np.pi * 50 * time + 1).astype(np.float32), 100.0) == []
-    assert not measure_quality(heart(100.0), 100.0, ALL).hum_mv.any()
+    assert not measure_quality([heart(100.0)], 100.0, ALL).hum_mv.any()
 
 
 def test_clipping_is_told_from_rounded_peaks() -> None:
@@ -128,15 +128,31 @@ def test_swapped_arm_electrodes_keep_the_equations_and_are_found() -> None:
 def test_absent_leads_have_no_flags() -> None:
     signal = np.zeros((12, 5000), np.float32)
     signal[1] = heart()[1]
-    present = np.arange(12) == 1
-    assert quality_flags(measure_quality(signal, FS, present), present, QualityConfig(), 10.0) == []
-    assert measure_quality(signal, FS, present).swap_ratios == {}
+    present = np.arange(12)[None] == 1
+    assert quality_flags(measure_quality([signal], FS, present), present, QualityConfig(), 10.0) == [[]]
+    assert measure_quality([signal], FS, present).swap_ratios.tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize("n_samples", [1, 3, 99, 101, 501])
 def test_short_recordings_are_measured_too(n_samples: int) -> None:
-    measures = measure_quality(heart()[:, :n_samples], FS, ALL)
-    assert np.isfinite(measures.noise_mv).all() and measures.amplitude_mv.shape == (12,)
+    measures = measure_quality([heart()[:, :n_samples]], FS, ALL)
+    assert np.isfinite(measures.noise_mv).all() and measures.amplitude_mv.shape == (1, 12)
+
+
+def test_recordings_measured_together_are_measured_as_alone() -> None:
+    dead, still = heart(), heart()
+    dead[1], still[row("V4"), 2000:3500] = 0.0, 0.7
+    clipped = np.minimum(with_lead("V3", 0.5 * np.sin(2 * np.pi * TIME)), 0.6)
+    noisy = with_lead("V1", 0.02 * np.random.default_rng(0).normal(size=5000) * np.sqrt(5000 / 500))
+    several = [dead, heart(), still, clipped.astype(np.float32), noisy]
+    present = np.repeat(ALL, len(several), axis=0)
+    present[0, 1] = False
+    together = measure_quality(several, FS, present)
+    for i, signal in enumerate(several):
+        alone = measure_quality([signal], FS, present[i : i + 1])
+        for name, values in vars(alone).items():
+            np.testing.assert_allclose(getattr(together, name)[..., i, :], values[..., 0, :], rtol=1e-5, atol=1e-7, err_msg=name)
+        assert quality_flags(together, present, QualityConfig(), 10.0)[i] == quality_flags(alone, present[i : i + 1], QualityConfig(), 10.0)[0]
 
 
 def test_rules_reject_by_kind_and_number_of_leads() -> None:
@@ -198,10 +214,10 @@ def plainly_measured(signal: Floats, fs: float) -> dict[str, NDArray[np.floating
 
 def require_plain_measures(signal: Floats, fs: float) -> None:
     given = signal.copy()
-    measures = measure_quality(signal, fs, ALL)
+    measures = measure_quality([signal], fs, ALL)
     np.testing.assert_array_equal(signal, given)
     for name, expected in plainly_measured(signal, fs).items():
-        np.testing.assert_allclose(getattr(measures, name), expected, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(signal).max()), err_msg=name)
+        np.testing.assert_allclose(getattr(measures, name)[..., 0, :], expected, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(signal).max()), err_msg=name)
 
 
 @pytest.mark.parametrize("fs", [100.0, 257.0, 500.0, 1000.0])
