@@ -116,11 +116,12 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
         return
     copied = manifest[_keys(manifest).isin([key for group in groups for key in group])]
     rows = dict(zip(_keys(copied), copied.to_dict("records"), strict=True))
-    table = []
-    for number, group in enumerate(groups, 1):
-        for row in map(rows.__getitem__, group):
-            bits, compared = differing_bits(rows[group[0]]["signal_hash"], row["signal_hash"])
-            table.append((number, *(safe_cell(row[name]) for name in ("dataset", "record_id", "split", "status")), bits, compared))
+    listed = [(number, rows[group[0]]["signal_hash"], rows[key]) for number, group in enumerate(groups, 1) for key in group]
+    bits = differing_bits([first for _, first, _ in listed], [row["signal_hash"] for *_, row in listed])
+    table = [
+        (number, *(safe_cell(row[name]) for name in ("dataset", "record_id", "split", "status")), *counts)
+        for (number, _, row), *counts in zip(listed, *(count.tolist() for count in bits), strict=True)
+    ]
     columns = ["recording", "dataset", "record_id", "split", "status", "differing_bits", "compared_bits"]
     with atomic_path(path) as temporary:
         pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, lineterminator="\n")

@@ -233,12 +233,12 @@ def same_recording(a: Fingerprints, rows_a: Ints, b: Fingerprints, rows_b: Ints)
     return same
 
 
-def differing_bits(first: str, second: str) -> tuple[int, int]:
-    """Return in how many bits two fingerprints differ, and how many of them can be compared."""
-    pair = Fingerprints([first, second])
-    shared = (pair.codes[0] == pair.codes[1]) & (pair.codes[0] > 0)
-    differing = np.bitwise_count(pair.words[0] ^ pair.words[1])[shared].sum()
-    return int(differing), int(_BLOCK_BITS * shared.sum())
+def differing_bits(first: Sequence[str], second: Sequence[str]) -> tuple[Ints, Ints]:
+    """Return in how many bits pairs of fingerprints differ, and how many of them can be compared."""
+    a, b = Fingerprints(first), Fingerprints(second)
+    shared = (a.codes == b.codes) & (a.codes > 0)
+    differing = np.where(shared, np.bitwise_count(a.words ^ b.words), 0).sum(axis=1, dtype=np.int64)
+    return differing, _BLOCK_BITS * shared.sum(axis=1, dtype=np.int64)
 
 
 # Searching -----------------------------------------------------------------------------------------------------------
@@ -285,14 +285,15 @@ def _is_cyclic(text: str) -> bool:
 def _find_alike(texts: Sequence[str]) -> list[tuple[int, ...]]:
     prints = Fingerprints(texts)
     usable = np.flatnonzero(prints.codes[:, 0])
-    found: set[tuple[int, int]] = set()
+    n, found = len(prints), [np.zeros(0, np.int64)]  # pairs as one number each
     for keys in _keys(prints):
         order = usable[np.argsort(keys[usable], kind="stable")]
         for step in range(1, _N_NEIGHBOURS + 1):
             first, second = order[:-step], order[step:]
             same = same_recording(prints, first, prints, second)
-            found.update(zip(first[same].tolist(), second[same].tolist(), strict=True))
-    return [tuple(sorted(group)) for group in join_pairs(sorted(found))]
+            found.append(np.unique(first[same] * n + second[same]))
+    pairs = np.unique(np.concatenate(found))
+    return [tuple(sorted(group)) for group in join_pairs(zip((pairs // n).tolist(), (pairs % n).tolist(), strict=True))]
 
 
 class FingerprintIndex:
