@@ -253,7 +253,7 @@ def standardize(signal: Signal, flat_std: float = 1e-6) -> Standardized:
     return Standardized(centred, mean.astype(np.float32), std.astype(np.float32))
 
 
-_RUN = 256  # samples summed in single precision, which loses nothing that matters; such sums are added in double precision
+_RUN = 1024  # samples summed in single precision, which loses nothing that matters; such sums are added in double precision
 _ONES = np.ones(_RUN, np.float32)
 
 
