@@ -179,8 +179,9 @@ def _repeats(slopes: NDArray[np.float32]) -> bool:
 
 def _signs(slopes: NDArray[np.float32], limit: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the signs of the projections of each block, its slopes held to a limit, as packed bits (n, n_blocks, 8)."""
-    clipped = np.minimum(np.maximum(slopes, -limit), limit)
-    projected = np.matmul(clipped.swapaxes(0, 1), _directions()[:, : slopes.shape[-1]])  # (n_blocks, n, 64)
+    clipped = np.minimum(np.maximum(slopes, -limit), limit).swapaxes(0, 1)[:, :, None]
+    # A product for each recording, since rounding, and with it a sign, could depend on how many are in one
+    projected = np.matmul(clipped, _directions()[:, None, : slopes.shape[-1]])[:, :, 0]  # (n_blocks, n, 64)
     return np.packbits(projected > 0, axis=-1).swapaxes(0, 1)
 
 

@@ -269,7 +269,7 @@ def _compare_leads(products: Floats, present: Bools) -> tuple[Floats, Floats, Fl
     powers = np.vecdot(_SUMS @ products, _SUMS)  # (n, n_sums)
     there = (~present) @ _EQUATION_LEADS.T == 0
     left_over = np.sqrt(np.maximum(powers[:, : len(_EQUATIONS)], 0)) * there
-    whole = np.sqrt(np.maximum(np.diagonal(products, axis1=1, axis2=2) @ _SQUARED.T, 0))
+    whole = np.sqrt(np.maximum(np.vecdot(np.diagonal(products, axis1=1, axis2=2)[:, None], _SQUARED), 0))
     share = np.divide(left_over, whole, out=np.zeros_like(left_over), where=whole > 0)
     unexplained = powers[:, len(_EQUATIONS) :: 2] + powers[:, len(_EQUATIONS) + 1 :: 2]  # as recorded, then with each swap undone
     as_recorded = unexplained[:, :1]

@@ -125,6 +125,24 @@ def test_two_workers_give_the_same_bytes_as_one(sample_roots: DataConfig, proces
     assert (tmp_path / "splits.json").read_bytes() == (processed / "splits.json").read_bytes()
 
 
+def test_records_of_every_kind_become_the_same_together_as_alone(sample_roots: DataConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    for name, n_samples in (("whole", 1000), ("longer", 1700), ("short", 15)):
+        for path in bare_collection(tmp_path / name, 3, n_samples).iterdir():
+            folder.mkdir(exist_ok=True)
+            text = path.read_bytes()
+            (folder / f"{name}_{path.name}").write_bytes(text.replace(b"r", f"{name}_r".encode()) if path.suffix == ".hea" else text)
+    (folder / "whole_r1.dat").write_bytes(b"torn")
+    made = {}
+    for size in (1, 3, 64):
+        out = tmp_path / f"out{size}"
+        run_preprocessing(DataConfig({**sample_roots.roots, "odd": str(folder)}), out, config=SMALL, execution=ExecutionConfig(workers=1, chunk_size=size))
+        made[size] = (out / "manifest.csv").read_bytes(), {path.name: path.read_bytes() for path in (out / "records").iterdir()}
+    assert made[1] == made[3] == made[64]
+    status = load_manifest(tmp_path / "out64").query("dataset == 'odd'")["status"].value_counts()
+    assert status.to_dict() == {"ok": 5, "rejected": 3, "unreadable": 1}
+
+
 def test_very_many_records_go_to_subfolders_and_are_found_there(tmp_path: Path, processed: Path, sample_roots: DataConfig, sample: SampleData) -> None:
     def run(out: Path, shard_above: int) -> int:
         execution = ExecutionConfig(workers=1, shard_above=shard_above)
