@@ -15,6 +15,7 @@ from benchmarks.measures import (
     measure_inference,
     measure_loading,
     measure_preprocessing,
+    measure_profile,
     measure_start,
     measure_training,
     prepare,
@@ -25,7 +26,7 @@ logger = logging.getLogger("benchmarks")
 
 HERE = Path(__file__).parent
 RATES = (500.0, 1000.0, 257.0)
-SECTIONS = ("floor", "preprocessing", "training", "inference")
+SECTIONS = ("floor", "preprocessing", "profile", "training", "inference")
 
 
 def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_records: int = 2000) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
         "preprocessing": lambda: _preprocessing(data, n_records, repeats),
+        "profile": lambda: {"profile": [measure_profile(data, 64 if quick else 512, rate, 2 * repeats) for rate in RATES]},
         "training": lambda: _training(data, quick, seconds),
         "inference": lambda: {"inference": measure_inference(data, 64 if quick else 512)},
     }

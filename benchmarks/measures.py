@@ -9,17 +9,21 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks import plain
 from benchmarks.plain import read_plain
 from benchmarks.records import make_collection
-from src.config import Config, LoaderConfig, TrainConfig
+from src.config import Config, LoaderConfig, PreprocessConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 Result = dict[str, Any]
@@ -69,7 +73,7 @@ def run_command(*arguments: str) -> Usage:
 
 def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, workers: int, repeats: int) -> Result:
     """Compare the default command line with the plain recipe: records/s of both, their ratio, and bytes per record."""
-    ours, plain, ratios, cpu_ratios, used = [], [], [], [], []
+    ours, theirs, ratios, cpu_ratios, used = [], [], [], [], []
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         n_plain = max(80, n_records // 8)  # the plain recipe is slow, and its rate does not depend on the count
@@ -86,14 +90,14 @@ def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, w
                 cwd=ROOT, check=True, capture_output=True, text=True,
             )  # fmt: skip
             said = json.loads(answer.stdout)
-            plain.append(said["records_per_s"])
-            ratios.append(ours[-1] / plain[-1])
+            theirs.append(said["records_per_s"])
+            ratios.append(ours[-1] / theirs[-1])
             cpu_ratios.append(said["cpu_ms_per_record"] / (1e3 * usage.cpu_s / n_records))
         sizes = [sum(p.stat().st_size for p in f.rglob("*.npz")) / n for f, n in ((out, n_records), (plain_out, n_plain))]
         error = largest_difference(folder / "few", out)
     return {
         "source_fs": source_fs, "workers": workers, "n_records": n_records, "records_per_s": spread(ours),
-        "plain_records_per_s": spread(plain), "ratio": spread(ratios),
+        "plain_records_per_s": spread(theirs), "ratio": spread(ratios),
         "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error, "cpu_ratio": spread(cpu_ratios),
         "cpu_ms_per_record": spread([1e3 * usage.cpu_s / n_records for usage in used]), "peak_memory_mb": max(usage.peak_mb for usage in used),
     }  # fmt: skip
@@ -134,6 +138,59 @@ def measure_start(repeats: int) -> Result:
     code = "import src.preprocessing, pandas"
     imports = time_call(lambda: subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True), repeats)
     return {"one_record_s": spread(runs), "imports_s": spread(imports)}
+
+
+@contextmanager
+def timed(**steps: tuple[Any, str]) -> Iterator[dict[str, float]]:
+    """Yield the seconds spent in each step, a module and the name of a function in it, summed over its calls."""
+    seconds = dict.fromkeys(steps, 0.0)
+
+    def wrap(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                seconds[step] += time.perf_counter() - start
+
+        return call
+
+    with ExitStack() as stack:
+        for step, (module, name) in steps.items():
+            stack.enter_context(patch.object(module, name, wrap(step, getattr(module, name))))
+        yield seconds
+
+
+def measure_profile(data: Path | None, n_records: int, source_fs: float, repeats: int) -> Result:
+    """Return where the time of a record goes in one process, in microseconds: of ours and of the plain recipe's; the least of some runs.
+
+    Steps are inside one another where they say so; what is not named is what is left of `together`.
+    """
+    from src import npz, tensors
+    from src.pool import run_chunks
+
+    ours = {"row": (tensors, "blank_row"), "read": (tensors, "read_task"), "quality": (tensors, "measure_quality"), "flags": (tensors, "quality_flags"),
+            "fingerprint": (tensors, "compute_fingerprints"), "resample": (tensors, "resample"), "standardize": (tensors, "standardize"),
+            "archive_and_file": (tensors, "save_record_file"), "deflate_in_it": (npz, "_pack")}  # fmt: skip
+    theirs = {"read": (plain.wfdb, "rdrecord"), "resample": (plain, "resample_poly"), "archive_and_file": (plain.np, "savez_compressed")}
+    runs: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        headers = make_collection(folder / "source", n_records, source_fs, data)
+        tasks = [tensors.RecordTask("bench", f"{header.parent.name}-{header.stem}", str(header)) for header in headers]
+        for repeat in range(repeats):
+            processed = folder / f"ours{repeat}"
+            (processed / "records").mkdir(parents=True)
+            work = partial(tensors.process_chunk, processed=processed, config=PreprocessConfig(), on_error="record")
+            with timed(**ours) as seconds:
+                (together,) = time_call(lambda work=work: list(run_chunks(work, iter([tasks]), None, 1)), 1)
+            runs["ours"].append({name: 1e6 * value / n_records for name, value in {**seconds, "together": together}.items()})
+            few = headers[: max(8, n_records // 8)]
+            with timed(**theirs) as seconds:
+                (together,) = time_call(lambda few=few, out=folder / f"plain{repeat}": plain.run_plain(few, out, 500.0, 5000, 1), 1)
+            runs["plain"].append({name: 1e6 * value / len(few) for name, value in {**seconds, "together": together}.items()})
+    least = {who: {name: min(run[name] for run in made) for name in made[0]} for who, made in runs.items()}
+    return {"source_fs": source_fs, "n_records": n_records, **least}
 
 
 # Loading, training, inference --------------------------------------------------------------------------------------------
