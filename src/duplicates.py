@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.fingerprints import FingerprintIndex, differing_bits, find_copies
-from src.store import record_key
+from src.store import record_key, record_keys
 from src.text_tables import safe_cell
 from src.utils import atomic_path
 
@@ -81,12 +81,8 @@ def take_out_copies(manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], p
         return manifest
     spared = 1 if policy == "keep-first" else 0
     reasons = {key: _REASON + _other(group, key) for group in groups for key in group[spared:]}
-    found = _keys(manifest).map(reasons)
+    found = record_keys(manifest).map(reasons)
     return manifest.assign(status=manifest["status"].mask(found.notna(), "rejected"), reason=found.fillna(manifest["reason"]))
-
-
-def _keys(manifest: pd.DataFrame) -> pd.Series[str]:
-    return manifest["dataset"] + record_key("", "") + manifest["record_id"]
 
 
 def _other(group: tuple[str, ...], key: str) -> str:
@@ -114,8 +110,8 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
     if not groups:
         path.unlink(missing_ok=True)
         return
-    copied = manifest[_keys(manifest).isin([key for group in groups for key in group])]
-    rows = dict(zip(_keys(copied), copied.to_dict("records"), strict=True))
+    copied = manifest[record_keys(manifest).isin([key for group in groups for key in group])]
+    rows = dict(zip(record_keys(copied), copied.to_dict("records"), strict=True))
     listed = [(number, rows[group[0]]["signal_hash"], rows[key]) for number, group in enumerate(groups, 1) for key in group]
     bits = differing_bits([first for _, first, _ in listed], [row["signal_hash"] for *_, row in listed])
     table = [

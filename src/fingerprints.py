@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,8 @@ _CYCLIC = "c"  # in the place of the version: the recording repeats itself, so t
 _N_BLOCKS = 4  # a block is 64 signs of one lead
 _BLOCK_BITS = 64
 _LENGTH = 1 + _N_BLOCKS + _N_BLOCKS * _BLOCK_BITS // 4  # hexadecimal digits: version, a lead per block, the signs
+
+_USABLE = re.compile(f"[{_VERSION}{_CYCLIC}][0-9a-f]{{{_LENGTH - 1}}}")
 
 # Leads that say most of the heart together, then those that stand in for a dead or an absent one
 _PREFERRED = tuple(STANDARD_LEADS.index(name) for name in ["II", "I", "V2", "V5", "V1", "V6", "V3", "V4", "III", "aVF", "aVL", "aVR"])
@@ -82,11 +85,6 @@ def compute_fingerprints(signals: Sequence[NDArray[np.float32]], fs: float) -> l
     return prints
 
 
-def compute_fingerprint(signal: NDArray[np.float32], fs: float) -> str:
-    """Return the fingerprint of one recording; see `compute_fingerprints`."""
-    return compute_fingerprints([signal], fs)[0]
-
-
 def _fingerprint_of_others(signal: NDArray[np.float32], fs: float) -> str:
     """Return the fingerprint of a recording in which a lead that is preferred is dead: of others, or "" where all are."""
     slopes = _slopes(signal[list(_PREFERRED)], fs)
@@ -115,7 +113,7 @@ def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
     parts = at_edges * edges.shares
     means = totals + (parts[:, 1:] - parts[:, :-1])  # but for a factor
     steps = means[:, 1:] - means[:, :-1]
-    if np.isnan(steps).any():
+    if np.isnan(steps).any() and not np.isfinite(signal).all():  # else sums ran over, which no interpolation mends
         return _slopes(_interpolated(signal), fs)
     smooth: NDArray[np.float32] = steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]
     return smooth
@@ -212,7 +210,7 @@ class Fingerprints:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        usable = [text if len(text) == _LENGTH and text[0] in (_VERSION, _CYCLIC) else "0" * _LENGTH for text in texts]
+        usable = [text if _USABLE.fullmatch(text) else "0" * _LENGTH for text in texts]
         joined = "".join(text[1 + _N_BLOCKS :] for text in usable)
         self.words: Words = np.frombuffer(bytes.fromhex(joined), ">u8").astype(np.uint64).reshape(-1, _N_BLOCKS)
         digits = np.frombuffer("".join(text[1 : 1 + _N_BLOCKS] for text in usable).encode(), np.uint8)
@@ -270,7 +268,7 @@ def find_copies(texts: Sequence[str]) -> list[tuple[int, ...]]:
     Parameters
     ----------
     texts
-        Fingerprints, as `compute_fingerprint` returns them.
+        Fingerprints, as `compute_fingerprints` returns them.
     """
     groups = _find_alike(texts)
     copies = [group for group in groups if sum(map(_is_cyclic, (texts[i] for i in group))) <= _MOST_COPIES]

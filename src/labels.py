@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +34,7 @@ OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated", "we
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _PROBLEMS_SHOWN = 50
 _MAX_COLUMNS = 1000
+_MAX_AGE = 120
 _MAX_WEIGHT = 1000.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FOLD = re.compile(r"|\d{1,9}(\.0+)?")
@@ -136,9 +136,9 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
     blank = _where(frame["mapped_label"], lambda cell: not split_list(cell))
     report(blank & empty["annotated"], "mapped_label", "is empty: expected a label, or the classes looked for in annotated")
     report(_where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)), "fold", "expected an integer or nothing")
-    report(_where(frame["age"], lambda cell: bool(cell) and not _is_age(cell)), "age", "expected years from 0 to 120 or nothing")
+    report(_where(frame["age"], lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE)), "age", "expected years from 0 to 120 or nothing")
     report(_where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None), "sex", "expected F, M or nothing")
-    report(_where(frame["weight"], lambda cell: bool(cell) and not _is_weight(cell)), "weight", "expected a number from 0 to 1000 or nothing")
+    report(_where(frame["weight"], lambda cell: bool(cell) and not _is_within(cell, _MAX_WEIGHT)), "weight", "expected a number from 0 to 1000 or nothing")
     pairs = frame["annotated"] + "\n" + frame["mapped_label"]  # neither holds the end of a line
     report(_where(pairs, _lists_too_few), "mapped_label", "has a label that the column annotated does not list")
     problems += [*_torn_patients(frame), *_shared_folders(frame)]
@@ -183,14 +183,6 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
             yield number, f"row {number}, column path, value {path!r}: {folder} is the folder of dataset {owner!r} too (row {row})"
 
 
-def _is_age(text: str) -> bool:
-    return _is_within(text, 120)
-
-
-def _is_weight(text: str) -> bool:
-    return _is_within(text, _MAX_WEIGHT)
-
-
 def _is_within(text: str, highest: float) -> bool:
     try:
         return 0 <= float(text) <= highest
@@ -209,7 +201,7 @@ def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
             patient_id=patient_id,
             fold=int(float(fold)) if fold else None,
             path=path,
-            age=float(age) if age and math.isfinite(float(age)) else None,
+            age=float(age) if age else None,
             sex=parse_sex(sex) or "",
             annotated=split_list(annotated),
             weight=float(weight) if weight else 1.0,

@@ -210,9 +210,9 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
             else:
                 rest.append(row)
         for relative, claimants in claims.items():
+            del free[relative]  # also where it is unclear whose it is: no looser name shall settle that
             if len(claimants) == 1:
                 matched[relative] = claimants[0]
-                del free[relative]
             else:
                 ids = ", ".join(repr(row.record_id) for row in claimants)
                 unclear += [(row, f"ambiguous: rows {ids} all answer to {relative}") for row in claimants]

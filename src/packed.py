@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from src.durable import hold_folder, remove_leftovers
 from src.npz import read_npz
-from src.store import load_manifest, load_record_file, record_key, record_path
+from src.store import load_manifest, load_record_file, load_signal, record_keys, record_path
 from src.utils import atomic_path
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _STEPS = 65535
 _INDEX: dict[str, type] = {"scale": np.float32, "offset": np.float32, "lead_mean": np.float32, "lead_std": np.float32,
                           "lead_present": np.bool_, "n_valid": np.int32}  # fmt: skip
 """The arrays beside the codes, and their types."""
+_COPIED = ("lead_mean", "lead_std", "lead_present", "n_valid")
 
 
 
@@ -125,7 +126,7 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
             return _open(folder, name)
     except (OSError, ValueError) as error:
         logger.warning("%s: damaged (%s), so it is built anew", folder / name, error)
-        (folder / f"{name}.npz").unlink()
+        (folder / f"{name}.npz").unlink(missing_ok=True)  # another process may have found it too
     with hold_folder(folder, "packing", wait=True):  # who comes second finds what the first built
         if not (folder / f"{name}.npz").exists():
             remove_leftovers([folder])
@@ -162,12 +163,12 @@ def packed_bytes(n_records: int, n_leads: int, n_samples: int) -> int:
 def _build(processed: Path, split: str, name: str) -> None:
     """Write codes and index in one pass over the record files, which holds one record at a time."""
     rows = _rows(processed, split)
-    keys = [record_key(dataset, record_id) for dataset, record_id in zip(rows["dataset"], rows["record_id"], strict=True)]
+    keys = record_keys(rows).tolist()
     if not keys:
         raise ValueError(f"{processed}: split {split} has no records to pack")
     folder = processed / "packed"
     folder.mkdir(exist_ok=True)
-    shape = (len(keys), *load_record_file(record_path(processed, keys[0]))["signal"].shape)
+    shape = (len(keys), *load_signal(record_path(processed, keys[0])).shape)
     _require_space(folder, packed_bytes(*shape))
     logger.info("packing the %d records of split %s", len(keys), split)
     index = {
@@ -179,9 +180,12 @@ def _build(processed: Path, split: str, name: str) -> None:
     with atomic_path(folder / f"{name}.npy") as temporary:
         codes = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
         for row, key in enumerate(keys):
-            arrays = load_record_file(record_path(processed, key))
+            path = record_path(processed, key)
+            arrays = load_record_file(path, "signal", *_COPIED)
+            if arrays["signal"].shape != shape[1:]:
+                raise ValueError(f"{path}: its signal is of shape {arrays['signal'].shape}, that of {keys[0]} of {shape[1:]}; delete it and run preprocess again, which makes it anew")
             codes[row], index["scale"][row], index["offset"][row] = quantize(arrays["signal"])
-            for field in ("lead_mean", "lead_std", "lead_present", "n_valid"):
+            for field in _COPIED:
                 index[field][row] = arrays[field]
         codes.flush()
         del codes

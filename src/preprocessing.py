@@ -44,6 +44,7 @@ from src.store import (
     load_manifest,
     make_record_folders,
     record_key,
+    record_keys,
     save_manifest,
     split_list,
 )
@@ -147,7 +148,7 @@ def run_preprocessing(
         Makes the `concurrent.futures.Executor` that runs the chunks, and is called again when one breaks; by default a
         local process pool.
     limit
-        Process at most this many records, spread over the collections.
+        Process at most this many records, spread over the collections; rows of their other records leave the manifest.
     extend
         Keep the rows of datasets that an earlier run put into `processed` and this one does not name; False leaves them
         out of the manifest and the splits.
@@ -260,7 +261,7 @@ def _known_rows(
             f"{processed}: holds records of {names} made with other settings; name these datasets too, or choose another folder"
         )
     rows = pd.concat([manifest, Journal(processed).load()], ignore_index=True)
-    keys = rows["dataset"] + "__" + rows["record_id"]
+    keys = record_keys(rows)
     return dict(zip(keys, zip(rows["input_hash"], rows["status"], strict=True), strict=True))
 
 
@@ -364,7 +365,7 @@ def merge_manifest(
     still = pd.Series([pair in current for pair in zip(rows["dataset"], parents, strict=True)], index=rows.index, dtype=bool)
     gone = ~(untouched | still)
     if gone.any():
-        logger.warning("%d records of earlier runs are no longer in the sources: left out of the manifest", gone.sum())
+        logger.warning("%d records of earlier runs are no longer in the sources, or beyond the limit: left out of the manifest", gone.sum())
     return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
 
 

@@ -205,7 +205,7 @@ def read_record(
 def read_start(
     path: str | Path, seconds: float, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
 ) -> tuple[ECGRecord, int]:
-    """Read the first `seconds` of a record where its format allows it, else all of it.
+    """Read the first `seconds` of a record, and no more from disk where its format allows it.
 
     Returns
     -------
@@ -222,10 +222,13 @@ def read_start(
     file = resolve_record(path)
     request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
     extent = _extent(file, request)
-    if extent is None or extent.n_samples <= 2 * seconds * extent.fs:  # little to save
-        record = _read(file, request)
-        return record, record.n_samples
-    return _read(file, dataclasses.replace(request, stop=round(seconds * extent.fs))), extent.n_samples
+    if extent is not None and extent.n_samples > 2 * seconds * extent.fs:  # else there is little to save
+        return _read(file, dataclasses.replace(request, stop=round(seconds * extent.fs))), extent.n_samples
+    record = _read(file, request)
+    n_samples = record.n_samples
+    if n_samples > 2 * seconds * record.fs:  # of a format that is read whole; several records are held at a time
+        record = dataclasses.replace(record, signal=record.signal[:, : round(seconds * record.fs)].copy())
+    return record, n_samples
 
 
 def _read(path: Path, request: RecordRequest) -> ECGRecord:

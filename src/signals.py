@@ -68,7 +68,7 @@ def _find_leads(leads: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[
         else:
             rows[name] = row
     present = np.array([name in rows for name in wanted])
-    present.flags.writeable = False  # it is shared
+    present.setflags(write=False)  # it is shared
     return tuple(rows.get(name) for name in wanted), present, tuple(flags)
 
 
@@ -109,7 +109,7 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 @lru_cache(maxsize=256)
 def rate_ratio(source_fs: float, target_fs: float) -> Fraction:
-    """Return target / source as up / down with terms up to 1000, which holds any rate to better than 1e-6."""
+    """Return target / source as up / down with a denominator up to 1000: exact for usual rates, for odd ones within 0.1 % up to a hundred times the target."""
     return Fraction(target_fs / source_fs).limit_denominator(1000)
 
 

@@ -37,7 +37,8 @@ class SourceFolders:
             if row.status != "unreadable" or os.path.isfile(path):
                 continue
             root = self.roots[row.dataset]
-            if _place(root) != self.places[row.dataset] or _is_empty(path.parent):
+            escaped = os.sep == "/" and "\\" in row.source_path  # what cannot be printed was escaped, so the path leads nowhere
+            if _place(root) != self.places[row.dataset] or (not escaped and _is_empty(path.parent)):
                 raise OSError(errno.ENOENT, "the folder is gone, or is another one now; bring it back and run the same command again", root)
 
 

@@ -18,7 +18,7 @@ from src.fetching import fetched_records
 from src.npz import is_whole_npz
 from src.pool import chunked
 from src.remote import RemoteFolder, as_path, as_url, cache_folder
-from src.store import Journal, ManifestRow, load_manifest, record_key, record_path
+from src.store import Journal, ManifestRow, load_manifest, record_keys, record_path
 from src.tensors import RecordTask, process_chunk
 
 if TYPE_CHECKING:
@@ -190,5 +190,4 @@ def _fetch_record_files(remote: RemoteFolder, folder: Path, keys: Sequence[str])
 def _hashes(manifest: pd.DataFrame) -> Mapping[str, str]:
     """Return key -> what the record file was made from, of the records that are ok."""
     rows = manifest[manifest["status"] == "ok"]
-    keys = map(record_key, rows["dataset"], rows["record_id"])
-    return dict(zip(keys, rows["config_hash"] + rows["input_hash"], strict=True))
+    return dict(zip(record_keys(rows), rows["config_hash"] + rows["input_hash"], strict=True))

@@ -39,6 +39,11 @@ def record_key(dataset: str, record_id: str) -> str:
     return f"{dataset}__{record_id}"
 
 
+def record_keys(frame: pd.DataFrame) -> pd.Series[str]:
+    """Return the key of each row of a manifest."""
+    return frame["dataset"] + record_key("", "") + frame["record_id"]
+
+
 def is_plain_name(dataset: str) -> bool:
     """Tell whether a dataset's name can stand in a key, and alone as a folder's name on every system."""
     return bool(dataset) and dataset.strip(". ") == dataset and "__" not in dataset and not re.search(r'[/\\:*?"<>|\x00-\x1f]', dataset)

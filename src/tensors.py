@@ -1,4 +1,4 @@
-"""One record to one record file: standard leads, rate and length, z-scored, with the row that says what became of it."""
+"""Records to record files, several at a time: standard leads, rate and length, z-scored, with the row that says what became of it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from src.signals import (
     fill_gaps,
     fit_length,
     order_leads,
+    rate_ratio,
     resample,
     source_samples_needed,
     standardize,
@@ -48,6 +49,7 @@ WINDOW_COUNT = "x"
 _MAX_PATH = 5000  # characters
 _FLUSHED_FILES = 32  # are brought to the disk at a time, while the next are made
 _VALUES_TOGETHER = 4_000_000  # of the records that go through a step together
+_MAX_RATE_ERROR = 1e-3  # of the rate that comes out; only sources far above the target pass it
 _FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
 
 
@@ -107,7 +109,7 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     Raises
     ------
     RejectedError
-        If no lead is known, the record is too short, a gap of missing samples is too long, or a quality flag rejects it.
+        If no lead is known, the record is too short or its rate is far above the target, a gap of missing samples is too long, or a quality flag rejects it.
     """
     tensor = build_tensors([record], config)[0]
     if isinstance(tensor, RejectedError):
@@ -156,6 +158,8 @@ def _cut_window(record: ECGRecord, config: PreprocessConfig) -> _Window:
         raise RejectedError(f"no known lead among {', '.join(map(repr, record.leads))}: expected names such as II or V1")
     if record.duration_s < config.min_duration_s:
         raise RejectedError(f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s")
+    if abs(rate_ratio(record.fs, config.fs) * record.fs / config.fs - 1) > _MAX_RATE_ERROR:
+        raise RejectedError(f"its rate of {record.fs:g} Hz cannot be brought to {config.fs:g} Hz: expected at most some hundred times as much")
     window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
     window, flags = _without_gaps(window, record.fs, config)
     return _Window(ordered, window, [*record.flags, *ordered.flags, *flags])
@@ -209,7 +213,7 @@ def unreadable_row(task: RecordTask, config: PreprocessConfig, reason: str) -> M
 
 def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int]:
     """Read what of a record its tensor depends on; see `src.records.read_start` for what comes back."""
-    seconds = config.n_samples / config.fs + _FILTER_MARGIN_S
+    seconds = max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S  # a record cut shorter would look too short
     return read_start(task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
 
 
@@ -229,9 +233,9 @@ def _process_starts(
         tensor = next(tensors)
         made.append((_describe(record, tensor, blank, n_samples, task.row is None), tensor))
     paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
-    for (row, made_of_it), path in zip(made, paths, strict=True):
-        if isinstance(made_of_it, Tensor):
-            _save(made_of_it, row, path, batch)
+    for (row, result), path in zip(made, paths, strict=True):
+        if isinstance(result, Tensor):
+            _save(result, row, path, batch)
     return [row for row, _ in made]
 
 
@@ -362,7 +366,7 @@ def _samples_stat(path: str) -> tuple[int, ...]:
 def process_chunk(
     tasks: Sequence[RecordTask], processed: Path, config: PreprocessConfig, on_error: str
 ) -> list[ManifestRow]:
-    """Process several records in a worker; with `on_error` raise, stop at the first bad one.
+    """Process several records in a worker; with `on_error` raise, stop at the first bad one, after those that are read with it.
 
     When it returns, the record files that the rows speak of are on the disk under their names.
     """

@@ -17,7 +17,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 sys.path.insert(0, str(ROOT))
 
 from src.config import Config, DataConfig, LoaderConfig, ModelConfig, PreprocessConfig, TrainConfig  # noqa: E402
+from src.fingerprints import compute_fingerprints  # noqa: E402
 from src.sample_data import SampleData, write_sample_collections  # noqa: E402
+from src.signals import Signal  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 SMALL = PreprocessConfig(fs=100.0, n_samples=1000)
@@ -36,6 +38,11 @@ SMALL_NOTEBOOK = {
     "train": {"epochs": 2, "device": "cpu"},
 }
 """Settings with which the notebook runs in seconds, for `ECG_CONFIG`."""
+
+
+def compute_fingerprint(signal: Signal, fs: float) -> str:
+    return compute_fingerprints([signal], fs)[0]
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:

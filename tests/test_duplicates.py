@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
+from conftest import compute_fingerprint
 from scipy.signal import resample_poly
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
 from src.duplicates import refuse_overlap, report_duplicates
-from src.fingerprints import compute_fingerprint
 from src.leads import STANDARD_LEADS
 from src.preprocessing import RunSummary, run_preprocessing
 from src.signals import Signal

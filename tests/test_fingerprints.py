@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import compute_fingerprint
 from scipy.signal import resample_poly
 
-from src.fingerprints import FingerprintIndex, compute_fingerprint, differing_bits, find_copies
+from src.fingerprints import FingerprintIndex, differing_bits, find_copies
 from src.leads import STANDARD_LEADS
 from src.records import read_record
 from src.signals import Signal, order_leads
@@ -150,3 +151,9 @@ def test_every_copy_in_real_collections_is_found_and_no_other(real_data: Callabl
     expected.add(("challenge2021/E07509", "challenge2021/E07510"))  # sample by sample the same
     assert {tuple(sorted(names[i] for i in group)) for group in find_copies(prints)} == expected
     assert len(names) == 19_601 + 40 + 141 and sum(len(copies) for copies in expected) == 61 + 62 + 2
+
+
+def test_texts_that_are_no_fingerprints_match_nothing() -> None:
+    broken = ["1" + "z" * 68, "x" * 69, "", "1218b"]
+    assert find_copies(broken * 2) == []
+    assert not FingerprintIndex(broken).contains(broken).any()

@@ -100,3 +100,8 @@ def test_links_that_lead_round_in_a_circle_are_nothing(tmp_path: Path) -> None:
     (tmp_path / "gone.hea").symlink_to("nowhere.hea")
     (tmp_path / "again").symlink_to(".")
     assert [record.relative for record in index_folder(tmp_path)] == ["a.hea"]
+
+
+def test_a_file_that_two_rows_claim_is_not_left_to_a_looser_name() -> None:
+    matches = match_records([row("a"), row("a.hea"), row("A")], found("a.hea"))
+    assert matches.records[0].row is None and len(matches.missing) == 3

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from src.packed import load_packed, pack_hash, quantize
-from src.store import load_manifest, load_record_file, record_path, save_manifest
+from src.store import load_manifest, load_record_file, record_path, save_manifest, save_record_file
 from src.targets import load_records
 
 
@@ -79,3 +81,15 @@ def test_a_split_without_records_says_so(processed: Path, tmp_path: Path) -> Non
     (tmp_path / "p" / "manifest.csv").write_text(text.replace(",test,ok,", ",train,ok,"))
     with pytest.raises(ValueError, match="split test has no records to pack"):
         load_packed(tmp_path / "p", "test")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda arrays: {name: array for name, array in arrays.items() if name != "lead_std"}, "no array lead_std"),
+    (lambda arrays: {**arrays, "signal": arrays["signal"][:, :900], "n_valid": np.int32(900)}, r"its signal is of shape \(12, 900\)"),
+])  # fmt: skip
+def test_a_record_file_that_does_not_fit_is_named(change: Callable[[dict[str, Any]], dict[str, Any]], message: str, processed: Path, tmp_path: Path) -> None:
+    shutil.copytree(processed, tmp_path / "p", ignore=shutil.ignore_patterns("packed"))
+    path = record_path(tmp_path / "p", load_records(tmp_path / "p")["train"].keys[1])
+    save_record_file(path, change(load_record_file(path)))
+    with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
+        load_packed(tmp_path / "p", "train")

@@ -364,3 +364,48 @@ def test_a_collection_of_implausible_voltages_is_named(tmp_path: Path, caplog: p
     data = DataConfig({"loud": str(bare_collection(tmp_path / "loud", 5))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     assert "loud: voltages of 100 % of the records are too large for hearts" in caplog.text
+
+
+def test_a_long_record_is_not_taken_for_a_short_one(tmp_path: Path) -> None:
+    bare_collection(tmp_path / "src", 1, 12000)
+    config = PreprocessConfig(fs=100, n_samples=1000, min_duration_s=60)
+    run_preprocessing(DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=config, execution=ONE)
+    assert load_manifest(tmp_path / "out")["status"].tolist() == ["ok"]
+
+
+@pytest.mark.parametrize("fs", ["250000", "128000"])
+def test_a_rate_far_above_the_target_rejects_the_record(fs: str, tmp_path: Path) -> None:
+    folder = bare_collection(tmp_path / "src", 2, 4000)
+    header = (folder / "r0.hea").read_text()
+    (folder / "r0.hea").write_text(header.replace("r0 2 100 4000", f"r0 2 {fs} 4000"))
+    config = PreprocessConfig(fs=100, n_samples=1000, min_duration_s=0.001)
+    run_preprocessing(DataConfig({"d": str(folder)}), tmp_path / "out", config=config, execution=ONE)
+    rows = load_manifest(tmp_path / "out").set_index("record_id")
+    assert rows["status"].to_dict() == {"r0": "rejected", "r1": "ok"}
+    assert f"its rate of {float(fs):g} Hz cannot be brought to 100 Hz" in rows.at["r0", "reason"]
+
+
+@pytest.mark.parametrize("largest", [1e20, 6e37, 3e38])
+def test_samples_beyond_any_voltage_are_refused_by_name(largest: float, tmp_path: Path) -> None:
+    import h5py
+
+    values = RNG.normal(size=(12, 1000)).astype(np.float32)
+    values[:, ::7] = largest
+    (tmp_path / "src").mkdir()
+    with h5py.File(tmp_path / "src" / "a.h5", "w") as file:
+        file["signal"], file.attrs["fs"] = values, 100.0
+    run_preprocessing(DataConfig({"d": str(tmp_path / "src")}, source_fs={"d": 100.0}, source_gain_per_mv={"d": 1.0}), tmp_path / "out", config=SMALL, execution=ONE)
+    row = load_manifest(tmp_path / "out").iloc[0]
+    assert row["status"] == "unreadable" and "samples beyond any voltage" in row["reason"]
+
+
+def test_an_unreadable_file_in_a_folder_whose_name_is_no_text_ends_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "src" / os.fsdecode(b"Patienten_\xfc")
+    try:
+        folder.mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    bare_collection(tmp_path / "src", 1)
+    (folder / "a.hea").write_text("a 1 100 1000\na.dat 16 100/mV 16 0 0 0 0 II\n")
+    run_preprocessing(DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=SMALL, execution=ONE)
+    assert sorted(load_manifest(tmp_path / "out")["status"]) == ["ok", "unreadable"]

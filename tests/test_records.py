@@ -86,7 +86,7 @@ def test_several_sample_files_and_byte_offsets(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_record(path).signal, np.hstack([a, b]).T / 100, atol=1e-6)
 
 
-def test_multi_segment_records_go_through_the_package(tmp_path: Path) -> None:
+def test_multi_segment_records_are_as_the_package_reads_them(tmp_path: Path) -> None:
     for name in ("s1", "s2"):
         wfdb.wrsamp(name, 100, ["mV"], ["II"], RNG.normal(size=(100, 1)), fmt=["16"], write_dir=str(tmp_path))
     write_header(tmp_path, "m/2 1 100 200\ns1 100\ns2 100\n", "m")
@@ -378,3 +378,19 @@ def test_native_cpsc2018_equals_scipy(real_data: Callable[[str], Path]) -> None:
     for path in sorted(real_data("cpsc2018_native_sample").glob("*.mat")):
         expected = scipy.io.loadmat(path, simplify_cells=True)["ECG"]["data"]
         np.testing.assert_allclose(read_record(path).signal, expected, atol=1e-6)
+
+
+def test_the_first_signal_of_a_file_says_where_its_samples_begin(tmp_path: Path) -> None:
+    np.arange(2048, dtype="<i2").tofile(tmp_path / "a.dat")
+    (tmp_path / "a.hea").write_text("a 2 100 100\na.dat 16+24 1/mV 16 0 0 0 0 I\na.dat 16 1/mV 16 0 0 0 0 II\n")
+    assert read_record(tmp_path / "a.hea").signal[:, :3].tolist() == wfdb.rdrecord(str(tmp_path / "a")).p_signal[:3].T.tolist()
+
+
+@pytest.mark.parametrize("lines", [("a.dat 16", "b.dat 16", "a.dat 16"), ("a.dat 16", "a.dat 212", "b.dat 16")])
+def test_signals_of_a_file_that_stand_apart_or_differ_in_format_are_refused(lines: tuple[str, ...], tmp_path: Path) -> None:
+    for name in ("a.dat", "b.dat"):
+        np.arange(2048, dtype="<i2").tofile(tmp_path / name)
+    rows = [f"{line} 1/mV 16 0 0 0 0 {lead}" for line, lead in zip(lines, ("I", "II", "V1"), strict=True)]
+    (tmp_path / "a.hea").write_text("\n".join(["a 3 100 100", *rows]) + "\n")
+    with pytest.raises(RecordError, match="lists the signals of a file apart or in several formats"):
+        read_record(tmp_path / "a.hea")

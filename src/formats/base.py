@@ -23,6 +23,7 @@ Signal = NDArray[np.float32]
 
 MIN_FS, MAX_FS = 1.0, 1e6  # Hz; what lies beyond is no rate of an ECG but a damaged header
 MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+_MAX_MV = 1e15  # squares of larger samples overflow single precision
 _FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 _PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
 _MAX_MESSAGE = 1000
@@ -65,9 +66,14 @@ def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
 
     A stale mount or a process out of descriptors says nothing of the record, and all others would fail as well.
     """
-    if error.errno in _NOT_THE_FILE:
+    if is_machine_fault(error):
         return error
     return RecordError(path, f"cannot be read ({error.strerror or error})")
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Tell whether an error is of the machine and says nothing of the file that was read."""
+    return isinstance(error, OSError) and error.errno in _NOT_THE_FILE
 
 
 def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
@@ -223,7 +229,7 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
     """
     if not record.signal.size:
         raise RecordError(path, "holds no samples: expected one or more")
-    if not all_finite(record.signal) and np.isinf(record.signal).any():
+    if not _has_finite_power(record.signal) and (np.abs(record.signal) > _MAX_MV).any():
         raise RecordError(path, "has samples beyond any voltage: are its gain and baseline damaged?")
     if not MIN_FS <= record.fs <= MAX_FS:
         raise RecordError(path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}")
@@ -235,15 +241,15 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
 
 
 def all_finite(signal: Signal) -> bool:
-    """Tell whether there is neither NaN nor infinity in a signal, at a fraction of the time of asking for each sample.
+    """Tell whether there is neither NaN nor infinity in a signal, at a fraction of the time of asking for each sample."""
+    return _has_finite_power(signal) or bool(np.isfinite(signal).all())
 
-    A sum of squares cannot be finite with one of them in it; where it is not, the samples are asked.
-    """
+
+def _has_finite_power(signal: Signal) -> bool:
+    """Tell whether the sum of squares is finite, which it cannot be with NaN, infinity or a far too large sample in it."""
     flat = signal.reshape(-1) if signal.flags.c_contiguous else None
     with np.errstate(over="ignore", invalid="ignore"):
-        if flat is not None and math.isfinite(np.dot(flat, flat)):
-            return True
-    return bool(np.isfinite(signal).all())
+        return flat is not None and math.isfinite(np.dot(flat, flat))
 
 
 def derive_limb_leads(signal: Signal, leads: tuple[str, ...]) -> tuple[Signal, tuple[str, ...], tuple[str, ...]]:

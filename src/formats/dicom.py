@@ -20,6 +20,7 @@ from src.formats.base import (
     RecordError,
     RecordRequest,
     derive_limb_leads,
+    is_machine_fault,
     millivolts_per_unit,
     missing_extra,
     parse_age,
@@ -51,7 +52,9 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
             return _read(path)
     except RecordError:
         raise
-    except Exception as error:  # noqa: BLE001  the package raises whatever a broken file makes it meet
+    except Exception as error:
+        if is_machine_fault(error):
+            raise
         raise RecordError(path, f"not readable as DICOM ({type(error).__name__}: {error})") from None
 
 

@@ -26,6 +26,7 @@ from src.formats.base import (
     RecordError,
     RecordRequest,
     Signal,
+    is_machine_fault,
     millivolts_per_unit,
     open_error,
 )
@@ -183,6 +184,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except RecordError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        if is_machine_fault(error):
+            raise
         raise RecordError(path, f"not readable as HDF5 ({type(error).__name__}: {error})") from None
 
 
@@ -340,7 +343,7 @@ def _read_rows(path: Path, layout: _Layout, row: int | None, start: int, stop: i
         axes = (samples, whole) if layout.leads_last else (whole, samples)
         with open_hdf5(path) as file:
             raw = read_values(path, members(path, file)[layout.name], axes if row is None else (row, *axes))
-    values = np.ascontiguousarray(raw.T if layout.leads_last else raw, np.float32)
+    values = np.array(raw.T if layout.leads_last else raw, np.float32, order="C")  # a copy: the block is kept for neighbours
     if not values.size:
         raise RecordError(path, "holds no samples: expected one or more")
     finite = np.isfinite(values)

@@ -9,12 +9,22 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.formats.base import MAX_VALUES, ECGRecord, RecordError, open_error, parse_age, parse_sex, read_whole
+from src.formats.base import (
+    MAX_VALUES,
+    ECGRecord,
+    RecordError,
+    is_machine_fault,
+    open_error,
+    parse_age,
+    parse_sex,
+    read_whole,
+)
 from src.formats.hdf5 import members, read_values
 from src.formats.mat_check import plain_mat
 from src.leads import STANDARD_LEADS
@@ -26,6 +36,7 @@ _FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
 _GAIN_NAMES = ("gain", "gain_per_mv", "adc_gain")
 _LEAD_NAMES = ("leads", "lead_names", "sig_name")
 _KNOWN_NAMES = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)
+_STRUCT_FIELDS = ("data", "age", "sex", *_FS_NAMES)
 _MIN_SAMPLES = 100  # of a matrix of another name
 _NUMERIC = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
@@ -167,7 +178,9 @@ def _load_variables(path: Path) -> dict[str, Any]:
         return _load_hdf5(path) if head.startswith((b"MATLAB 7.3", hdf5)) or hdf5 in head else _load_scipy(path)
     except RecordError:
         raise
-    except Exception as error:  # noqa: BLE001  SciPy and h5py raise whatever a broken file makes them meet
+    except Exception as error:
+        if is_machine_fault(error):
+            raise
         raise RecordError(path, f"not readable as a MAT file ({type(error).__name__}: {error})") from None
 
 
@@ -180,8 +193,7 @@ def _load_scipy(path: Path) -> dict[str, Any]:
         listed = scipy.io.whosmat(content)
         shapes = {name: shape for name, shape, _ in listed}
         others = [name for name, shape, kind in listed if kind in _NUMERIC and _is_matrix(name, shape)]
-        wanted = [name for name in shapes if name in _KNOWN_NAMES]
-        wanted += others if len(others) == 1 and not set(wanted) & set(_MATRIX_NAMES) else []
+        wanted = _wanted(shapes, others)
         for name in wanted:
             if math.prod(shapes[name]) > MAX_VALUES:
                 raise RecordError(path, f"variable {name} of shape {shapes[name]} is over {MAX_VALUES} values")
@@ -190,11 +202,20 @@ def _load_scipy(path: Path) -> dict[str, Any]:
     return variables or dict.fromkeys(shapes)
 
 
+def _wanted(names: Iterable[str], others: Sequence[str]) -> list[str]:
+    """Return the variables to load: those of known names, and the only other matrix where none of them is one."""
+    known = [name for name in names if name in _KNOWN_NAMES]
+    return known + list(others if len(others) == 1 and not set(known) & set(_MATRIX_NAMES) else ())
+
+
 def _load_hdf5(path: Path) -> dict[str, Any]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        return {name: _hdf5_value(path, item) for name, item in members(path, file).items() if not name.startswith("#")}
+        held = {name: item for name, item in members(path, file).items() if not name.startswith("#")}
+        numeric = [name for name, item in held.items() if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf"]
+        wanted = _wanted(held, [name for name in numeric if _is_matrix(name, held[name].shape)])
+        return {name: _hdf5_value(path, held[name]) for name in wanted} or dict.fromkeys(held)
 
 
 def _hdf5_value(path: Path, item: Any) -> Any:
@@ -203,7 +224,7 @@ def _hdf5_value(path: Path, item: Any) -> Any:
 
     if isinstance(item, h5py.Group):
         held = members(path, item)
-        return {name: _hdf5_value(path, child) for name, child in held.items() if isinstance(child, h5py.Dataset)}
+        return {name: _hdf5_value(path, child) if name in _STRUCT_FIELDS else None for name, child in held.items() if isinstance(child, h5py.Dataset)}
     if item.dtype.kind == "O":
         return None
     values = read_values(path, item)

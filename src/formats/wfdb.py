@@ -59,7 +59,7 @@ def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
     leads: list[Signal] = []
     flags: list[str] = []
     if all(_is_simple(spec) for spec in header.signals):
-        for group in _groups(header.signals):
+        for group in _groups(header):
             adc = _read_adc(header, group, start, stop)
             flags += _integrity_flags(adc, group) if whole else []
             leads.append(_to_millivolts(adc, group, _MISSING[group[0].fmt]))
@@ -157,9 +157,18 @@ def _frame_means(counts: NDArray[Any], spec: SignalSpec) -> NDArray[Any]:
     return means if marker is None else np.where((frames == marker).any(axis=1), marker, means)
 
 
-def _groups(signals: tuple[SignalSpec, ...]) -> list[list[SignalSpec]]:
-    """Group the signals that are interleaved in one file; the format says that they stand side by side."""
-    return [list(group) for _, group in groupby(signals, key=lambda spec: (spec.file, spec.fmt, spec.byte_offset))]
+def _groups(header: Header) -> list[list[SignalSpec]]:
+    """Group the signals that are interleaved in one file; as in the WFDB library, the first says where the samples begin.
+
+    Raises
+    ------
+    RecordError
+        If those of a file do not stand side by side, which the format demands, or are of several formats.
+    """
+    groups = [list(group) for _, group in groupby(header.signals, key=lambda spec: spec.file)]
+    if len({group[0].file for group in groups}) < len(groups) or any(len({spec.fmt for spec in group}) > 1 for group in groups):
+        raise RecordError(header.path, "lists the signals of a file apart or in several formats: expected them side by side in one")
+    return groups
 
 
 def _check_units(header: Header) -> None:
@@ -172,7 +181,7 @@ def _n_samples(header: Header) -> int:
     """Return the promised number of samples, or what the first file holds when the header does not promise any."""
     if header.n_samples is not None:
         return header.n_samples
-    group = _groups(header.signals)[0]
+    group = _groups(header)[0]
     path = sibling_file(header, group[0].file, "signal file")
     if group[0].fmt not in _MISSING:
         raise RecordError(header.path, f"does not say its number of samples, which storage format {group[0].fmt} needs")
