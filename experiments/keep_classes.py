@@ -1,6 +1,6 @@
 """Write a checkpoint with some of its classes: ``python -m experiments.keep_classes FROM.pth TO.pth CLASS [CLASS ...]``.
 
-A run with ``--keep-auxiliary`` answers for more classes than a task has. What is left here is, bit for bit, the checkpoint
+A run with ``--keep-auxiliary`` answers for more classes than a task has. The weights left here are, bit for bit, those
 that the same run without that option leaves.
 """
 

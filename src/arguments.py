@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 
 from src.config import ExecutionConfig, LoaderConfig, ModelConfig, PreprocessConfig, SplitConfig, TrainConfig
-from src.options import add_data, add_settings, count, count_or_none, list_of, name_value, threshold_rule
+from src.options import (
+    add_data,
+    add_settings,
+    at_least,
+    count,
+    count_or_none,
+    list_of,
+    name_value,
+    threshold_rule,
+)
 from src.utils import project_paths
 
 # named here too, since the modules that have them are heavy
 KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")  # src.label_builders.BUILDERS
 SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")  # src.saliency.METHODS
-FIGURE_FORMATS = ("png", "svg", "pdf")  # src.report_figures.FIGURE_FORMATS
+FIGURE_FORMATS = ("png", "svg", "pdf")  # src.figures.SAVE_SUFFIXES
 
 EXAMPLES = {
     "sample-data": "data/example --records 216",
@@ -48,7 +57,7 @@ class Help(argparse.HelpFormatter):
 def add_sample_data(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sample-data`."""
     parser.add_argument("dest", metavar="DEST", help="folder to write into")
-    parser.add_argument("--records", type=int, default=180, metavar="N", help="records over all collections (default: %(default)s)")
+    parser.add_argument("--records", type=at_least(3), default=180, metavar="N", help="records over all collections (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the generator (default: %(default)s)")
 
 
@@ -121,14 +130,14 @@ def add_cross_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_intervals(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--intervals", type=int, default=0, metavar="N", help="confidence intervals from N bootstrap resamples of patients, such as 1000; 0 gives none (default: %(default)s)")
+    parser.add_argument("--intervals", type=count_or_none, default=0, metavar="N", help="confidence intervals from N bootstrap resamples of patients, such as 1000; 0 gives none (default: %(default)s)")
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run")
     parser.add_argument("--processed", required=True, metavar="DIR", help="folder that preprocess filled")
-    parser.add_argument("--split", default="test", help="train, val or test (default: %(default)s)")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="which records to judge (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/")
     parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="judge records with the fallback label too (default: off)")
     parser.add_argument("--allow-overlap", action="store_true", help="judge recordings that the model was trained on, too (default: off, which refuses them)")
@@ -155,7 +164,7 @@ def add_compare_predictions(parser: argparse.ArgumentParser) -> None:
     for name in ("a", "b"):
         parser.add_argument(name, metavar=f"{name.upper()}.npz", help="predictions that evaluate wrote")
     parser.add_argument("--manifest", metavar="CSV", help="manifest.csv of the processed folder, for the patients (default: each record is its own)")
-    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples of patients (default: %(default)s)")
+    parser.add_argument("--resamples", type=count, default=1000, metavar="N", help="bootstrap resamples of patients (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the resamples (default: %(default)s)")
 
 
@@ -179,7 +188,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="NAME.onnx; NAME.json beside it tells the input")
     parser.add_argument("--int8", action="store_true", help="write NAME_int8.onnx as well, with weights of 8 bits (default: off)")
     parser.add_argument("--processed", metavar="DIR", help="compare the files with the checkpoint on records of this folder (default: none)")
-    parser.add_argument("--split", default="val", help="which of them: train, val or test (default: %(default)s)")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="which of them (default: %(default)s)")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -43,9 +43,9 @@ class ModelCard:
     crop_samples
         Length of the windows the model was trained on; 0 means whole records.
     thresholds
-        Decision thresholds chosen on validation, or empty.
+        Decision thresholds, or empty, which means 0.5. No command sets them; ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
     config
-        The whole configuration of the training run, as JSON values.
+        The settings of the training run without its folders, as JSON values.
     train_hashes
         Hashes of the recordings trained on.
     """
@@ -69,7 +69,7 @@ class ModelCard:
             raise ValueError(f"leads are {printable(', '.join(self.leads))}: expected some of {', '.join(STANDARD_LEADS)}")
         n_samples = self.preprocess.n_samples
         if len(self.leads) * n_samples > _MAX_INPUT or not 0 <= self.crop_samples <= n_samples:
-            raise ValueError(f"input is {len(self.leads)} leads of {n_samples} samples in crops of {self.crop_samples}: expected {_MAX_INPUT} values at most")
+            raise ValueError(f"input is {len(self.leads)} leads of {n_samples} samples in crops of {self.crop_samples}: expected {_MAX_INPUT} values at most, and crops no longer than that")
         if self.thresholds and (len(self.thresholds) != len(names) or not all(0 <= value <= 1 for value in self.thresholds)):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(names)} classes: expected one from 0 to 1 for each")
 
@@ -197,7 +197,11 @@ def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None
         If the checkpoint has another shape, other leads or another sampling rate.
     """
     source = checkpoint.card
-    facts = ("model", source.model, card.model), ("leads", source.leads, card.leads), ("fs", source.preprocess.fs, card.preprocess.fs)
+    facts = (
+        *((name, getattr(source.model, name), getattr(card.model, name)) for name in ("base_channels", "lead_mask")),
+        ("leads", source.leads, card.leads),
+        ("fs", source.preprocess.fs, card.preprocess.fs),
+    )
     if differ := [f"{name} {there} where this run has {here}" for name, there, here in facts if there != here]:
         raise ValueError(f"{checkpoint.path}: cannot be started from: it has {'; '.join(differ)}")
     own = model.state_dict()

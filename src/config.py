@@ -1,12 +1,14 @@
 """Settings as frozen dataclasses with checks, read from and written to JSON.
 
 Result settings (`PreprocessConfig`, `SplitConfig`, `ModelConfig`, `TrainConfig`) decide what comes out and are hashed or
-stored with the outputs; execution settings (`ExecutionConfig`, `LoaderConfig`) decide only how fast it comes out.
+stored with the outputs; execution settings (`ExecutionConfig`, `LoaderConfig`) decide how fast it comes out, but for the batch
+size, the sampling and the rounding of the packed cache.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -36,7 +38,7 @@ _PROBLEMS_SHOWN = 20
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:
-    if not condition:
+    if not condition or value in (math.inf, -math.inf):  # JSON has no word for these
         raise ValueError(f"{name} is {printable(repr(value))}: expected {expected}")
 
 
@@ -93,7 +95,7 @@ class PreprocessConfig:
     n_samples: int = option(5000, "samples per record file; longer records are cut, shorter ones padded with zeros")
     max_gap_s: float = option(0.2, "longest gap of missing samples that is interpolated, in seconds; longer rejects the record")
     max_amplitude_mv: float = option(10.0, "flag leads that go beyond this many mV")
-    flat_std_mv: float = option(1e-6, "a lead whose standard deviation is below this many mV is flat")
+    flat_std_mv: float = option(1e-6, "a lead whose standard deviation is at most this many mV is flat")
     min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
     window_s: float = option(0.0, "cut each record into windows of this many seconds, each a record file; 0 takes its beginning only")
     stride_s: float = option(0.0, "seconds from the start of one window to the next; 0 means the window length")
@@ -159,7 +161,7 @@ class ExecutionConfig:
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How batches are read; nothing here changes a result but the batch size."""
+    """How batches are read; only the batch size, the sampling and the rounding of the packed cache change a result."""
 
     batch_size: int = option(64, "records per batch")
     loader_workers: int = option(0, "loader processes; 0 reads in the training process")
@@ -177,7 +179,7 @@ class LoaderConfig:
 class ModelConfig:
     """The shape of the network."""
 
-    base_channels: int = option(64, "channels of the first stage; 64 gives about 1.5 M parameters")
+    base_channels: int = option(64, "unit of width: the stages have 3/4, 3/2, 3 and 9/2 times as many channels; 64 gives 1.4 M parameters")
     dropout: float = option(0.2, "dropout before the classifier")
     lead_mask: bool = option(False, "tell the network which leads are absent, for checkpoints that serve several lead sets")
 
@@ -193,7 +195,7 @@ class TrainConfig:
     epochs: int = option(30, "passes over the training records")
     lr: float = option(2e-3, "peak learning rate of AdamW")
     muon_lr: float = option(0.0, "learning rate of Muon, which then takes the kernels behind the stem; 0 leaves all to AdamW")
-    weight_decay: float = option(1e-2, "decoupled weight decay of AdamW")
+    weight_decay: float = option(1e-2, "decoupled weight decay, of Muon too; not of biases and norms")
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises")
     freeze_norm: bool = option(False, "keep the statistics of the batch norms as they are, for fine-tuning on few records")
     clip_norm: float = option(1.0, "largest gradient norm; 0 turns clipping off")
@@ -237,6 +239,8 @@ class TrainConfig:
         _require(not self.auxiliary_weight or bool(self.classes), "auxiliary_weight", self.auxiliary_weight, "0, or classes beside it: all labels are classes otherwise")
         _require(0 <= self.soft_weight <= 1, "soft_weight", self.soft_weight, "a share from 0 to 1")
         _require(not (self.keep_auxiliary and self.target == "single"), "keep_auxiliary", self.keep_auxiliary, "False with one label per record, whose classes exclude each other")
+        _require(not self.keep_auxiliary or self.auxiliary_weight > 0, "keep_auxiliary", self.keep_auxiliary, "False, or an auxiliary_weight above 0: nothing is learned beside the classes otherwise")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         _require(0 <= self.lead_dropout <= 1, "lead_dropout", self.lead_dropout, "a share from 0 to 1")
         _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
         _require_choice("normalization", self.normalization, NORMALIZATIONS)

@@ -24,7 +24,7 @@ from src.fingerprints import FingerprintIndex
 from src.metrics import Predictions
 from src.staging import local_copy
 from src.targets import LabelledRecords, choose_records, choose_task, find_classes, load_records
-from src.training import run_training
+from src.training import refuse_learned, run_training
 from src.utils import device_info
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def run_cross_fit(config: Config, processed: str | Path, out: str | Path, *, par
         soft_targets=None,
     )
     config, nothing = replace(config, train=settings), train.subset([])
+    refuse_learned(config, train.signal_hashes, "the training records, for which the networks of the parts answer")
     answers = []
     for part, (others, held) in enumerate(_hold_out(train, assign_parts(train, parts, settings.seed), classes), 1):
         loaders = build_dataloaders(config, processed, splits={"train": others, "val": nothing, "test": nothing})

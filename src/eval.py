@@ -1,4 +1,4 @@
-"""From a model to `Predictions`, and from a checkpoint to the tables and figures of a split or the rows of new files."""
+"""From a model to `Predictions`, and from a checkpoint to the tables of a split or the rows of new files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
-from src.config import LoaderConfig
-from src.dataloaders import Batch, ECGDataset, View, make_loader
+from src.config import FALLBACK_LABEL, LoaderConfig
+from src.dataloaders import make_loader
+from src.datasets import Batch, ECGDataset, View
 from src.duplicates import refuse_overlap
 from src.fingerprints import FingerprintIndex
 from src.inputs import NoInput, Source, iter_inputs
@@ -59,14 +60,18 @@ def window_starts(n_samples: int, window: int) -> list[int]:
 def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
     """Return logits (B, n_classes) of signals (B, n_leads, n_samples).
 
-    A model trained on crops sees overlapping windows of that length, and its logits are averaged over them.
+    A model trained on crops sees overlapping windows of that length, and its logits are averaged over them, but for windows of
+    padding alone, which training does not show either.
     """
     starts = window_starts(signal.shape[2], crop_samples)
     if len(starts) == 1:
         logits: torch.Tensor = model(signal)
         return logits
-    windows = torch.cat([signal[:, :, start : start + crop_samples] for start in starts])  # (n_windows * B, n_leads, T)
-    averaged: torch.Tensor = model(windows).view(len(starts), signal.shape[0], -1).mean(dim=0)
+    windows = torch.stack([signal[:, :, start : start + crop_samples] for start in starts])  # (n_windows, B, n_leads, T)
+    logits = model(windows.flatten(0, 1)).view(len(starts), signal.shape[0], -1)
+    moves = (windows != windows[..., :1]).flatten(2).any(dim=2)  # padding does not, in any lead
+    weights = (moves | ~moves.any(dim=0)).to(logits.dtype)[:, :, None]
+    averaged: torch.Tensor = (logits * weights).sum(dim=0) / weights.sum(dim=0)
     return averaged
 
 
@@ -80,7 +85,7 @@ def predict(
         for batch in loader:
             answer = predict_logits(model, batch.signal.to(device, non_blocking=True), crop_samples)
             logits.append(answer.float().cpu())
-            targets.append(batch.target)
+            targets.append(batch.target.cpu())
     return torch.cat(logits), torch.cat(targets)
 
 
@@ -153,14 +158,15 @@ def evaluate(
     processed = local_copy(processed)
     options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
+    records = split_records(loaded, processed, split, keep_other=keep_other, everyone=True)
     if not allow_overlap:
-        records = split_records(loaded, processed, split, keep_other=keep_other, everyone=True)
         refuse_overlap(loaded.card.train_hashes, records.keys, records.signal_hashes, split)
 
-    def predicted(name: str, **choice: bool) -> Predictions:
-        return predict_split(loaded, processed, name, batch_size=batch_size, device=device, keep_other=keep_other, **choice)
+    def predicted(chosen: LabelledRecords) -> Predictions:
+        return predict_records(loaded, chosen, batch_size=batch_size, device=device)
 
-    everyone, validation = predicted(split, everyone=True), predicted(LEARNED_ON) if options.learns else None
+    validation = predicted(split_records(loaded, processed, LEARNED_ON, keep_other=keep_other)) if options.learns else None
+    everyone = predicted(records)
     predictions = everyone if _takes_negatives(loaded.card) else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
     rows = select_rows(load_manifest(processed), predictions.keys)
     predictions, metrics = judge(predictions, rows, options, validation, everyone)
@@ -168,22 +174,6 @@ def evaluate(
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json({"split": split, "checkpoint": str(checkpoint), **metrics}, Path(out) / f"metrics_{split}.json")
     return Evaluation(split, predictions, metrics)
-
-
-def predict_split(
-    checkpoint: Checkpoint, processed: str | Path, split: str, *, batch_size: int, device: str, keep_other: bool, everyone: bool = False
-) -> Predictions:
-    """Return the predictions of a checkpoint for a split.
-
-    Parameters
-    ----------
-    checkpoint, processed, split, keep_other, everyone
-        As for `split_records`.
-    batch_size, device
-        As for `evaluate`.
-    """
-    records = split_records(checkpoint, processed, split, keep_other=keep_other, everyone=everyone)
-    return predict_records(checkpoint, records, batch_size=batch_size, device=device)
 
 
 def split_records(
@@ -196,7 +186,8 @@ def split_records(
     card = checkpoint.card
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
-    splits = load_records(processed, keep_other=keep_other or "OTHER" in card.classes)
+    learned = FALLBACK_LABEL in card.classes and bool(card.config.get("train", {}).get("keep_other"))
+    splits = load_records(processed, keep_other=keep_other or learned)
     negatives = not card.single_label and (everyone or _takes_negatives(card))
     records = choose_records(splits[split], card.classes, single_label=card.single_label, keep_negative=negatives)
     judged = records if _takes_negatives(card) else choose_records(records, card.classes, single_label=card.single_label)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from src.checkpoints import ModelCard
 from src.config import PreprocessConfig
-from src.dataloaders import View, scale_signal
+from src.datasets import View, scale_signal
 from src.records import ECGRecord, RecordError, cut_windows, iter_records, read_record
 from src.tensors import RejectedError, build_tensor
 

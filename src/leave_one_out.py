@@ -24,7 +24,7 @@ from src.staging import local_copy
 from src.store import load_manifest
 from src.subgroups import select_rows
 from src.targets import PARALLEL_FIELDS, LabelledRecords, choose_records, load_records
-from src.training import run_training
+from src.training import refuse_learned, run_training
 from src.utils import device_info, save_json
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ def run_leave_one_out(
     for name, fold in loaders.items():
         if not len(fold.records["test"]):
             raise ValueError(f"{processed}: no record of {name} carries a class that the other datasets train: {fold.classes}")
+    _refuse_teachers(config, loaders)
     options, rows = JudgeOptions(intervals=intervals), []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
@@ -89,11 +90,19 @@ def run_leave_one_out(
                 "left_out": name,
                 "n_train": len(fold.records["train"]),
                 "left_out_metrics": _judge(checkpoint, fold.records["test"], config, options, run / "metrics_left_out.json"),
-                "seen_metrics": _judge(checkpoint, _seen(splits, name, fold), config, options, run / "metrics_seen.json"),
+                "seen_metrics": _judge(checkpoint, _seen(splits, name, fold, config.train.keep_negative), config, options, run / "metrics_seen.json"),
             }
         )
         save_json(rows, Path(out) / "leave_one_out.json")
     return rows
+
+
+def _refuse_teachers(config: Config, folds: dict[str, DataLoaders]) -> None:
+    """Refuse soft targets, and a start from a network, that may know the recordings left out."""
+    if config.train.soft_targets:
+        raise ValueError(f"soft_targets is {config.train.soft_targets}: expected none, since the networks that gave them may have learned the dataset left out")
+    for name, fold in folds.items():
+        refuse_learned(config, fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
 
 
 def _choose(splits: Splits, datasets: Sequence[str], processed: str | Path) -> list[str]:
@@ -132,10 +141,10 @@ def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
     return LabelledRecords(parts[0].processed, *(tuple(x for part in parts for x in getattr(part, name)) for name in PARALLEL_FIELDS))
 
 
-def _seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:
+def _seen(splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool) -> LabelledRecords:
     """Return the test records of the datasets trained on."""
     others = _keep(splits["test"], set(splits["test"].datasets) - {dataset})
-    return choose_records(others, fold.classes, single_label=fold.single_label)
+    return choose_records(others, fold.classes, single_label=fold.single_label, keep_negative=keep_negative and not fold.single_label)
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:

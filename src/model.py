@@ -56,7 +56,7 @@ class ResNet1d(nn.Module):
     n_classes
         Output classes.
     base_channels
-        Unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels. 64 gives about 1.5 M parameters.
+        Unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels. 64 gives 1.4 M parameters.
     dropout
         Share of features dropped before the classifier.
     lead_mask

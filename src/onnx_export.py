@@ -20,7 +20,8 @@ from torch import nn
 
 from src.checkpoints import Checkpoint, ModelCard, load_model
 from src.config import LoaderConfig
-from src.dataloaders import ECGDataset, View, make_loader
+from src.dataloaders import make_loader
+from src.datasets import ECGDataset, View
 from src.eval import predict_logits, predict_records, split_records, to_probabilities
 from src.metrics import compute_metrics
 from src.model import MIN_SAMPLES, ResNet1d

@@ -48,7 +48,7 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
 
 
 def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
-    """Return a loss that adds to `main`, on the first `n_classes` columns, `weight` times the cross-entropy of the others."""
+    """Return a loss that adds to `main`, on the first `n_classes` columns, `weight` times the binary cross-entropy of the others."""
     others = make_loss(single_label=False)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -21,11 +21,18 @@ class UsageError(ValueError):
 # Types of options ----------------------------------------------------------------------------------------------------
 
 
-def count(text: str) -> int:
-    """Return a whole number of 1 or more."""
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 1 or more")
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an option that holds a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of {least} or more")
+        return int(text)
+
+    return parse
+
+
+count = at_least(1)
 
 
 def count_or_none(text: str) -> int:

@@ -166,10 +166,8 @@ class Session(Rich):
 
     def train(self, resume: bool = False) -> TrainResult:
         """Train a fresh network, or go on from ``latest.pth``."""
-        self._model = None
-        self._result = run_training(
-            self.config, self.paths.processed, self.paths.artifacts, loaders=self.loaders, model=self.model, resume=resume
-        )
+        self._result = run_training(self.config, self.paths.processed, self.paths.artifacts, loaders=self.loaders, resume=resume)
+        self._model = self._result.model
         return self._result
 
     @property
@@ -199,11 +197,10 @@ class Session(Rich):
     def evaluate(self, split: str | None = None) -> Evaluation:
         """Judge the best checkpoint on the test split, or on validation where there is no test split; saves the figures."""
         checkpoint = self.checkpoint
-        there = [name for name in ("test", "val", "train") if len(self.loaders.records[name])]
         evaluation = evaluate(
             checkpoint,
             self.paths.processed,
-            split=split or there[0],
+            split=split or self._judged_split,
             out=self.paths.artifacts,
             batch_size=self.config.loader.batch_size,
             device=device_info(self.config.train.device).device,
@@ -215,10 +212,14 @@ class Session(Rich):
         return evaluation
 
     def plot_record(self, key: str | None = None) -> Figure:
-        """Draw one processed record on ECG paper, by default the first."""
+        """Draw one processed record on ECG paper, by default the first of the split that `evaluate` judges."""
         from src.report_figures import plot_record
 
-        return plot_record(self.paths.processed, key or self.loaders.records["train"].keys[0])
+        return plot_record(self.paths.processed, key or self.loaders.records[self._judged_split].keys[0])
+
+    @property
+    def _judged_split(self) -> str:
+        return next(name for name in ("test", "val", "train") if len(self.loaders.records[name]))
 
     def summary(self) -> dict[str, Any]:
         """Return what the run came to, and save it as ``artifacts/summary.json``."""

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import Dataset
 
 from src.config import LoaderConfig, TrainConfig
-from src.dataloaders import Batch, draw_starts, make_loader, sample_weights
+from src.dataloaders import make_loader, sample_weights
+from src.datasets import Batch, draw_starts
 from src.eval import predict_logits, to_scores
 from src.metrics import DEFAULT_THRESHOLD
 from src.model import MIN_SAMPLES, ResNet1d

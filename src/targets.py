@@ -205,6 +205,6 @@ def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str,
     if not classes:
         raise ValueError("no training record has a label: preprocess with --mapping, or train with --keep-other")
     if len(classes) < 2 and config.target != "multi":
-        raise ValueError(f"only class {', '.join(classes)} has training records: expected two or more classes")
+        raise ValueError(f"only class {', '.join(classes)} is there to train on: expected two or more classes, or --target multi --keep-negative, which tells one from its absence")
     single = config.target == "single" or (config.target == "auto" and is_single_label(train))
     return classes, single

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,12 +19,14 @@ from torch.utils.data import DataLoader
 from src.augment import drop_leads, mix_records
 from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkpoint, start_from
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
-from src.dataloaders import Batch, DataLoaders, build_dataloaders
+from src.dataloaders import DataLoaders, build_dataloaders
+from src.datasets import Batch
 from src.distributed import Processes, join_processes
 from src.durable import hold_folder, remove_leftovers
 from src.eval import predict, to_scores
+from src.fingerprints import FingerprintIndex
 from src.metrics import Predictions, compute_metrics
-from src.model import ResNet1d, count_parameters
+from src.model import MIN_SAMPLES, ResNet1d, count_parameters
 from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_training, with_auxiliary
 from src.preprocessing import load_preprocess_config
 from src.rich import Rich, html_facts, html_table
@@ -37,6 +39,7 @@ from src.utils import (
     device_info,
     environment,
     load_json,
+    printable,
     save_json,
     seed_everything,
     shown_path,
@@ -101,7 +104,7 @@ def train_epoch(
     state.network.train()
     if config.freeze_norm:
         freeze_norms(state.model)
-    total = torch.zeros((), device=device, dtype=torch.float64)
+    total = torch.zeros((), device=device, dtype=torch.float32 if device.startswith("mps") else torch.float64)  # MPS has no doubles
     n_seen = 0
     for batch in batches:
         signal = drop_leads(batch.signal.to(device, non_blocking=True), config.lead_dropout)  # (B, n_leads, T)
@@ -267,13 +270,26 @@ def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
 
 
 def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
+    """Go on from a checkpoint of the same run.
+
+    Raises
+    ------
+    ValueError
+        If it is of another network or input, or learned from recordings that this run does not train on and may judge.
+    """
     checkpoint = load_checkpoint(latest)
-    if checkpoint.card.classes != card.classes or checkpoint.card.model != card.model:
-        raise ValueError(
-            f"{latest}: was trained on classes {', '.join(checkpoint.card.classes)}, this run has {', '.join(card.classes)}; "
-            "choose another --out, or start anew without --resume"
-        )
-    state.load_state_dict(checkpoint.state)
+    there, again = checkpoint.card, "choose another --out, or start anew without --resume"
+    if there.classes != card.classes:
+        raise ValueError(f"{latest}: was trained on classes {', '.join(there.classes)}, this run has {', '.join(card.classes)}; {again}")
+    names = ("single_label", "model", "preprocess", "leads", "normalization", "crop_samples")
+    if differ := [f"{name} {getattr(there, name)} where this run has {getattr(card, name)}" for name in names if getattr(there, name) != getattr(card, name)]:
+        raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(differ)}; {again}")
+    if lost := set(there.train_hashes) - set(card.train_hashes) - {""}:
+        raise ValueError(f"{latest}: learned from {len(lost)} recordings that this run does not train on (other splits, parts, seed or start); {again}")
+    try:
+        state.load_state_dict(checkpoint.state)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{latest}: does not fit these settings, such as ema_decay, muon_lr or auxiliary_weight ({printable(str(error))}); {again}") from None
     logger.info("%s: going on after epoch %d", latest, state.epoch)
 
 
@@ -295,7 +311,8 @@ def _order_epoch(loader: DataLoader[Batch], seed: int, epoch: int, processes: Pr
 
 
 def _is_stale(state: TrainState, config: TrainConfig) -> bool:
-    return bool(config.patience) and state.epoch - state.best_epoch >= config.patience
+    comes = config.whole_epochs and state.epoch < config.epochs  # the epochs on whole records, which the model is judged on
+    return bool(config.patience) and not comes and state.epoch - state.best_epoch >= config.patience
 
 
 def _new_log(
@@ -330,17 +347,53 @@ def _format_row(row: HistoryRow) -> str:
 # From a configuration ------------------------------------------------------------------------------------------------
 
 
+def refuse_learned(config: Config, hashes: Sequence[str], whose: str) -> None:
+    """Refuse a start from a network that was trained on recordings for which the networks to be trained shall answer.
+
+    Parameters
+    ----------
+    config
+        Names the checkpoint to start from, if any.
+    hashes
+        Fingerprints of the recordings.
+    whose
+        What they are, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it was trained on one of them.
+    """
+    if config.train.init_from is None:
+        return
+    known = FingerprintIndex(load_checkpoint(config.train.init_from).card.train_hashes)
+    if n_known := int(known.contains(hashes).sum()):
+        raise ValueError(f"{config.train.init_from}: was trained on {n_known} of {whose}; start from another checkpoint, or from none")
+
+
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
-    """Return the card of a model to be trained with `config` on these loaders."""
+    """Return the card of a model to be trained with `config` on these loaders.
+
+    Raises
+    ------
+    ValueError
+        If the crops are too short for the network or longer than the records, or auxiliary classes shall stay that there are none of.
+    """
+    size, fs = loaders.view.crop_samples, preprocess.fs
+    if size and not MIN_SAMPLES <= size <= preprocess.n_samples:
+        raise ValueError(f"crop_s is {config.train.crop_s:g}: expected 0, or {MIN_SAMPLES / fs:g} to {preprocess.n_samples / fs:g} s, which is {MIN_SAMPLES} to {preprocess.n_samples} samples at {fs:g} Hz")
+    if config.train.keep_auxiliary and loaders.single_label:
+        raise ValueError("keep_auxiliary is set, but each record carries one label: expected --target multi")
+    kept = to_jsonable(replace(config, preprocess=preprocess))
     return ModelCard(
-        classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary and not loaders.single_label else ()),
+        classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary else ()),
         single_label=loaders.single_label,
         model=config.model,
         preprocess=preprocess,
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
         crop_samples=0 if config.train.whole_epochs else loaders.view.crop_samples,
-        config=to_jsonable(config),
+        config={name: settings for name, settings in kept.items() if name not in ("root", "data")},  # folders say nothing elsewhere
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )
 
@@ -426,7 +479,7 @@ def _build_loaders(config: Config, processed: Path, processes: Processes) -> Dat
 
 
 def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
-    """Return one row per run from its ``training_log.json``, and ``metrics_test.json`` where it has one.
+    """Return one row per run from its ``training_log.json``, and every ``metrics_<split>.json`` that it has.
 
     Raises
     ------

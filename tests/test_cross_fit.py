@@ -13,11 +13,13 @@ from src.checkpoints import load_checkpoint
 from src.config import DataConfig, ExecutionConfig
 from src.cross_fit import PREDICTIONS_FILE, assign_parts, run_cross_fit
 from src.dataloaders import build_dataloaders
+from src.leave_one_out import run_leave_one_out
 from src.metrics import Predictions
 from src.preprocessing import run_preprocessing
 from src.sample_data import write_sample_collections
 from src.store import load_manifest, save_manifest
 from src.targets import LabelledRecords, load_records, soften_targets
+from src.training import run_training
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,21 @@ def test_the_command_leaves_what_train_takes(larger: Path, tmp_path: Path) -> No
     found = tmp_path / "soft" / PREDICTIONS_FILE
     assert main(["train", *arguments, "--out", str(tmp_path / "run"), "--soft-targets", str(found)]) == 0
     assert main(["train", *arguments, "--out", str(tmp_path / "other"), "--soft-targets", str(tmp_path / "none.npz")]) == 1
+
+
+def test_other_parts_do_not_go_on_with_networks_that_know_their_records(larger: Path, tmp_path: Path) -> None:
+    run_cross_fit(QUICK, larger, tmp_path, parts=2)
+    with pytest.raises(ValueError, match=r"latest\.pth: learned from \d+ recordings that this run does not train on"):
+        run_cross_fit(QUICK, larger, tmp_path, parts=3, resume=True)
+
+
+def test_networks_do_not_start_from_one_that_knows_the_records(larger: Path, tmp_path: Path) -> None:
+    known = run_training(QUICK, larger, tmp_path / "first").best_path
+    config = replace(QUICK, train=replace(QUICK.train, init_from=str(known)))
+    with pytest.raises(ValueError, match=r"best\.pth: was trained on \d+ of the training records"):
+        run_cross_fit(config, larger, tmp_path / "parts", parts=2)
+    with pytest.raises(ValueError, match=r"best\.pth: was trained on \d+ of the recordings of \w+, which is left out"):
+        run_leave_one_out(config, larger, tmp_path / "out")
+    soft = replace(QUICK, train=replace(QUICK.train, soft_targets="some.npz", target="multi"))
+    with pytest.raises(ValueError, match=r"soft_targets is some\.npz: expected none"):
+        run_leave_one_out(soft, larger, tmp_path / "out")

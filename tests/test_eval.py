@@ -250,3 +250,11 @@ def test_training_recordings_are_marked_among_new_files(processed: Path, trained
     assert reasons == ["the model was trained on this recording", ""]
     allowed = predict_files(loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0, allow_overlap=True)
     assert [(row.status, row.reason) for row in allowed] == [("ok", "")] * 2
+
+
+def test_windows_of_padding_alone_say_nothing() -> None:
+    signal = torch.zeros(3, 12, 1000)
+    signal[0, :, :500], signal[1] = torch.randn(12, 500), torch.randn(12, 1000)
+    averaged = predict_logits(lambda windows: windows.ne(0).any(2).float(), signal, 250)
+    assert averaged[0].tolist() == averaged[1].tolist() == [1.0] * 12
+    assert averaged[2].tolist() == [0.0] * 12  # nothing but padding is still answered for

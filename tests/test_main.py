@@ -246,14 +246,12 @@ FAILURES = [
     ("evaluate --checkpoint {text_pth} --processed {processed} --out {out}", r"text\.pth: not a checkpoint of this program"),
     ("evaluate --checkpoint {best} --processed {gone} --out {out}", r"gone: no processed records here"),
     ("evaluate --checkpoint {best} --processed {other} --out {out}", r"carries a class of the checkpoint \(AF, "),
-    ("evaluate --checkpoint {best} --processed {processed} --split dev --out {out}", r"split is 'dev': expected one of train, val, test"),
     ("predict --checkpoint {gone} --out {table} {nan}", r"gone: no such checkpoint"),
     ("predict --checkpoint {best} --out {table} {gone}", r"not one of 1 records could be read, the last because: no such record"),
     ("predict --checkpoint {best} --out {table} {empty}", r"empty: no record in this folder; expected"),
     ("predict --checkpoint {best} --out {table} {empty}/*.hea", r"\*\.hea: matches no file"),
     ("compare {gone}", r"gone: no training_log\.json here"),
     ("compare {odd}", r"odd: its logs are not as train and evaluate write them"),
-    ("sample-data {out} --records 1", r"n_records is 1 .*expected at least 3"),
 ]  # fmt: skip
 
 
@@ -292,6 +290,11 @@ WRONG_USE = [
     ("train --out x --leads I,V9", "leads is"),
     ("labels nowhere --root x --out y", "invalid choice: 'nowhere'"),
     ("evaluate --checkpoint x --processed y --out z --batch-size 0", "'0': expected a whole number of 1 or more"),
+    ("evaluate --checkpoint x --processed y --out z --split dev", "invalid choice: 'dev'"),
+    ("evaluate --checkpoint x --processed y --out z --intervals -5", "'-5': expected a whole number, or 0 for none"),
+    ("sample-data x --records 1", "'1': expected a whole number of 3 or more"),
+    ("train --out x --seed -1", "seed is -1: expected 0 to 4294967295"),
+    ("train --out x --keep-auxiliary", "keep_auxiliary is True: expected False, or an auxiliary_weight above 0"),
     ("predict --out x", "required: PATH"),
     ("smoke --mapping x", "--mapping is given without --data"),
 ]

@@ -12,6 +12,7 @@ from experiments.keep_classes import keep_classes
 from src.checkpoints import load_checkpoint
 from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
+from src.leads import STANDARD_LEADS
 from src.optimization import TrainState
 from src.targets import load_records
 from src.training import (
@@ -99,10 +100,13 @@ class StoppedError(Exception):
     """Ends a run in the middle, as a kill would."""
 
 
-@pytest.mark.parametrize("n_steps", [1, 4, 7])
-def test_everything_at_once_is_resumed_bit_for_bit(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
+@pytest.mark.parametrize(("n_steps", "loader_workers"), [(1, 0), (4, 0), (7, 0), (4, 1)])
+def test_everything_at_once_is_resumed_bit_for_bit(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int, loader_workers: int
+) -> None:
     """Stopped in the first epoch, and in the middle of a later one, after which other random numbers are drawn."""
-    run_training(EVERYTHING, processed, tmp_path / "whole")
+    everything = dataclasses.replace(EVERYTHING, loader=dataclasses.replace(EVERYTHING.loader, loader_workers=loader_workers))
+    run_training(everything, processed, tmp_path / "whole")
     step, left = TrainState.step, [n_steps]
 
     def counted(self: TrainState, *args: object) -> None:
@@ -113,13 +117,13 @@ def test_everything_at_once_is_resumed_bit_for_bit(processed: Path, tmp_path: Pa
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(TrainState, "step", counted)
-        run_training(EVERYTHING, processed, tmp_path / "broken")
+        run_training(everything, processed, tmp_path / "broken")
     torch.rand(5)
-    run_training(EVERYTHING, processed, tmp_path / "broken", resume=True)
+    run_training(everything, processed, tmp_path / "broken", resume=True)
     for name in ("latest.pth", "best.pth"):
         whole, resumed = (load_checkpoint(tmp_path / run / "models" / name) for run in ("whole", "broken"))
         assert same(whole.weights, resumed.weights)
-    run_training(dataclasses.replace(EVERYTHING, train=dataclasses.replace(EVERYTHING.train, seed=1)), processed, tmp_path / "other")
+    run_training(dataclasses.replace(everything, train=dataclasses.replace(everything.train, seed=1)), processed, tmp_path / "other")
     assert not same(whole.weights, weights(tmp_path / "other" / "models" / "best.pth"))
 
 
@@ -214,3 +218,26 @@ def test_auxiliary_outputs_may_be_kept_and_dropped_later(processed: Path, tmp_pa
     assert same(weights(tmp_path / "two.pth"), weights(dropped.best_path))
     with pytest.raises(ValueError, match="has no class FLU"):
         keep_classes(str(kept.best_path), str(tmp_path / "x.pth"), ["FLU"])
+
+
+def test_early_stopping_waits_for_the_epochs_on_whole_records(processed: Path, tmp_path: Path) -> None:
+    result = run_training(with_train(epochs=6, lr=1e-9, patience=1, ema_decay=0.0, whole_epochs=1), processed, tmp_path)
+    assert len(result.history) == 6
+
+
+def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> None:
+    run_training(CONFIG, processed, tmp_path)
+    for values, message in (
+        ({"leads": ("I", "II", *STANDARD_LEADS[6:], "III", "aVR", "aVL", "aVF")}, "leads"),
+        ({"normalization": "none"}, "normalization"),
+        ({"crop_s": 4.0}, "crop_samples"),
+        ({"ema_decay": 0.0}, "does not fit these settings"),
+    ):
+        with pytest.raises(ValueError, match=f"latest.pth: .*{message}.*start anew without --resume"):
+            run_training(with_train(**values), processed, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("crop_s", [1.0, 20.0])
+def test_crops_that_do_not_fit_are_refused_by_name(crop_s: float, processed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"crop_s is {crop_s:g}: expected 0, or 2.5 to 10 s"):
+        run_training(with_train(crop_s=crop_s), processed, tmp_path)
