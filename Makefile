@@ -1,5 +1,5 @@
 # make demo  the environment, sample recordings, the notebook run whole: every output of the project
-# make test  the environment and all tests
+# make test  the environment, checks, and all tests but the slow ones
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
@@ -22,8 +22,8 @@ help:
 	@echo "make audit      look up known vulnerabilities of the packages, where a network is there"
 	@echo "make lint       check style, types, docstrings and dead code"
 	@echo "make smoke      the 10-record check"
-	@echo "make ptbxl      PTB-XL from its folder (DATA=DIR, 100 Hz) to trained networks and their scores; an hour or two"
-	@echo "make clean      remove outputs; keeps the environment, your data and your label mapping"
+	@echo "make ptbxl      PTB-XL from its folder (DATA=DIR, 100 Hz) to trained networks and their scores; about an hour on two cores"
+	@echo "make clean      remove the demo's outputs; keeps artifacts/runs, the environment, your data and your label mapping"
 
 env: $(VENV)/.complete
 
@@ -88,6 +88,7 @@ lint: env
 	$(RUN) -m vulture
 
 ptbxl: env
+	@test -n "$(DATA)" || { echo "give DATA=DIR, the folder records100 of PTB-XL"; exit 2; }
 	@echo "== PTB-XL from its recordings to trained networks, in artifacts/runs, and their scores on fold 9"
 	$(RUN) -m src labels ptbxl --root $(DATA) --rate 100 --task superclass+all --unvalidated-weight 0.3 --out logs/ptbxl.csv
 	$(RUN) -m src preprocess --mapping logs/ptbxl.csv --data ptbxl=$(DATA) --fs 100 --n-samples 1000 --out $(PTBXL)
@@ -104,4 +105,4 @@ smoke: env
 	$(RUN) -m src smoke
 
 clean:
-	rm -rf artifacts/processed artifacts/models artifacts/*.json artifacts/*.npz figures/*.png figures/*.pdf figures/*.svg
+	rm -rf artifacts/processed artifacts/models artifacts/logs artifacts/tensorboard artifacts/*.json artifacts/*.npz artifacts/*.ipynb artifacts/*.html figures/*.png figures/*.pdf figures/*.svg

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from src import __version__  # noqa: E402
 
 project = "ECG tensor pipeline"
-author = "the authors of the ECG tensor pipeline"
+author = "The ECG tensor pipeline developers"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]

@@ -112,7 +112,7 @@ def write_column(axes: Axes, title: str, texts: Sequence[str]) -> None:
     axes.annotate(title, (1, 1), (32, 2), xycoords="axes fraction", va="bottom", color=GREY, **style)
 
 
-def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
+def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> Path:
     """Save a figure, making its folder; a reader sees the old file or the new one, never a part.
 
     The file holds no date and no version, so that equal figures give equal bytes. The page keeps its size in
@@ -125,7 +125,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
     path
         Ends in .png, .svg or .pdf, which sets the format.
     dpi
-        Pixels per inch of a .png, and of the images within the others.
+        Pixels per inch of a .png, and of the images within the others; by default those of the figure.
 
     Returns
     -------
@@ -144,6 +144,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
             f"{path}: a figure cannot be saved as {suffix or 'a file without suffix'!r}: "
             f"end the name in one of {', '.join(SAVE_SUFFIXES)}"
         )
+    dpi = figure.dpi if dpi is None else dpi
     if not dpi > 0:
         raise ValueError(f"dpi is {dpi}: expected a positive number of pixels per inch")
     with matplotlib.rc_context(_SETTINGS.get(suffix, {})), atomic_path(path) as temporary:

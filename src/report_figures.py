@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from src.eval import Evaluation  # the figures themselves need no torch
 
-FIGURE_FORMATS = ("png", "svg", "pdf")
 _N_MISTAKES = 4
 
 

@@ -56,7 +56,7 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
     from sklearn.metrics import roc_auc_score, roc_curve
 
     curves, undefined = _class_curves(y_true, y_score, classes, lambda outcome, score: roc_curve(outcome, score)[:2], roc_auc_score)
-    figure, axes = _curve_page(curves, undefined, "thick: mean, macro AUROC")
+    figure, axes = _curve_page(curves, undefined, "thick: mean, macro AUROC" if len(curves) > 1 else "AUROC")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     if len(curves) > 1:
         grid = np.linspace(0, 1, 501)

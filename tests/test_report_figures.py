@@ -9,9 +9,9 @@ import pytest
 
 from src import arguments
 from src.eval import Evaluation, evaluate
+from src.figures import SAVE_SUFFIXES
 from src.metrics import Predictions, compute_metrics
 from src.report_figures import (
-    FIGURE_FORMATS,
     class_intervals,
     count_labels,
     draw_data,
@@ -46,7 +46,7 @@ def test_an_evaluation_leaves_its_figures(
 
 
 def test_formats_are_those_of_the_command_line() -> None:
-    assert FIGURE_FORMATS == arguments.FIGURE_FORMATS
+    assert tuple(suffix[1:] for suffix in SAVE_SUFFIXES) == arguments.FIGURE_FORMATS
 
 
 def test_the_history_is_saved_in_the_format_asked_for(trained: Path, tmp_path: Path) -> None:

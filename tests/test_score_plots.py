@@ -33,7 +33,7 @@ def _curve(figure: Figure, gid: str) -> np.ndarray:
 def test_roc_by_hand() -> None:
     figure = plot_roc_curves([[0], [0], [1], [1]], [[0.1], [0.4], [0.35], [0.8]], ["AF"])
     assert _curve(figure, "curve-AF").tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
-    assert _legend(figure) == ("thick: mean, macro AUROC 0.750 (1 class)", ["AF  0.750"])
+    assert _legend(figure) == ("AUROC 0.750 (1 class)", ["AF  0.750"])
     assert "false positive rate" in figure.axes[0].get_xlabel()
     assert "Sensitivity" in figure.axes[0].get_ylabel()
 

@@ -203,7 +203,9 @@ def _find_leaks(records: pd.DataFrame) -> Iterator[Note]:
     if found:
         yield Note(f"In more than one split: {' and '.join(found)}. Numbers on them are too good.", warns=True)
     else:
-        yield Note("Checked: no patient and no recording is in more than one split.")
+        whom = "patient and no identical recording" if len(known) else "identical recording"
+        unknown = f" The patients of {len(placed) - len(known):,} records are not known." if len(known) < len(placed) else ""
+        yield Note(f"Checked: no {whom} is in more than one split.{unknown}")
 
 
 def _count_divided(groups: Sequence[str], splits: Sequence[str]) -> int:

@@ -62,6 +62,7 @@ def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -
     if predictions is None or files.processed is None or files.manifest is None or not n_examples:
         return []
     verdicts = [*find_worst(predictions, n_examples), *find_typical(predictions, n_examples)]
+    verdicts = [verdict for verdict in verdicts if record_path(files.processed, verdict.key).is_file()]
     shades = _explain(files, verdicts) if with_saliency else {}
     examples = []
     for verdict in verdicts:

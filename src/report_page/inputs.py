@@ -64,15 +64,10 @@ class RunFiles:
         return None if self.manifest is None else self.manifest[self.manifest["status"] == "ok"]
 
     @property
-    def main(self) -> Judged | None:
-        """What the run is known by: the first of what was judged."""
-        return self.judged[0] if self.judged else None
-
-    @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that was judged, or the run's best, whichever is there."""
-        named = [judged.metrics.get("checkpoint") for judged in self.judged]
-        paths = [self.run / "models" / "best.pth", *(Path(path) for path in named if path)]
+        """The checkpoint that was judged, where it is still there, else the run's best."""
+        named = self.judged[0].metrics.get("checkpoint") if self.judged else None
+        paths = [*([Path(named)] if named else []), self.run / "models" / "best.pth"]
         return next((path for path in paths if path.is_file()), None)
 
 

@@ -98,11 +98,29 @@ def describe_results(judged: Judged, drawn: Drawn) -> list[Block]:
     metrics = judged.metrics
     intervals = metrics.get("intervals", {})
     facts = [(shown, score(metrics[name], intervals.get(name))) for shown, name in (_MACROS | _OTHERS).items()]
-    blocks: list[Block] = [Facts(facts), dense(_class_table(metrics))]
+    blocks: list[Block] = [Facts(facts), *_averages(metrics), dense(_class_table(metrics))]
     names = ("roc", "precision_recall", "f1_scores", "confusion_matrix")
     if shown := [drawn[name] for name in names if name in drawn]:
         blocks.append(Pictures(shown))
     return [*blocks, *_remarks(metrics), *_challenge(metrics)]
+
+
+_RECORDS = {"labelled": "that carry a class", "all": "that were looked at for one"}
+
+
+def _averages(metrics: dict[str, Any]) -> Iterator[Table]:
+    """Return the averages with and without the records that carry no class, over all classes and over the frequent ones."""
+    frequent, protocols = metrics.get("frequent"), metrics.get("protocols") or {"": metrics}
+    if not frequent or (len(protocols) < 2 and frequent["n_classes"] == metrics["n_classes"]):
+        return
+    shown = list(_MACROS)[:3]
+    rows = [
+        [text(_RECORDS.get(name)), whole(found["n_records"]), whole(n), *(score(values[_MACROS[macro]]) for macro in shown)]
+        for name, found in protocols.items()
+        for n, values in ((metrics["n_classes"], found), (found["frequent"]["n_classes"], found["frequent"]))
+    ]
+    note = f"Fewer classes: those with {frequent['min_positives']} positives or more."
+    yield dense(Table("Averages", ("records", "number", "classes", *shown), rows, note))
 
 
 def _class_table(metrics: dict[str, Any]) -> Table:
