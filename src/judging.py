@@ -21,8 +21,8 @@ from src.calibration import (
 )
 from src.metrics import Predictions, compute_metrics, format_metrics
 from src.rich import format_cell, html_facts, html_table
-from src.store import load_manifest, split_list
-from src.subgroups import compute_subgroups, format_subgroups, patients_of, select_rows
+from src.store import load_manifest, patients_of, split_list
+from src.subgroups import compute_subgroups, format_subgroups, select_rows
 
 if TYPE_CHECKING:
     import pandas as pd

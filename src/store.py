@@ -44,6 +44,12 @@ def record_keys(frame: pd.DataFrame) -> pd.Series[str]:
     return frame["dataset"] + record_key("", "") + frame["record_id"]
 
 
+def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return the patient of each row of a manifest, named with its dataset; a record without one is its own patient."""
+    keys, pairs = record_keys(rows), zip(rows["dataset"], rows["patient_id"], strict=True)
+    return tuple(f"{dataset}/{patient}" if patient else key for key, (dataset, patient) in zip(keys, pairs, strict=True))
+
+
 def is_plain_name(dataset: str) -> bool:
     """Tell whether a dataset's name can stand in a key, and alone as a folder's name on every system."""
     return bool(dataset) and dataset.strip(". ") == dataset and "__" not in dataset and not re.search(r'[/\\:*?"<>|\x00-\x1f]', dataset)

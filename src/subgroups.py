@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from src.formats.base import parse_age, parse_sex
 from src.metrics import Predictions, compute_metrics, format_table
-from src.store import record_key
+from src.store import patients_of, record_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,20 +29,11 @@ def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     ValueError
         If a record is not in the manifest.
     """
-    names = [record_key(d, r) for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)]
-    rows = manifest.set_axis(names)
+    rows = manifest.set_axis(record_keys(manifest).tolist())
     absent = [key for key in keys if key not in rows.index]
     if absent:
         raise ValueError(f"{len(absent)} records are not in the manifest, such as {absent[0]}: give that of their folder")
     return rows[~rows.index.duplicated()].loc[list(keys)]
-
-
-def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Return the patient of each row, named with its dataset; a record without one is its own patient."""
-    return tuple(
-        f"{dataset}/{patient}" if patient else str(key)
-        for key, dataset, patient in zip(rows.index, rows["dataset"], rows["patient_id"], strict=True)
-    )
 
 
 def age_band(age: object) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from src.config import FALLBACK_LABEL, TrainConfig
 from src.metrics import Predictions
 from src.splits import SPLIT_NAMES
-from src.store import load_manifest, record_key, record_path, split_list
+from src.store import load_manifest, patients_of, record_keys, record_path, split_list
 from src.utils import printable
 
 if TYPE_CHECKING:
@@ -85,17 +85,12 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
 
 
 def _records_of(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
-    keys = tuple(record_key(d, r) for d, r in zip(rows["dataset"], rows["record_id"], strict=True))
-    patients = tuple(
-        f"{dataset}/{patient}" if patient else key
-        for dataset, patient, key in zip(rows["dataset"], rows["patient_id"], keys, strict=True)
-    )
     return LabelledRecords(
         processed=processed,
-        keys=keys,
+        keys=tuple(record_keys(rows)),
         labels=tuple(split_list(cell) for cell in rows["labels"]),
         annotated=tuple(split_list(cell) for cell in rows["annotated"]),
-        patients=patients,
+        patients=patients_of(rows),
         datasets=tuple(rows["dataset"]),
         signal_hashes=tuple(rows["signal_hash"]),
         weights=tuple(_read_weight(cell, processed) if cell else 1.0 for cell in rows["weight"]),

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from src.metrics import Predictions, compute_metrics
-from src.subgroups import age_band, compute_subgroups, format_subgroups, patients_of, select_rows
+from src.store import patients_of
+from src.subgroups import age_band, compute_subgroups, format_subgroups, select_rows
 
 MANIFEST = pd.DataFrame(
     {

@@ -31,8 +31,7 @@ from src.report_page.content import (
 from src.report_page.inputs import RunFiles
 from src.report_page.vector import picture
 from src.splits import SPLIT_NAMES
-from src.store import split_list
-from src.subgroups import patients_of
+from src.store import patients_of, split_list
 
 if TYPE_CHECKING:
     import pandas as pd
