@@ -70,8 +70,11 @@ def run_leave_one_out(
     Raises
     ------
     ValueError
-        If there are fewer than two datasets, one is unknown, or one has no class in common with the others.
+        If there are fewer than two datasets, one is unknown, or one has no class in common with the others; if soft targets,
+        or the checkpoint to start from, may know the dataset that is left out.
     """
+    if config.train.soft_targets:
+        raise ValueError(f"soft_targets is {config.train.soft_targets}: expected none, since the networks that gave them may have learned the dataset left out")
     processed = local_copy(processed)
     splits = load_records(processed, keep_other=config.train.keep_other)
     folds = {name: leave_out(splits, name) for name in _choose(splits, datasets, processed)}
@@ -79,7 +82,8 @@ def run_leave_one_out(
     for name, fold in loaders.items():
         if not len(fold.records["test"]):
             raise ValueError(f"{processed}: no record of {name} carries a class that the other datasets train: {fold.classes}")
-    _refuse_teachers(config, loaders)
+    for name, fold in loaders.items():
+        refuse_learned(config, fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
     options, rows = JudgeOptions(intervals=intervals), []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
@@ -95,14 +99,6 @@ def run_leave_one_out(
         )
         save_json(rows, Path(out) / "leave_one_out.json")
     return rows
-
-
-def _refuse_teachers(config: Config, folds: dict[str, DataLoaders]) -> None:
-    """Refuse soft targets, and a start from a network, that may know the recordings left out."""
-    if config.train.soft_targets:
-        raise ValueError(f"soft_targets is {config.train.soft_targets}: expected none, since the networks that gave them may have learned the dataset left out")
-    for name, fold in folds.items():
-        refuse_learned(config, fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
 
 
 def _choose(splits: Splits, datasets: Sequence[str], processed: str | Path) -> list[str]:

@@ -186,7 +186,15 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Go back to what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If that was of a training with an average of the weights and this one has none, or the other way round.
+        """
+        if (self.average is None) != (state["average"] is None):
+            raise ValueError(f"it has {'no average' if self.average is not None else 'an average'} of the weights")
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -14,7 +14,7 @@ from torch import nn
 
 from src.checkpoints import load_checkpoint, load_model, save_checkpoint
 from src.config import LoaderConfig, PreprocessConfig
-from src.dataloaders import ECGDataset, make_loader
+from src.dataloaders import Batch, ECGDataset, make_loader
 from src.eval import (
     JudgeOptions,
     Predictions,
@@ -258,3 +258,13 @@ def test_windows_of_padding_alone_say_nothing() -> None:
     averaged = predict_logits(lambda windows: windows.ne(0).any(2).float(), signal, 250)
     assert averaged[0].tolist() == averaged[1].tolist() == [1.0] * 12
     assert averaged[2].tolist() == [0.0] * 12  # nothing but padding is still answered for
+
+
+def test_targets_that_lie_on_another_device_come_back_with_the_logits() -> None:
+    class Elsewhere:
+        def cpu(self) -> torch.Tensor:
+            return torch.ones(2, 12)
+
+    batch = Batch(torch.zeros(2, 12, 500), Elsewhere(), torch.arange(2))  # type: ignore[arg-type]
+    logits, targets = predict(MeanOfLeads(), [batch])  # type: ignore[arg-type]
+    assert logits.shape == (2, 12) and torch.equal(targets, torch.ones(2, 12))
