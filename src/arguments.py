@@ -203,7 +203,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def add_export_dataset(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export-dataset`."""
     parser.add_argument("--processed", required=True, metavar="DIR", help="folder that preprocess filled")
-    parser.add_argument("--format", choices=("parquet", "braindecode"), default="parquet", help="parquet needs requirements-datasets.txt, braindecode itself (default: %(default)s)")
+    parser.add_argument("--format", choices=("parquet", "braindecode"), default="parquet", help="both need requirements-datasets.txt (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets a file or folder per split")
     parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="write records with the fallback label too (default: off)")
 

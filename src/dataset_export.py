@@ -1,6 +1,6 @@
 """A processed folder for other libraries: Parquet files, which Hugging Face datasets opens, or a braindecode dataset.
 
-pyarrow and datasets come with requirements-datasets.txt.
+what they need comes with requirements-datasets.txt.
 """
 
 from __future__ import annotations
@@ -172,14 +172,16 @@ def _write_braindecode(
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # of what it imports, and that our file names are not those of MNE
-        datasets, mne = (import_extra(name, "writing a braindecode dataset", "braindecode") for name in ("braindecode.datasets", "mne"))
+        datasets, mne = (import_extra(name, "writing a braindecode dataset", EXTRA) for name in ("braindecode.datasets", "mne"))
         stack.enter_context(mne.use_log_level("error"))
+        record_dataset = getattr(datasets, "RawDataset", None) or datasets.BaseDataset  # what earlier versions call it
         for name, records in splits.items():
             made = (
-                datasets.RawDataset(_to_mne(mne, arrays), _describe(known, classes, target, single), target_name=names)
+                record_dataset(_to_mne(mne, arrays), _describe(known, classes, target, single), target_name=names)
                 for (known, arrays), target in zip(_iter_rows(records, manifest), encode_targets(records, classes), strict=True)
             )
             for start in range(0, len(records), _AT_A_TIME):
+                (out / name).mkdir(parents=True, exist_ok=True)
                 datasets.BaseConcatDataset(list(islice(made, _AT_A_TIME))).save(str(out / name), offset=start)
     save_json({"classes": classes, "single_label": single}, out / "classes.json")
 
