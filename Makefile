@@ -73,7 +73,7 @@ bench-gpu: env
 
 fuzz: env
 	@echo "== trying broken and hostile files"
-	$(RUN) -m tests.fuzz --inputs 20000
+	$(RUN) -m tests.fuzz --inputs 20100
 
 soak: env
 	@echo "== killing runs, and large inputs"

@@ -1,6 +1,6 @@
 """A processed folder for other libraries: Parquet files, which Hugging Face datasets opens, or a braindecode dataset.
 
-what they need comes with requirements-datasets.txt.
+What they need comes with requirements-datasets.txt.
 """
 
 from __future__ import annotations
