@@ -29,7 +29,7 @@ RATES = (500.0, 1000.0, 257.0)
 SECTIONS = ("floor", "preprocessing", "profile", "training", "inference")
 
 
-def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_records: int = 2000) -> dict[str, Any]:
+def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_records: int = 5000) -> dict[str, Any]:
     """Measure everything, or the named sections; `quick` takes few records, for a look and for the tests."""
     n_records, repeats, seconds = (200, 1, 1.0) if quick else (n_records, 3, 20.0)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of real WFDB records of 12 leads (default: generated ones)")
     parser.add_argument("--quick", action="store_true", help="few records, for a look (default: off)")
-    parser.add_argument("--records", type=int, default=2000, help="records to preprocess in each run (default: 2000)")
+    parser.add_argument("--records", type=int, default=5000, help="records to preprocess in each run (default: 5000)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=(), metavar="SECTION", help=f"some of {', '.join(SECTIONS)}; the rest of results.json stays (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="where results.json and speed.png go (default: benchmarks/)")
     args = parser.parse_args()
