@@ -39,7 +39,7 @@ def run_cross_fit(config: Config, processed: str | Path, out: str | Path, *, par
     ----------
     config
         How to train each; with several labels the auxiliary classes answer too. The last epoch counts, since nothing is
-        held back to choose one.
+        held back to choose one. Soft targets that it names are left aside, since they are what is to be made.
     processed
         The folder that preprocessing filled, or a URL of it; its validation and test records are not looked at.
     out

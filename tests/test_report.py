@@ -16,12 +16,13 @@ from chromium import CHROMIUM, Page, start_chromium
 from src.eval import evaluate
 from src.judging import JudgeOptions, judge
 from src.leads import STANDARD_LEADS
-from src.metrics import Predictions
+from src.metrics import Predictions, compute_metrics
 from src.report import write_report
 from src.report_page.content import Cell, Table, dense, join_counts, number, score, share
 from src.report_page.examples import Example, collect_examples, encode_example, shade_stretches
-from src.report_page.inputs import load_run
+from src.report_page.inputs import Judged, load_run
 from src.report_page.page import render_page, script_data
+from src.report_page.score_sections import describe_results
 from src.report_page.vector import picture
 from src.score_plots import plot_roc_curves
 from src.store import MANIFEST_COLUMNS, load_manifest, record_path, save_manifest, save_record_file
@@ -453,3 +454,19 @@ def test_the_command_writes_the_page(run: Path, processed: Path, tmp_path: Path,
     assert capsys.readouterr().out == f"{out}: open it in a browser\n" and out.stat().st_size > 100_000
     with pytest.raises(SystemExit):
         build_parser().parse_args(["report", "--run", str(run), "--examples", "-1"])
+
+
+def test_averages_of_both_protocols_and_of_frequent_classes_stand_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    y_true = np.stack([np.arange(40) % 2, np.arange(40) % 20 == 0], axis=1).astype(float)  # 20 positives and 2
+    keys = tuple(f"d__{i}" for i in range(40))
+    everyone = Predictions(keys, y_true, np.clip(y_true * 0.5 + rng.random((40, 2)) * 0.5, 0, 1), ("A", "B"))
+    metrics = compute_metrics(everyone.subset(np.flatnonzero(y_true.any(axis=1))))
+    protocols = {"labelled": metrics, "all": compute_metrics(everyone)}
+    table = next(block for block in describe_results(Judged("val", {**metrics, "protocols": protocols}, None), {}) if getattr(block, "caption", "") == "Averages")
+    assert [[cell.text for cell in row[:3]] for row in table.rows] == [
+        ["that carry a class", "22", "2"], ["that carry a class", "22", "1"], ["that were looked at for one", "40", "2"], ["that were looked at for one", "40", "1"],
+    ]  # fmt: skip
+    assert table.note == "Fewer classes: those with 10 positives or more."
+    plain = describe_results(Judged("val", compute_metrics(everyone.subset(range(4))), None), {})
+    assert not [block for block in plain if getattr(block, "caption", "") == "Averages"]

@@ -110,17 +110,15 @@ _RECORDS = {"labelled": "that carry a class", "all": "that were looked at for on
 
 def _averages(metrics: dict[str, Any]) -> Iterator[Table]:
     """Return the averages with and without the records that carry no class, over all classes and over the frequent ones."""
-    frequent, protocols = metrics.get("frequent"), metrics.get("protocols") or {"": metrics}
-    if not frequent or (len(protocols) < 2 and frequent["n_classes"] == metrics["n_classes"]):
-        return
-    shown = list(_MACROS)[:3]
-    rows = [
-        [text(_RECORDS.get(name)), whole(found["n_records"]), whole(n), *(score(values[_MACROS[macro]]) for macro in shown)]
-        for name, found in protocols.items()
-        for n, values in ((metrics["n_classes"], found), (found["frequent"]["n_classes"], found["frequent"]))
-    ]
-    note = f"Fewer classes: those with {frequent['min_positives']} positives or more."
-    yield dense(Table("Averages", ("records", "number", "classes", *shown), rows, note))
+    protocols, shown = metrics.get("protocols") or {"": metrics}, list(_MACROS)[:3]
+    rows = []
+    for name, found in protocols.items():
+        frequent = found.get("frequent") or {"n_classes": 0}
+        over = [(metrics["n_classes"], found), *([(frequent["n_classes"], frequent)] if 0 < frequent["n_classes"] < metrics["n_classes"] else [])]
+        rows += [[text(_RECORDS.get(name)), whole(found["n_records"]), whole(n), *(score(values[_MACROS[macro]]) for macro in shown)] for n, values in over]
+    if len(rows) > 1:
+        note = f"Fewer classes: those with {metrics['frequent']['min_positives']} positives or more." if len(rows) > len(protocols) else ""
+        yield dense(Table("Averages", ("records", "number", "classes", *shown), rows, note))
 
 
 def _class_table(metrics: dict[str, Any]) -> Table:
