@@ -81,6 +81,7 @@ def plot_ratios(results: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     bars = axes.bar(names, medians, yerr=errors, color="#0072B2", capsize=4)
     axes.bar_label(bars, [f"{m:.1f}" for m in medians], padding=4)
+    axes.margins(y=0.15)  # room for the numbers
     axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
     axes.set(ylabel="times the plain recipe", title="Preprocessing, 12 leads x 10 s to 500 Hz")
     axes.spines[["top", "right"]].set_visible(False)
