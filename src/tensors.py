@@ -109,7 +109,8 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     Raises
     ------
     RejectedError
-        If no lead is known, the record is too short or its rate is far above the target, a gap of missing samples is too long, or a quality flag rejects it.
+        If no lead is known, the record is too short or its rate is far above the target, a gap of missing samples is too long,
+        or a quality flag rejects it.
     """
     tensor = build_tensors([record], config)[0]
     if isinstance(tensor, RejectedError):
@@ -370,7 +371,8 @@ def process_chunk(
 
     When it returns, the record files that the rows speak of are on the disk under their names.
     """
-    together = max(1, min(_FLUSHED_FILES, _VALUES_TOGETHER // (len(STANDARD_LEADS) * config.n_samples)))
+    n_samples = max(config.n_samples, round(config.min_duration_s * config.fs))
+    together = max(1, min(_FLUSHED_FILES, _VALUES_TOGETHER // (len(STANDARD_LEADS) * n_samples)))
     rows: list[ManifestRow] = []
     with FileBatch() as batch:
         for group in chunked(tasks, 1 if config.window_s else together):
