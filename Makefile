@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz       try 20,000 broken and hostile files on every reader, a few minutes"
 	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
 	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR for the time of the PTB-XL recipe)"
-	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; about ten minutes"
+	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; a quarter of an hour"
 	@echo "make audit      look up known vulnerabilities of the packages, where a network is there"
 	@echo "make lint       check style, types, docstrings and dead code"
 	@echo "make smoke      the 10-record check"
