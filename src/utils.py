@@ -207,7 +207,7 @@ def environment() -> dict[str, Any]:
         "commit": _git_commit(),
         "source": _source_hash(),
         "python": sys.version.split()[0],
-        "platform": f"{platform.system()} {platform.machine()}",
+        "platform": f"{sys.platform} {platform.machine()}",
         "cores": available_cores(),
         "packages": {package: installed(package) for package in packages},
     }
