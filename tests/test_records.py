@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import scipy.io
 import wfdb
 
+from src.formats.base import package_error
 from src.leads import STANDARD_LEADS
 from src.records import ECGRecord, RecordError, iter_records, read_record
 
@@ -394,3 +396,10 @@ def test_signals_of_a_file_that_stand_apart_or_differ_in_format_are_refused(line
     (tmp_path / "a.hea").write_text("\n".join(["a 3 100 100", *rows]) + "\n")
     with pytest.raises(RecordError, match="lists the signals of a file apart or in several formats"):
         read_record(tmp_path / "a.hea")
+
+
+def test_a_fault_of_the_machine_is_none_of_the_file() -> None:
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    assert package_error("a.h5", stale, "HDF5") is stale
+    refused = package_error("a.h5", KeyError("x"), "HDF5")
+    assert isinstance(refused, RecordError) and str(refused) == "a.h5: not readable as HDF5 (KeyError: 'x')"

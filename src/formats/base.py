@@ -66,12 +66,19 @@ def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
 
     A stale mount or a process out of descriptors says nothing of the record, and all others would fail as well.
     """
-    if is_machine_fault(error):
+    if _is_machine_fault(error):
         return error
     return RecordError(path, f"cannot be read ({error.strerror or error})")
 
 
-def is_machine_fault(error: BaseException) -> bool:
+def package_error(path: str | Path, error: Exception, kind: str) -> Exception:
+    """Return what to raise where a package failed to read a file as `kind`, as `open_error` does; packages raise whatever they meet."""
+    if _is_machine_fault(error):
+        return error
+    return RecordError(path, f"not readable as {kind} ({type(error).__name__}: {error})")
+
+
+def _is_machine_fault(error: BaseException) -> bool:
     """Tell whether an error is of the machine and says nothing of the file that was read."""
     return isinstance(error, OSError) and error.errno in _NOT_THE_FILE
 

@@ -20,9 +20,9 @@ from src.formats.base import (
     RecordError,
     RecordRequest,
     derive_limb_leads,
-    is_machine_fault,
     millivolts_per_unit,
     missing_extra,
+    package_error,
     parse_age,
     parse_sex,
     read_whole,
@@ -52,10 +52,8 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
             return _read(path)
     except RecordError:
         raise
-    except Exception as error:
-        if is_machine_fault(error):
-            raise
-        raise RecordError(path, f"not readable as DICOM ({type(error).__name__}: {error})") from None
+    except Exception as error:  # noqa: BLE001  the package raises whatever a broken file makes it meet
+        raise package_error(path, error, "DICOM") from None
 
 
 def _read(path: Path) -> ECGRecord:

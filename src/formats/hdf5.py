@@ -26,9 +26,9 @@ from src.formats.base import (
     RecordError,
     RecordRequest,
     Signal,
-    is_machine_fault,
     millivolts_per_unit,
     open_error,
+    package_error,
 )
 from src.leads import STANDARD_LEADS
 
@@ -184,9 +184,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except RecordError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        if is_machine_fault(error):
-            raise
-        raise RecordError(path, f"not readable as HDF5 ({type(error).__name__}: {error})") from None
+        raise package_error(path, error, "HDF5") from None
 
 
 def members(path: Path, group: h5py.Group) -> dict[str, Any]:

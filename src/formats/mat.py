@@ -19,8 +19,8 @@ from src.formats.base import (
     MAX_VALUES,
     ECGRecord,
     RecordError,
-    is_machine_fault,
     open_error,
+    package_error,
     parse_age,
     parse_sex,
     read_whole,
@@ -178,10 +178,8 @@ def _load_variables(path: Path) -> dict[str, Any]:
         return _load_hdf5(path) if head.startswith((b"MATLAB 7.3", hdf5)) or hdf5 in head else _load_scipy(path)
     except RecordError:
         raise
-    except Exception as error:
-        if is_machine_fault(error):
-            raise
-        raise RecordError(path, f"not readable as a MAT file ({type(error).__name__}: {error})") from None
+    except Exception as error:  # noqa: BLE001  SciPy and h5py raise whatever a broken file makes them meet
+        raise package_error(path, error, "a MAT file") from None
 
 
 def _load_scipy(path: Path) -> dict[str, Any]:

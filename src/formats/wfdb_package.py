@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from src.formats.base import RecordError
+from src.formats.base import RecordError, package_error
 from src.formats.wfdb_header import Header
 
 _FORMATS = {"8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524"}
@@ -44,7 +44,7 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
             name = str(header.path.with_suffix(""))
             record = wfdb.rdrecord(name, sampfrom=start, sampto=stop, physical=False, smooth_frames=False)
     except Exception as error:  # noqa: BLE001  the package raises whatever its parsers meet
-        raise RecordError(header.path, f"not readable as WFDB ({type(error).__name__}: {error})") from None
+        raise package_error(header.path, error, "WFDB") from None
     decoded: list[NDArray[Any]] = record.e_d_signal
     lengths = [(stop - start) * spec.samples_per_frame for spec in header.signals]
     if [len(values) for values in decoded] != lengths:
