@@ -21,7 +21,6 @@ from src.datasets import (
     ECGDataset,
     PackedDataset,
     View,
-    draw_starts,
     keep_batch,
     show_whole,
 )
@@ -50,7 +49,6 @@ __all__ = [
     "View",
     "build_dataloaders",
     "build_view",
-    "draw_starts",
     "make_loader",
     "sample_weights",
 ]

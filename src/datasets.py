@@ -70,7 +70,18 @@ def draw_starts(n_valid: torch.Tensor, crop_samples: int, n_samples: int) -> tor
     return (torch.rand(len(span)) * (span + 1)).long()
 
 
-class ECGDataset(Dataset[Batch]):
+class _BatchDataset(Dataset[Batch]):
+    """Gives whole batches, and a single record as a batch of one without its first dimension."""
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Batch:
+        batch = self.__getitems__([index])
+        return Batch(batch.signal[0], batch.target[0], batch.row[0])
+
+
+class ECGDataset(_BatchDataset):
     """Record files read when they are asked for.
 
     Parameters
@@ -107,10 +118,6 @@ class ECGDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Batch:
-        batch = self.__getitems__([index])
-        return Batch(batch.signal[0], batch.target[0], batch.row[0])
-
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the records at `indices` as one batch."""
         signal = torch.from_numpy(np.stack([self._read(i) for i in indices]))
@@ -137,7 +144,7 @@ def scale_signal(arrays: dict[str, NDArray[Any]], normalization: Normalization, 
     return scaled
 
 
-class PackedDataset(Dataset[Batch]):
+class PackedDataset(_BatchDataset):
     """Records of the packed cache; a batch is one gather, and a crop reads nothing but itself.
 
     Parameters
@@ -203,10 +210,6 @@ class PackedDataset(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getitem__(self, index: int) -> Batch:
-        batch = self.__getitems__([index])
-        return Batch(batch.signal[0], batch.target[0], batch.row[0])
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the records at `indices` as one batch."""

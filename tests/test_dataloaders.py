@@ -14,10 +14,10 @@ from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainC
 from src.dataloaders import (
     ECGDataset,
     build_dataloaders,
-    draw_starts,
     make_loader,
     sample_weights,
 )
+from src.datasets import draw_starts
 from src.preprocessing import run_preprocessing
 from src.store import load_manifest, load_signal, record_path, save_manifest
 from src.targets import LabelledRecords, choose_records, encode_targets, find_classes, load_records
