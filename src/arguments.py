@@ -15,6 +15,7 @@ from src.options import (
     name_value,
     threshold_rule,
 )
+from src.splits import SPLIT_NAMES
 from src.utils import project_paths
 
 # named here too, since the modules that have them are heavy
@@ -137,7 +138,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run")
     parser.add_argument("--processed", required=True, metavar="DIR", help="folder that preprocess filled")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="which records to judge (default: %(default)s)")
+    parser.add_argument("--split", default="test", choices=SPLIT_NAMES, help="which records to judge (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/")
     parser.add_argument("--keep-other", action=argparse.BooleanOptionalAction, default=False, help="judge records with the fallback label too (default: off)")
     parser.add_argument("--allow-overlap", action="store_true", help="judge recordings that the model was trained on, too (default: off, which refuses them)")
@@ -188,7 +189,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="NAME.onnx; NAME.json beside it tells the input")
     parser.add_argument("--int8", action="store_true", help="write NAME_int8.onnx as well, with weights of 8 bits (default: off)")
     parser.add_argument("--processed", metavar="DIR", help="compare the files with the checkpoint on records of this folder (default: none)")
-    parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="which of them (default: %(default)s)")
+    parser.add_argument("--split", default="val", choices=SPLIT_NAMES, help="which of them (default: %(default)s)")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -51,6 +51,7 @@ from src.store import (
 from src.tensors import (
     WINDOW_COUNT,
     RecordTask,
+    blank_row,
     build_tensor,
     input_hash,
     unreadable_row,
@@ -241,7 +242,7 @@ def _process(
     def give_up(task: RecordTask) -> list[ManifestRow]:
         if execution.on_error == "raise":
             raise RecordError(task.path, _DEADLY)
-        return [unreadable_row(task, config, _DEADLY)]
+        return [unreadable_row(blank_row(task, config), _DEADLY)]
 
     yield from run_chunks(work, chunks, executor_factory, window=4 * workers, lost=give_up)
 

@@ -207,9 +207,9 @@ def _without_gaps(
     return filled, [f"gap_filled:{lead}" for lead in gapped]
 
 
-def unreadable_row(task: RecordTask, config: PreprocessConfig, reason: str) -> ManifestRow:
-    """Return the row of a record that could not be read."""
-    return replace(blank_row(task, config), status="unreadable", reason=reason)
+def unreadable_row(blank: ManifestRow, reason: str) -> ManifestRow:
+    """Return the row of a record that could not be read, from what `blank_row` gave for it."""
+    return replace(blank, status="unreadable", reason=reason)
 
 
 def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int]:
@@ -228,7 +228,7 @@ def _process_starts(
     made: list[tuple[ManifestRow, Tensor | RejectedError | None]] = []
     for task, blank, start in zip(tasks, blanks, starts, strict=True):
         if isinstance(start, RecordError):
-            made.append((replace(blank, status="unreadable", reason=start.message), None))
+            made.append((unreadable_row(blank, start.message), None))
             continue
         record, n_samples = start
         tensor = next(tensors)
@@ -268,7 +268,7 @@ def _process_windows(
             rows.append(row)
     except RecordError as error:
         batch.discard(start)
-        return [replace(blank, status="unreadable", reason=error.message)]
+        return [unreadable_row(blank, error.message)]
     return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
