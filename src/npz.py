@@ -22,41 +22,35 @@ from numpy.typing import NDArray
 _DEFLATE_LEVEL = 1
 _SMALL_MEMBER = 1024  # bytes
 _COMMON, _DIRECTORY = struct.Struct("<HHHHHIIIHH"), struct.Struct("<HHHII")
+_STORED = struct.Struct("<BHH")
 _END = struct.Struct("<4sHHHHIIH")
 _ZIP64 = 2**32 - 1  # stands where an offset is too large for the end record
-_SMALL_BYTES = 2**29
+_PLAUSIBLE_BYTES = 2**29
 _MAX_RATIO = 100  # more than deflate finds in ECGs, even where a record fills only a part of its tensor
 
 
 def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return the bytes of an .npz (zip, deflate) holding `arrays`; at most 2 GiB."""
-    return b"".join(_parts(arrays))
-
-
-def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an .npz holding `arrays`; at most 2 GiB."""
-    with open(path, "wb") as stream:
-        stream.writelines(_parts(arrays))
-
-
-def _parts(arrays: Mapping[str, NDArray[Any]]) -> list[bytes]:
-    """Return the archive in parts, so that the large ones need no copy to be written one after another.
-
-    Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record. Time stamps are fixed,
-    so that equal arrays give equal bytes.
-    """
+    # Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record. Time stamps are fixed, so that
+    # equal arrays give equal bytes.
     parts: list[bytes] = []
     directory: list[bytes] = []
     offset = 0
     for name, array in arrays.items():
-        content = b"".join((_npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array).data))
-        common, packed = _pack_small(name, content) if len(content) <= _SMALL_MEMBER else _pack(name, content, _DEFLATE_LEVEL)
-        parts += [b"PK\x03\x04", common, packed]
-        directory += [b"PK\x01\x02\x14\x00", common[:_COMMON.size], _DIRECTORY.pack(0, 0, 0, 0o600 << 16, offset), common[_COMMON.size :]]
-        offset += 4 + len(common) + len(packed)
+        common, packed = _pack(name, array)
+        parts += [b"PK\x03\x04", common, *packed]
+        directory += [b"PK\x01\x02\x14\x00", common[: _COMMON.size], _DIRECTORY.pack(0, 0, 0, 0o600 << 16, offset), common[_COMMON.size :]]
+        offset += 4 + len(common) + sum(map(len, packed))
     n_bytes = sum(map(len, directory))
     end = _END.pack(b"PK\x05\x06", 0, 0, len(arrays), len(arrays), n_bytes, offset, 0)
-    return [*parts, *directory, end]
+    return b"".join([*parts, *directory, end])
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz holding `arrays`; at most 2 GiB."""
+    content = encode_npz(arrays)
+    with open(path, "wb") as stream:
+        stream.write(content)
 
 
 def is_whole_npz(path: str | Path) -> bool:
@@ -71,19 +65,28 @@ def is_whole_npz(path: str | Path) -> bool:
     return bool(mark == b"PK\x05\x06" and (offset == _ZIP64 or offset + directory + _END.size == n_bytes))
 
 
-def _pack(name: str, content: bytes, level: int) -> tuple[bytes, bytes]:
-    """Return what local and central header have in common with the name behind it, and the deflated content."""
-    packed = isal_zlib.compress(content, level, -15)
-    file_name = f"{name}.npy".encode()
-    # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
-    common = _COMMON.pack(20, 0, 8, 0, 33, isal_zlib.crc32(content), len(packed), len(content), len(file_name), 0)
-    return common + file_name, packed
+def _pack(name: str, array: NDArray[Any]) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return what local and central header have in common with the name behind it, and the deflated content in parts."""
+    head = _npy_header(array.dtype.str, array.shape)
+    if array.nbytes <= _SMALL_MEMBER:
+        return _pack_small(name, head + array.tobytes())
+    values = np.ascontiguousarray(array).data
+    # The first block is stored, so that the values need no copy behind their header: type 0, length, and its complement
+    packed = _STORED.pack(0, len(head), len(head) ^ 0xFFFF), head, isal_zlib.compress(values, _DEFLATE_LEVEL, -15)
+    return _describe(name, isal_zlib.crc32(values, isal_zlib.crc32(head)), packed, len(head) + values.nbytes), packed
 
 
 @lru_cache(maxsize=256)
-def _pack_small(name: str, content: bytes) -> tuple[bytes, bytes]:
+def _pack_small(name: str, content: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     """Pack what is the same in many records, such as their rate, but once; level 0 deflates too, and costs least to begin."""
-    return _pack(name, content, 0)
+    packed = (isal_zlib.compress(content, 0, -15),)
+    return _describe(name, isal_zlib.crc32(content), packed, len(content)), packed
+
+
+def _describe(name: str, checksum: int, packed: tuple[bytes, ...], n_bytes: int) -> bytes:
+    file_name = f"{name}.npy".encode()
+    # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
+    return _COMMON.pack(20, 0, 8, 0, 33, checksum, sum(map(len, packed)), n_bytes, len(file_name), 0) + file_name
 
 
 @lru_cache(maxsize=1024)
@@ -117,7 +120,7 @@ def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    if info.file_size > max(_SMALL_BYTES, _MAX_RATIO * info.compress_size):
+    if info.file_size > max(_PLAUSIBLE_BYTES, _MAX_RATIO * info.compress_size):
         raise ValueError(f"{info.filename} inflates from {info.compress_size} to {info.file_size} bytes: expected an ECG's")
     content = bytearray(archive.read(info))  # writable, and its checksum was compared
     stream = io.BytesIO(content[:65536])

@@ -246,25 +246,27 @@ def standardize(signal: Signal, flat_std: float = 1e-6) -> Standardized:
     centred = signal - mean.astype(np.float32)[:, None]
     std = np.sqrt(_row_sums(centred, squared=True) / signal.shape[1])
     flat = std <= flat_std
-    std[flat] = 0.0
     centred *= (1 / np.where(flat, 1.0, std)).astype(np.float32)[:, None]
     if flat.any():
-        centred[flat] = 0.0
+        centred[flat], std[flat] = 0.0, 0.0
     return Standardized(centred, mean.astype(np.float32), std.astype(np.float32))
 
 
-_RUN = 1024  # samples summed in single precision, which loses nothing that matters; such sums are added in double precision
+_RUN = 1024  # samples at most summed in single precision, which loses nothing that matters; such sums are added in double precision
 _ONES = np.ones(_RUN, np.float32)
 
 
 def _row_sums(signal: Signal, squared: bool = False) -> NDArray[np.float64]:
     """Return the sum of each row, or of its squares, at the speed of single precision and nearly as exact as in double."""
-    n_runs = signal.shape[1] // _RUN
-    runs = np.lib.stride_tricks.as_strided(signal, (len(signal), n_runs, _RUN), (signal.strides[0], _RUN * signal.strides[1], signal.strides[1]), writeable=False)
-    rest = signal[:, n_runs * _RUN :]
-    totals: NDArray[np.float32] = np.vecdot(runs, runs if squared else _ONES)
-    left: NDArray[np.float32] = np.vecdot(rest, rest if squared else _ONES[: rest.shape[1]])
-    return np.asarray(totals.sum(axis=1, dtype=np.float64) + left)
+    n_samples = signal.shape[1]
+    n_runs = -(-n_samples // _RUN)
+    size = n_samples // n_runs
+    runs = signal[:, : n_runs * size].reshape(len(signal), n_runs, size)
+    sums: NDArray[np.float64] = np.vecdot(runs, runs if squared else _ONES[:size]).sum(axis=1, dtype=np.float64)
+    if n_runs * size == n_samples:
+        return sums
+    rest = signal[:, n_runs * size :]
+    return np.asarray(sums + np.vecdot(rest, rest if squared else _ONES[: rest.shape[1]]))
 
 
 def fit_length(signal: Signal, n_samples: int) -> Signal:

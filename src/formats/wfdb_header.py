@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.formats.base import RecordError, open_error
 
@@ -40,9 +40,11 @@ _RECORD_LINE = re.compile(
 
 
 class SignalSpec(NamedTuple):
-    """One signal line of a header."""
+    """One signal line of a header; what differs from record to record comes first."""
 
     file: str
+    initial: int | None
+    checksum: int | None
     fmt: str
     samples_per_frame: int
     skew: int
@@ -51,8 +53,6 @@ class SignalSpec(NamedTuple):
     gain_assumed: bool
     baseline: int
     units: str
-    initial: int | None
-    checksum: int | None
     description: str
 
 
@@ -162,9 +162,10 @@ def _parse_signal(line: str, path: Path) -> SignalSpec:
     """Parse a signal line; the words that lines of a collection have in common are parsed once."""
     words = line.split(None, 8) if len(line) <= _MAX_LINE else []
     if len(words) == 9 and _is_integer(words[5]) and _is_integer(words[6]):
-        spec = _common_part(words[1], words[2], words[3], words[4], words[7], words[8])
-        if spec is not None:
-            return spec._replace(file=plain_name(words[0], "signal file", path), initial=int(words[5]), checksum=int(words[6]))
+        file, fmt, gain, adc_res, adc_zero, initial, checksum, block, description = words
+        common = _common_part(fmt, gain, adc_res, adc_zero, block, description)
+        if common is not None:
+            return SignalSpec(plain_name(file, "signal file", path), int(initial), int(checksum), *common)
     return _parse_any_signal(line, path)
 
 
@@ -173,13 +174,13 @@ def _is_integer(word: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _common_part(fmt: str, gain: str, adc_res: str, adc_zero: str, block: str, description: str) -> SignalSpec | None:
-    """Parse a line of these words, or return None where it is not plain; what is wrong with it then depends on the whole."""
+def _common_part(fmt: str, gain: str, adc_res: str, adc_zero: str, block: str, description: str) -> tuple[Any, ...] | None:
+    """Parse a line of these words and return what follows the checksum in its `SignalSpec`, or None where it is not plain; what is wrong with it then depends on the whole."""
     try:
         spec = _parse_any_signal(f"f {fmt} {gain} {adc_res} {adc_zero} 0 0 {block} {description}", Path())
     except RecordError:
         return None
-    return spec if spec.file == "f" and spec.checksum == 0 and spec.description == description else None
+    return spec[3:] if spec.file == "f" and spec.checksum == 0 and spec.description == description else None
 
 
 def _parse_any_signal(line: str, path: Path) -> SignalSpec:
@@ -195,6 +196,8 @@ def _parse_any_signal(line: str, path: Path) -> SignalSpec:
         raise RecordError(path, f"baseline {baseline} is implausible: expected an ADC value")
     return SignalSpec(
         file=plain_name(match["file"], "signal file", path),
+        initial=int(match["initial"]) if match["initial"] else None,
+        checksum=int(match["checksum"]) if match["checksum"] else None,
         fmt=match["fmt"],
         samples_per_frame=_count(match["frame"], 10_000, "samples per frame", path) or 1,
         skew=_count(match["skew"], 1_000_000, "samples of skew", path),
@@ -203,8 +206,6 @@ def _parse_any_signal(line: str, path: Path) -> SignalSpec:
         gain_assumed=not gain,
         baseline=baseline,
         units=match["units"] or "",
-        initial=int(match["initial"]) if match["initial"] else None,
-        checksum=int(match["checksum"]) if match["checksum"] else None,
         description=(match["description"] or "").strip(),
     )
 
