@@ -169,7 +169,7 @@ def measure_profile(data: Path | None, n_records: int, source_fs: float, repeats
     from src import npz, tensors
     from src.pool import run_chunks
 
-    ours = {"row": (tensors, "blank_row"), "read": (tensors, "read_task"), "quality": (tensors, "measure_quality"), "flags": (tensors, "quality_flags"),
+    ours = {"row": (tensors, "blank_row"), "header": (tensors, "find_task"), "samples": (tensors.RecordStart, "read"), "quality": (tensors, "measure_quality"), "flags": (tensors, "quality_flags"),
             "fingerprint": (tensors, "compute_fingerprints"), "resample": (tensors, "resample"), "standardize": (tensors, "standardize"),
             "archive_and_file": (tensors, "save_record_file"), "deflate_in_it": (npz, "_pack")}  # fmt: skip
     theirs = {"read": (plain.wfdb, "rdrecord"), "resample": (plain, "resample_poly"), "archive_and_file": (plain.np, "savez_compressed")}

@@ -17,7 +17,7 @@ from src.records import RecordError, count_windows
 from src.rich import Rich, html_facts, html_table
 from src.run_plan import RunPlan, plan_run, spread
 from src.staging import local_tasks
-from src.tensors import RecordTask, RejectedError, build_tensor, read_task
+from src.tensors import RecordTask, RejectedError, build_tensor, find_task
 from src.utils import shown_path
 
 
@@ -162,7 +162,7 @@ def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessC
         start = time.perf_counter()
         try:
             with local_tasks([task]) as (copied,):
-                record, n_samples = read_task(copied, config)
+                record, n_samples = find_task(copied, config).read()
             tensor = build_tensor(record, config)
         except RecordError as error:
             check.problems[error.message] += 1

@@ -34,8 +34,10 @@ __all__ = [
     "READABLE_SUFFIXES",
     "ECGRecord",
     "RecordError",
+    "RecordStart",
     "count_windows",
     "cut_windows",
+    "find_start",
     "iter_records",
     "list_parts",
     "list_records",
@@ -202,6 +204,39 @@ def read_record(
     return _read(resolve_record(path), RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
 
 
+@dataclass(frozen=True)
+class RecordStart:
+    """The first `seconds` of a record that was looked up and can be read; `n_samples` of the whole where only a part will be."""
+
+    file: Path
+    request: RecordRequest
+    seconds: float
+    n_samples: int | None
+
+    def read(self) -> tuple[ECGRecord, int]:
+        """Read it; see `read_start`."""
+        record = _read(self.file, self.request)
+        n_samples = record.n_samples if self.n_samples is None else self.n_samples
+        if record.n_samples > 2 * self.seconds * record.fs:  # of a format that is read whole; several records are held at a time
+            record = dataclasses.replace(record, signal=record.signal[:, : round(self.seconds * record.fs)].copy())
+        return record, n_samples
+
+
+def find_start(
+    path: str | Path, seconds: float, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+) -> RecordStart:
+    """Look up the first `seconds` of a record without reading samples; see `read_start`.
+
+    Of several records all can be looked up first: the code that parses headers then stays in the processor's caches.
+    """
+    file = resolve_record(path)
+    request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+    extent = _extent(file, request)
+    if extent is None or extent.n_samples <= 2 * seconds * extent.fs:  # there is little to save
+        return RecordStart(file, request, seconds, None)
+    return RecordStart(file, dataclasses.replace(request, stop=round(seconds * extent.fs)), seconds, extent.n_samples)
+
+
 def read_start(
     path: str | Path, seconds: float, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
 ) -> tuple[ECGRecord, int]:
@@ -219,16 +254,7 @@ def read_start(
     RecordError
         As `read_record`.
     """
-    file = resolve_record(path)
-    request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
-    extent = _extent(file, request)
-    if extent is not None and extent.n_samples > 2 * seconds * extent.fs:  # else there is little to save
-        return _read(file, dataclasses.replace(request, stop=round(seconds * extent.fs))), extent.n_samples
-    record = _read(file, request)
-    n_samples = record.n_samples
-    if n_samples > 2 * seconds * record.fs:  # of a format that is read whole; several records are held at a time
-        record = dataclasses.replace(record, signal=record.signal[:, : round(seconds * record.fs)].copy())
-    return record, n_samples
+    return find_start(path, seconds, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv).read()
 
 
 def _read(path: Path, request: RecordRequest) -> ECGRecord:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
 from src.pool import chunked
 from src.quality import find_rejection, measure_quality, quality_flags
-from src.records import ECGRecord, RecordError, iter_records, read_start, window_name
+from src.records import ECGRecord, RecordError, RecordStart, find_start, iter_records, window_name
 from src.signals import (
     OrderedLeads,
     Signal,
@@ -42,6 +42,9 @@ from src.store import (
     split_list,
 )
 from src.utils import printable, stable_hash
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 WINDOW_COUNT = "x"
 """Parts the input hash of a window, which is hexadecimal, from the number of its record's windows."""
@@ -212,10 +215,10 @@ def unreadable_row(blank: ManifestRow, reason: str) -> ManifestRow:
     return replace(blank, status="unreadable", reason=reason)
 
 
-def read_task(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int]:
-    """Read what of a record its tensor depends on; see `src.records.read_start` for what comes back."""
+def find_task(task: RecordTask, config: PreprocessConfig) -> RecordStart:
+    """Look up what of a record its tensor depends on."""
     seconds = max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S  # a record cut shorter would look too short
-    return read_start(task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+    return find_start(task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
 
 
 def _process_starts(
@@ -223,7 +226,8 @@ def _process_starts(
 ) -> list[ManifestRow]:
     """Process records step by step together: each step's code then stays in the processor's caches, which saves a tenth of the time."""
     blanks = [blank_row(task, config) for task in tasks]
-    starts = [_read_or_refuse(task, config) for task in tasks]
+    found = [_or_error(find_task, task, config) for task in tasks]
+    starts = [start if isinstance(start, RecordError) else _or_error(start.read) for start in found]
     tensors = iter(build_tensors([start[0] for start in starts if not isinstance(start, RecordError)], config))
     made: list[tuple[ManifestRow, Tensor | RejectedError | None]] = []
     for task, blank, start in zip(tasks, blanks, starts, strict=True):
@@ -240,9 +244,10 @@ def _process_starts(
     return [row for row, _ in made]
 
 
-def _read_or_refuse(task: RecordTask, config: PreprocessConfig) -> tuple[ECGRecord, int] | RecordError:
+def _or_error(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | RecordError:
+    """Return what a step gives, or the error of a record that cannot be read."""
     try:
-        return read_task(task, config)
+        return step(*args, **kwargs)
     except RecordError as error:
         return error
 

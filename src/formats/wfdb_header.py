@@ -19,6 +19,7 @@ from src.formats.base import RecordError, open_error
 DEFAULT_FS = 250.0  # header(5): when the record line gives none
 DEFAULT_GAIN = 200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
 _MAX_HEADER_BYTES = 4_000_000
+_SMALL_HEADER_BYTES = 65_536
 _MAX_LINE = 2000  # characters; patterns take long to refuse a line of millions
 _MAX_LEADS = 1000
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}  # files to Windows
@@ -89,22 +90,27 @@ def read_header(path: Path) -> Header:
     """
     try:
         status = os.stat(path)
-        return _cached_header(path, status.st_mtime_ns, status.st_size)
+        read = _small_header if status.st_size <= _SMALL_HEADER_BYTES else _large_header
+        return read(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise open_error(path, error) from None
 
 
-@lru_cache(maxsize=4)
-def _cached_header(path: Path, mtime_ns: int, size: int) -> Header:
+def _read_file(path: Path, mtime_ns: int, size: int) -> Header:
     with open(path, "rb") as stream:
-        raw = stream.read(_MAX_HEADER_BYTES + 1) if size else b""  # what a system makes up while it is read may not end
-    if len(raw) > _MAX_HEADER_BYTES:
+        # Not to its end, since what a system makes up while it is read may have none; nor the most, for which room would be made
+        raw = stream.read(size) if size <= _MAX_HEADER_BYTES else b""
+    if size > _MAX_HEADER_BYTES:
         raise RecordError(path, f"header is over {_MAX_HEADER_BYTES} bytes: expected a short text file")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     return parse_header(text, path)
+
+
+_small_header = lru_cache(maxsize=64)(_read_file)  # as many as are read together
+_large_header = lru_cache(maxsize=4)(_read_file)
 
 
 def parse_header(text: str, path: Path) -> Header:
