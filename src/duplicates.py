@@ -110,15 +110,16 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
     if not groups:
         path.unlink(missing_ok=True)
         return
-    copied = manifest[record_keys(manifest).isin([key for group in groups for key in group])]
+    shown = ("dataset", "record_id", "split", "status")
+    copied = manifest.loc[record_keys(manifest).isin([key for group in groups for key in group]), [*shown, "signal_hash"]]
     rows = dict(zip(record_keys(copied), copied.to_dict("records"), strict=True))
     listed = [(number, rows[group[0]]["signal_hash"], rows[key]) for number, group in enumerate(groups, 1) for key in group]
     bits = differing_bits([first for _, first, _ in listed], [row["signal_hash"] for *_, row in listed])
     table = [
-        (number, *(safe_cell(row[name]) for name in ("dataset", "record_id", "split", "status")), *counts)
+        (number, *(safe_cell(row[name]) for name in shown), *counts)
         for (number, _, row), *counts in zip(listed, *(count.tolist() for count in bits), strict=True)
     ]
-    columns = ["recording", "dataset", "record_id", "split", "status", "differing_bits", "compared_bits"]
+    columns = ["recording", *shown, "differing_bits", "compared_bits"]
     with atomic_path(path) as temporary:
         pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, lineterminator="\n")
 

@@ -13,7 +13,8 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,20 +225,25 @@ def same_recording(a: Fingerprints, rows_a: Ints, b: Fingerprints, rows_b: Ints)
     """Tell for each pair of rows whether they are the same recording."""
     codes = a.codes[rows_a]
     shared = (codes == b.codes[rows_b]) & (codes > 0)
-    differing = np.where(shared, np.bitwise_count(a.words[rows_a] ^ b.words[rows_b]), 0).sum(axis=1)
-    n_bits = _BLOCK_BITS * shared.sum(axis=1)
-    several = (np.where(shared, codes, 0).max(axis=1) != np.where(shared, codes, 99).min(axis=1)) & (n_bits > 0)
+    differing = _add_blocks(np.bitwise_count(a.words[rows_a] ^ b.words[rows_b]) * shared)
+    n_bits = _BLOCK_BITS * _add_blocks(shared)
+    highest, lowest = np.where(shared, codes, 0).T, np.where(shared, codes, 99).T
+    several = (reduce(np.maximum, highest) != reduce(np.minimum, lowest)) & (n_bits > 0)
     limit = np.where(several, _SAME_SHARE, _SAME_SHARE_ONE_LEAD) * n_bits
     same: NDArray[np.bool_] = (n_bits >= _MIN_COMMON_BITS) & (differing <= limit)
     return same
+
+
+def _add_blocks(counts: NDArray[Any]) -> Ints:
+    """Return the sums over the few blocks of each pair; over so short an axis NumPy's takes four times as long."""
+    return reduce(np.add, counts.T, np.zeros(len(counts), np.int64))
 
 
 def differing_bits(first: Sequence[str], second: Sequence[str]) -> tuple[Ints, Ints]:
     """Return in how many bits pairs of fingerprints differ, and how many of them can be compared."""
     a, b = Fingerprints(first), Fingerprints(second)
     shared = (a.codes == b.codes) & (a.codes > 0)
-    differing = np.where(shared, np.bitwise_count(a.words ^ b.words), 0).sum(axis=1, dtype=np.int64)
-    return differing, _BLOCK_BITS * shared.sum(axis=1, dtype=np.int64)
+    return _add_blocks(np.bitwise_count(a.words ^ b.words) * shared), _BLOCK_BITS * _add_blocks(shared)
 
 
 # Searching -----------------------------------------------------------------------------------------------------------
@@ -284,14 +290,16 @@ def _is_cyclic(text: str) -> bool:
 def _find_alike(texts: Sequence[str]) -> list[tuple[int, ...]]:
     prints = Fingerprints(texts)
     usable = np.flatnonzero(prints.codes[:, 0])
-    n, found = len(prints), [np.zeros(0, np.int64)]  # pairs as one number each
+    n, found = len(prints), [np.zeros(0, np.int64)]  # pairs as one number each, the smaller position first
     for keys in _keys(prints):
         order = usable[np.argsort(keys[usable], kind="stable")]
         for step in range(1, _N_NEIGHBOURS + 1):
             first, second = order[:-step], order[step:]
             same = same_recording(prints, first, prints, second)
-            found.append(np.unique(first[same] * n + second[same]))
-    pairs = np.unique(np.concatenate(found))
+            first, second = first[same], second[same]
+            found.append(np.minimum(first, second) * n + np.maximum(first, second))
+    pairs = np.sort(np.concatenate(found))
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     return [tuple(sorted(group)) for group in join_pairs(zip((pairs // n).tolist(), (pairs % n).tolist(), strict=True))]
 
 

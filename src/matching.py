@@ -194,6 +194,8 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
     files = (_INSIDE.split(record.relative)[0] for record in found if _INSIDE.search(record.relative))
     containers = {_base(file).casefold() for file in files}
     for level in _LEVELS:
+        if not waiting:
+            break
         index: dict[str, list[FoundRecord]] = defaultdict(list)
         for record in free.values():
             index[level(_clean(record.relative))].append(record)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,9 +49,18 @@ def as_path(path: str | Path) -> Path:
 
 
 def join_root(root: str | Path, relative: str) -> str:
-    """Return the path or URL of a file below a collection's folder."""
-    url = as_url(root)
-    return f"{url}/{relative}" if url else str(as_path(root) / relative)
+    """Return the path or URL of a file below a collection's folder, given relative to it with forward slashes."""
+    prefix, separator = _prefix(root)  # as texts, since a million paths would take seconds to make
+    return prefix + relative.replace("/", separator)
+
+
+@lru_cache(maxsize=64)
+def _prefix(root: str | Path) -> tuple[str, str]:
+    """Return what the paths of all files below a folder or URL begin with, and what stands between their parts."""
+    if url := as_url(root):
+        return f"{url}/", "/"
+    path = as_path(root)
+    return "" if path == Path() else os.path.join(path, ""), os.sep  # noqa: PTH118  it alone adds a slash where there is none
 
 
 @dataclass(frozen=True)
