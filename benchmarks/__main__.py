@@ -29,13 +29,13 @@ RATES = (500.0, 1000.0, 257.0)
 SECTIONS = ("floor", "preprocessing", "profile", "training", "inference")
 
 
-def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_records: int = 5000) -> dict[str, Any]:
-    """Measure everything, or the named sections; `quick` takes few records, for a look and for the tests."""
+def measure_all(data: Path | None, quick: bool, scratch: Path, sections: Sequence[str] = (), n_records: int = 5000) -> dict[str, Any]:
+    """Measure everything, or the named sections, with `scratch` to write to; `quick` takes few records, for a look and for the tests."""
     n_records, repeats, seconds = (200, 1, 1.0) if quick else (n_records, 3, 20.0)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
-        "preprocessing": lambda: _preprocessing(data, n_records, repeats),
-        "profile": lambda: {"profile": [measure_profile(data, 64 if quick else 512, rate, 2 * repeats) for rate in RATES]},
+        "preprocessing": lambda: _preprocessing(data, n_records, repeats, scratch),
+        "profile": lambda: {"profile": [measure_profile(data, 64 if quick else 512, rate, 2 * repeats, scratch) for rate in RATES]},
         "training": lambda: _training(data, quick, seconds),
         "inference": lambda: {"inference": measure_inference(data, 64 if quick else 512)},
     }
@@ -45,12 +45,12 @@ def measure_all(data: Path | None, quick: bool, sections: Sequence[str] = (), n_
     return results
 
 
-def _preprocessing(data: Path | None, n_records: int, repeats: int) -> dict[str, Any]:
+def _preprocessing(data: Path | None, n_records: int, repeats: int, scratch: Path) -> dict[str, Any]:
     runs = []
     for rate in RATES:
         for workers in (1, 2):
             logger.info("preprocessing from %g Hz with %d workers", rate, workers)
-            runs.append(measure_preprocessing(data, n_records, rate, workers, repeats))
+            runs.append(measure_preprocessing(data, n_records, rate, workers, repeats, scratch))
     speed = {(run["source_fs"], run["workers"]): run["records_per_s"]["median"] for run in runs}
     return {"preprocessing": runs, "two_workers_over_one": {f"{rate:g}": speed[rate, 2] / speed[rate, 1] for rate in RATES}}
 
@@ -100,7 +100,8 @@ def main() -> None:
     args = parser.parse_args()
     setup_logging()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    results = measure_all(args.data, args.quick, args.only, args.records)
+    with TemporaryDirectory() as scratch:
+        results = measure_all(args.data, args.quick, Path(scratch), args.only, args.records)
     path = args.out / "results.json"
     if args.only and path.exists():
         results = load_json(path) | results

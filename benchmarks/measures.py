@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 from unittest.mock import patch
 
@@ -71,36 +71,47 @@ def run_command(*arguments: str) -> Usage:
     return Usage(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, peak_mb)
 
 
-def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, workers: int, repeats: int) -> Result:
-    """Compare the default command line with the plain recipe: records/s of both, their ratio, and bytes per record."""
-    ours, theirs, ratios, cpu_ratios, used = [], [], [], [], []
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        n_plain = max(80, n_records // 8)  # the plain recipe is slow, and its rate does not depend on the count
-        make_collection(folder / "source", n_records, source_fs, data)
-        make_collection(folder / "few", n_plain, source_fs, data)
-        for repeat in range(repeats):
-            out = folder / f"ours{repeat}"
-            usage = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
-            used.append(usage)
-            ours.append(n_records / usage.seconds)
-            plain_out = folder / f"plain{repeat}"
-            answer = subprocess.run(
-                [sys.executable, "-m", "benchmarks.plain", str(folder / "few"), str(plain_out), str(workers)],
-                cwd=ROOT, check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            said = json.loads(answer.stdout)
-            theirs.append(said["records_per_s"])
-            ratios.append(ours[-1] / theirs[-1])
-            cpu_ratios.append(said["cpu_ms_per_record"] / (1e3 * usage.cpu_s / n_records))
-        sizes = [sum(p.stat().st_size for p in f.rglob("*.npz")) / n for f, n in ((out, n_records), (plain_out, n_plain))]
+def measure_preprocessing(data: Path | None, n_records: int, source_fs: float, workers: int, repeats: int, scratch: Path) -> Result:
+    """Compare the default command line with the plain recipe: records/s of both, their ratio, and bytes per record.
+
+    What is written in `scratch` stays there, with record files emptied: ext4 makes a file more slowly, by up to the time of
+    a whole record, while thousands were removed in the minutes before, and that would count against who comes next.
+    """
+    ours, theirs, ratios, cpu_ratios, used, sizes = [], [], [], [], [], [0.0, 0.0]
+    folder = Path(mkdtemp(dir=scratch))
+    n_plain = max(80, n_records // 8)  # the plain recipe is slow, and its rate does not depend on the count
+    make_collection(folder / "source", n_records, source_fs, data)
+    make_collection(folder / "few", n_plain, source_fs, data)
+    for repeat in range(repeats):
+        out, plain_out = folder / f"ours{repeat}", folder / f"plain{repeat}"
+        usage = run_command("src", "preprocess", "--data", f"bench={folder / 'source'}", "--out", str(out), "--workers", str(workers))
+        used.append(usage)
+        ours.append(n_records / usage.seconds)
+        answer = subprocess.run(
+            [sys.executable, "-m", "benchmarks.plain", str(folder / "few"), str(plain_out), str(workers)],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        said = json.loads(answer.stdout)
+        theirs.append(said["records_per_s"])
+        ratios.append(ours[-1] / theirs[-1])
+        cpu_ratios.append(said["cpu_ms_per_record"] / (1e3 * usage.cpu_s / n_records))
         error = largest_difference(folder / "few", out)
+        sizes = [_empty(out) / n_records, _empty(plain_out) / n_plain]
     return {
         "source_fs": source_fs, "workers": workers, "n_records": n_records, "records_per_s": spread(ours),
         "plain_records_per_s": spread(theirs), "ratio": spread(ratios),
         "bytes_per_record": sizes[0], "bytes_ratio": sizes[0] / sizes[1], "largest_difference": error, "cpu_ratio": spread(cpu_ratios),
         "cpu_ms_per_record": spread([1e3 * usage.cpu_s / n_records for usage in used]), "peak_memory_mb": max(usage.peak_mb for usage in used),
     }  # fmt: skip
+
+
+def _empty(folder: Path) -> int:
+    """Empty the record files below a folder; returns how many bytes they had."""
+    files = list(folder.rglob("*.npz"))
+    n_bytes = sum(file.stat().st_size for file in files)
+    for file in files:
+        os.truncate(file, 0)
+    return n_bytes
 
 
 def largest_difference(source: Path, processed: Path) -> float:
@@ -161,7 +172,7 @@ def timed(**steps: tuple[Any, str]) -> Iterator[dict[str, float]]:
         yield seconds
 
 
-def measure_profile(data: Path | None, n_records: int, source_fs: float, repeats: int) -> Result:
+def measure_profile(data: Path | None, n_records: int, source_fs: float, repeats: int, scratch: Path) -> Result:
     """Return where the time of a record goes in one process, in microseconds: of ours and of the plain recipe's; the least of some runs.
 
     Steps are inside one another where they say so; what is not named is what is left of `together`.
@@ -174,21 +185,20 @@ def measure_profile(data: Path | None, n_records: int, source_fs: float, repeats
             "archive_and_file": (tensors, "save_record_file"), "deflate_in_it": (npz, "_pack")}  # fmt: skip
     theirs = {"read": (plain.wfdb, "rdrecord"), "resample": (plain, "resample_poly"), "archive_and_file": (plain.np, "savez_compressed")}
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        headers = make_collection(folder / "source", n_records, source_fs, data)
-        tasks = [tensors.RecordTask("bench", f"{header.parent.name}-{header.stem}", str(header)) for header in headers]
-        for repeat in range(repeats):
-            processed = folder / f"ours{repeat}"
-            (processed / "records").mkdir(parents=True)
-            work = partial(tensors.process_chunk, processed=processed, config=PreprocessConfig(), on_error="record")
-            with timed(**ours) as seconds:
-                (together,) = time_call(lambda work=work: list(run_chunks(work, iter([tasks]), None, 1)), 1)
-            runs["ours"].append({name: 1e6 * value / n_records for name, value in {**seconds, "together": together}.items()})
-            few = headers[: max(8, n_records // 8)]
-            with timed(**theirs) as seconds:
-                (together,) = time_call(lambda few=few, out=folder / f"plain{repeat}": plain.run_plain(few, out, 500.0, 5000, 1), 1)
-            runs["plain"].append({name: 1e6 * value / len(few) for name, value in {**seconds, "together": together}.items()})
+    folder = Path(mkdtemp(dir=scratch))
+    headers = make_collection(folder / "source", n_records, source_fs, data)
+    tasks = [tensors.RecordTask("bench", f"{header.parent.name}-{header.stem}", str(header)) for header in headers]
+    for repeat in range(repeats):
+        processed = folder / f"ours{repeat}"
+        (processed / "records").mkdir(parents=True)
+        work = partial(tensors.process_chunk, processed=processed, config=PreprocessConfig(), on_error="record")
+        with timed(**ours) as seconds:
+            (together,) = time_call(lambda work=work: list(run_chunks(work, iter([tasks]), None, 1)), 1)
+        runs["ours"].append({name: 1e6 * value / n_records for name, value in {**seconds, "together": together}.items()})
+        few = headers[: max(8, n_records // 8)]
+        with timed(**theirs) as seconds:
+            (together,) = time_call(lambda few=few, out=folder / f"plain{repeat}": plain.run_plain(few, out, 500.0, 5000, 1), 1)
+        runs["plain"].append({name: 1e6 * value / len(few) for name, value in {**seconds, "together": together}.items()})
     least = {who: {name: min(run[name] for run in made) for name in made[0]} for who, made in runs.items()}
     return {"source_fs": source_fs, "n_records": n_records, **least}
 

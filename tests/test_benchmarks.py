@@ -11,7 +11,7 @@ from benchmarks.measures import measure_preprocessing, run_command
 
 
 def test_preprocessing_is_compared_on_the_same_records(tmp_path: Path) -> None:
-    result = measure_preprocessing(None, 80, 257.0, 1, 1)
+    result = measure_preprocessing(None, 80, 257.0, 1, 1, tmp_path)
     assert result["largest_difference"] < 1e-5
     assert 0.3 < result["bytes_ratio"] < 1.5
     assert result["ratio"]["n"] == result["cpu_ratio"]["n"] == 1 and result["cpu_ms_per_record"]["median"] > 0
