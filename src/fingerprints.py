@@ -37,7 +37,7 @@ _LENGTH = 1 + _N_BLOCKS + _N_BLOCKS * _BLOCK_BITS // 4  # hexadecimal digits: ve
 _USABLE = re.compile(f"[{_VERSION}{_CYCLIC}][0-9a-f]{{{_LENGTH - 1}}}")
 
 # Leads that say most of the heart together, then those that stand in for a dead or an absent one
-_PREFERRED = tuple(STANDARD_LEADS.index(name) for name in ["II", "I", "V2", "V5", "V1", "V6", "V3", "V4", "III", "aVF", "aVL", "aVR"])
+_PREFERRED = [STANDARD_LEADS.index(name) for name in ("II", "I", "V2", "V5", "V1", "V6", "V3", "V4", "III", "aVF", "aVL", "aVR")]
 
 _RATE = 50  # Hz of the slopes
 _SECONDS = 10.0
@@ -77,8 +77,8 @@ def compute_fingerprints(signals: Sequence[NDArray[np.float32]], fs: float) -> l
     n_samples = min(signals[0].shape[1], round(_SECONDS * fs))
     if n_samples < _MIN_SECONDS * fs:
         return [""] * len(signals)
-    leads = list(_PREFERRED[:_N_BLOCKS])
-    slopes = np.stack([_slopes(signal[leads, :n_samples], fs) for signal in signals])
+    leads = _PREFERRED[:_N_BLOCKS]
+    slopes = np.stack([_slopes(signal[:, :n_samples], leads, fs) for signal in signals])
     mean, live = _liveliness(slopes)
     prints = _write(slopes, mean, [leads] * len(signals))
     for i in np.flatnonzero(~live.all(axis=1)).tolist():
@@ -88,7 +88,7 @@ def compute_fingerprints(signals: Sequence[NDArray[np.float32]], fs: float) -> l
 
 def _fingerprint_of_others(signal: NDArray[np.float32], fs: float) -> str:
     """Return the fingerprint of a recording in which a lead that is preferred is dead: of others, or "" where all are."""
-    slopes = _slopes(signal[list(_PREFERRED)], fs)
+    slopes = _slopes(signal, _PREFERRED, fs)
     mean, live = _liveliness(slopes)
     rows = np.flatnonzero(live)[:_N_BLOCKS]
     if not rows.size:
@@ -104,18 +104,18 @@ def _write(slopes: NDArray[np.float32], mean: NDArray[np.float32], leads: Sequen
     return [f"{kind}{''.join(f'{lead + 1:x}' for lead in chosen)}{row.tobytes().hex()}" for kind, chosen, row in zip(kinds, leads, signs, strict=True)]
 
 
-def _slopes(signal: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
-    """Return slopes at 50 Hz (n_leads, n_steps): differences of means over 20 ms, smoothed by 1 2 1.
+def _slopes(signal: NDArray[np.float32], leads: list[int], fs: float) -> NDArray[np.float32]:
+    """Return slopes of some leads at 50 Hz (n_leads, n_steps): differences of means over 20 ms, smoothed by 1 2 1.
 
     The means are exact at any rate: sample k stands for the time from (k - 1/2) / fs to (k + 1/2) / fs.
     """
     edges = _edges(signal.shape[1], fs)
-    totals, at_edges = _sums_between(signal, edges)
+    totals, at_edges = _sums_between(signal, leads, edges)
     parts = at_edges * edges.shares
     means = totals + (parts[:, 1:] - parts[:, :-1])  # but for a factor
     steps = means[:, 1:] - means[:, :-1]
-    if np.isnan(steps).any() and not np.isfinite(signal).all():  # else sums ran over, which no interpolation mends
-        return _slopes(_interpolated(signal), fs)
+    if np.isnan(steps).any() and not np.isfinite(signal[leads]).all():  # else sums ran over, which no interpolation mends
+        return _slopes(_interpolated(signal[leads]), list(range(len(leads))), fs)
     smooth: NDArray[np.float32] = steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]
     return smooth
 
@@ -133,13 +133,16 @@ class _Edges:
     step: int
 
 
-def _sums_between(signal: NDArray[np.float32], edges: _Edges) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _sums_between(
+    signal: NDArray[np.float32], leads: list[int], edges: _Edges
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the sums of the samples from each edge up to the next (n_leads, n_edges - 1), and the samples at edges (n_leads, n_edges)."""
     if not edges.step:
-        return np.add.reduceat(signal, edges.places, axis=1)[:, :-1] * edges.filled, signal.take(edges.places, axis=1)
+        chosen = signal[leads]
+        return np.add.reduceat(chosen, edges.places, axis=1)[:, :-1] * edges.filled, chosen.take(edges.places, axis=1)
     first, last = int(edges.places[0]), int(edges.places[-1])
-    runs = np.ascontiguousarray(signal[:, first:last]).reshape(-1, edges.step)
-    return (runs @ np.ones(edges.step, np.float32)).reshape(len(signal), -1), signal[:, first : last + 1 : edges.step]
+    runs = signal[leads, first:last].reshape(-1, edges.step)
+    return (runs @ np.ones(edges.step, np.float32)).reshape(len(leads), -1), signal[leads, first : last + 1 : edges.step]
 
 
 @lru_cache(maxsize=64)

@@ -260,7 +260,7 @@ def read_start(
 def _read(path: Path, request: RecordRequest) -> ECGRecord:
     file, part = split_part(path)
     with _named_errors(path), np.errstate(all="ignore"):  # numbers of a damaged file; what comes of them is checked
-        return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part)))
+        return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part) if part else request))
 
 
 @contextmanager
