@@ -1,8 +1,9 @@
 # make demo  the environment, sample recordings, the notebook run whole: every output of the project
-# make test  the environment, checks, and all tests but the slow ones
+# make test  the environment, checks, and all tests but the slow ones, in JOBS processes
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
+JOBS   ?= 2
 PTBXL  := artifacts/ptbxl100
 
 .PHONY: help bench bench-gpu env demo docs notebook examples jupyterlab test test-slow lint smoke clean fuzz soak audit ptbxl
@@ -58,7 +59,7 @@ jupyterlab: env
 test: env
 	@echo "== running the tests"
 	$(MAKE) --no-print-directory lint
-	$(RUN) -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow" -n $(JOBS) --dist worksteal
 
 test-slow: env
 	$(RUN) -m pytest -q -m slow

@@ -148,7 +148,7 @@ def test_workers_killed_again_and_again_cost_no_record(collection: Path, whole: 
 @needs_proc
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_takes_its_workers_with_it(tmp_path: Path, how: signal.Signals) -> None:
-    root = write_collection(tmp_path, 400)
+    root = write_collection(tmp_path, 1500)
     arguments = ["preprocess", "--data", f"d={root / 'src'}", "--out", str(root / "out"), "--fs", "100", "--n-samples", "500"]
     process = start(run_command, [*arguments, "--workers", "2", "--chunk-size", "1"], tmp_path / "stderr")
     wait_until(Journal(root / "out").path.exists)
