@@ -118,7 +118,8 @@ def _report(results: dict[str, Any]) -> None:
     if "loading" in results:
         logger.info("packed cache: %.0f times the record files", results["loading"]["ratio"])
     for run in results.get("training", ()):
-        logger.info("training on %d samples: %.0f records/s, %.1f %% waiting", run["n_samples"], run["records_per_s"], 100 * run["waiting_share"])
+        logger.info("training on %d samples: %.0f records/s, %.1f times xresnet1d101, %.1f %% waiting",
+                    run["n_samples"], run["records_per_s"]["median"], run["ratio"]["median"], 100 * run["waiting_share"])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measures import TimedLoader, prepare
+from benchmarks.measures import TimedBatches, prepare
 from src.config import Config, LoaderConfig, TrainConfig, load_config
 from src.dataloaders import build_dataloaders
 from src.model import ResNet1d
@@ -81,28 +81,23 @@ def measure_training(processed: Path, crop_s: float, batch_size: int, *, compile
     loaders = build_dataloaders(config, processed)
     model = ResNet1d(12, len(loaders.classes)).to("cuda")
     state = start_training(model, len(loaders.train), config.train, torch.bfloat16)
-    loss_fn, waits = make_loss(single_label=True), []  # type: ignore[var-annotated]
-    timed = TimedLoader(loaders.train, waits)
+    loss_fn = make_loss(single_label=True)
 
     def epoch(batches: Any) -> None:
         train_epoch(state, batches, loss_fn, config.train, device="cuda", amp=torch.bfloat16)
         torch.cuda.synchronize()
 
-    epoch(timed)  # compiles and warms up
-    epoch(timed)
+    epoch(loaders.train)  # compiles and warms up
+    epoch(loaders.train)
     n_syncs, n_steps = count_syncs(lambda: train_epoch(state, islice(loaders.train, 8), loss_fn, config.train, device="cuda", amp=torch.bfloat16)), 8
-    waits.clear()
     torch.cuda.reset_peak_memory_stats()
-    n_seen, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        epoch(timed)
-        n_seen += len(loaders.records["train"])
-    taken = time.perf_counter() - start
-    n_samples = next(iter(loaders.train)).signal.shape[2]
-    rate, flops, peak = n_seen / taken, flops_per_record(ResNet1d(12, len(loaders.classes)), 12, n_samples), peak_flops(torch.cuda.get_device_name())
+    batches, start = TimedBatches(loaders.train, seconds), time.perf_counter()
+    epoch(batches)
+    taken, n_samples = time.perf_counter() - start, batches.n_samples
+    rate, flops, peak = batches.n_records / taken, flops_per_record(ResNet1d(12, len(loaders.classes)), 12, n_samples), peak_flops(torch.cuda.get_device_name())
     return {
         "n_samples": n_samples, "batch_size": batch_size, "compiled": compiled, "cache_on_gpu": on_gpu, "records_per_s": rate,
-        "gflop_per_record": flops / 1e9, "share_of_peak": rate * flops / peak if peak else None, "waiting_share": sum(waits) / taken,
+        "gflop_per_record": flops / 1e9, "share_of_peak": rate * flops / peak if peak else None, "waiting_share": batches.waited / taken,
         "host_syncs_per_step": max(0, n_syncs - 1) / n_steps,  # the epoch's loss is fetched once at its end
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30,
     }  # fmt: skip

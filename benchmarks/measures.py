@@ -27,6 +27,7 @@ from src.config import Config, LoaderConfig, PreprocessConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 Result = dict[str, Any]
+_TURNS = 3  # of two networks that are trained in turn
 
 
 def spread(values: list[float]) -> Result:
@@ -242,7 +243,11 @@ def measure_loading(processed: Path, n_reads: int) -> Result:
 
 
 def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
-    """Run the real training loop over the loader; returns records/s and the share of time spent waiting for batches."""
+    """Run the real training loop over the loader; returns records/s and the share of time spent waiting for batches.
+
+    A network of others is trained by the same loop in turn with ours, since what a machine does changes within minutes.
+    """
+    from benchmarks.peers import XResNet1d101
     from src.dataloaders import build_dataloaders
     from src.model import ResNet1d
     from src.optimization import make_loss, start_training
@@ -252,36 +257,43 @@ def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
         loader=LoaderConfig(batch_size=64, balanced_sampling=False), train=TrainConfig(crop_s=crop_s, device="cpu", target="single")
     )
     loaders = build_dataloaders(config, processed)
-    state = start_training(ResNet1d(12, len(loaders.classes)), len(loaders.train), config.train)
+    networks: dict[str, Any] = {"ours": ResNet1d(12, len(loaders.classes)), "xresnet1d101": XResNet1d101(12, len(loaders.classes))}
+    states = {name: start_training(network, len(loaders.train), config.train) for name, network in networks.items()}
     loss_fn = make_loss(single_label=True)
-    waits: list[float] = []
-    timed = TimedLoader(loaders.train, waits)
-    train_epoch(state, timed, loss_fn, config.train)  # warms up
-    waits.clear()
-    n_seen, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        train_epoch(state, timed, loss_fn, config.train)
-        n_seen += len(loaders.records["train"])
-    taken = time.perf_counter() - start
-    samples = loaders.view.crop_samples or next(iter(loaders.train)).signal.shape[2]
-    return {"n_samples": samples, "records_per_s": n_seen / taken, "waiting_share": sum(waits) / taken}
+    runs: dict[str, list[TimedBatches]] = {name: [] for name in states}
+    for turn in range(1 + _TURNS):
+        for name, state in states.items():
+            batches = TimedBatches(loaders.train, seconds / _TURNS if turn else 0.0)
+            train_epoch(state, batches, loss_fn, config.train)
+            runs[name] += [batches] if turn else []  # the first step warms up
+    ours, theirs = ([batches.n_records / batches.seconds for batches in made] for made in runs.values())
+    return {
+        "n_samples": batches.n_samples, "records_per_s": spread(ours), "xresnet1d101_records_per_s": spread(theirs),
+        "ratio": spread([a / b for a, b in zip(ours, theirs, strict=True)]),
+        "waiting_share": sum(batches.waited for batches in runs["ours"]) / sum(batches.seconds for batches in runs["ours"]),
+    }  # fmt: skip
 
 
-class TimedLoader:
-    """Notes how long each batch was waited for."""
+class TimedBatches:
+    """Gives batches for some seconds, one at least, and notes how many records of how many samples, and how long was waited for them."""
 
-    def __init__(self, loader: Any, waits: list[float]) -> None:
-        self.loader, self.waits = loader, waits
+    def __init__(self, loader: Any, seconds: float) -> None:
+        self.loader, self.limit = loader, seconds
+        self.seconds = self.waited = 0.0
+        self.n_records = self.n_samples = 0
 
-    def __iter__(self) -> Any:
-        iterator = iter(self.loader)
-        while True:
-            start = time.perf_counter()
-            batch = next(iterator, None)
-            self.waits.append(time.perf_counter() - start)
-            if batch is None:
-                return
-            yield batch
+    def __iter__(self) -> Iterator[Any]:
+        start = asked = time.perf_counter()
+        while not self.n_records or self.seconds < self.limit:
+            for batch in self.loader:
+                self.waited += time.perf_counter() - asked
+                yield batch
+                asked = time.perf_counter()
+                self.seconds = asked - start
+                self.n_records += len(batch.signal)
+                self.n_samples = batch.signal.shape[-1]
+                if self.seconds >= self.limit:
+                    return
 
 
 def measure_inference(data: Path | None, n_records: int) -> Result:
