@@ -60,7 +60,7 @@ def _prefix(root: str | Path) -> tuple[str, str]:
     if url := as_url(root):
         return f"{url}/", "/"
     path = as_path(root)
-    return "" if path == Path() else os.path.join(path, ""), os.sep  # noqa: PTH118  it alone adds a slash where there is none
+    return "" if path == Path() else os.path.join(path, ""), os.sep
 
 
 @dataclass(frozen=True)

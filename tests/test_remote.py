@@ -103,6 +103,8 @@ def test_what_is_a_url_and_what_is_a_path() -> None:
     assert not any(map(as_url, ("data/x", "/data/x", "C:/data", "C:\\data", "a:b/c", "file:///data/x", "::", "")))
     assert as_path("file:///data/x") == as_path(Path("file:///data/x")) == as_path("/data/x") == Path("/data/x")
     assert join_root("s3://b/a", "c/r.hea") == "s3://b/a/c/r.hea" and Path(join_root("d", "r.hea")) == Path("d/r.hea")
+    for root in ("d", "d/", "./d", "/", "/a/b", ".", "", "file:///a"):
+        assert join_root(root, "c/r.hea") == str(as_path(root) / "c/r.hea")
     with pytest.raises(ValueError, match="holds a password") as error:
         as_url("sftp://me:secret@host/x")
     assert "secret" not in str(error.value)

@@ -279,7 +279,7 @@ def _read_values(stream: BufferedReader, offset: int, dtype: np.dtype[Any], coun
     """Read `count` values, or those up to the end of the file; this takes half the time of ``np.fromfile``."""
     values = np.empty(count, dtype)
     stream.seek(offset)
-    return values[: stream.readinto(values) // dtype.itemsize]
+    return values[: stream.readinto(values.data) // dtype.itemsize]
 
 
 def _decode_212(stream: BufferedReader, offset: int, first: int, count: int) -> NDArray[np.int16]:
