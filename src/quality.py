@@ -188,8 +188,14 @@ def _pass_over(signal: Floats, fs: float, size: int) -> _Seen:
     n_blocks = signal.shape[1] // size
     blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12 * n_blocks, size)
     waves = (blocks @ _tones(size, fs)).T[: 1 + 2 * len(_TONES_HZ)].reshape(-1, 12, n_blocks)
-    high, low = blocks.max(axis=1).reshape(12, n_blocks), blocks.min(axis=1).reshape(12, n_blocks)
+    # reduceat takes two thirds of the time of a reduction over so short an axis
+    high, low = (find.reduceat(blocks.reshape(-1), _starts(12 * n_blocks, size)).reshape(12, n_blocks) for find in (np.maximum, np.minimum))
     return _Seen(high, low, signal[:, n_blocks * size :], waves, _lead_products(signal, fs))
+
+
+@lru_cache(maxsize=64)
+def _starts(n_blocks: int, size: int) -> NDArray[np.intp]:
+    return np.arange(0, n_blocks * size, size)
 
 
 @lru_cache(maxsize=64)
