@@ -59,6 +59,7 @@ jupyterlab: env
 test: env
 	@echo "== running the tests"
 	$(MAKE) --no-print-directory lint
+	$(RUN) -m compileall -q src # the many commands that the tests start need not, where the environment forbids them to keep it
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow" -n $(JOBS) --dist worksteal
 
 test-slow: env

