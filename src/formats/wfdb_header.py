@@ -97,7 +97,7 @@ def read_header(path: Path) -> Header:
 
 
 def _read_file(path: Path, mtime_ns: int, size: int) -> Header:
-    with open(path, "rb") as stream:
+    with open(path, "rb", buffering=0) as stream:
         # Not to its end, since what a system makes up while it is read may have none; nor the most, for which room would be made
         raw = stream.read(size) if size <= _MAX_HEADER_BYTES else b""
     if size > _MAX_HEADER_BYTES:
