@@ -73,20 +73,18 @@ def _find_leads(leads: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[
 
 
 def fill_gaps(signal: Signal, max_gap: int) -> tuple[Signal, int]:
-    """Interpolate linearly over runs of NaN up to `max_gap` samples, in a copy; the ends take the nearest value.
+    """Interpolate linearly over runs of NaN or infinity up to `max_gap` samples, in a copy; the ends take the nearest value.
 
     Returns
     -------
     signal
-        Shape as given; runs longer than `max_gap` stay NaN.
+        Shape as given; runs longer than `max_gap` stay as they are.
     longest
-        The longest run of NaN in samples, 0 where there is none.
+        The longest run in samples, 0 where there is none.
     """
     if all_finite(signal):
         return signal, 0
-    missing = np.isnan(signal)
-    if not missing.any():
-        return signal, 0
+    missing = ~np.isfinite(signal)
     filled = signal.copy()
     longest = 0
     for lead in np.flatnonzero(missing.any(axis=1)):
@@ -265,8 +263,7 @@ def _row_sums(signal: Signal, squared: bool = False) -> NDArray[np.float64]:
     sums: NDArray[np.float64] = np.vecdot(runs, runs if squared else _ONES[:size]).sum(axis=1, dtype=np.float64)
     if n_runs * size == n_samples:
         return sums
-    rest = signal[:, n_runs * size :]
-    return np.asarray(sums + np.vecdot(rest, rest if squared else _ONES[: rest.shape[1]]))
+    return sums + _row_sums(signal[:, n_runs * size :], squared)
 
 
 def fit_length(signal: Signal, n_samples: int) -> Signal:

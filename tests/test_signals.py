@@ -123,6 +123,12 @@ def test_standardize_is_as_good_as_in_double_precision(n_samples: int, offset: f
     np.testing.assert_allclose(standardize(signal).signal, expected, atol=5e-6 * (1 + offset))
 
 
+def test_an_hour_is_standardized_too() -> None:
+    signal = np.linspace(-1, 1, 1_800_000, dtype=np.float32)[None]
+    scaled = standardize(signal)
+    np.testing.assert_allclose(scaled.signal[0, [0, -1]], [-(3**0.5), 3**0.5], atol=1e-4)
+
+
 def test_part_of_a_wider_array_is_standardized_as_a_copy_of_it() -> None:
     wide = RNG.normal(size=(12, 700)).astype(np.float32)
     np.testing.assert_array_equal(standardize(wide[:, :600]).signal, standardize(wide[:, :600].copy()).signal)
