@@ -73,6 +73,7 @@ def make_splits(
     val_folds: Sequence[int] = (9,),
     test_folds: Sequence[int] = (10,),
     previous: Mapping[str, str] | None = None,
+    taken_out: Sequence[SplitItem] = (),
 ) -> Splits:
     """Place every item in train, val or test.
 
@@ -88,6 +89,8 @@ def make_splits(
         Folds of the mapping that validate and test; every other fold trains.
     previous
         Key -> split of an earlier run: these records stay where they are, and so do later ones of their patients.
+    taken_out
+        Copies that get no split: their patients hold the other copies and the other records together all the same.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def make_splits(
         splits; the message lists them.
     """
     placed = _place_by_fold(items, set(val_folds), set(test_folds))
-    groups = _groups(items, seed)
+    groups = _groups(items, taken_out, seed)
     fixed = {**(previous or {}), **placed}
     _refuse_torn_copies(groups, fixed)
     assignment = _place_known_groups(groups, fixed)
@@ -136,9 +139,9 @@ def _place_by_fold(items: Sequence[SplitItem], val_folds: set[int], test_folds: 
     return placed
 
 
-def _groups(items: Sequence[SplitItem], seed: int) -> list[_Group]:
+def _groups(items: Sequence[SplitItem], taken_out: Sequence[SplitItem], seed: int) -> list[_Group]:
     """Return the groups in an order that depends on the seed and their names only."""
-    links = [(item.subject, f"\t\t{item.recording}" if item.recording else item.subject) for item in items]
+    links = [(item.subject, f"\t\t{item.recording}" if item.recording else item.subject) for item in [*items, *taken_out]]
     name_of = {part: first for whole in join_pairs(links) for first in [min(whole)] for part in whole}
     groups: dict[str, _Group] = {}
     for item in items:
@@ -189,7 +192,7 @@ def _place_known_groups(groups: Sequence[_Group], fixed: Mapping[str, str]) -> d
         if homes:
             assignment[group.name] = min(homes, key=SPLIT_NAMES.index)
         if len(homes) > 1:
-            logger.warning("records of %s were in %s: all go to %s now", group.name.strip(), sorted(homes), min(homes))
+            logger.warning("records of %s were in %s: all go to %s now", group.name.strip(), sorted(homes), assignment[group.name])
     return assignment
 
 

@@ -121,3 +121,12 @@ def test_a_class_of_few_patients_with_several_records_each_is_in_every_split() -
     source = items(40, "A") + [SplitItem(f"d__z{i}", ("Z",), "d", patient_id=f"p{i // 2}") for i in range(8)]
     got = counts(make_splits(source, fractions=FRACTIONS), source)
     assert [got[name]["Z"] for name in FRACTIONS] == [4, 2, 2]
+
+
+def test_a_copy_that_was_taken_out_still_holds_its_patient_together() -> None:
+    """The copy that stays may say nothing of the patient, as those of PTB-XL in Challenge 2021 do."""
+    kept = [SplitItem(f"c{i}", ("A",), "challenge", recording=f"r{i}") for i in range(200)]
+    copies = [SplitItem(f"p{i}", ("A",), "ptbxl", f"patient{i // 2}", recording=f"r{i}") for i in range(200)]
+    where = make_splits(kept, fractions=FRACTIONS, taken_out=copies).of_key()
+    assert set(where) == {item.key for item in kept}
+    assert all(where[f"c{i}"] == where[f"c{i + 1}"] for i in range(0, 200, 2))
