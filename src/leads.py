@@ -12,7 +12,7 @@ _ALIASES = {
     **{f"ML{roman}": roman for roman in ("I", "II", "III")},  # modified limb leads of ambulatory recorders
     **{f"D{roman}": roman for roman in ("I", "II", "III")},  # derivation, in Spanish and French exports
     **{f"D{i}": roman for i, roman in enumerate(("I", "II", "III"), 1)},
-    **{str(i): roman for i, roman in enumerate(("I", "II", "III"), 1)},  # "Lead 1"
+    **{f"LEAD{i}": roman for i, roman in enumerate(("I", "II", "III"), 1)},  # while "ECG 1" is the first channel, whatever its lead
     **{f"C{i}": f"V{i}" for i in range(1, 7)},  # chest electrodes by their IEC name
     **{f"MV{i}": f"V{i}" for i in range(1, 7)},
 }
@@ -32,9 +32,10 @@ def canonical_lead(name: str) -> str | None:
     if text.startswith("-"):
         return None
     text = re.sub(r"[\s_.:\-]+", "", text)
-    for pattern in (_PREFIX, _PREFIX, _SUFFIX):  # "MDC_ECG_LEAD_I" carries several
+    for pattern in (_PREFIX, _PREFIX, _SUFFIX, _PREFIX):  # "MDC_ECG_LEAD_I" carries several
+        if text in _ALIASES:
+            break
         text = pattern.sub("", text)
-    text = _PREFIX.sub("", text)
     return _ALIASES.get(text)
 
 

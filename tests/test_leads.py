@@ -24,3 +24,8 @@ def test_standard_names_are_their_own() -> None:
 def test_unnamed_channels() -> None:
     assert is_unnamed("ECG") and is_unnamed("") and is_unnamed("ecg1")
     assert not is_unnamed("II") and not is_unnamed("RESP")
+
+
+def test_the_first_channel_is_not_lead_i() -> None:
+    assert [canonical_lead(name) for name in ("ECG1", "EKG 2", "ecg_3", "1")] == [None] * 4
+    assert [canonical_lead(name) for name in ("Lead 1", "ECG lead 2", "D3", "MDC_ECG_LEAD_III")] == ["I", "II", "III", "III"]
