@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from src.formats.base import RecordError
-from src.formats.wfdb_header import read_header
+from src.formats.wfdb_header import lone_headers, read_header, segment_names
 from src.records import MANY_SUFFIXES, may_be_record
 from src.remote import RemoteFile, RemoteFolder
 from src.utils import stable_hash
@@ -49,6 +49,7 @@ def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]
         if not any(part.startswith(".") for part in path.split("/")):
             folders[folder or "."].append(name)
     _drop_strangers(url, folders)
+    _drop_segments(url, folders)
     _drop_files_of_many(url, folders)
     return folders, files
 
@@ -64,6 +65,19 @@ def _drop_strangers(url: str, folders: dict[str, list[str]]) -> None:
             for (folder, name), copy in zip(batch, copies, strict=True):
                 if not may_be_record(copy):
                     folders[folder].remove(name)
+
+
+def _drop_segments(url: str, folders: dict[str, list[str]]) -> None:
+    """Take out the segments that WFDB records are made of, which only the headers of these tell."""
+    lone = [(folder, name) for folder, names in folders.items() for name in lone_headers(names)]
+    for start in range(0, len(lone), _BATCH):
+        with TemporaryDirectory(prefix="ecg-") as place:
+            batch = lone[start : start + _BATCH]
+            copies = [Path(place) / str(number) / name for number, (_, name) in enumerate(batch)]
+            RemoteFolder(url).fetch([(name if folder == "." else f"{folder}/{name}", copy) for (folder, name), copy in zip(batch, copies, strict=True)])
+            for (folder, _), copy in zip(batch, copies, strict=True):
+                if segments := segment_names(copy):
+                    folders[folder] = [name for name in folders[folder] if os.path.splitext(name)[0] not in segments]
 
 
 def _drop_files_of_many(url: str, folders: dict[str, list[str]]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.fetching import list_folders, stamp_of
+from src.formats.wfdb_header import lone_headers, segment_names
 from src.labels import LabelRow
 from src.records import MANY_SUFFIXES, READABLE_SUFFIXES, RecordError, list_parts, may_be_record
 from src.remote import as_path, as_url
@@ -58,7 +59,7 @@ class Matches:
 def index_folder(root: str | Path) -> list[FoundRecord]:
     """List the records below a folder or URL, one per stem and folder, a header before a bare .mat, and each of a file of many.
 
-    Behind a URL files of many are left out, with a warning.
+    The segments that a WFDB record is made of are no records of their own: their samples would be there twice. Behind a URL files of many are left out, with a warning.
 
     Raises
     ------
@@ -74,7 +75,9 @@ def index_folder(root: str | Path) -> list[FoundRecord]:
         raise ValueError(f"{root}: no such folder; expected a collection of recordings")
     found = []
     for folder, names in _walk(root):
-        claimed = [name for name in names if may_be_record(f"{root}/{folder}/{name}")]
+        segments = set[str]().union(*(segment_names(root / folder / name) for name in lone_headers(names)))
+        whole = (name for name in names if os.path.splitext(name)[0] not in segments) if segments else names
+        claimed = [name for name in whole if may_be_record(f"{root}/{folder}/{name}")]
         for stem, relative, suffix in _choose(folder, claimed):
             if suffix in MANY_SUFFIXES:
                 found += _inside(root, relative, stem)

@@ -105,3 +105,12 @@ def test_links_that_lead_round_in_a_circle_are_nothing(tmp_path: Path) -> None:
 def test_a_file_that_two_rows_claim_is_not_left_to_a_looser_name() -> None:
     matches = match_records([row("a"), row("a.hea"), row("A")], found("a.hea"))
     assert matches.records[0].row is None and len(matches.missing) == 3
+
+
+def test_segments_of_a_record_are_no_records(tmp_path: Path) -> None:
+    for name in ("m_1", "m_2", "alone"):
+        (tmp_path / f"{name}.dat").write_bytes(bytes(400))
+        (tmp_path / f"{name}.hea").write_text(f"{name} 1 100 200\n{name}.dat 16 100/mV 16 0 0 0 0 II\n")
+    (tmp_path / "m_layout.hea").write_text("m_layout 1 100 0\n~ 16 100/mV 16 0 0 0 0 II\n")
+    (tmp_path / "m.hea").write_text("m/3 1 100 400\nm_layout 0\nm_1 200\nm_2 200\n")
+    assert [record.relative for record in index_folder(tmp_path)] == ["alone.hea", "m.hea"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -111,6 +112,20 @@ def _read_file(path: Path, mtime_ns: int, size: int) -> Header:
 
 _small_header = lru_cache(maxsize=64)(_read_file)  # as many as are read together
 _large_header = lru_cache(maxsize=4)(_read_file)
+
+
+def lone_headers(names: Sequence[str]) -> list[str]:
+    """Return the headers of a folder that have no samples of their own name beside them, as those of records made of segments."""
+    held = {os.path.splitext(name)[0] for name in names if name.lower().endswith((".dat", ".mat"))}
+    return [name for name in names if name.lower().endswith(".hea") and os.path.splitext(name)[0] not in held]
+
+
+def segment_names(path: Path) -> set[str]:
+    """Return the names of the segments that a record is made of; none where it is made of none or cannot be read."""
+    try:
+        return {segment.name for segment in read_header(path).segments} - {path.stem}
+    except RecordError:
+        return set()
 
 
 def parse_header(text: str, path: Path) -> Header:
