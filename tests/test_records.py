@@ -88,6 +88,14 @@ def test_several_sample_files_and_byte_offsets(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_record(path).signal, np.hstack([a, b]).T / 100, atol=1e-6)
 
 
+def test_windows_of_differences_are_those_of_the_whole(tmp_path: Path) -> None:
+    """Storage format 8 holds differences, of which all before a window count."""
+    RNG.integers(-20, 20, (300, 2)).astype("i1").tofile(tmp_path / "r.dat")
+    path = write_header(tmp_path, "r 2 100 300\nr.dat 8 200/mV 8 0 -5 0 0 I\nr.dat 8 200/mV 8 0 9 0 0 II\n")
+    windows = [window.signal for window in iter_records(path, window_s=1.0)]
+    np.testing.assert_array_equal(np.concatenate(windows, axis=1), read_record(path).signal)
+
+
 def test_multi_segment_records_are_as_the_package_reads_them(tmp_path: Path) -> None:
     for name in ("s1", "s2"):
         wfdb.wrsamp(name, 100, ["mV"], ["II"], RNG.normal(size=(100, 1)), fmt=["16"], write_dir=str(tmp_path))

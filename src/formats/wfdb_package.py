@@ -32,7 +32,8 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
     unknown = sorted({spec.fmt for spec in header.signals} - _FORMATS)
     if unknown:
         raise RecordError(header.path, f"not readable as WFDB: storage format {', '.join(unknown)} is unknown")
-    n_values = (stop - start) * sum(spec.samples_per_frame for spec in header.signals)
+    first = 0 if any(spec.fmt == "8" for spec in header.signals) else start  # which stores differences, so all before count
+    n_values = (stop - first) * sum(spec.samples_per_frame for spec in header.signals)
     if n_values > _MAX_VALUES:
         raise RecordError(header.path, f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it in windows (window_s)")
     check_amount(header, n_values, {spec.file for spec in header.signals})
@@ -42,14 +43,14 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
             import wfdb
 
             name = str(header.path.with_suffix(""))
-            record = wfdb.rdrecord(name, sampfrom=start, sampto=stop, physical=False, smooth_frames=False)
+            record = wfdb.rdrecord(name, sampfrom=first, sampto=stop, physical=False, smooth_frames=False)
     except Exception as error:  # noqa: BLE001  the package raises whatever its parsers meet
         raise package_error(header.path, error, "WFDB") from None
     decoded: list[NDArray[Any]] = record.e_d_signal
-    lengths = [(stop - start) * spec.samples_per_frame for spec in header.signals]
+    lengths = [(stop - first) * spec.samples_per_frame for spec in header.signals]
     if [len(values) for values in decoded] != lengths:
         raise RecordError(header.path, f"signals have {[len(values) for values in decoded][:12]} samples, the header promises {lengths[:12]}")
-    return decoded
+    return [values[(start - first) * spec.samples_per_frame :] for values, spec in zip(decoded, header.signals, strict=True)]
 
 
 def check_amount(header: Header, n_values: int, names: Iterable[str]) -> None:
