@@ -103,6 +103,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
         raise MappingError(path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]) from None
     frame.columns = [str(name).strip().lower() for name in frame.columns]
+    twice = [name for name in COLUMNS if list(frame.columns).count(name) > 1]
+    if twice:
+        raise MappingError(path, [f"columns {', '.join(twice)} stand there twice: expected one of each, in any case"])
     missing = [name for name in REQUIRED_COLUMNS if name not in frame.columns]
     if missing:
         found = printable(", ".join(frame.columns)) or "none"

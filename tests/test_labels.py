@@ -126,3 +126,10 @@ def test_weights_are_numbers_and_reach_the_rows(tmp_path: Path) -> None:
     with pytest.raises(MappingError) as caught:
         load_mapping(path)
     assert len(caught.value.problems) == 3 and "row 3, column weight, value 'heavy'" in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["Age,age", "sex,Sex ", "Record_ID"])
+def test_columns_that_stand_twice_are_named(header: str, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"dataset,record_id,mapped_label,{header}\nd,r,A,{header.count(',') * ','}\n")
+    with pytest.raises(MappingError, match="stand there twice"):
+        load_mapping(tmp_path / "m.csv")
