@@ -30,6 +30,7 @@ LOCK_FILE = ".lock"
 _LEFTOVER = re.compile(r"^\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}")
 _STRANGE_S = 7 * 24 * 3600.0  # a temporary file of another machine is left over when it was not touched for so long
 _POLL_S = 0.1
+_NAMELESS_S = 10.0  # a lock file that names nobody is of a process that was killed before it could
 _SYNC_THREADS = 16  # file systems bring what is asked for at the same time to the disk in one go
 _LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"}
 
@@ -249,9 +250,13 @@ def hold_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterato
         _write_holder(path, what)
         yield
     finally:
-        path.unlink(missing_ok=True)
-        _held.discard(stream)
-        stream.close()
+        if stream in _held:  # the system's lock: let go of last, so that nobody takes the file that is about to go
+            path.unlink(missing_ok=True)
+            _held.discard(stream)
+            stream.close()
+        else:  # Windows removes no open file
+            stream.close()
+            path.unlink(missing_ok=True)
 
 
 def _take_lock(path: Path) -> IO[bytes] | None:
@@ -292,9 +297,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def _is_stale(path: Path) -> bool:
-    """Tell whether the process that a lock file names was of this machine and is gone."""
+    """Tell whether the process that a lock file names was of this machine and is gone; one that names none may just be made."""
     holder = _holder(path)
-    return holder.get("host") == platform.node() and not is_alive(holder["pid"])
+    if holder:
+        return holder.get("host") == platform.node() and not is_alive(holder["pid"])
+    try:
+        return time.time() - path.stat().st_mtime > _NAMELESS_S
+    except FileNotFoundError:
+        return True
 
 
 def _report_takeover(path: Path) -> None:
@@ -306,9 +316,9 @@ def _make_lock_file(path: Path) -> IO[bytes] | None:
     """Make the lock file, over that of a process of this machine that is gone; None where that of a living one is there."""
     for _ in range(2):
         try:
-            return open(path, "xb")
+            return open(path, "xb")  # until it names its holder, it is young enough to be left alone
         except FileExistsError:
-            if _holder(path) and not _is_stale(path):
+            if not _is_stale(path):
                 return None
             _report_takeover(path)
             path.unlink(missing_ok=True)

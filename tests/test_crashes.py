@@ -400,6 +400,23 @@ def test_a_held_folder_is_refused_with_who_holds_it(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "held" and not (tmp_path / ".lock").exists()
 
 
+def test_a_lock_file_that_names_nobody_is_left_alone_while_it_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may just be made, where a file system has no locks of its own."""
+    import fcntl
+
+    def none(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    (tmp_path / ".lock").touch()
+    with pytest.raises(RuntimeError, match="another process holds this folder"), hold_folder(tmp_path, "again"):
+        pass
+    os.utime(tmp_path / ".lock", (0, 0))
+    with hold_folder(tmp_path, "again"):
+        pass
+    assert not (tmp_path / ".lock").exists()
+
+
 def hold_briefly(folder: Path, said: Path) -> None:
     try:
         with hold_folder(folder, "test"):
