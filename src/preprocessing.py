@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig, config_hash, load_dataclass
 from src.duplicates import (
@@ -68,7 +69,7 @@ CONFIG_FILE = "preprocess_config.json"
 __all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "run_preprocessing"]
 
 _WINDOW = re.compile(r"__w\d{5,}$")
-_INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"
+_STALE = {"status": "unreadable", "reason": "was being made anew when the run was interrupted: run preprocess again", "split": "", "input_hash": ""}
 _DEADLY = "reading it ended two worker processes: a library crashed on it, or memory ran out"
 _MANY_GAINS = 0.2  # of a collection's records
 _FAILED = ("unreadable", "missing", "rejected")
@@ -202,26 +203,33 @@ def run_preprocessing(
 
 
 def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
-    """Return the tasks that earlier runs have not done, and take what the run will overwrite out of the manifest first.
+    """Return the tasks that earlier runs have not done, and take what the run will overwrite out of manifest and journal first.
 
-    A run that is killed thus never leaves a manifest that vouches for a record file of other settings or labels.
+    A run that is killed thus never leaves a row that vouches for a record file of other settings or labels.
     """
     processed = stage.folder
     known = _known_rows(processed, data, config, extend)
     waiting = [task for task in plan.tasks if not _is_done(task, known, stage, config)]
-    manifest = load_manifest(processed)
-    parents = manifest["record_id"].str.replace(_WINDOW, "", regex=True)
     redone = {(task.dataset, task.record_id) for task in waiting}
-    pairs = zip(manifest["dataset"], manifest["record_id"], parents, strict=True)
-    overwritten = np.array([(d, r) in redone or (d, p) in redone for d, r, p in pairs], bool)
-    stale = overwritten & (manifest["status"] == "ok").to_numpy()
-    if stale.any():
-        manifest.loc[stale, ["status", "reason", "split", "input_hash"]] = ["unreadable", _INTERRUPTED, "", ""]
+    journal, manifest = Journal(processed), load_manifest(processed)
+    journalled = journal.load()
+    if (stale := _overwritten(journalled, redone)).any():
+        journal.append(ManifestRow(*row) for row in journalled[stale].assign(**_STALE).to_numpy().tolist())
+    if (stale := _overwritten(manifest, redone)).any():
+        manifest.loc[stale, list(_STALE)] = list(_STALE.values())
         save_manifest(manifest, processed)
     save_json(config, processed / CONFIG_FILE)
     if stale.any():
         stage.push()
     return waiting
+
+
+def _overwritten(rows: pd.DataFrame, redone: Collection[tuple[str, str]]) -> NDArray[np.bool_]:
+    """Tell which rows vouch for a record file that is made anew, of one of the records `redone` or of a window of it."""
+    parents = rows["record_id"].str.replace(_WINDOW, "", regex=True)
+    pairs = zip(rows["dataset"], rows["record_id"], parents, strict=True)
+    anew = np.array([(d, r) in redone or (d, p) in redone for d, r, p in pairs], bool)
+    return anew & (rows["status"] == "ok").to_numpy(bool)
 
 
 def _process(
@@ -269,16 +277,12 @@ def _known_rows(
 def _is_done(
     task: RecordTask, known: Mapping[str, tuple[str, str]], stage: Stage, config: PreprocessConfig
 ) -> bool:
-    keys = [task.key]
-    if config.window_s and task.key not in known:
-        held = known.get(window_name(task.key, 0), ("", ""))[0]
-        keys = [window_name(task.key, index) for index in range(int(held.partition(WINDOW_COUNT)[2] or 0))]
-    if not keys or any(key not in known or known[key][1] in _RETRIED for key in keys):
-        return False
-    digest = input_hash(task, config)
-    if any(known[key][0].partition(WINDOW_COUNT)[0] != digest for key in keys):
-        return False
-    return all(known[key][1] != "ok" or stage.holds(key) for key in keys)
+    first, _ = known.get(window_name(task.key, 0), ("", ""))
+    windows = [window_name(task.key, index) for index in range(int(first.partition(WINDOW_COUNT)[2] or 0))] if config.window_s else []
+    attempts = [keys for keys in ([task.key], windows) if keys and all(key in known and known[key][1] not in _RETRIED for key in keys)]
+    digest = input_hash(task, config) if attempts else ""
+    current = (keys for keys in attempts if all(known[key][0].partition(WINDOW_COUNT)[0] == digest for key in keys))
+    return any(all(known[key][1] != "ok" or stage.holds(key) for key in keys) for keys in current)
 
 
 def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
@@ -373,29 +377,34 @@ def merge_manifest(
 def build_splits(
     manifest: pd.DataFrame, config: SplitConfig, previous: Mapping[str, str], copies: Sequence[tuple[str, ...]] = ()
 ) -> Splits:
-    """Place the ok records of a manifest, copies of a recording together, and those in `previous` where it says."""
-    ok = manifest[manifest["status"] == "ok"]
+    """Place the ok records of a manifest, copies of a recording together, and those in `previous` where it says.
+
+    Copies that were taken out still tell which records are of one patient.
+    """
     recording = {key: first for group in copies for first in [min(group)] for key in group}
-    items = [
-        SplitItem(
-            key=record_key(dataset, record_id),
-            labels=split_list(labels) if source == "mapping" else (),
-            dataset=dataset,
-            patient_id=patient or None,
-            fold=int(fold) if fold else None,
-            recording=recording.get(record_key(dataset, record_id), ""),
-        )
-        for dataset, record_id, labels, source, patient, fold in zip(
-            *(ok[c] for c in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold")), strict=True
-        )
-    ]
+
+    def items(rows: pd.DataFrame) -> list[SplitItem]:
+        columns = (rows[name] for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold"))
+        return [
+            SplitItem(
+                key=record_key(dataset, record_id),
+                labels=split_list(labels) if source == "mapping" else (),
+                dataset=dataset,
+                patient_id=patient or None,
+                fold=int(fold) if fold else None,
+                recording=recording.get(record_key(dataset, record_id), ""),
+            )
+            for dataset, record_id, labels, source, patient, fold in zip(*columns, strict=True)
+        ]
+
     return make_splits(
-        items,
+        items(manifest[manifest["status"] == "ok"]),
         fractions=_fractions(config),
         seed=config.seed,
         val_folds=config.val_folds,
         test_folds=config.test_folds,
         previous=previous,
+        taken_out=items(manifest[is_taken_out(manifest)]),
     )
 
 

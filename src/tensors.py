@@ -202,8 +202,8 @@ def _without_gaps(
     filled, longest = fill_gaps(window, max_gap)
     if longest == 0:
         return window, []
-    gapped = [lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if np.isnan(row).any()]
-    if np.isnan(filled).any():
+    gapped = [lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if not np.isfinite(row).all()]
+    if not np.isfinite(filled).all():
         raise RejectedError(
             f"{longest / fs:.3g} s of samples are missing in one gap (leads {', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
         )
@@ -230,13 +230,13 @@ def _process_starts(
     starts = [start if isinstance(start, RecordError) else _or_error(start.read) for start in found]
     tensors = iter(build_tensors([start[0] for start in starts if not isinstance(start, RecordError)], config))
     made: list[tuple[ManifestRow, Tensor | RejectedError | None]] = []
-    for task, blank, start in zip(tasks, blanks, starts, strict=True):
+    for blank, start in zip(blanks, starts, strict=True):
         if isinstance(start, RecordError):
             made.append((unreadable_row(blank, start.message), None))
             continue
         record, n_samples = start
         tensor = next(tensors)
-        made.append((_describe(record, tensor, blank, n_samples, task.row is None), tensor))
+        made.append((_describe(record, tensor, blank, n_samples), tensor))
     paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
     for (row, result), path in zip(made, paths, strict=True):
         if isinstance(result, Tensor):
@@ -267,7 +267,7 @@ def _process_windows(
         for index, window in enumerate(_iter_windows(task, config)):
             row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id)
             tensor = build_tensors([window], config)[0]
-            row = _describe(window, tensor, row, window.n_samples, task.row is None)
+            row = _describe(window, tensor, row, window.n_samples)
             if isinstance(tensor, Tensor):
                 _save(tensor, row, record_path(processed, record_key(row.dataset, row.record_id)), batch)
             rows.append(row)
@@ -287,11 +287,13 @@ def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRec
     )
 
 
-def _describe(record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRow, n_samples: int, unlabelled: bool) -> ManifestRow:
+def _describe(record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRow, n_samples: int) -> ManifestRow:
     """Return the row with what the record says of itself, `n_samples` long as a whole, and with what became of it."""
     facts: dict[str, Any] = {"n_samples": n_samples, "fs": record.fs}
-    if unlabelled:
-        facts |= {"age": record.age if record.age is not None else "", "sex": record.sex or ""}
+    if row.age == "" and record.age is not None:
+        facts["age"] = record.age
+    if not row.sex and record.sex:
+        facts["sex"] = record.sex
     if isinstance(tensor, RejectedError):
         return replace(row, **facts, status="rejected", reason=str(tensor), quality_flags=join_list(tensor.flags or record.flags))
     return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)

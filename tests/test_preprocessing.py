@@ -39,6 +39,45 @@ def bare_collection(folder: Path, n: int, n_samples: int = 1000) -> Path:
     return folder
 
 
+# Several runs on one folder --------------------------------------------------------------------------------------------
+
+
+def test_a_run_between_leaves_no_row_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is killed, one with other settings is killed between its files and their rows, and the first is run again."""
+    data, other = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 3))}), PreprocessConfig(fs=50.0, n_samples=500)
+
+    def run_and_die(config: PreprocessConfig, calls: int) -> None:
+        append, left = Journal.append, iter(range(calls))
+
+        def die(journal: Journal, rows: object) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            append(journal, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", die)
+            patch.setattr("src.preprocessing.merge_manifest", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                run_preprocessing(data, tmp_path / "out", config=config, execution=ONE)
+
+    run_and_die(SMALL, 1)
+    run_and_die(other, 1)
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).n_skipped == 0
+    for key in ("d__r0", "d__r1", "d__r2"):
+        assert load_record_file(record_path(tmp_path / "out", key))["signal"].shape == (12, 1000)
+
+
+def test_age_and_sex_of_the_file_stand_in_for_those_of_the_table(tmp_path: Path) -> None:
+    folder = bare_collection(tmp_path / "src", 3)
+    for i in range(3):
+        with open(folder / f"r{i}.hea", "a") as stream:
+            stream.write("#Age: 61\n#Sex: F\n")
+    (tmp_path / "m.csv").write_text("dataset,record_id,mapped_label,age,sex\nd,r0,A,,\nd,r1,A,33,M\n")
+    run_preprocessing(DataConfig(roots={"d": str(folder)}), tmp_path / "out", mapping=tmp_path / "m.csv", config=SMALL, execution=ONE)
+    rows = load_manifest(tmp_path / "out")
+    assert list(zip(rows["age"], rows["sex"], strict=True)) == [("61.0", "female"), ("33.0", "male"), ("61.0", "female")]
+
+
 # One record ----------------------------------------------------------------------------------------------------------
 
 
@@ -50,6 +89,16 @@ def test_a_tensor_has_standard_leads_and_gives_the_voltages_back() -> None:
     assert not arrays["signal"][:, 700:].any() and not arrays["signal"][[0, 2, 5, 11]].any()
     np.testing.assert_allclose(arrays["signal"][1, :700].std(), 1, atol=1e-5)
     np.testing.assert_allclose(to_millivolts(arrays)[[1, 6]], signal, atol=1e-5)
+
+
+def test_infinite_samples_are_missing_ones() -> None:
+    signal = np.sin(np.arange(2000).reshape(2, 1000) / 30)
+    signal[0, 10] = np.inf
+    tensor = build_tensor(record(signal), SMALL)
+    assert "gap_filled:II" in tensor.flags and np.isfinite(tensor.arrays["signal"]).all()
+    signal[0, :900] = -np.inf
+    with pytest.raises(RejectedError, match="missing in one gap"):
+        build_tensor(record(signal), SMALL)
 
 
 def test_statistics_are_over_the_samples_kept() -> None:

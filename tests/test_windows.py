@@ -158,3 +158,15 @@ def test_real_long_records(real_data: Callable[[str], Path], tmp_path: Path, nam
     lengths = {path.stem: read_record(path) for path in real_data(name).glob("*.hea")}
     assert len(manifest) == sum(int(record.n_samples / record.fs // 10) for record in lengths.values())
     assert (manifest.groupby("patient_id")["split"].nunique() == 1).all()
+
+
+def test_a_switch_to_windows_goes_on_where_it_was_killed(collection: tuple[DataConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    run(collection, out, PreprocessConfig(fs=100.0, n_samples=1000))
+    with monkeypatch.context() as patch:
+        patch.setattr("src.preprocessing.merge_manifest", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(collection, out)
+    assert run(collection, out).n_skipped == 10
+    run(collection, tmp_path / "fresh")
+    assert load_manifest(out).equals(load_manifest(tmp_path / "fresh"))
