@@ -165,7 +165,12 @@ def evaluate(
     def predicted(chosen: LabelledRecords) -> Predictions:
         return predict_records(loaded, chosen, batch_size=batch_size, device=device)
 
-    validation = predicted(split_records(loaded, processed, LEARNED_ON, keep_other=keep_other)) if options.learns else None
+    validation = None
+    if options.learns:
+        learned_on = split_records(loaded, processed, LEARNED_ON, keep_other=keep_other)
+        if not allow_overlap:
+            refuse_overlap(loaded.card.train_hashes, learned_on.keys, learned_on.signal_hashes, LEARNED_ON)
+        validation = predicted(learned_on)
     everyone = predicted(records)
     predictions = everyone if _takes_negatives(loaded.card) else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
     rows = select_rows(load_manifest(processed), predictions.keys)
@@ -390,5 +395,6 @@ def _sum_up(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePredictio
     scores = [item for item in items if isinstance(item, torch.Tensor)]
     failures = [item for item in items if isinstance(item, NoInput)]
     if not scores or any(failure.status == "unreadable" for failure in failures):
-        return FilePrediction(name, None, failures[0].status, failures[0].reason)
+        worst = next((failure for failure in failures if failure.status == "unreadable"), failures[0])
+        return FilePrediction(name, None, worst.status, worst.reason)
     return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")

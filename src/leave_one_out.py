@@ -84,6 +84,7 @@ def run_leave_one_out(
             raise ValueError(f"{processed}: no record of {name} carries a class that the other datasets train: {fold.classes}")
     for name, fold in loaders.items():
         refuse_learned(config, fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
+        refuse_learned(config, _seen(splits, name, fold, config.train.keep_negative).signal_hashes, "the test recordings of the datasets that train")
     options, rows = JudgeOptions(intervals=intervals), []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"

@@ -135,12 +135,14 @@ class TrainState:
 
     def step(self, loss: torch.Tensor, clip_norm: float) -> None:
         """Take one step down the gradient of a loss; a `clip_norm` of 0 does not clip."""
+        skipped = False
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if clip_norm:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
-        for optimizer in self.optimizers:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
+            skipped = self.scaler.is_enabled() and not bool(torch.isfinite(norm))  # clipping spoilt the gradients of all
+        for optimizer in () if skipped else self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.network.zero_grad(set_to_none=True)

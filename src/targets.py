@@ -199,7 +199,8 @@ def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str,
         raise ValueError(f"classes {', '.join(unknown)} have no training record: there are {', '.join(there) or 'none'}")
     if not classes:
         raise ValueError("no training record has a label: preprocess with --mapping, or train with --keep-other")
-    if len(classes) < 2 and config.target != "multi":
+    has_others = config.keep_negative or config.auxiliary_weight or classes == (FALLBACK_LABEL,)  # which a trial without labels learns
+    if len(classes) < 2 and not (config.target == "multi" and has_others):
         raise ValueError(f"only class {', '.join(classes)} is there to train on: expected two or more classes, or --target multi --keep-negative, which tells one from its absence")
     single = config.target == "single" or (config.target == "auto" and is_single_label(train))
     return classes, single

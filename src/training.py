@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.augment import drop_leads, mix_records
-from src.checkpoints import ModelCard, build_model, load_checkpoint, save_checkpoint, start_from
+from src.checkpoints import Checkpoint, ModelCard, build_model, load_checkpoint, save_checkpoint, start_from
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.datasets import Batch
@@ -269,6 +269,10 @@ def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
     return AMP_DTYPES.get(setting)
 
 
+_KEPT = ("lr", "muon_lr", "weight_decay", "warmup_fraction")
+"""Settings that the state of the optimizers and schedules holds, so that others would stand in the log and do nothing."""
+
+
 def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
     """Go on from a checkpoint of the same run.
 
@@ -284,6 +288,9 @@ def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
     names = ("single_label", "model", "preprocess", "leads", "normalization", "crop_samples")
     if differ := [f"{name} {getattr(there, name)} where this run has {getattr(card, name)}" for name in names if getattr(there, name) != getattr(card, name)]:
         raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(differ)}; {again}")
+    fitted, now = (known.config.get("train", {}) for known in (there, card))
+    if changed := [f"{name} {fitted[name]} where this run has {now.get(name)}" for name in _KEPT if name in fitted and fitted[name] != now.get(name)]:
+        raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(changed)}; {again}")
     if lost := set(there.train_hashes) - set(card.train_hashes) - {""}:
         raise ValueError(f"{latest}: learned from {len(lost)} recordings that this run does not train on (other splits, parts, seed or start); {again}")
     try:
@@ -347,6 +354,13 @@ def _format_row(row: HistoryRow) -> str:
 # From a configuration ------------------------------------------------------------------------------------------------
 
 
+def _warn_of_learned(source: Checkpoint, hashes: Sequence[str]) -> None:
+    """Warn where the validation split holds recordings that the network to start from was trained on."""
+    if n_known := int(FingerprintIndex(source.card.train_hashes).contains(hashes).sum()):
+        logger.warning("%s: was trained on %d of the %d recordings of val, so the best epoch is chosen on what it knows; place it by the same "
+                       "folds or seed as its training set", source.path, n_known, len(hashes))  # fmt: skip
+
+
 def refuse_learned(config: Config, hashes: Sequence[str], whose: str) -> None:
     """Refuse a start from a network that was trained on recordings for which the networks to be trained shall answer.
 
@@ -393,7 +407,7 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
         crop_samples=0 if config.train.whole_epochs else loaders.view.crop_samples,
-        config={name: settings for name, settings in kept.items() if name not in ("root", "data")},  # folders say nothing elsewhere
+        config={name: settings for name, settings in kept.items() if name not in ("root", "data", "splits", "execution")},  # of other steps, or folders
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )
 
@@ -446,6 +460,7 @@ def run_training(
         if config.train.init_from:
             source = load_checkpoint(config.train.init_from)
             start_from(model, source, card)
+            _warn_of_learned(source, loaders.records["val"].signal_hashes)
             card = replace(card, train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))))
         logger.info("%s", loaders)
         logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)

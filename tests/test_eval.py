@@ -18,6 +18,7 @@ from src.dataloaders import Batch, ECGDataset, make_loader
 from src.eval import (
     JudgeOptions,
     Predictions,
+    _sum_up,
     compute_metrics,
     evaluate,
     predict,
@@ -26,6 +27,7 @@ from src.eval import (
     to_scores,
     window_starts,
 )
+from src.inputs import NoInput
 from src.records import iter_records
 from src.splits import load_splits
 from src.store import load_manifest, record_path, save_manifest
@@ -268,3 +270,17 @@ def test_targets_that_lie_on_another_device_come_back_with_the_logits() -> None:
     batch = Batch(torch.zeros(2, 12, 500), Elsewhere(), torch.arange(2))  # type: ignore[arg-type]
     logits, targets = predict(MeanOfLeads(), [batch])  # type: ignore[arg-type]
     assert logits.shape == (2, 12) and torch.equal(targets, torch.ones(2, 12))
+
+
+def test_a_calibration_is_not_learned_on_training_recordings(processed: Path, trained: Path, tmp_path: Path) -> None:
+    hashes = tuple(load_manifest(processed)["signal_hash"][load_manifest(processed)["split"] == "val"])
+    learned = changed_checkpoint(trained, tmp_path / "m.pth", train_hashes=hashes)
+    with pytest.raises(ValueError, match="of split val are recordings that the model was trained on"):
+        evaluate(learned, processed, options=JudgeOptions(calibrate=True))
+    evaluate(learned, processed)
+    evaluate(learned, processed, options=JudgeOptions(calibrate=True), allow_overlap=True)
+
+
+def test_a_record_that_breaks_off_is_unreadable() -> None:
+    answer = _sum_up("r", [NoInput("rejected", "gap"), torch.zeros(2), NoInput("unreadable", "truncated")])
+    assert (answer.status, answer.reason, answer.scores) == ("unreadable", "truncated", None)

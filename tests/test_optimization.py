@@ -5,8 +5,16 @@ import math
 import pytest
 import torch
 
+from src.config import TrainConfig
 from src.model import ResNet1d
-from src.optimization import compile_network, cosine_with_warmup, make_loss, make_optimizers, with_auxiliary
+from src.optimization import (
+    compile_network,
+    cosine_with_warmup,
+    make_loss,
+    make_optimizers,
+    start_training,
+    with_auxiliary,
+)
 
 
 def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
@@ -69,3 +77,13 @@ def test_muon_takes_the_kernels_behind_the_stem() -> None:
     n_kernels = sum(p.ndim == 3 for p in model.parameters())
     assert len(muon.param_groups[0]["params"]) == n_kernels - 1
     assert sum(len(group["params"]) for group in adamw.param_groups) + n_kernels - 1 == len(list(model.parameters()))
+
+
+def test_an_overflow_is_skipped_by_every_optimizer() -> None:
+    """Gradients of half precision run over now and then; clipping then spoils those of the others too."""
+    state = start_training(ResNet1d(2, 2, base_channels=4), 1, TrainConfig(muon_lr=0.02, device="cpu"), torch.float16)
+    state.step(state.model(torch.randn(4, 2, 250)).sum(), 1.0)
+    before = [p.detach().clone() for p in state.model.parameters()]
+    state.model.stem[0].weight.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[union-attr]
+    state.step(state.model(torch.randn(4, 2, 250)).sum(), 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))

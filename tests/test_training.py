@@ -14,8 +14,9 @@ from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
 from src.leads import STANDARD_LEADS
 from src.optimization import TrainState
-from src.targets import load_records
+from src.targets import choose_task, load_records
 from src.training import (
+    _warn_of_learned,
     compare_runs,
     run_training,
 )
@@ -241,3 +242,25 @@ def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> N
 def test_crops_that_do_not_fit_are_refused_by_name(crop_s: float, processed: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"crop_s is {crop_s:g}: expected 0, or 2.5 to 10 s"):
         run_training(with_train(crop_s=crop_s), processed, tmp_path)
+
+
+def test_other_rates_are_not_gone_on_with(processed: Path, tmp_path: Path) -> None:
+    run_training(with_train(epochs=1), processed, tmp_path)
+    with pytest.raises(ValueError, match=r"it has lr 0\.002 where this run has 1e-05"):
+        run_training(with_train(epochs=2, lr=1e-5), processed, tmp_path, resume=True)
+
+
+def test_validation_on_what_the_start_knows_is_told(processed: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    records, checkpoint = load_records(processed), load_checkpoint(trained / "models" / "best.pth")
+    _warn_of_learned(checkpoint, records["val"].signal_hashes)
+    assert not caplog.text
+    _warn_of_learned(checkpoint, records["train"].signal_hashes)
+    assert f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val" in caplog.text
+
+
+def test_one_class_needs_records_without_it(processed: Path) -> None:
+    train = load_records(processed)["train"]
+    one = TrainConfig(classes=("AF",), target="multi")
+    with pytest.raises(ValueError, match="keep-negative"):
+        choose_task(train, one)
+    assert choose_task(train, dataclasses.replace(one, keep_negative=True)) == (("AF",), False)
