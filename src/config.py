@@ -2,7 +2,7 @@
 
 Result settings (`PreprocessConfig`, `SplitConfig`, `ModelConfig`, `TrainConfig`) decide what comes out and are hashed or
 stored with the outputs; execution settings (`ExecutionConfig`, `LoaderConfig`) decide how fast it comes out, but for the batch
-size, the sampling and the rounding of the packed cache.
+size, the sampling, the rounding of the packed cache, and the loader processes, which draw the crops.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class ExecutionConfig:
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How batches are read; only the batch size, the sampling and the rounding of the packed cache change a result."""
+    """How batches are read; batch size, sampling, the rounding of the packed cache and, where crops are drawn, loader processes change a result."""
 
     batch_size: int = option(64, "records per batch")
     loader_workers: int = option(0, "loader processes; 0 reads in the training process")
@@ -218,7 +218,7 @@ class TrainConfig:
     lead_dropout: float = option(0.0, "share of training records of which some leads are zeroed")
     mixup: float = option(0.0, "mixup: alpha of the beta distribution that blends two records; 0 turns it off")
     amp: str = option("auto", "mixed precision: auto (bf16 or fp16 on CUDA, off elsewhere), bf16, fp16, off")
-    compile: str = option("auto", "torch.compile: auto (on CUDA, where it pays from the first minutes on), on, off")
+    compile: str = option("auto", "torch.compile: auto (on CUDA), on, off")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     seed: int = option(0, "seed of weights, order and augmentation")
     deterministic: bool = option(False, "ask torch for deterministic kernels")
@@ -340,6 +340,8 @@ def _sorted_into_sections(values: dict[str, Any]) -> dict[str, Any]:
 
 def load_dataclass(kind: type[T], path: str | Path, arrange: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> T:
     """Read the settings class `kind` from a JSON file, after `arrange` put its values in order; errors name the file."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; expected settings in JSON, as in recipes/ptbxl_quick.json")
     values = load_json(path)
     try:
         if not isinstance(values, dict):

@@ -6,6 +6,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,15 @@ def _drawing_weights(records: LabelledRecords, targets: NDArray[np.float32], bal
     return None if (weights == weights[0]).all() else weights
 
 
-def seed_worker(worker: int) -> None:
-    """Seed NumPy and Python in a loader process from torch's seed for it, and keep it to one thread."""
+def seed_worker(worker: int, rank: int = 0) -> None:
+    """Seed a loader process of the training process `rank`, NumPy and Python too, and keep it to one thread.
+
+    torch seeds the loader processes of all training processes alike, as their loaders share the order.
+    """
     import random
 
+    if rank:
+        torch.manual_seed(torch.initial_seed() + rank * 1_000_003)
     seed = torch.initial_seed() % 2**32
     np.random.seed(seed)
     random.seed(seed)
@@ -144,7 +150,7 @@ def make_loader(
         "pin_memory": pin_memory,
         # Workers that stay are not seeded anew for an epoch, so a run that is resumed would draw other crops and another order
         "persistent_workers": config.loader_workers > 0 and not train,
-        "worker_init_fn": seed_worker,
+        "worker_init_fn": partial(seed_worker, rank=processes.rank if processes is not None else 0),
         "generator": generator,
     }
     if not train:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,16 @@ class PackedSplit:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the codes in their file, which loader processes open themselves."""
+        file = getattr(self.codes, "filename", None)  # of a memory map
+        return {**vars(self), "codes": str(file)} if file is not None else vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the codes where they are in a file."""
+        codes = state["codes"]
+        vars(self).update(state, codes=np.load(codes, mmap_mode="r", allow_pickle=False) if isinstance(codes, str) else codes)
 
     def read_codes(
         self, rows: Sequence[int] | NDArray[np.int64], starts: Sequence[int] | None = None, n_samples: int = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -93,3 +94,12 @@ def test_a_record_file_that_does_not_fit_is_named(change: Callable[[dict[str, An
     save_record_file(path, change(load_record_file(path)))
     with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
         load_packed(tmp_path / "p", "train")
+
+
+def test_loader_processes_open_the_file_themselves(processed: Path) -> None:
+    packed = load_packed(processed, "train")
+    sent = pickle.dumps(packed)
+    assert len(sent) < packed.codes.nbytes / 2
+    again = pickle.loads(sent)
+    np.testing.assert_array_equal(again.codes, packed.codes)
+    assert isinstance(again.codes, np.memmap) and again.keys == packed.keys
