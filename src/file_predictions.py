@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def predict_to_csv(
         allow_overlap=allow_overlap,
     )
     counts: Counter[str] = Counter()
-    n_learned, n_risky, last = 0, 0, ""
+    n_learned, n_risky, last, last_id = 0, 0, "", ""
     with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["record_id", *map(safe_cell, loaded.card.classes), "status", "reason"])
@@ -133,13 +134,13 @@ def predict_to_csv(
             n_risky += safe_cell(row.record_id) != row.record_id
             counts[row.status] += 1
             n_learned += row.reason == TRAINED_ON
-            last = row.reason or last
+            last, last_id = (row.reason, row.record_id) if row.reason else (last, last_id)
     if n_learned:
         logger.warning("%s: the model was trained on %d of the recordings; the column reason marks them", out, n_learned)
     if n_risky:
         logger.warning("%s: %d record ids begin as a formula does and stand there unaltered: import that column as text", out, n_risky)
     if not counts["ok"]:
-        raise ValueError(f"{out}: not one of {counts.total()} records could be read, the last because: {last}")
+        raise ValueError(f"{out}: not one of {counts.total()} records could be read, the last ({last_id}) because: {last}")
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
@@ -179,7 +180,7 @@ def save_saliency(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
     classifier = Classifier(load_checkpoint(checkpoint), device)
-    counts: Counter[str] = Counter()
+    used: set[str] = set()
     for path in find_record_files(paths):
         try:
             answer = classifier.predict(path, fs=source_fs, gain_per_mv=source_gain_per_mv, saliency=method)
@@ -187,11 +188,11 @@ def save_saliency(
             logger.info("no map: %s", error)
             continue
         name = re.sub(r"[^\w.-]+", "_", answer.record_id)
-        counts[name] += 1
-        stem = name if counts[name] == 1 else f"{name}-{counts[name]}"
+        stem = next(stem for stem in chain([name], (f"{name}-{number}" for number in count(2))) if stem.casefold() not in used)
+        used.add(stem.casefold())
         if answer.saliency is not None:
             _save_page(answer, answer.saliency, Path(folder) / stem)
-    return f"{folder}: {counts.total()} maps by {method}"
+    return f"{folder}: {len(used)} maps by {method}"
 
 
 def _save_page(answer: Prediction, found: Saliency, stem: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from src.checkpoints import ModelCard
 from src.config import PreprocessConfig
 from src.datasets import View, scale_signal
-from src.records import ECGRecord, RecordError, cut_windows, iter_records, read_record
+from src.records import ECGRecord, RecordError, cut_windows, iter_records, list_records, read_record
 from src.tensors import RejectedError, build_tensor
 
 Source = str | Path | ECGRecord
@@ -48,6 +48,8 @@ def iter_windows(
     if isinstance(source, ECGRecord):
         yield from cut_windows(source, window_s, stride_s) if window_s else [source]
     elif window_s:
+        if (n_records := len(list_records(source))) > 1:
+            raise RecordError(source, f"holds many records, {n_records} in all: name one as {Path(source).name}::ID")
         yield from iter_records(
             source, window_s=window_s, stride_s=stride_s, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
         )

@@ -192,11 +192,12 @@ def grad_cam(model: ResNet1d, signal: torch.Tensor, target: int, *, crop_samples
     starts = window_starts(n_samples, crop_samples)
     size = n_samples if len(starts) == 1 else crop_samples
     total, count = (torch.zeros(n_samples, device=signal.device) for _ in range(2))
-    for start in starts:
-        stretch = slice(start, start + size)
+    stretches = [slice(start, start + size) for start in starts]
+    moving = [stretch for stretch in stretches if (signal[:, stretch] != signal[:, stretch][:, :1]).any()]  # padding does not
+    for stretch in moving or stretches:
         total[stretch] += _class_activation(model, signal[:, stretch], target)
         count[stretch] += 1
-    return _to_numpy((total / count).expand(n_leads, -1))
+    return _to_numpy((total / count.clamp(min=1)).expand(n_leads, -1))
 
 
 def _class_activation(model: ResNet1d, signal: torch.Tensor, target: int) -> torch.Tensor:

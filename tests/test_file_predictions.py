@@ -107,7 +107,7 @@ def test_unreadable_files_are_rows_and_the_others_are_predicted(checkpoint: Path
 
 def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "m.mat", {"val": np.random.default_rng(0).normal(0, 300, (12, 3000))})
-    with pytest.raises(ValueError, match=r"not one of 1 records could be read, the last because: .*--source-fs"):
+    with pytest.raises(ValueError, match=r"not one of 1 records could be read, the last \(m\) because: .*--source-fs"):
         predict_to_csv(checkpoint, [tmp_path / "m.mat"], tmp_path / "p.csv")
     assert predict_to_csv(checkpoint, [tmp_path / "m.mat"], tmp_path / "p.csv", source_fs=300, source_gain_per_mv=1000) == "1 ok"
 

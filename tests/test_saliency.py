@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from src.checkpoints import load_checkpoint, load_model
-from src.eval import predict_logits
+from src.eval import predict_logits, window_starts
 from src.model import ResNet1d
 from src.saliency import (
     METHODS,
@@ -162,3 +162,11 @@ def test_unknown_classes_and_methods_name_the_known(trained: Path) -> None:
         explain(model, checkpoint.card, {}, "FLUTTER")
     with pytest.raises(ValueError, match="method is 'lime': expected one of integrated_gradients, grad_cam, occlusion"):
         explain(model, checkpoint.card, {}, checkpoint.card.classes[0], "lime")
+
+
+def test_windows_of_padding_leave_no_map(model: ResNet1d) -> None:
+    signal = torch.zeros(4, 1000)
+    signal[:, :300] = torch.randn(4, 300)
+    found = grad_cam(model, signal, 0, crop_samples=250)
+    last = max(start for start in window_starts(1000, 250) if start < 300) + 250
+    assert np.isfinite(found).all() and not found[:, last:].any()
