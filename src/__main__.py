@@ -23,12 +23,8 @@ from src.config import (
     TrainConfig,
     load_config,
 )
-from src.options import (
-    UsageError,
-    read_data,
-    read_settings,
-)
-from src.utils import project_paths, setup_logging
+from src.options import read_data, read_settings
+from src.utils import UsageError, project_paths, setup_logging
 
 logger = logging.getLogger("src")
 
@@ -344,12 +340,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return result
     except KeyboardInterrupt as error:
         terminated = isinstance(error, _TerminatedError)
-        again = "with --resume " if "resume" in args else ""
-        sys.stderr.write(f"{'terminated' if terminated else 'interrupted'}; run the same command again {again}to go on\n")
+        again = " with --resume to go on" if "resume" in args else " to go on" if args.command == "preprocess" else ""
+        sys.stderr.write(f"{'terminated' if terminated else 'interrupted'}; run the same command again{again}\n")
         return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except (ValueError, OSError, RuntimeError) as error:
         logger.debug("the error in full", exc_info=True)
-        sys.stderr.write(f"error: {error}\n")
+        first, *details = str(error).splitlines() or [type(error).__name__]
+        for line in details:
+            logger.error("%s", line.strip())
+        sys.stderr.write(f"error: {first}\n")
         return 2 if isinstance(error, UsageError) else 1
 
 

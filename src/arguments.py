@@ -73,7 +73,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def add_labels(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `labels`."""
     parser.add_argument("kind", choices=KINDS, metavar="KIND", help="ptbxl; challenge (PhysioNet/CinC 2020 and 2021); challenge2017; cpsc2018; sph (Shandong Provincial Hospital); or csv, any table with a row per record")
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the recordings; the collection's table is looked for there, right below and up to two folders above")
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the recordings; the collection's own table is looked for there, for most kinds also right below and up to two folders above")
     parser.add_argument("--out", required=True, metavar="CSV", help="label table to make or extend; the dataset's own rows are replaced, those of others stay")
     parser.add_argument("--dataset", metavar="NAME", help="name of the dataset in the table, as in --data NAME=DIR (default: KIND)")
     parser.add_argument("--task", metavar="T", help="the collection's own labels: ptbxl superclass, subclass, diagnostic, form, rhythm or all, or several as superclass+all; challenge scored or all; challenge2017 rhythm; cpsc2018 nine; sph all; csv labels (default: the first)")

@@ -70,6 +70,7 @@ class CheckReport(Rich):
 
     datasets: tuple[DatasetCheck, ...]
     unmatched: tuple[str, ...]
+    unlabelled: tuple[str, ...]
     labels: Counter[str]
     workers: int
 
@@ -82,10 +83,10 @@ class CheckReport(Rich):
         lines = [line for check in self.datasets for line in check.lines()]
         if self.labels:
             lines.append("labels: " + ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30)))
-        if self.unmatched:
-            lines.append(f"{len(self.unmatched)} rows of the mapping have no file:")
-            lines += [f"  {text}" for text in self.unmatched[:10]]
-            lines += [f"  ... and {len(self.unmatched) - 10} more"] if len(self.unmatched) > 10 else []
+        for what, found in (("rows of the mapping have no file", self.unmatched), ("records have no row of the mapping", self.unlabelled)):
+            if found:
+                lines += [f"{len(found)} {what}:", *(f"  {text}" for text in found[:10])]
+                lines += [f"  ... and {len(found) - 10} more"] if len(found) > 10 else []
         lines.append(f"estimate: {self.estimate}")
         return "\n".join(lines)
 
@@ -103,9 +104,9 @@ class CheckReport(Rich):
             [check.name, check.n_records, check.n_labelled, *map(_list_counts, (check.formats, check.rates, check.leads, check.problems))]
             for check in self.datasets
         ]
-        facts = html_facts({"estimate": self.estimate, "labels": _list_counts(self.labels, 30), "rows without a file": len(self.unmatched)})
-        unmatched = html_table(["rows without a file"], [[text] for text in self.unmatched[:10]]) if self.unmatched else ""
-        return facts + html_table(header, rows) + unmatched
+        facts = html_facts({"estimate": self.estimate, "labels": _list_counts(self.labels, 30), "rows without a file": len(self.unmatched), "records without a row": len(self.unlabelled)})
+        lists = {"rows without a file": self.unmatched, "records without a row": self.unlabelled}
+        return facts + html_table(header, rows) + "".join(html_table([what], [[text] for text in found[:10]]) for what, found in lists.items() if found)
 
 
 def _list_counts(counts: Counter[str], limit: int = 5) -> str:
@@ -144,7 +145,8 @@ def check_datasets(
     checks = tuple(_check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items())
     labels = Counter(label for task in plan.tasks if task.row for label in task.row.labels)
     unmatched = tuple(f"{row.dataset}/{row.record_id}: {row.reason}" for row in plan.missing)
-    return CheckReport(checks, unmatched, labels, execution.n_workers)
+    unlabelled = tuple(f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None) if mapping is not None else ()
+    return CheckReport(checks, unmatched, unlabelled, labels, execution.n_workers)
 
 
 def _check_dataset(name: str, root: str, plan: RunPlan, config: PreprocessConfig, n_probe: int) -> DatasetCheck:

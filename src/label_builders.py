@@ -14,6 +14,7 @@ from src.crosswalk import load_class_set
 from src.label_sources import challenge, hospital, ptbxl, table
 from src.label_sources.base import Request
 from src.store import LIST_SEPARATOR
+from src.utils import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,11 +106,11 @@ def build_labels(
     }
     builder = _check(kind, task, classes, [name for name, is_given in options.items() if is_given])
     if not 0 <= min_likelihood <= 100:
-        raise ValueError(f"min_likelihood is {min_likelihood}: expected 0 to 100")
+        raise UsageError(f"min_likelihood is {min_likelihood}: expected 0 to 100")
     if not 0 <= unvalidated_weight <= 1:
-        raise ValueError(f"unvalidated_weight is {unvalidated_weight}: expected 0 to 1")
+        raise UsageError(f"unvalidated_weight is {unvalidated_weight}: expected 0 to 1")
     if not separator:
-        raise ValueError("separator is empty: expected what stands between two labels")
+        raise UsageError("separator is empty: expected what stands between two labels")
     if not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder; expected the recordings of the collection")
     request = Request(
@@ -131,12 +132,12 @@ def _check(kind: str, task: str | None, classes: str | Path | None, options: lis
     """Return the builder of a kind, if the task and the given options are its own."""
     builder = BUILDERS.get(kind)
     if builder is None:
-        raise ValueError(f"kind {kind!r} is unknown: expected {', '.join(BUILDERS)}")
+        raise UsageError(f"kind {kind!r} is unknown: expected {', '.join(BUILDERS)}")
     if stray := [name for name in options if name not in builder.options]:
-        raise ValueError(f"kind {kind} takes no {' or '.join(stray)}: its options are {', '.join(builder.options) or 'none'}")
+        raise UsageError(f"kind {kind} takes no {' or '.join(stray)}: its options are {', '.join(builder.options) or 'none'}")
     parts = task.split("+") if task is not None and builder.joins_tasks else [task]
     if task is not None and not set(parts) <= set(builder.tasks):
-        raise ValueError(f"task {task!r} is unknown for {kind}: expected {', '.join(builder.tasks)}")
+        raise UsageError(f"task {task!r} is unknown for {kind}: expected {', '.join(builder.tasks)}")
     if task is not None and classes is not None:
-        raise ValueError(f"task {task!r} and classes {str(classes)!r} are two label spaces: give one of them")
+        raise UsageError(f"task {task!r} and classes {str(classes)!r} are two label spaces: give one of them")
     return builder

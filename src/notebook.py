@@ -32,9 +32,13 @@ def run_notebook(
 
     Raises
     ------
+    ValueError
+        If there is no such file of settings.
     RuntimeError
         If a cell fails; the message gives its error.
     """
+    if config is not None and not Path(config).is_file():
+        raise ValueError(f"{config}: no such file; expected settings in JSON that come before the notebook's own")
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError

@@ -9,13 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from src.config import DataConfig
+from src.utils import UsageError
 
 T = TypeVar("T")
 S = TypeVar("S")
-
-
-class UsageError(ValueError):
-    """Options that do not go together or have a value that is not allowed."""
 
 
 # Types of options ----------------------------------------------------------------------------------------------------

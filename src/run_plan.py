@@ -15,7 +15,7 @@ from src.matching import RecordMatch, index_folder, match_records
 from src.remote import as_path, as_url, join_root
 from src.store import ManifestRow, is_plain_name
 from src.tensors import RecordTask, blank_row
-from src.utils import printable
+from src.utils import UsageError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def _report_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataF
 
 def _check_roots(data: DataConfig) -> None:
     if not data.roots:
-        raise ValueError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
+        raise UsageError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
     problems = [f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'" for name in data.roots if not is_plain_name(name)]
     folded = Counter(name.casefold() for name in data.roots)
     problems += [f"dataset {name!r} differs from another in case only" for name in data.roots if folded[name.casefold()] > 1]
@@ -78,7 +78,7 @@ def _check_roots(data: DataConfig) -> None:
         problems += [f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots]
         problems += [f"--{setting} {n}={v}: expected a positive number" for n, v in values.items() if not v > 0]
     if problems:
-        raise ValueError("; ".join(problems))
+        raise UsageError("; ".join(problems))
 
 
 def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from src.records import ECGRecord
 from src.synthetic import CLASSES, SNOMED_CODES, compatible_labels, generate_ecg, generate_patient
-from src.utils import atomic_path
+from src.utils import UsageError, atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def iter_sample_records(
     """Yield dataset and record of all that `write_sample_collections` writes for the same arguments."""
     n_sets = len(_COLLECTIONS)
     if n_records < n_sets or seed < 0:
-        raise ValueError(f"n_records is {n_records} and seed {seed}: expected at least {n_sets} and 0")
+        raise UsageError(f"n_records is {n_records} and seed {seed}: expected at least {n_sets} and 0")
     rng = np.random.default_rng(seed)
     order = rng.permutation(CLASSES).tolist()
     labels = [order[i % len(order)] for i in range(n_records)]

@@ -130,6 +130,10 @@ def memory_gib() -> float:
         return math.nan
 
 
+class UsageError(ValueError):
+    """What was asked for cannot be, whatever the data are: a value out of range, or options that do not go together."""
+
+
 def device_info(device: str = "auto") -> DeviceInfo:
     """Describe the device that training will use.
 

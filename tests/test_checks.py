@@ -52,6 +52,7 @@ def test_rows_without_a_file_are_named(sample: SampleData, sample_roots: DataCon
     assert report.unmatched[0] == "synthetic_wfdb/lost00: no file of this name in the folder"
     assert report.datasets[0].n_labelled == 1 and report.labels == {"AF": 1}
     assert "12 rows of the mapping have no file:" in str(report) and "... and 2 more" in str(report)
+    assert f"{len(report.unlabelled)} records have no row of the mapping:" in str(report) and "synthetic_wfdb/sw00001" not in report.unlabelled
 
 
 def test_problems_are_counted_by_what_is_wrong(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_estimates_grow_with_the_collection() -> None:
     check.problems["broken"] = 1
     assert check.estimated_seconds == 500
     assert check.estimated_bytes == 200_000_000
-    assert str(CheckReport((check,), (), Counter(), workers=2)).endswith("estimate: 4 min with 2 workers, 200.0 MB of record files")
+    assert str(CheckReport((check,), (), (), Counter(), workers=2)).endswith("estimate: 4 min with 2 workers, 200.0 MB of record files")
     assert DatasetCheck("a", "/a", 1000, 0).estimated_bytes == 0
 
 

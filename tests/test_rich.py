@@ -105,8 +105,8 @@ def test_runs_and_checks(tmp_path: Path) -> None:
     summary = RunSummary(5, 2, {"ok": 4, "rejected": 1}, {HOSTILE: 1}, {"train": 4}, n_copied=0, processed=tmp_path)
     assert shown(summary).rows[1:] == [["status", "ok", "4"], ["status", "rejected", "1"], ["split", "train", "4"], ["reason", HOSTILE, "1"]]
     check = DatasetCheck(HOSTILE, "folder", 10, 9, 2, Counter({".hea": 10}), Counter({"500 Hz": 2}))
-    report = CheckReport((check,), ("a/b: no file",), Counter({"N": 9}), 1)
-    assert shown(report).rows[1:] == [[HOSTILE, "10", "9", ".hea (10)", "500 Hz (2)"], ["rows without a file"], ["a/b: no file"]]
+    report = CheckReport((check,), ("a/b: no file",), ("a/c",), Counter({"N": 9}), 1)
+    assert shown(report).rows[1:] == [[HOSTILE, "10", "9", ".hea (10)", "500 Hz (2)"], ["rows without a file"], ["a/b: no file"], ["records without a row"], ["a/c"]]
 
 
 def test_a_training_shows_its_epochs(trained: Path) -> None:
