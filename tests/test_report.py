@@ -188,10 +188,13 @@ def test_a_leak_between_splits_is_told(run: Path, processed: Path, tmp_path: Pat
     shutil.copytree(processed, tmp_path / "p")
     manifest = load_manifest(processed)
     manifest.loc[manifest["split"].isin(["train", "val"]), ["patient_id", "dataset"]] = ["p1", "synthetic_mat"]
+    first, second = (manifest.index[manifest["split"] == name][0] for name in ("train", "test"))
+    manifest.loc[first, "signal_hash"] = "1275b" + "5" * 64
+    manifest.loc[second, "signal_hash"] = "1275b" + "5" * 63 + "6"  # a copy's differs in some bits
     save_manifest(manifest, tmp_path / "p")
     shutil.copy(run / "training_log.json", tmp_path)
     text = write_report(tmp_path, tmp_path / "p").read_text(encoding="utf-8")
-    assert "In more than one split: 1 patients" in text
+    assert "In more than one split: 1 patients and 1 recordings" in text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.data_plots import flag_kinds, reason_kind
+from src.fingerprints import find_copies
 from src.formats.base import parse_age, parse_sex
 from src.report_figures import count_labels, draw_balance
 from src.report_page.content import (
@@ -196,15 +197,24 @@ def _find_leaks(records: pd.DataFrame) -> Iterator[Note]:
     known = placed[placed["patient_id"] != ""]
     checks = {
         "patients": _count_divided(list(patients_of(known)), list(known["split"])),
-        "identical recordings": _count_divided(list(placed["signal_hash"]), list(placed["split"])),
+        "recordings": _count_divided(_recordings(list(placed["signal_hash"])), list(placed["split"])),
     }
     found = [f"{n:,} {what}" for what, n in checks.items() if n]
     if found:
         yield Note(f"In more than one split: {' and '.join(found)}. Numbers on them are too good.", warns=True)
     else:
-        whom = "patient and no identical recording" if len(known) else "identical recording"
+        whom = "patient and no recording" if len(known) else "recording"
         unknown = f" The patients of {len(placed) - len(known):,} records are not known." if len(known) < len(placed) else ""
         yield Note(f"Checked: no {whom} is in more than one split.{unknown}")
+
+
+def _recordings(fingerprints: Sequence[str]) -> list[str]:
+    """Return a name for each record that it shares with copies of the same recording, "" where there is none."""
+    names = [""] * len(fingerprints)
+    for first, group in enumerate(find_copies(fingerprints)):
+        for position in group:
+            names[position] = str(first)
+    return names
 
 
 def _count_divided(groups: Sequence[str], splits: Sequence[str]) -> int:
