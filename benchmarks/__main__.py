@@ -40,9 +40,11 @@ def measure_all(data: Path | None, quick: bool, scratch: Path, sections: Sequenc
         "training": lambda: _training(data, quick, seconds),
         "inference": lambda: {"inference": measure_inference(data, 64 if quick else 512)},
     }
-    results: dict[str, Any] = {"environment": environment(), "source": "real records" if data else "generated records"}
+    where = {**environment(), "source": "real records" if data else "generated records"}
+    results: dict[str, Any] = {"environment": {}}  # of each section, since they may be measured apart
     for name in sections or measures:
         results |= measures[name]()
+        results["environment"][name] = where
     return results
 
 
@@ -106,14 +108,16 @@ def main() -> None:
         results = measure_all(args.data, args.quick, Path(scratch), args.only, args.records)
     path = args.out / "results.json"
     if args.only and path.exists():
-        results = load_json(path) | results
+        earlier = load_json(path)
+        results = earlier | results | {"environment": earlier["environment"] | results["environment"]}
     save_json(results, path)
-    plot_ratios(results, args.out / "speed.png")
+    if "preprocessing" in results:
+        plot_ratios(results, args.out / "speed.png")
     _report(results)
 
 
 def _report(results: dict[str, Any]) -> None:
-    for run in results["preprocessing"]:
+    for run in results.get("preprocessing", ()):
         logger.info("from %g Hz, %d workers: %.1f times the plain recipe, %.1f in processor time",
                     run["source_fs"], run["workers"], run["ratio"]["median"], run["cpu_ratio"]["median"])  # fmt: skip
     logger.info("two workers over one: %s", ", ".join(f"{ratio:.2f} from {rate} Hz" for rate, ratio in results.get("two_workers_over_one", {}).items()))

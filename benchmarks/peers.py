@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
 
 
 class XResNet1d101(nn.Module):
-    """The best single network of the PTB-XL benchmark, of 1.87 million parameters (Strodthoff et al., IEEE JBHI 25:1519, 2021).
+    """The network of the PTB-XL benchmark that does best on all its statements (Strodthoff et al., IEEE JBHI 25:1519, 2021).
 
     An xresnet (He et al., CVPR 2019) of 3, 4, 23 and 3 bottlenecks, all 64 wide and 256 out, with kernels of 5 samples.
     """

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import plot_ratios
+from benchmarks.__main__ import main, plot_ratios
 from benchmarks.measures import measure_preprocessing, run_command
+from src.utils import load_json
 
 
 def test_preprocessing_is_compared_on_the_same_records(tmp_path: Path) -> None:
@@ -24,3 +25,12 @@ def test_a_command_tells_its_memory_and_its_failure() -> None:
     assert usage.seconds > 0 and usage.cpu_s > 0 and 10 < usage.peak_mb < 1000
     with pytest.raises(RuntimeError, match="--nonsense"):
         run_command("src", "check", "--nonsense")
+
+
+def test_sections_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.__main__.measure_inference", lambda *arguments: {"records_per_s_per_core": 1.0})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--only", "inference", "--out", str(tmp_path)])
+    for _ in range(2):
+        main()
+    results = load_json(tmp_path / "results.json")
+    assert list(results["environment"]) == ["inference"] and not (tmp_path / "speed.png").exists()
