@@ -99,9 +99,9 @@ def make_splits(
         splits; the message lists them.
     """
     placed = _place_by_fold(items, set(val_folds), set(test_folds))
-    groups = _groups(items, taken_out, seed)
     fixed = {**(previous or {}), **placed}
-    _refuse_torn_copies(groups, fixed)
+    _refuse_torn_copies(_groups(items, (), seed), fixed)  # those taken out are in no split, and none of the others is their copy
+    groups = _groups(items, taken_out, seed)
     assignment = _place_known_groups(groups, fixed)
     _stratify([group for group in groups if group.name not in assignment], groups, assignment, fractions)
     _fill_empty_splits(groups, assignment, fractions, frozen={g.name for g in groups if _known(g, fixed)})

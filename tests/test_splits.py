@@ -130,3 +130,12 @@ def test_a_copy_that_was_taken_out_still_holds_its_patient_together() -> None:
     where = make_splits(kept, fractions=FRACTIONS, taken_out=copies).of_key()
     assert set(where) == {item.key for item in kept}
     assert all(where[f"c{i}"] == where[f"c{i + 1}"] for i in range(0, 200, 2))
+
+
+def test_a_patient_learned_from_copies_taken_out_moves_records_to_train(caplog: pytest.LogCaptureFixture) -> None:
+    """Only kept copies of one recording that lie in two splits end the run: those taken out are in none."""
+    kept = [SplitItem(f"c{i}", ("A",), "challenge", recording=f"r{i}") for i in range(4)]
+    copies = [SplitItem(f"p{i}", ("A",), "ptbxl", "one", recording=f"r{i}") for i in range(2)]
+    places = {"c0": "test", "c1": "train", "c2": "test", "c3": "val"}
+    where = make_splits(kept, fractions=FRACTIONS, previous=places, taken_out=copies).of_key()
+    assert where == places | {"c0": "train"} and "all go to train now" in caplog.text
