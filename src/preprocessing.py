@@ -40,6 +40,7 @@ from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits,
 from src.staging import Stage, open_stage
 from src.store import (
     FORMAT_VERSION,
+    INTERRUPTED,
     Journal,
     ManifestRow,
     load_manifest,
@@ -69,7 +70,7 @@ CONFIG_FILE = "preprocess_config.json"
 __all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "run_preprocessing"]
 
 _WINDOW = re.compile(r"__w\d{5,}$")
-_STALE = {"status": "unreadable", "reason": "was being made anew when the run was interrupted: run preprocess again", "split": "", "input_hash": ""}
+_STALE = {"status": "unreadable", "reason": INTERRUPTED, "split": "", "input_hash": ""}
 _DEADLY = "reading it ended two worker processes: a library crashed on it, or memory ran out"
 _MANY_GAINS = 0.2  # of a collection's records
 _FAILED = ("unreadable", "missing", "rejected")
@@ -210,12 +211,13 @@ def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessCo
     processed = stage.folder
     known = _known_rows(processed, data, config, extend)
     waiting = [task for task in plan.tasks if not _is_done(task, known, stage, config)]
+    planned = {(task.dataset, task.record_id) for task in plan.tasks}
     redone = {(task.dataset, task.record_id) for task in waiting}
     journal, manifest = Journal(processed), load_manifest(processed)
     journalled = journal.load()
-    if (stale := _overwritten(journalled, redone)).any():
+    if (stale := _overwritten(journalled, redone, planned)).any():
         journal.append(ManifestRow(*row) for row in journalled[stale].assign(**_STALE).to_numpy().tolist())
-    if (stale := _overwritten(manifest, redone)).any():
+    if (stale := _overwritten(manifest, redone, planned)).any():
         manifest.loc[stale, list(_STALE)] = list(_STALE.values())
         save_manifest(manifest, processed)
     save_json(config, processed / CONFIG_FILE)
@@ -224,11 +226,14 @@ def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessCo
     return waiting
 
 
-def _overwritten(rows: pd.DataFrame, redone: Collection[tuple[str, str]]) -> NDArray[np.bool_]:
-    """Tell which rows vouch for a record file that is made anew, of one of the records `redone` or of a window of it."""
+def _overwritten(rows: pd.DataFrame, redone: Collection[tuple[str, str]], planned: Collection[tuple[str, str]]) -> NDArray[np.bool_]:
+    """Tell which rows vouch for a record file that is made anew, of one of the records `redone` or of a window of it.
+
+    A record that is `planned` under the name of a window is no window.
+    """
     parents = rows["record_id"].str.replace(_WINDOW, "", regex=True)
     pairs = zip(rows["dataset"], rows["record_id"], parents, strict=True)
-    anew = np.array([(d, r) in redone or (d, p) in redone for d, r, p in pairs], bool)
+    anew = np.array([(d, r) in redone or ((d, p) in redone and (d, r) not in planned) for d, r, p in pairs], bool)
     return anew & (rows["status"] == "ok").to_numpy(bool)
 
 
@@ -261,15 +266,15 @@ def _known_rows(
     """Return key -> (input hash, status) of what earlier runs did; refuses to mix settings in one folder."""
     import pandas as pd
 
-    manifest = restore_copies(load_manifest(processed))
-    stranger = manifest[~manifest["dataset"].isin(list(data.roots)) & (manifest["status"] == "ok")]
+    rows = pd.concat([restore_copies(load_manifest(processed)), Journal(processed).load()], ignore_index=True)
+    rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
+    stranger = rows[~rows["dataset"].isin(list(data.roots)) & (rows["status"] == "ok")]
     wrong = stranger[stranger["config_hash"] != config_hash(config, FORMAT_VERSION)]
     if len(wrong) and extend:
         names = ", ".join(sorted(set(wrong["dataset"])))
         raise ValueError(
             f"{processed}: holds records of {names} made with other settings; name these datasets too, or choose another folder"
         )
-    rows = pd.concat([manifest, Journal(processed).load()], ignore_index=True)
     keys = record_keys(rows)
     return dict(zip(keys, zip(rows["input_hash"], rows["status"], strict=True), strict=True))
 

@@ -19,7 +19,7 @@ from src.preprocessing import RunSummary, load_preprocess_config, run_preprocess
 from src.rich import Rich, html_facts, html_table
 from src.sample_data import write_sample_collections
 from src.smoke import SmokeReport, run_smoke
-from src.store import load_manifest
+from src.store import INTERRUPTED, load_manifest
 from src.training import TrainResult, build_card, run_training
 from src.utils import device_info, load_json, save_json, seed_everything, shown_path
 
@@ -150,7 +150,8 @@ class Session(Rich):
         processed = self.paths.processed
         if not (processed / "splits.json").exists() or load_preprocess_config(processed) != self.config.preprocess:
             return False
-        return set(load_manifest(processed)["dataset"]) == set(self.data.roots)
+        manifest = load_manifest(processed)
+        return set(manifest["dataset"]) == set(self.data.roots) and not (manifest["reason"] == INTERRUPTED).any()
 
     @property
     def model(self) -> ResNet1d:

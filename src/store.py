@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Part of every config hash: raised when the content of a record file changes meaning."""
 
+INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"
+"""The reason of a row whose record file may be an older one, until preprocessing has run to its end."""
+
 LIST_SEPARATOR = ";"
 _ZIP64_LIMIT = 2**31
 _SHARD_DIGITS = 3

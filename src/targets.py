@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from src.config import FALLBACK_LABEL, TrainConfig
 from src.metrics import Predictions
 from src.splits import SPLIT_NAMES
-from src.store import load_manifest, patients_of, record_keys, record_path, split_list
+from src.store import INTERRUPTED, load_manifest, patients_of, record_keys, record_path, split_list
 from src.utils import printable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = ("dataset", "record_id", "patient_id", "labels", "annotated", "label_source", "split", "status", "signal_hash", "weight")
+_COLUMNS = ("dataset", "record_id", "patient_id", "labels", "annotated", "label_source", "split", "status", "reason", "signal_hash", "weight")
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
     Raises
     ------
     ValueError
-        If the folder has no manifest, no record that is ok, or a weight that is none.
+        If the folder has no manifest, no record that is ok, or a weight that is none; if preprocessing was interrupted in it.
     """
     processed = Path(processed)
     manifest = load_manifest(processed, _COLUMNS)
     rows = manifest[manifest["status"] == "ok"]
+    if n_left := int((manifest["reason"] == INTERRUPTED).sum()):
+        raise ValueError(f"{processed}: {n_left} records were being made anew when preprocessing was interrupted; run it again to its end first")
     if not len(rows):
         raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")
     if not keep_other:

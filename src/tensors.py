@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
 from src.durable import FileBatch
 from src.fingerprints import compute_fingerprints
 from src.formats.base import split_part
+from src.formats.wfdb_header import read_header
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
 from src.pool import chunked
@@ -175,7 +177,7 @@ def _finish(
     """Bring a window to the rate and length wanted; `constant` are its leads (12,) that do not change at all."""
     present = window.ordered.present
     resampled = resample(window.signal, fs, config.fs)[:, : config.n_samples]
-    if constant.any():
+    if constant.any() and rate_ratio(fs, config.fs) != 1:
         resampled[constant] = window.signal[constant, :1]  # the filter's edges would make a flat lead look alive
     scaled = standardize(resampled, config.flat_std_mv)
     flat = np.asarray((scaled.std == 0) & present)
@@ -368,7 +370,28 @@ def _samples_stat(path: str) -> tuple[int, ...]:
         except OSError:
             continue
         return status.st_size, status.st_mtime_ns
-    return ()
+    return _named_stat(Path(path))
+
+
+def _named_stat(header: Path) -> tuple[int, ...]:
+    """Return sizes and times of the files that a header without samples of its own name stands for: segments, and their samples."""
+    found: list[int] = []
+    for name in _named_files(header):
+        with suppress(OSError, ValueError):
+            status = os.stat(header.with_name(name))
+            found += [status.st_size, status.st_mtime_ns]
+    return tuple(found)
+
+
+def _named_files(header: Path) -> Iterator[str]:
+    """Yield the files that a header names, and those that the headers of its segments do."""
+    with suppress(OSError, RecordError):
+        parsed = read_header(header)
+        yield from dict.fromkeys(spec.file for spec in parsed.signals)
+        for name in dict.fromkeys(f"{segment.name}.hea" for segment in parsed.segments if segment.name != "~"):
+            yield name
+            with suppress(OSError, RecordError):
+                yield from dict.fromkeys(spec.file for spec in read_header(header.with_name(name)).signals)
 
 
 def process_chunk(

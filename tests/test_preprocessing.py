@@ -20,6 +20,7 @@ from src.run_plan import spread
 from src.sample_data import SampleData
 from src.splits import load_splits
 from src.store import Journal, load_manifest, load_record_file, record_path, to_millivolts
+from src.targets import load_records
 from src.tensors import RecordTask, RejectedError, build_tensor
 
 ONE = ExecutionConfig(workers=1)
@@ -67,6 +68,50 @@ def test_a_run_between_leaves_no_row_that_lies(tmp_path: Path, monkeypatch: pyte
         assert load_record_file(record_path(tmp_path / "out", key))["signal"].shape == (12, 1000)
 
 
+def test_journalled_records_of_other_settings_are_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        bare_collection(tmp_path / name, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("src.preprocessing.merge_manifest", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_preprocessing(DataConfig(roots={"a": str(tmp_path / "a")}), tmp_path / "out", config=SMALL, execution=ONE)
+    with pytest.raises(ValueError, match="holds records of a made with other settings"):
+        run_preprocessing(DataConfig(roots={"b": str(tmp_path / "b")}), tmp_path / "out", config=PreprocessConfig(fs=50.0, n_samples=500), execution=ONE)
+
+
+def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
+    folder = bare_collection(tmp_path / "src", 2)
+    for suffix in (".hea", ".dat"):
+        (folder / f"r1{suffix}").rename(folder / f"r0__w00001{suffix}")
+    header = folder / "r0__w00001.hea"
+    header.write_text(header.read_text().replace("r1", "r0__w00001"))
+    data = DataConfig(roots={"d": str(folder)})
+    run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
+    os.utime(folder / "r0.hea", (0, 0))
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).by_status == {"ok": 2}
+
+
+def test_a_changed_segment_is_made_anew(tmp_path: Path) -> None:
+    folder = bare_collection(tmp_path / "src", 2)
+    (folder / "m.hea").write_text("m/2 2 100 2000\nr0 1000\nr1 1000\n")
+    data = DataConfig(roots={"d": str(folder)})
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).by_status == {"ok": 1}
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).n_skipped == 1
+    os.utime(folder / "r1.dat", (0, 0))
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).n_skipped == 0
+
+
+def test_training_waits_for_the_end_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 4))})
+    run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
+    monkeypatch.setattr("src.preprocessing._process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    os.utime(tmp_path / "src" / "r2.hea", (0, 0))
+    with pytest.raises(KeyboardInterrupt):
+        run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
+    with pytest.raises(ValueError, match="1 records were being made anew when preprocessing was interrupted"):
+        load_records(tmp_path / "out", keep_other=True)
+
+
 def test_age_and_sex_of_the_file_stand_in_for_those_of_the_table(tmp_path: Path) -> None:
     folder = bare_collection(tmp_path / "src", 3)
     for i in range(3):
@@ -95,10 +140,16 @@ def test_infinite_samples_are_missing_ones() -> None:
     signal = np.sin(np.arange(2000).reshape(2, 1000) / 30)
     signal[0, 10] = np.inf
     tensor = build_tensor(record(signal), SMALL)
-    assert "gap_filled:II" in tensor.flags and np.isfinite(tensor.arrays["signal"]).all()
+    assert "gap_filled:II" in tensor.flags and np.isfinite(tensor.arrays["signal"]).all() and tensor.fingerprint
     signal[0, :900] = -np.inf
     with pytest.raises(RejectedError, match="missing in one gap"):
         build_tensor(record(signal), SMALL)
+
+
+def test_a_record_that_cannot_be_written_to_is_used_as_it_is() -> None:
+    signal = np.concatenate([np.sin(np.arange(1000) / 30)[None], np.full((1, 1000), 0.8)]).astype(np.float32)
+    signal.setflags(write=False)
+    assert "flat:V1" in build_tensor(record(signal), SMALL).flags
 
 
 def test_statistics_are_over_the_samples_kept() -> None:
