@@ -135,13 +135,13 @@ class TrainState:
 
     def step(self, loss: torch.Tensor, clip_norm: float) -> None:
         """Take one step down the gradient of a loss; a `clip_norm` of 0 does not clip."""
-        skipped = False
+        skipped, together = False, self.scaler.is_enabled() and len(self.optimizers) > 1
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if clip_norm:
+        if clip_norm or together:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
-            skipped = self.scaler.is_enabled() and not bool(torch.isfinite(norm))  # clipping spoilt the gradients of all
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm or math.inf)
+            skipped = together and not bool(torch.isfinite(norm))  # by all, while the scaler asks for the gradients of each alone
         for optimizer in () if skipped else self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()

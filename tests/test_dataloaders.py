@@ -18,6 +18,7 @@ from src.dataloaders import (
     sample_weights,
 )
 from src.datasets import draw_starts
+from src.distributed import Processes
 from src.preprocessing import run_preprocessing
 from src.store import load_manifest, load_signal, record_path, save_manifest
 from src.targets import LabelledRecords, choose_records, encode_targets, find_classes, load_records
@@ -164,3 +165,15 @@ def test_a_weight_that_is_none_is_refused_with_its_file(processed: Path, tmp_pat
     save_manifest(load_manifest(processed).assign(weight=cell), tmp_path)
     with pytest.raises(ValueError, match=rf"manifest\.csv: weight is '{cell}': expected a number from 0 up"):
         load_records(tmp_path)
+
+
+def test_training_processes_draw_other_crops_in_their_loader_processes(processed: Path) -> None:
+    dataset = ECGDataset([record_path(processed, key) for key in load_records(processed)["train"].keys[:4]], np.eye(4, dtype=np.float32))
+    drawn = []
+    for rank in (0, 1):
+        loader = make_loader(dataset, LoaderConfig(loader_workers=1), train=True, processes=Processes(rank, 2))
+        torch.manual_seed(3)  # torch seeds the loader processes of all ranks alike
+        assert loader.worker_init_fn is not None
+        loader.worker_init_fn(0)
+        drawn.append(float(torch.rand(1)))
+    assert drawn[0] != drawn[1]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import QUICK
 
 import src.training
 from experiments.keep_classes import keep_classes
@@ -256,6 +257,15 @@ def test_validation_on_what_the_start_knows_is_told(processed: Path, trained: Pa
     assert not caplog.text
     _warn_of_learned(checkpoint, records["train"].signal_hashes)
     assert f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val" in caplog.text
+
+
+def test_a_start_that_knows_validation_is_asked_about(processed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(src.training, "_warn_of_learned", lambda source, hashes: asked.append(tuple(hashes)))
+    start = trained / "models" / "best.pth"
+    config = dataclasses.replace(QUICK, train=dataclasses.replace(QUICK.train, epochs=1, init_from=str(start)))
+    run_training(config, processed, tmp_path)
+    assert asked == [tuple(load_records(processed)["val"].signal_hashes)]
 
 
 def test_one_class_needs_records_without_it(processed: Path) -> None:
