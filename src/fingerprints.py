@@ -114,7 +114,7 @@ def _slopes(signal: NDArray[np.float32], leads: list[int], fs: float) -> NDArray
     parts = at_edges * edges.shares
     means = totals + (parts[:, 1:] - parts[:, :-1])  # but for a factor
     steps = means[:, 1:] - means[:, :-1]
-    if np.isnan(steps).any() and not np.isfinite(signal[leads]).all():  # else sums ran over, which no interpolation mends
+    if not np.isfinite(steps).all() and not np.isfinite(signal[leads]).all():  # else sums ran over, which no interpolation mends
         return _slopes(_interpolated(signal[leads]), list(range(len(leads))), fs)
     smooth: NDArray[np.float32] = steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]
     return smooth
