@@ -148,7 +148,7 @@ def test_workers_killed_again_and_again_cost_no_record(collection: Path, whole: 
 @needs_proc
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_takes_its_workers_with_it(tmp_path: Path, how: signal.Signals) -> None:
-    root = write_collection(tmp_path, 1500)
+    root = write_collection(tmp_path, 400)
     arguments = ["preprocess", "--data", f"d={root / 'src'}", "--out", str(root / "out"), "--fs", "100", "--n-samples", "500"]
     process = start(run_command, [*arguments, "--workers", "2", "--chunk-size", "1"], tmp_path / "stderr")
     wait_until(Journal(root / "out").path.exists)
@@ -169,6 +169,7 @@ def test_a_stopped_command_takes_its_workers_with_it(tmp_path: Path, how: signal
 
 def run_command(arguments: list[str], stderr: Path) -> None:
     """Run the command line with the standard error in a file."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background, as the tests may, ignores it
     handle = os.open(stderr, os.O_CREAT | os.O_WRONLY)
     os.dup2(handle, 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
