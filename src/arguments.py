@@ -59,7 +59,7 @@ def add_sample_data(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sample-data`."""
     parser.add_argument("dest", metavar="DEST", help="folder to write into")
     parser.add_argument("--records", type=at_least(3), default=180, metavar="N", help="records over all collections (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the generator (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="seed of the generator (default: %(default)s)")
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +166,7 @@ def add_compare_predictions(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, metavar=f"{name.upper()}.npz", help="predictions that evaluate wrote")
     parser.add_argument("--manifest", metavar="CSV", help="manifest.csv of the processed folder, for the patients (default: each record is its own)")
     parser.add_argument("--resamples", type=count, default=1000, metavar="N", help="bootstrap resamples of patients (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the resamples (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="seed of the resamples (default: %(default)s)")
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:

@@ -196,6 +196,8 @@ def _to_mne(mne: Any, arrays: dict[str, NDArray[Any]]) -> Any:
 
 def _describe(known: dict[str, Any], classes: tuple[str, ...], target: NDArray[np.float32], single: bool) -> dict[str, Any]:
     """Return what is known, and as the outcome a class number, or with several labels a 1, 0 or nothing for each class."""
+    if not single and (taken := sorted(set(classes) & known.keys())):
+        raise ValueError(f"classes {', '.join(taken)} are named like what is known of a record: rename them in the label table to export them side by side")
     facts = {name: ";".join(value) if isinstance(value, list) else value for name, value in known.items()}
     if single:
         return facts | {"target": int(np.nanargmax(target))}

@@ -14,6 +14,7 @@ from src.ecg_paper import draw_ecg
 from src.figures import GREY, LABEL_PT, MM_PER_INCH, PAGE_MM, TICK_PT, TITLE_PT, new_figure, plain_text
 
 _MARGIN, _HEADING, _GAP = 4.0, 9.0, 4.0  # mm
+_TITLE_LENGTH = 68  # characters that fit beside the words on the scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,5 +67,5 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
 
 def _write_heading(figure: Figure, record: GalleryRecord, top: float, total: float) -> None:
     left, line = _MARGIN / PAGE_MM, 4.2 / total
-    figure.text(left, top, plain_text(record.title, 110), fontsize=TITLE_PT, weight="bold", va="top")
+    figure.text(left, top, plain_text(record.title, _TITLE_LENGTH), fontsize=TITLE_PT, weight="bold", va="top")
     figure.text(left, top - line, plain_text(record.note, 130), fontsize=LABEL_PT, color=GREY, va="top")

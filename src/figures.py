@@ -147,7 +147,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
     dpi = figure.dpi if dpi is None else dpi
     if not dpi > 0:
         raise ValueError(f"dpi is {dpi}: expected a positive number of pixels per inch")
-    with matplotlib.rc_context(_SETTINGS.get(suffix, {})), atomic_path(path) as temporary:
+    with matplotlib.rc_context({"savefig.bbox": None, **_SETTINGS.get(suffix, {})}), atomic_path(path) as temporary:
         figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
     logger.debug("wrote %s", path)
     return path

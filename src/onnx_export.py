@@ -158,7 +158,7 @@ def _describe_steps(card: ModelCard) -> list[str]:
     return [
         "put the leads into the order of `leads`, in mV; an absent lead is 0 throughout",
         f"interpolate linearly over missing samples, up to {settings.max_gap_s:g} s in a row; the ends take the nearest value",
-        f"resample to {settings.fs:g} Hz by a polyphase filter, as scipy.signal.resample_poly does with its default window",
+        f"resample to {settings.fs:g} Hz by a polyphase filter, as scipy.signal.resample_poly does with its default window; where that changes the rate, a lead that was constant stays at its value",
         f"keep the first {settings.n_samples} samples",
         f"subtract the mean of each lead and divide by its standard deviation (divisor n); a lead whose standard deviation is up to {settings.flat_std_mv:g} mV becomes 0",
         f"append zeros up to {settings.n_samples} samples",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from src.calibration import Reliability
@@ -219,14 +220,16 @@ def plot_reliability_diagram(
     figure = new_figure(COLUMN_MM, 112)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     style_axes(top, grid="both").plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    lines: list[Line2D] = []
     if 1 < len(classes) <= len(PALETTE):
         for color, (name, outcome, score) in zip(PALETTE, _outcomes(truth, scores, classes), strict=False):
-            _draw_reliability(top, Reliability.of(outcome, score, n_bins), color, plain_text(name, 20))
+            lines += _draw_reliability(top, Reliability.of(outcome, score, n_bins), color, plain_text(name, 20))
     pool = Reliability.of(truth[known], scores[known], n_bins)
-    _draw_reliability(top, pool, BLACK, "all classes", intervals=True)
+    lines += _draw_reliability(top, pool, BLACK, "all classes", intervals=True)
     title = f"ECE {pool.error:.3f}" if pool.counts.any() else "no outcome"
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed frequency")
     top.legend(
+        handles=lines,  # else names that begin with an underscore are left out
         fontsize=TICK_PT,
         frameon=False,
         loc="upper left",
@@ -240,10 +243,11 @@ def plot_reliability_diagram(
     return figure
 
 
-def _draw_reliability(axes: Axes, bins: Reliability, color: str, label: str, *, intervals: bool = False) -> None:
+def _draw_reliability(axes: Axes, bins: Reliability, color: str, label: str, *, intervals: bool = False) -> list[Line2D]:
     there = bins.counts >= (1 if intervals else _MIN_PREDICTIONS)
     width, size = (1.6, 3.5) if intervals else (0.9, 0.0)
-    axes.plot(bins.predicted[there], bins.observed[there], "o-", color=color, lw=width, ms=size, label=label)
+    lines = axes.plot(bins.predicted[there], bins.observed[there], "o-", color=color, lw=width, ms=size, label=label)
     if intervals:
         low, high = bins.interval()
         axes.vlines(bins.predicted[there], low[there], high[there], colors=color, linewidth=0.9)
+    return lines

@@ -215,13 +215,18 @@ def _encode(y: ArrayLike, n_records: int) -> tuple[Floats, NDArray[Any], bool]:
     if n_records < 2:
         raise ValueError("there is one record: expected two or more to train on")
     if labels.ndim == 2:
+        if not labels.shape[1]:
+            raise ValueError("y has no column: expected one of 0 and 1 for each class")
         targets = labels.astype(np.float32)
         if not (np.isnan(targets) | (targets == 0) | (targets == 1)).all():
             raise ValueError("y holds other values than 0, 1 and NaN: expected a column of outcomes for each class")
         return targets, np.arange(labels.shape[1]), False
-    if labels.dtype.kind == "f" and not np.equal(labels, np.floor(labels)).all():
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & np.equal(labels, np.floor(labels))).all():
         raise ValueError("Unknown label type: y holds fractions or NaN: expected a class per record")
-    classes, column = np.unique(labels, return_inverse=True)
+    try:
+        classes, column = np.unique(labels, return_inverse=True)
+    except TypeError:
+        raise ValueError("y holds None, or labels of several types: expected a class per record") from None
     if len(classes) < 2:
         raise ValueError(f"y holds one class, {classes[0]!r}: expected two or more")
     return np.eye(len(classes), dtype=np.float32)[column], classes, True

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.dataset_export import export_dataset
+from src.dataset_export import _describe, export_dataset
 from src.splits import load_splits
 from src.store import load_manifest, load_record_file, record_path, save_manifest, to_millivolts
 from src.utils import load_json
@@ -136,3 +136,8 @@ def test_what_cannot_be_written_is_refused(processed: Path, tmp_path: Path, monk
     with pytest.raises(ValueError, match=r"needs the package braindecode: pip install -r requirements-datasets\.txt"):
         export_dataset(processed, tmp_path, kind="braindecode")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_class_named_like_a_column_is_refused() -> None:
+    with pytest.raises(ValueError, match="classes age are named like what is known of a record"):
+        _describe({"key": "k", "age": 50.0}, ("age", "MI"), np.array([1, 0], np.float32), single=False)

@@ -291,6 +291,7 @@ WRONG_USE = [
     ("evaluate --checkpoint x --processed y --out z --split dev", "invalid choice: 'dev'"),
     ("evaluate --checkpoint x --processed y --out z --intervals -5", "'-5': expected a whole number, or 0 for none"),
     ("sample-data x --records 1", "'1': expected a whole number of 3 or more"),
+    ("compare-predictions x y --seed -1", "'-1': expected a whole number of 0 or more"),
     ("train --out x --seed -1", "seed is -1: expected 0 to 4294967295"),
     ("train --out x --keep-auxiliary", "keep_auxiliary is True: expected False, or an auxiliary_weight above 0"),
     ("predict --out x", "required: PATH"),

@@ -106,6 +106,9 @@ def test_crops_balance_and_pickles() -> None:
         (np.zeros((4, 2, 300)), [0.5, 1, 0, 1], "Unknown label type"),
         (np.zeros((4, 2, 300)), [[0, 2]] * 4, "other values than 0, 1 and NaN"),
         (np.zeros((1, 2, 300)), [[0, 1]], "one record"),
+        (np.zeros((4, 2, 300)), [[]] * 4, "y has no column"),
+        (np.zeros((4, 2, 300)), [0, np.inf, 1, 0], "Unknown label type"),
+        (np.zeros((4, 2, 300)), ["a", None, "b", "a"], "labels of several types"),
     ],
 )
 def test_what_does_not_fit_is_refused(signals: np.ndarray, labels: list[object], message: str) -> None:

@@ -38,7 +38,7 @@ def picture(figure: Figure, ident: str, caption: str, *, plain: bool = False) ->
     """
     width, _ = figure.get_size_inches()
     stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "figure"}):  # text stays text, ids stay the same
+    with matplotlib.rc_context({"savefig.bbox": None, "svg.fonttype": "none", "svg.hashsalt": "figure"}):  # text stays text, ids stay the same
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
     svg = _adopt(stream.getvalue(), ident, caption, plain)
     return Picture(svg, caption, float(width) * MM_PER_INCH, plain)
