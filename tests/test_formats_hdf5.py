@@ -59,6 +59,18 @@ def test_sph_layout(tmp_path: Path) -> None:
     np.testing.assert_array_equal(windows[3].signal, record.signal[:, 3000:4500])
 
 
+def test_leads_and_rate_may_be_attributes_or_stand_for_each_record(tmp_path: Path) -> None:
+    order = ["V1", "V2", "V3", "V4", "V5", "V6", "I", "II", "III", "aVR", "aVL", "aVF"]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["ecg"] = ecg(1, 1000)
+        file["ecg"].attrs.update({"leads": order, "fs": "250"})
+    record = read_record(tmp_path / "a.h5", source_gain_per_mv=1)
+    assert record.leads == tuple(order) and record.fs == 250 and "fs_assumed" not in record.flags
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["ecg"], file["fs"] = np.stack([ecg(i, 1000) for i in range(3)]), np.full(3, 250)
+    assert read_record(list_records(tmp_path / "b.h5")[1], source_gain_per_mv=1).fs == 250
+
+
 def test_what_the_file_says_comes_first(tmp_path: Path) -> None:
     signal = ecg(1, 1000)[:2]
     with h5py.File(tmp_path / "a.hdf5", "w") as file:

@@ -41,6 +41,7 @@ _FS_NAMES = ("fs", "Fs", "sampling_rate", "sampling_frequency", "sample_rate", "
 _UNIT_NAMES = ("units", "unit")
 _LEAD_NAMES = ("leads", "lead_names", "sig_name")
 PUBLISHED_FS = {"ecg": 500.0, "tracings": 400.0}  # Hz; SPH and CODE-15% say it in their papers, not in their files
+_MAX_NUMBERS = 1_000_000  # of a data set that says the same of each record
 
 _MAX_RECORDS = 10_000_000
 _MAX_CHUNK_BYTES = 2**29
@@ -163,7 +164,7 @@ def _cached_layout(path: str, mtime_ns: int, size: int) -> _Layout:
             rows=rows,
             fs=_number(dataset, file, items, _FS_NAMES),
             unit=_text(dataset, file, _UNIT_NAMES),
-            leads=_names(items, min(shape[-2:])),
+            leads=_names(dataset, file, items, min(shape[-2:])),
         )
 
 
@@ -276,14 +277,18 @@ def _id_text(value: object) -> str:
 
 
 def _number(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], names: tuple[str, ...]) -> float | None:
-    """Return a positive number from the attributes of the data set or the file, or from a data set of one value."""
+    """Return a positive number from the attributes of the data set or the file, or from a data set that holds it once or for each record."""
     for name in names:
         held = dataset.attrs.get(name, file.attrs.get(name))
-        if held is None and getattr(items.get(name), "size", None) == 1:
-            held = items[name][()]
-        value = np.ravel(held)[0] if held is not None and np.size(held) == 1 else None
-        if isinstance(value, (int, float, np.number)) and 0 < float(value) <= 1e6:
-            return float(value)
+        item = items.get(name)
+        if held is None and item is not None and getattr(item, "dtype", np.dtype("O")).kind in "iuf" and 0 < (item.size or 0) <= _MAX_NUMBERS:
+            held = read_values(Path(file.filename), item)
+        try:
+            values = np.ravel([] if held is None else held).astype(np.float64)
+        except (TypeError, ValueError):  # text that is no number
+            continue
+        if values.size and (values == values[0]).all() and 0 < values[0] <= 1e6:
+            return float(values[0])
     return None
 
 
@@ -295,12 +300,16 @@ def _text(dataset: h5py.Dataset, file: h5py.File, names: tuple[str, ...]) -> str
     return ""
 
 
-def _names(items: dict[str, Any], n_leads: int) -> tuple[str, ...]:
-    """Return the names of the leads where a data set of strings lists them."""
-    held = next((items[name] for name in _LEAD_NAMES if getattr(items.get(name), "size", None) == n_leads), None)
-    if held is None or held.dtype.kind not in "OS":
-        return ()
-    return tuple(_id_text(value) for value in np.ravel(held[()]).tolist())
+def _names(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], n_leads: int) -> tuple[str, ...]:
+    """Return the names of the leads where an attribute or a data set of strings lists them."""
+    for name in _LEAD_NAMES:
+        held = dataset.attrs.get(name, file.attrs.get(name))
+        if held is None and getattr(items.get(name), "size", None) == n_leads:
+            held = items[name][()]
+        values = np.ravel([] if held is None else held)
+        if values.size == n_leads and values.dtype.kind in "OSU":
+            return tuple(_id_text(value) for value in values.tolist())
+    return ()
 
 
 def _lead_names(layout: _Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:

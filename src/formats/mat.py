@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.formats.base import (
     MAX_VALUES,
@@ -38,6 +39,7 @@ _LEAD_NAMES = ("leads", "lead_names", "sig_name")
 _KNOWN_NAMES = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)
 _STRUCT_FIELDS = ("data", "age", "sex", *_FS_NAMES)
 _MIN_SAMPLES = 100  # of a matrix of another name
+_MAX_TEXTS = 1000  # leads, or letters of a name
 _NUMERIC = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
@@ -224,8 +226,21 @@ def _hdf5_value(path: Path, item: Any) -> Any:
         held = members(path, item)
         return {name: _hdf5_value(path, child) if name in _STRUCT_FIELDS else None for name, child in held.items() if isinstance(child, h5py.Dataset)}
     if item.dtype.kind == "O":
-        return None
+        return _cell_texts(path, item) if item.name.strip("/") in _LEAD_NAMES else None
     values = read_values(path, item)
     if item.attrs.get("MATLAB_class", b"") == b"char":
-        return "".join(chr(int(code)) for code in np.ravel(values))
+        columns = ["".join(chr(int(code)) for code in column) for column in np.atleast_2d(values).T]  # of a matrix, one for each text
+        return "".join(columns) if min(values.shape, default=0) <= 1 else np.array(columns, object)
     return values.T
+
+
+def _cell_texts(path: Path, item: Any) -> NDArray[np.object_] | None:
+    """Return the texts of a cell array, which are data sets that it refers to; None where it holds anything else."""
+    import h5py
+
+    if item.dtype != h5py.ref_dtype or item.size > _MAX_TEXTS:
+        return None
+    found = [item.file[reference] for reference in np.ravel(read_values(path, item))]
+    if not all(isinstance(part, h5py.Dataset) and part.attrs.get("MATLAB_class", b"") == b"char" and part.size < _MAX_TEXTS for part in found):
+        return None
+    return np.array(["".join(chr(int(code)) for code in np.ravel(read_values(path, part))) for part in found], object)
