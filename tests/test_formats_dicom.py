@@ -90,6 +90,11 @@ def test_the_rhythm_is_taken_and_not_the_median_beat(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "r.dcm", group(beat, channel("2:3")), group(rhythm, channel("2:3"), fs=250.0))
     record = read_record(path)
     assert (record.n_samples, record.fs) == (400, 250.0)
+    leads, strip = RNG.integers(-900, 900, (400, 3)), RNG.integers(-900, 900, (800, 1))
+    path = write_dicom(tmp_path / "s.dcm", group(strip, channel("2:2"), fs=500.0), group(leads, channel("2:3"), channel("2:4"), channel("2:5"), fs=250.0))
+    record = read_record(path)
+    assert (record.n_samples, record.fs, record.n_leads) == (400, 250.0, 3), "a rhythm strip of more samples is not the record"
+    path.unlink()
     assert [found.relative for found in index_folder(tmp_path)] == ["r.dcm"]
 
 

@@ -97,6 +97,8 @@ def test_edf_plus_says_who_it_was_and_other_rates_stay_out(tmp_path: Path) -> No
     path = write_edf(tmp_path / "r.edf", *columns, plus="EDF+C", patient="P-7 F 02-MAY-1951 Name", recording="Startdate 01-MAY-2002 X X X")
     record = read_record(path)
     assert (record.patient_id, record.sex, record.age) == ("P-7", "female", 50.0)
+    born = write_edf(tmp_path / "b.edf", column("ECG I", 200), times(0, 1, 2, 3, 4), plus="EDF+C", patient="P-7 F 02-MAR-1960 Name", recording="Startdate 02-MAR-2021 X X X")
+    assert read_record(born).age == 61.0
     assert (record.leads, record.flags) == (("ECG I", "ECG II"), ("not_a_voltage:ECG mmHg", "other_rate:ECG low"))
     np.testing.assert_allclose(record.signal[1], columns[2].physical / 1000, atol=1e-6)
 

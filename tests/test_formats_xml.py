@@ -177,3 +177,12 @@ def test_only_xml_of_recordings_is_listed(tmp_path: Path) -> None:
     write_aecg(tmp_path / "b.xml", aecg_lead("I", COUNTS["I"]))
     (tmp_path / "pom.xml").write_text("<project/>")
     assert [record.relative for record in index_folder(tmp_path)] == ["a.xml", "b.xml"]
+
+
+def test_a_set_of_heart_rates_and_a_scale_without_a_unit(tmp_path: Path) -> None:
+    path = write_aecg(tmp_path / "a.xml", aecg_lead("II", COUNTS["II"]))
+    rates = "<component><sequenceSet><component><sequence><code code='TIME_ABSOLUTE'/></sequence></component></sequenceSet></component>"
+    path.write_text(path.read_text().replace("</series>", f"{rates}</series>"))
+    assert read_record(path).flags == ("sequence_sets:2",)
+    with pytest.raises(RecordError, match="expected voltages"):
+        read_record(write_aecg(tmp_path / "b.xml", aecg_lead("II", COUNTS["II"], unit="")))

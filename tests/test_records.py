@@ -104,6 +104,31 @@ def test_multi_segment_records_are_as_the_package_reads_them(tmp_path: Path) -> 
     np.testing.assert_allclose(read_record(tmp_path / "m").signal, expected, atol=1e-6)
 
 
+def test_a_segment_without_an_ecg_leaves_a_gap(tmp_path: Path) -> None:
+    for name, units in (("s1", ("mV", "mmHg")), ("s2", ("mmHg",))):
+        RNG.integers(-500, 500, (100, len(units))).astype("<i2").tofile(tmp_path / f"{name}.dat")
+        lines = "".join(f"{name}.dat 16 100/{unit} 16 0 0 0 0 {'II' if unit == 'mV' else 'ABP'}\n" for unit in units)
+        write_header(tmp_path, f"{name} {len(units)} 100 100\n{lines}", name)
+    write_header(tmp_path, "m/2 2 100 200\ns1 100\ns2 100\n", "m")
+    record = read_record(tmp_path / "m")
+    assert record.leads == ("II",) and "not_a_voltage:ABP" in record.flags
+    assert np.isfinite(record.signal[0, :100]).all() and np.isnan(record.signal[0, 100:]).all()
+
+
+def test_lead_names_of_a_mat_file_are_read_from_cells(tmp_path: Path) -> None:
+    order = ["V1", "V2", "V3", "V4", "V5", "V6", "I", "II", "III", "aVR", "aVL", "aVF"]
+    with h5py.File(tmp_path / "m.mat", "w", userblock_size=512) as file:
+        file["val"] = RNG.integers(-500, 500, (1000, 12)).astype(np.int16)
+        for number, name in enumerate(order):
+            held = file.create_dataset(f"#refs#/{number}", data=np.array([[ord(letter)] for letter in name], np.uint16))
+            held.attrs["MATLAB_class"] = np.bytes_("char")
+        file.create_dataset("leads", data=[[file[f"#refs#/{number}"].ref] for number in range(12)], dtype=h5py.ref_dtype)
+    with open(tmp_path / "m.mat", "r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    record = read_record(tmp_path / "m.mat", source_fs=500, source_gain_per_mv=1000)
+    assert record.leads == tuple(order) and "lead_names_assumed" not in record.flags
+
+
 # What a header may say -----------------------------------------------------------------------------------------------
 
 

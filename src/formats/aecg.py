@@ -19,6 +19,7 @@ from src.formats.base import (
     millivolts_per_unit,
     parse_age,
     parse_sex,
+    years_between,
 )
 from src.formats.safe_xml import number_of, text_of
 from src.leads import canonical_lead
@@ -38,7 +39,14 @@ def read_aecg(path: Path, root: Element) -> ECGRecord:
     sets = series.findall("component/sequenceSet")
     if not sets:
         raise RecordError(path, "series has no sequenceSet: expected sequences of samples")
-    read = [_read_set(path, item) for item in sets]
+    read, problems = [], []
+    for item in sets:
+        try:
+            read.append(_read_set(path, item))
+        except RecordError as error:  # such as a set of heart rates
+            problems.append(error)
+    if not read:
+        raise problems[0]
     signal, names, fs = max(read, key=lambda item: item[0].size)
     signal, leads, flags = derive_limb_leads(signal, names)
     flags = (*flags, f"sequence_sets:{len(sets)}") if len(sets) > 1 else flags
@@ -98,7 +106,7 @@ def _samples(path: Path, code: str, value: Element) -> NDArray[np.float32]:
     parts = {name: (number_of(_attribute(value, name, "value")), _attribute(value, name, "unit")) for name in ("origin", "scale")}
     factors = {name: (number, millivolts_per_unit(unit)) for name, (number, unit) in parts.items()}
     (origin, origin_unit), (scale, scale_unit) = factors["origin"], factors["scale"]
-    if not scale or scale_unit is None or origin_unit is None or not np.isfinite(scale):
+    if not scale or not parts["scale"][1] or scale_unit is None or origin_unit is None or not np.isfinite(scale):
         raise RecordError(path, f"lead {code} has origin {parts['origin']} and scale {parts['scale']}: expected voltages")
     try:
         digits = np.array(text_of(value, "digits").split(), np.float64)
@@ -116,7 +124,7 @@ def _age(root: Element, person: Element | None) -> float | None:
     """Return the whole years from birth to the recording."""
     born = _date(_attribute(person, "birthTime", "value"))
     at = next((date for name in ("low", "center") if (date := _date(_attribute(root, f"effectiveTime/{name}", "value")))), None)
-    return parse_age(int((at - born).days / 365.25)) if born and at else None
+    return parse_age(years_between(born, at)) if born and at else None
 
 
 def _date(text: str) -> datetime | None:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,11 @@ def parse_age(text: object) -> float | None:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", str(text), re.IGNORECASE)
     age = float(match.group(1)) if match else math.nan
     return age if 0 <= age <= 120 else None
+
+
+def years_between(born: date, at: date) -> int:
+    """Return the whole years from a birth to a day."""
+    return at.year - born.year - ((at.month, at.day) < (born.month, born.day))
 
 
 def parse_sex(text: object) -> str | None:

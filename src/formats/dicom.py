@@ -39,7 +39,7 @@ _LEAD_OF_CODE = {1: "I", 2: "II", **{i: f"V{i - 2}" for i in range(3, 9)}, 61: "
 
 
 def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the multiplex group of ECG leads with the most samples; a median beat is shorter than the rhythm.
+    """Read the multiplex group that holds most: leads times seconds, so that neither a median beat nor a rhythm strip stands for all leads.
 
     Raises
     ------
@@ -62,8 +62,9 @@ def _read(path: Path) -> ECGRecord:
     if not groups:
         kind = dataset.get("Modality") or "unknown"
         raise RecordError(path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph")
-    sizes = [(int(group.NumberOfWaveformSamples), _n_leads(group)) for group in groups]
-    index = max(range(len(groups)), key=lambda i: (sizes[i][1] > 0, *sizes[i]))
+    n_leads = [_n_leads(group) for group in groups]
+    seconds = [int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6) for group in groups]
+    index = max(range(len(groups)), key=lambda i: (n_leads[i] > 0, n_leads[i] * seconds[i]))
     signal, names, flags = _read_group(path, dataset, index)
     signal, leads, derived = derive_limb_leads(signal, names)
     return ECGRecord(

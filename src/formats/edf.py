@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from src.formats.base import (
     RecordRequest,
     Signal,
     millivolts_per_unit,
+    parse_age,
     parse_sex,
+    years_between,
 )
 from src.leads import canonical_lead, is_unnamed
 
@@ -81,7 +84,7 @@ def read_edf(path: Path, request: RecordRequest) -> ECGRecord:
     if stop <= request.start:
         raise RecordError(path, "holds no samples: expected one or more")
     if header.plus == "EDF+D":
-        _check_continuous(header)
+        _check_continuous(header, path.stat().st_mtime_ns)
     if (stop - request.start) * len(channels) > MAX_VALUES:
         raise RecordError(path, f"holds {len(channels)} ECG channels of {total} samples, the limit is {MAX_VALUES} values")
     code, sex, age = _patient(header)
@@ -239,7 +242,8 @@ def _records(header: EdfHeader) -> NDArray[np.int16]:
     return np.memmap(header.path, "<i2", "r", offset=header.n_bytes, shape=shape)
 
 
-def _check_continuous(header: EdfHeader) -> None:
+@lru_cache(maxsize=8)  # a long record is read window by window
+def _check_continuous(header: EdfHeader, mtime_ns: int) -> None:
     """Refuse a recording with gaps: each data record starts with its time in the first annotation channel.
 
     Raises
@@ -277,8 +281,6 @@ def _patient(header: EdfHeader) -> tuple[str | None, str | None, float | None]:
 
 def _years(born: str, at: str) -> float | None:
     try:
-        days = (datetime.strptime(at, "%d-%b-%Y") - datetime.strptime(born, "%d-%b-%Y")).days
+        return parse_age(years_between(datetime.strptime(born, "%d-%b-%Y"), datetime.strptime(at, "%d-%b-%Y")))
     except ValueError:
         return None
-    age = float(math.floor(days / 365.25))
-    return age if 0 <= age <= 120 else None

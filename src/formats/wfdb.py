@@ -102,7 +102,7 @@ def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
     first = 0
     for segment in header.segments:
         begin, end = max(first, start), min(first + segment.n_samples, stop)
-        if segment.name != "~" and begin < end:
+        if segment.name != "~" and begin < end and _has_voltage(header, segment.name, flags):
             part = _read_segment(header, segment.name, segment.n_samples, begin - first, end - first)
             for row, name in enumerate(part.leads):
                 if name not in leads:
@@ -111,6 +111,14 @@ def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
             flags |= dict.fromkeys(part.flags)
         first += segment.n_samples
     return _describe(header, signal, leads, tuple(flags))
+
+
+def _has_voltage(header: Header, name: str, flags: dict[str, None]) -> bool:
+    """Tell whether a segment holds a voltage; one that does not, as while the ECG was off, leaves a flag for each of its signals."""
+    signals = _segment_header(header, name).signals
+    found = not signals or any(millivolts_per_unit(spec.units) is not None for spec in signals)
+    flags |= {} if found else dict.fromkeys(f"not_a_voltage:{spec.description}" for spec in signals)
+    return found
 
 
 def _segment_leads(header: Header) -> tuple[str, ...]:
