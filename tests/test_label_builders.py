@@ -214,8 +214,8 @@ def test_challenge2017(tmp_path: Path) -> None:
     assert labels_of(frame) == {"A00001": "NSR", "A00002": "AF", "A00003": "OTHER_RHYTHM", "A00004": "NOISE"}
     assert set(frame["annotated"]) == {"NSR;AF;OTHER_RHYTHM;NOISE"}
     shared = build_labels("challenge2017", tmp_path, classes="challenge2021")
-    assert list(shared["mapped_label"]) == ["NSR", "AF", "OTHER", "OTHER"]
-    assert list(shared["annotated"]) == ["NSR;AF;OTHER"] * 3 + ["OTHER"]  # noise tells nothing
+    assert list(shared["mapped_label"]) == ["NSR", "AF", "OTHER"]  # noise tells nothing, and is no other rhythm
+    assert list(shared["annotated"]) == ["NSR;AF;OTHER"] * 3
     (tmp_path / "REFERENCE.csv").write_text("A00001,X\n", encoding="utf-8")
     with pytest.raises(ValueError, match="row 1, label 'X': expected one of N, A, O, ~"):
         build_labels("challenge2017", tmp_path)
@@ -239,6 +239,14 @@ def test_cpsc2018_snomed_columns(tmp_path: Path) -> None:
     assert labels_of(frame) == {"A0001": "AF;RBBB"}
     assert frame["annotated"].iloc[0] == "AF;RBBB"  # its PVC stand under 164884008, which has no column here
     assert tuple(frame.loc[0, ["age", "sex"]]) == ("52", "M")
+
+
+def test_cpsc2018_knows_absent_what_the_challenge_does_not_score(tmp_path: Path) -> None:
+    codes = "164889003,270492004,164909002,426783006,284470004,59118001,429622005,164931005,164884008"
+    (tmp_path / "labels.csv").write_text(f"record,age,gender,fs,{codes}\nA0001,52,Male,500,1,0,0,0,0,0,0,0,0\n", encoding="utf-8")
+    touch(tmp_path, "A0001.mat")
+    annotated = build_labels("cpsc2018", tmp_path)["annotated"].iloc[0].split(";")
+    assert len(annotated) == 9 and {"STD", "STE", "PVC"} <= set(annotated)
 
 
 def test_sph(tmp_path: Path) -> None:

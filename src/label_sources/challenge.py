@@ -136,5 +136,6 @@ def _label_rhythm(letter: str, classes: ClassSet | None) -> RecordLabels:
     """Return the rhythm, or its place in a label set; of a noisy recording nothing is known there."""
     if classes is None:
         return RecordLabels((_RHYTHMS[letter],), tuple(_RHYTHMS.values()))
-    result = label_record([letter] if letter in {"N", "A"} else [], load_sources()["challenge2017"], classes)
-    return RecordLabels(result.labels, result.labels) if letter == "~" else result
+    if letter == "~":
+        return RecordLabels((), ())
+    return label_record([letter] if letter in {"N", "A"} else [], load_sources()["challenge2017"], classes)

@@ -68,7 +68,7 @@ def _cpsc_table(root: Path) -> tuple[Path, Source]:
 def _same(columns: tuple[str, ...], codes: tuple[str, ...]) -> list[str]:
     """Return the columns whose scored class CPSC 2018 annotates; its RBBB may stand under the Challenge's other code."""
     scored = load_class_set("challenge2021").annotated("snomed", codes)
-    return [code for code in columns if set(load_class_set("challenge2021").annotated("snomed", [code])) & set(scored)]
+    return [code for code in columns if code in codes or set(load_class_set("challenge2021").annotated("snomed", [code])) & set(scored)]
 
 
 def _snomed_table(root: Path) -> Path:
