@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from src.formats.base import RecordError
-from src.formats.wfdb_header import lone_headers, read_header, segment_names
+from src.formats.wfdb_header import lone_headers, named_files, segment_names
 from src.records import MANY_SUFFIXES, may_be_record
 from src.remote import RemoteFile, RemoteFolder
 from src.utils import stable_hash
@@ -57,27 +57,26 @@ def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]
 def _drop_strangers(url: str, folders: dict[str, list[str]]) -> None:
     """Take out the XML files that are no records, which only their content tells."""
     doubtful = [(folder, name) for folder, names in folders.items() for name in names if name.lower().endswith(".xml")]
-    for start in range(0, len(doubtful), _BATCH):
-        with TemporaryDirectory(prefix="ecg-") as place:
-            batch = doubtful[start : start + _BATCH]
-            copies = [Path(place) / str(number) / "copy.xml" for number in range(len(batch))]
-            RemoteFolder(url).fetch([(name if folder == "." else f"{folder}/{name}", copy) for (folder, name), copy in zip(batch, copies, strict=True)])
-            for (folder, name), copy in zip(batch, copies, strict=True):
-                if not may_be_record(copy):
-                    folders[folder].remove(name)
+    for folder, name, copy in _copied(url, doubtful):
+        if not may_be_record(copy):
+            folders[folder].remove(name)
 
 
 def _drop_segments(url: str, folders: dict[str, list[str]]) -> None:
     """Take out the segments that WFDB records are made of, which only the headers of these tell."""
     lone = [(folder, name) for folder, names in folders.items() for name in lone_headers(names)]
-    for start in range(0, len(lone), _BATCH):
+    for folder, _, copy in _copied(url, lone):
+        if segments := segment_names(copy):
+            folders[folder] = [name for name in folders[folder] if os.path.splitext(name)[0] not in segments]
+
+
+def _copied(url: str, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Path]]:
+    """Yield folder, name and a local copy of files to be looked into; a copy is there until the next is asked for."""
+    for start in range(0, len(wanted), _BATCH):
         with TemporaryDirectory(prefix="ecg-") as place:
-            batch = lone[start : start + _BATCH]
-            copies = [Path(place) / str(number) / name for number, (_, name) in enumerate(batch)]
-            RemoteFolder(url).fetch([(name if folder == "." else f"{folder}/{name}", copy) for (folder, name), copy in zip(batch, copies, strict=True)])
-            for (folder, _), copy in zip(batch, copies, strict=True):
-                if segments := segment_names(copy):
-                    folders[folder] = [name for name in folders[folder] if os.path.splitext(name)[0] not in segments]
+            batch = [(folder, name, Path(place) / str(number) / name) for number, (folder, name) in enumerate(wanted[start : start + _BATCH])]
+            RemoteFolder(url).fetch([(name if folder == "." else f"{folder}/{name}", copy) for folder, name, copy in batch])
+            yield from batch
 
 
 def _drop_files_of_many(url: str, folders: dict[str, list[str]]) -> None:
@@ -131,23 +130,11 @@ def _fetch_folder(source: RemoteFolder, names: Sequence[str], local: Path) -> No
         raise OSError(f"{source.url}: the folder is gone; bring it back and run the same command again")
     seen, in_any_case = set(waiting), None
     for _ in range(_MAX_DEPTH):
-        waiting = [name for name in dict.fromkeys(_named_by(local / header for header in waiting)) if name not in seen]
+        headers = [local / name for name in waiting if name.lower().endswith(".hea") and (local / name).exists()]
+        waiting = [name for name in dict.fromkeys(chain.from_iterable(map(named_files, headers))) if name not in seen]
         seen.update(waiting)
         missing = source.fetch([(name, local / name) for name in waiting])
         if missing and in_any_case is None:
             in_any_case = {name.lower(): name for name in source.list_names()}
         spelled = [(in_any_case or {}).get(name.lower()) for name in missing]
         source.fetch([(name, local / name) for name in spelled if name])
-
-
-def _named_by(headers: Iterable[Path]) -> Iterator[str]:
-    """Yield the names of the files that headers ask for; a header that cannot be read says so when its record is read."""
-    for path in headers:
-        if path.suffix.lower() != ".hea" or not path.exists():
-            continue
-        try:
-            header = read_header(path)
-        except RecordError:
-            continue
-        yield from (spec.file for spec in header.signals)
-        yield from (f"{segment.name}.hea" for segment in header.segments if segment.name != "~")

@@ -16,7 +16,7 @@ from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
 from src.durable import FileBatch
 from src.fingerprints import compute_fingerprints
 from src.formats.base import split_part
-from src.formats.wfdb_header import read_header
+from src.formats.wfdb_header import named_files
 from src.labels import LabelRow
 from src.leads import STANDARD_LEADS
 from src.pool import chunked
@@ -376,22 +376,14 @@ def _samples_stat(path: str) -> tuple[int, ...]:
 def _named_stat(header: Path) -> tuple[int, ...]:
     """Return sizes and times of the files that a header without samples of its own name stands for: segments, and their samples."""
     found: list[int] = []
-    for name in _named_files(header):
-        with suppress(OSError, ValueError):
-            status = os.stat(header.with_name(name))
-            found += [status.st_size, status.st_mtime_ns]
+    with suppress(OSError):
+        for named in named_files(header):
+            inner = named_files(header.with_name(named)) if named.endswith(".hea") else ()
+            for name in (named, *inner):
+                with suppress(OSError, ValueError):
+                    status = os.stat(header.with_name(name))
+                    found += [status.st_size, status.st_mtime_ns]
     return tuple(found)
-
-
-def _named_files(header: Path) -> Iterator[str]:
-    """Yield the files that a header names, and those that the headers of its segments do."""
-    with suppress(OSError, RecordError):
-        parsed = read_header(header)
-        yield from dict.fromkeys(spec.file for spec in parsed.signals)
-        for name in dict.fromkeys(f"{segment.name}.hea" for segment in parsed.segments if segment.name != "~"):
-            yield name
-            with suppress(OSError, RecordError):
-                yield from dict.fromkeys(spec.file for spec in read_header(header.with_name(name)).signals)
 
 
 def process_chunk(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -118,6 +118,16 @@ def lone_headers(names: Sequence[str]) -> list[str]:
     """Return the headers of a folder that have no samples of their own name beside them, as those of records made of segments."""
     held = {os.path.splitext(name)[0] for name in names if name.lower().endswith((".dat", ".mat"))}
     return [name for name in names if name.lower().endswith(".hea") and os.path.splitext(name)[0] not in held]
+
+
+def named_files(path: Path) -> Iterator[str]:
+    """Yield the files that a header asks for, of samples and of its segments' headers; none where it cannot be read."""
+    try:
+        header = read_header(path)
+    except RecordError:
+        return
+    yield from dict.fromkeys(spec.file for spec in header.signals)
+    yield from dict.fromkeys(f"{segment.name}.hea" for segment in header.segments if segment.name != "~")
 
 
 def segment_names(path: Path) -> set[str]:
