@@ -209,12 +209,12 @@ def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessCo
     A run that is killed thus never leaves a row that vouches for a record file of other settings or labels.
     """
     processed = stage.folder
-    known = _known_rows(processed, data, config, extend)
+    journal, manifest = Journal(processed), load_manifest(processed)
+    journalled = journal.load()
+    known = _known_rows(processed, manifest, journalled, data, config, extend)
     waiting = [task for task in plan.tasks if not _is_done(task, known, stage, config)]
     planned = {(task.dataset, task.record_id) for task in plan.tasks}
     redone = {(task.dataset, task.record_id) for task in waiting}
-    journal, manifest = Journal(processed), load_manifest(processed)
-    journalled = journal.load()
     if (stale := _overwritten(journalled, redone, planned)).any():
         journal.append(ManifestRow(*row) for row in journalled[stale].assign(**_STALE).to_numpy().tolist())
     if (stale := _overwritten(manifest, redone, planned)).any():
@@ -261,12 +261,12 @@ def _process(
 
 
 def _known_rows(
-    processed: Path, data: DataConfig, config: PreprocessConfig, extend: bool
+    processed: Path, manifest: pd.DataFrame, journalled: pd.DataFrame, data: DataConfig, config: PreprocessConfig, extend: bool
 ) -> dict[str, tuple[str, str]]:
     """Return key -> (input hash, status) of what earlier runs did; refuses to mix settings in one folder."""
     import pandas as pd
 
-    rows = pd.concat([restore_copies(load_manifest(processed)), Journal(processed).load()], ignore_index=True)
+    rows = pd.concat([restore_copies(manifest), journalled], ignore_index=True)
     rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
     stranger = rows[~rows["dataset"].isin(list(data.roots)) & (rows["status"] == "ok")]
     wrong = stranger[stranger["config_hash"] != config_hash(config, FORMAT_VERSION)]

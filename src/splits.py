@@ -100,8 +100,10 @@ def make_splits(
     """
     placed = _place_by_fold(items, set(val_folds), set(test_folds))
     fixed = {**(previous or {}), **placed}
-    _refuse_torn_copies(_groups(items, (), seed), fixed)  # those taken out are in no split, and none of the others is their copy
-    groups = _groups(items, taken_out, seed)
+    groups = _groups(items, (), seed)
+    _refuse_torn_copies(groups, fixed)  # those taken out are in no split, and none of the others is their copy
+    if taken_out:
+        groups = _groups(items, taken_out, seed)
     assignment = _place_known_groups(groups, fixed)
     _stratify([group for group in groups if group.name not in assignment], groups, assignment, fractions)
     _fill_empty_splits(groups, assignment, fractions, frozen={g.name for g in groups if _known(g, fixed)})
