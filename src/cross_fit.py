@@ -74,7 +74,7 @@ def run_cross_fit(config: Config, processed: str | Path, out: str | Path, *, par
         soft_targets=None,
     )
     config, nothing = replace(config, train=settings), train.subset([])
-    refuse_learned(config, train.signal_hashes, "the training records, for which the networks of the parts answer")
+    refuse_learned(config, [(train.signal_hashes, "the training records, for which the networks of the parts answer")])
     answers = []
     for part, (others, held) in enumerate(_hold_out(train, assign_parts(train, parts, settings.seed), classes), 1):
         loaders = build_dataloaders(config, processed, splits={"train": others, "val": nothing, "test": nothing})

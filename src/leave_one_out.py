@@ -82,9 +82,9 @@ def run_leave_one_out(
     for name, fold in loaders.items():
         if not len(fold.records["test"]):
             raise ValueError(f"{processed}: no record of {name} carries a class that the other datasets train: {fold.classes}")
-    for name, fold in loaders.items():
-        refuse_learned(config, fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
-        refuse_learned(config, _seen(splits, name, fold, config.train.keep_negative).signal_hashes, "the test recordings of the datasets that train")
+    seen = {name: _seen(splits, name, fold, config.train.keep_negative) for name, fold in loaders.items()}
+    held = [(fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out") for name, fold in loaders.items()]
+    refuse_learned(config, [*held, *((records.signal_hashes, "the test recordings of the datasets that train") for records in seen.values())])
     options, rows = JudgeOptions(intervals=intervals), []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
@@ -95,7 +95,7 @@ def run_leave_one_out(
                 "left_out": name,
                 "n_train": len(fold.records["train"]),
                 "left_out_metrics": _judge(checkpoint, fold.records["test"], config, options, run / "metrics_left_out.json"),
-                "seen_metrics": _judge(checkpoint, _seen(splits, name, fold, config.train.keep_negative), config, options, run / "metrics_seen.json"),
+                "seen_metrics": _judge(checkpoint, seen[name], config, options, run / "metrics_seen.json"),
             }
         )
         save_json(rows, Path(out) / "leave_one_out.json")

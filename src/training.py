@@ -286,11 +286,10 @@ def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
     if there.classes != card.classes:
         raise ValueError(f"{latest}: was trained on classes {', '.join(there.classes)}, this run has {', '.join(card.classes)}; {again}")
     names = ("single_label", "model", "preprocess", "leads", "normalization", "crop_samples")
-    if differ := [f"{name} {getattr(there, name)} where this run has {getattr(card, name)}" for name in names if getattr(there, name) != getattr(card, name)]:
-        raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(differ)}; {again}")
     fitted, now = (known.config.get("train", {}) for known in (there, card))
-    if changed := [f"{name} {fitted[name]} where this run has {now.get(name)}" for name in _KEPT if name in fitted and fitted[name] != now.get(name)]:
-        raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(changed)}; {again}")
+    pairs = {name: (getattr(there, name), getattr(card, name)) for name in names} | {name: (fitted[name], now.get(name)) for name in _KEPT if name in fitted}
+    if differ := [f"{name} {held} where this run has {wanted}" for name, (held, wanted) in pairs.items() if held != wanted]:
+        raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(differ)}; {again}")
     if lost := set(there.train_hashes) - set(card.train_hashes) - {""}:
         raise ValueError(f"{latest}: learned from {len(lost)} recordings that this run does not train on (other splits, parts, seed or start); {again}")
     try:
@@ -361,17 +360,15 @@ def _warn_of_learned(source: Checkpoint, hashes: Sequence[str]) -> None:
                        "folds or seed as its training set", source.path, n_known, len(hashes))  # fmt: skip
 
 
-def refuse_learned(config: Config, hashes: Sequence[str], whose: str) -> None:
+def refuse_learned(config: Config, held: Sequence[tuple[Sequence[str], str]]) -> None:
     """Refuse a start from a network that was trained on recordings for which the networks to be trained shall answer.
 
     Parameters
     ----------
     config
         Names the checkpoint to start from, if any.
-    hashes
-        Fingerprints of the recordings.
-    whose
-        What they are, for the message.
+    held
+        Fingerprints of recordings, and what these are, for the message.
 
     Raises
     ------
@@ -381,8 +378,9 @@ def refuse_learned(config: Config, hashes: Sequence[str], whose: str) -> None:
     if config.train.init_from is None:
         return
     known = FingerprintIndex(load_checkpoint(config.train.init_from).card.train_hashes)
-    if n_known := int(known.contains(hashes).sum()):
-        raise ValueError(f"{config.train.init_from}: was trained on {n_known} of {whose}; start from another checkpoint, or from none")
+    for hashes, whose in held:
+        if n_known := int(known.contains(hashes).sum()):
+            raise ValueError(f"{config.train.init_from}: was trained on {n_known} of {whose}; start from another checkpoint, or from none")
 
 
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
