@@ -59,7 +59,8 @@ class Matches:
 def index_folder(root: str | Path) -> list[FoundRecord]:
     """List the records below a folder or URL, one per stem and folder, a header before a bare .mat, and each of a file of many.
 
-    The segments that a WFDB record is made of are no records of their own: their samples would be there twice. Behind a URL files of many are left out, with a warning.
+    The segments that a WFDB record is made of are no records of their own: their samples would be there twice. Behind a URL
+    files of many are left out, with a warning.
 
     Raises
     ------

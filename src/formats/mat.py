@@ -229,7 +229,7 @@ def _hdf5_value(path: Path, item: Any) -> Any:
         return _cell_texts(path, item) if item.name.strip("/") in _LEAD_NAMES else None
     values = read_values(path, item)
     if item.attrs.get("MATLAB_class", b"") == b"char":
-        columns = ["".join(chr(int(code)) for code in column) for column in np.atleast_2d(values).T]  # of a matrix, one for each text
+        columns = list(map(_text, np.atleast_2d(values).T))  # of a matrix, one for each text
         return "".join(columns) if min(values.shape, default=0) <= 1 else np.array(columns, object)
     return values.T
 
@@ -243,4 +243,8 @@ def _cell_texts(path: Path, item: Any) -> NDArray[np.object_] | None:
     found = [item.file[reference] for reference in np.ravel(read_values(path, item))]
     if not all(isinstance(part, h5py.Dataset) and part.attrs.get("MATLAB_class", b"") == b"char" and part.size < _MAX_TEXTS for part in found):
         return None
-    return np.array(["".join(chr(int(code)) for code in np.ravel(read_values(path, part))) for part in found], object)
+    return np.array([_text(np.ravel(read_values(path, part))) for part in found], object)
+
+
+def _text(codes: NDArray[Any]) -> str:
+    return "".join(chr(int(code)) for code in codes)

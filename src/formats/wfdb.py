@@ -102,7 +102,11 @@ def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
     first = 0
     for segment in header.segments:
         begin, end = max(first, start), min(first + segment.n_samples, stop)
-        if segment.name != "~" and begin < end and _has_voltage(header, segment.name, flags):
+        if segment.name == "~" or begin >= end:
+            pass
+        elif _lacks_voltage(held := _segment_header(header, segment.name)):  # as while the ECG was off
+            flags |= dict.fromkeys(_other_signals(held))
+        else:
             part = _read_segment(header, segment.name, segment.n_samples, begin - first, end - first)
             for row, name in enumerate(part.leads):
                 if name not in leads:
@@ -111,14 +115,6 @@ def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
             flags |= dict.fromkeys(part.flags)
         first += segment.n_samples
     return _describe(header, signal, leads, tuple(flags))
-
-
-def _has_voltage(header: Header, name: str, flags: dict[str, None]) -> bool:
-    """Tell whether a segment holds a voltage; one that does not, as while the ECG was off, leaves a flag for each of its signals."""
-    signals = _segment_header(header, name).signals
-    found = not signals or any(millivolts_per_unit(spec.units) is not None for spec in signals)
-    flags |= {} if found else dict.fromkeys(f"not_a_voltage:{spec.description}" for spec in signals)
-    return found
 
 
 def _segment_leads(header: Header) -> tuple[str, ...]:
@@ -180,8 +176,17 @@ def _groups(header: Header) -> list[list[SignalSpec]]:
     return groups
 
 
+def _lacks_voltage(header: Header) -> bool:
+    return bool(header.signals) and all(millivolts_per_unit(spec.units) is None for spec in header.signals)
+
+
+def _other_signals(header: Header) -> list[str]:
+    """Return a flag for each signal that is no voltage."""
+    return [f"not_a_voltage:{spec.description}" for spec in header.signals if millivolts_per_unit(spec.units) is None]
+
+
 def _check_units(header: Header) -> None:
-    if header.signals and all(millivolts_per_unit(spec.units) is None for spec in header.signals):
+    if _lacks_voltage(header):
         units = ", ".join(sorted({spec.units for spec in header.signals}))
         raise RecordError(header.path, f"no lead is a voltage: units are {units}, expected mV, uV or V")
 
@@ -348,8 +353,7 @@ def _build_record(header: Header, signal: Signal, flags: list[str]) -> ECGRecord
     """Attach what the header says of the patient, and leave out channels that are no voltages."""
     keep = [i for i, spec in enumerate(header.signals) if millivolts_per_unit(spec.units) is not None]
     if len(keep) < len(header.signals):
-        left_out = [spec for spec in header.signals if millivolts_per_unit(spec.units) is None]
-        flags = [*flags, *(f"not_a_voltage:{spec.description}" for spec in left_out)]
+        flags = [*flags, *_other_signals(header)]
         signal = signal[keep]
     flags = [*flags, *(f"gain_assumed:{header.signals[i].description}" for i in keep if header.signals[i].gain_assumed)]
     return _describe(header, signal, tuple(header.signals[i].description for i in keep), tuple(flags))

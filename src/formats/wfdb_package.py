@@ -34,9 +34,9 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
         raise RecordError(header.path, f"not readable as WFDB: storage format {', '.join(unknown)} is unknown")
     first = 0 if any(spec.fmt == "8" for spec in header.signals) else start  # which stores differences, so all before count
     n_values = (stop - first) * sum(spec.samples_per_frame for spec in header.signals)
-    if n_values > _MAX_VALUES and first < start:
-        raise RecordError(header.path, f"is of storage format 8, which is read from its beginning on, up to {_MAX_VALUES} values: store it in format 16")
     if n_values > _MAX_VALUES:
+        if first < start:
+            raise RecordError(header.path, f"is of storage format 8, which is read from its beginning on, up to {_MAX_VALUES} values: store it in format 16")
         raise RecordError(header.path, f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it in windows (window_s)")
     check_amount(header, n_values, {spec.file for spec in header.signals})
     try:
