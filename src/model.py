@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from src.convolution import Conv1d
+from src.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
 
 MIN_SAMPLES = 250
 
 
 def conv_norm(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Return a convolution and its batch norm; the norm's bias serves for both."""
-    return nn.Sequential(Conv1d(n_in, n_out, kernel, stride), nn.BatchNorm1d(n_out))
+    return nn.Sequential(Conv1d(n_in, n_out, kernel, stride), BatchNorm1d(n_out))
 
 
 class ResidualBlock(nn.Module):
@@ -27,18 +27,18 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             conv_norm(n_in, n_out, kernel, stride),
-            nn.GELU(),
+            GELU(),
             conv_norm(n_out, n_out, kernel),
         )
         last_norm = self.body[2][1]  # type: ignore[index]
-        assert isinstance(last_norm, nn.BatchNorm1d)
+        assert isinstance(last_norm, BatchNorm1d)
         nn.init.zeros_(last_norm.weight)  # the block starts as its shortcut (Goyal et al., 2017)
         self.shortcut = nn.Sequential()
         if stride > 1:
-            self.shortcut.append(nn.AvgPool1d(stride, ceil_mode=True, count_include_pad=False))
+            self.shortcut.append(AvgPool1d(stride))
         if n_in != n_out:
             self.shortcut.append(conv_norm(n_in, n_out, 1))
-        self.activation = nn.GELU()
+        self.activation = GELU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the block."""
@@ -87,8 +87,8 @@ class ResNet1d(nn.Module):
         self.stem = conv_norm(n_leads, widths[0], kernel=11, stride=2)
         self.lead_mask = nn.Linear(n_leads, widths[0]) if lead_mask else None
         self.stages = nn.Sequential(
-            nn.GELU(),
-            nn.AvgPool1d(2, ceil_mode=True),
+            GELU(),
+            AvgPool1d(2),
             ResidualBlock(widths[0], widths[0], kernel=7),
             ResidualBlock(widths[0], widths[1], kernel=7, stride=2),
             ResidualBlock(widths[1], widths[2], kernel=5, stride=2),

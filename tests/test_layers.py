@@ -1,0 +1,117 @@
+"""The layers against those of torch, in what they return and in their gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from src import layers
+from src.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
+from src.model import ResNet1d
+
+
+def run(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Return the output, and the gradients of the input and of the weights."""
+    layer.zero_grad()
+    given = x.detach().requires_grad_()
+    out = layer(given)
+    (out * torch.arange(1.0, out.numel() + 1).view_as(out).cos()).sum().backward()
+    assert given.grad is not None
+    return [out.detach(), given.grad, *(weight.grad for weight in layer.parameters() if weight.grad is not None)]
+
+
+def both_layouts(x: torch.Tensor) -> list[torch.Tensor]:
+    """Return (B, C, L) with the samples of a channel together, and with the channels of a sample together."""
+    return [x, x.transpose(1, 2).contiguous().transpose(1, 2)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "n_samples"), [(3, 1, 8), (5, 2, 16), (5, 2, 17), (7, 3, 32), (3, 1, 1), (1, 1, 9), (1, 2, 9), (11, 2, 4), (7, 1, 200)])
+@pytest.mark.parametrize("values", [1, 1000, 10**6])
+def test_convolutions_and_their_gradients_are_those_of_torch(
+    kernel: int, stride: int, n_samples: int, values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_WINDOW_VALUES", values)
+    torch.manual_seed(0)
+    mine, theirs = Conv1d(6, 10, kernel, stride), nn.Conv1d(6, 10, kernel, stride, kernel // 2, bias=False)
+    theirs.load_state_dict(mine.state_dict())
+    plain = torch.randn(5, 6, n_samples)
+    wanted = run(theirs, plain)
+    for x in both_layouts(plain):
+        found = run(mine, x)
+        assert len(found) == len(wanted) == 3
+        for ours, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (5, 2), (1, 1)])
+def test_gradients_agree_with_finite_differences(kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_is_plain", lambda x: True)
+    conv = Conv1d(2, 3, kernel, stride).double()
+    assert torch.autograd.gradcheck(conv, torch.randn(3, 2, 9, dtype=torch.float64, requires_grad=True))
+    for weight in conv.parameters():
+        weight.requires_grad_(False)
+    assert torch.autograd.gradcheck(conv, torch.randn(3, 2, 9, dtype=torch.float64, requires_grad=True))
+
+
+def test_weights_alone_are_learned_where_the_input_needs_no_gradient() -> None:
+    for stride in (1, 2):
+        conv = Conv1d(4, 3, 3, stride)
+        conv(torch.randn(2, 4, 20)).sum().backward()
+        assert conv.weight.grad is not None and conv.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 7, 64])
+def test_norm_activation_and_pool_are_those_of_torch_in_both_layouts(n_samples: int) -> None:
+    torch.manual_seed(0)
+    plain = torch.randn(5, 6, n_samples)
+    pairs: list[tuple[nn.Module, nn.Module]] = [
+        (BatchNorm1d(6), nn.BatchNorm1d(6)),
+        (GELU(), nn.GELU()),
+        *((AvgPool1d(size), nn.AvgPool1d(size, ceil_mode=True, count_include_pad=False)) for size in (2, 3)),
+    ]
+    for mine, theirs in pairs:
+        wanted = run(theirs, plain)
+        for x in both_layouts(plain):
+            for ours, other in zip(run(mine, x), wanted, strict=True):
+                torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_norm_keeps_the_statistics_that_torch_keeps() -> None:
+    plain = torch.randn(5, 6, 20)
+    for x in both_layouts(plain):
+        mine, theirs = BatchNorm1d(6), nn.BatchNorm1d(6)
+        mine(x), theirs(plain)
+        for name, value in theirs.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value)
+        torch.testing.assert_close(mine.eval()(x), theirs.eval()(plain))
+
+
+def test_the_layout_is_kept_through_the_network_while_it_learns() -> None:
+    seen: list[tuple[str, bool]] = []
+    model = ResNet1d(base_channels=8)
+    for name, module in model.named_modules():
+        if isinstance(module, (Conv1d, BatchNorm1d, GELU, AvgPool1d)):
+            module.register_forward_hook(lambda _, __, out, name=name: seen.append((name, out.transpose(1, 2).is_contiguous())))
+    model(torch.randn(2, 12, 1000))
+    assert len(seen) > 30 and all(together for _, together in seen)
+    seen.clear()
+    with torch.no_grad():
+        model(torch.randn(2, 12, 2000))
+    assert not any(together for _, together in seen)
+
+
+def test_other_precisions_and_autocast_take_the_layers_of_torch() -> None:
+    conv = Conv1d(128, 8, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(torch.zeros(1, 128, 8)).is_contiguous()
+    assert conv.double()(torch.zeros(1, 128, 8, dtype=torch.float64)).is_contiguous()
+
+
+def test_weights_are_those_of_torch() -> None:
+    mine, theirs = Conv1d(4, 8, 3, 2), nn.Conv1d(4, 8, 3, 2, padding=1, bias=False)
+    theirs.load_state_dict(mine.state_dict())
+    torch.testing.assert_close(mine(torch.ones(1, 4, 10)), theirs(torch.ones(1, 4, 10)))
+    norm, pool = nn.BatchNorm1d(4), AvgPool1d(2)
+    norm.load_state_dict(BatchNorm1d(4).state_dict())
+    assert not pool.state_dict() and not GELU().state_dict()
