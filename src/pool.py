@@ -6,6 +6,7 @@ This is the one seam for scale: any factory of executors (`concurrent.futures.Ex
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -79,9 +80,22 @@ def can_start_processes() -> bool:
     return True
 
 
-def local_executor(workers: int) -> Executor:
-    """Return a pool of processes on this machine."""
-    return LocalExecutor(workers)
+@contextmanager
+def local_executors(workers: int, module: str) -> Iterator[ExecutorFactory]:
+    """Yield what makes pools of processes on this machine; those of the first start at once and load `module`, while this process goes on."""
+    waiting = [LocalExecutor(workers)]
+    for _ in range(workers):
+        waiting[0].submit(_load, module)
+    try:
+        yield lambda: waiting.pop() if waiting else LocalExecutor(workers)
+    finally:
+        for executor in waiting:  # that nobody asked for
+            executor.kill()
+            _shut_down(executor, wait=True)
+
+
+def _load(module: str) -> None:
+    importlib.import_module(module)
 
 
 def keep_freed_memory() -> None:

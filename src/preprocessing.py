@@ -10,8 +10,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from src.duplicates import (
 )
 from src.durable import remove_leftovers
 from src.labels import load_mapping
-from src.pool import ExecutorFactory, can_start_processes, local_executor, run_chunks, shrinking_chunks
+from src.pool import ExecutorFactory, can_start_processes, local_executors, run_chunks, shrinking_chunks
 from src.records import RecordError, window_name
 from src.rich import Rich, html_facts, html_table
 from src.run_log import Progress, log_run
@@ -182,7 +182,11 @@ def run_preprocessing(
         raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
     sources = SourceFolders(data.roots)
     asked = {"data": data, "mapping": mapping, "preprocess": config, "splits": splits, "execution": execution, "limit": limit, "extend": extend}
-    with open_stage(processed) as stage, log_run(stage.folder, "preprocess", asked) as log:
+    with (
+        open_stage(processed) as stage,
+        _executors(executor_factory, execution.n_workers, len(plan.tasks)) as executors,
+        log_run(stage.folder, "preprocess", asked) as log,
+    ):
         sharded = stage.remote is None and len(plan.tasks) > execution.shard_above
         folders = [stage.folder, *make_record_folders(stage.folder, sharded=sharded)]
         remove_leftovers(folders)
@@ -191,7 +195,7 @@ def run_preprocessing(
         waiting = _prepare(stage, plan, data, config, extend)
         journal = Journal(stage.folder)
         with Progress(len(waiting), "preprocess") as progress:
-            for rows in _process(waiting, stage, config, execution, executor_factory):
+            for rows in _process(waiting, stage, config, execution, executors):
                 sources.require(rows)
                 journal.append(rows)
                 progress.update(1 if config.window_s else len(rows))
@@ -201,6 +205,13 @@ def run_preprocessing(
         log.result = {**vars(summary), "n_processed": len(waiting), "records_per_s": round(progress.per_second, 1)}
         summary.require_success(execution.max_failed)
         return summary
+
+
+def _executors(factory: ExecutorFactory | None, n_workers: int, n_tasks: int) -> AbstractContextManager[ExecutorFactory | None]:
+    """Return a context that gives what makes the executors of a run; local ones start while the run is prepared, and None stays in this process."""
+    if factory is None and n_workers > 1 and n_tasks and can_start_processes():
+        return local_executors(n_workers, "src.staging")
+    return nullcontext(factory)
 
 
 def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
@@ -242,14 +253,12 @@ def _process(
     stage: Stage,
     config: PreprocessConfig,
     execution: ExecutionConfig,
-    executor_factory: ExecutorFactory | None,
+    executors: ExecutorFactory | None,
 ) -> Iterator[list[ManifestRow]]:
     """Yield the rows of the tasks chunk by chunk."""
     workers = execution.n_workers
     largest = 1 if config.window_s else execution.chunk_size  # a record of many windows is work enough
     chunks = shrinking_chunks(waiting, largest, workers)
-    if executor_factory is None and workers > 1 and can_start_processes():
-        executor_factory = partial(local_executor, workers)
     work = stage.work(waiting, config, execution.on_error)
 
     def give_up(task: RecordTask) -> list[ManifestRow]:
@@ -257,7 +266,7 @@ def _process(
             raise RecordError(task.path, _DEADLY)
         return [unreadable_row(blank_row(task, config), _DEADLY)]
 
-    yield from run_chunks(work, chunks, executor_factory, window=4 * workers, lost=give_up)
+    yield from run_chunks(work, chunks, executors, window=4 * workers, lost=give_up)
 
 
 def _known_rows(

@@ -31,10 +31,10 @@ class SourceFolders:
             If a file is gone, and its folder with it.
         """
         for row in rows:
-            if row.dataset not in self.roots:
+            if row.status != "unreadable" or row.dataset not in self.roots:
                 continue
             path = split_part(row.source_path)[0]
-            if row.status != "unreadable" or os.path.isfile(path):
+            if os.path.isfile(path):
                 continue
             root = self.roots[row.dataset]
             escaped = os.sep == "/" and "\\" in row.source_path  # what cannot be printed was escaped, so the path leads nowhere

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from src import pool
-from src.pool import chunked, local_executor, run_chunks, shrinking_chunks
+from src.pool import LocalExecutor, chunked, local_executors, run_chunks, shrinking_chunks
 
 
 def double(chunk: list[int]) -> list[int]:
@@ -43,11 +45,11 @@ def test_chunks_hold_every_item_once_and_shrink(n_items: int, largest: int, work
 
 def test_work_in_this_process_and_with_nothing_to_do() -> None:
     assert list(run_chunks(double, chunked(range(3), 2), None, 4)) == [[0, 2], [4]]
-    assert list(run_chunks(double, iter([]), partial(local_executor, 2), 4)) == []
+    assert list(run_chunks(double, iter([]), partial(LocalExecutor, 2), 4)) == []
 
 
 def test_a_killed_worker_costs_only_its_chunks(tmp_path: Path) -> None:
-    results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), partial(local_executor, 2), 4)
+    results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), partial(LocalExecutor, 2), 4)
     assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)]
     assert (tmp_path / "flag").exists()
 
@@ -55,7 +57,27 @@ def test_a_killed_worker_costs_only_its_chunks(tmp_path: Path) -> None:
 def test_workers_that_keep_dying_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "MAX_BREAKS", 1)
     with pytest.raises(RuntimeError, match="workers died 2 times"):
-        list(run_chunks(always_die, chunked(range(4), 2), partial(local_executor, 1), 2))
+        list(run_chunks(always_die, chunked(range(4), 2), partial(LocalExecutor, 1), 2))
+
+
+def test_processes_start_before_there_is_work_and_go_where_none_comes(tmp_path: Path) -> None:
+    with local_executors(2, "src.staging") as executors:
+        early = multiprocessing.active_children()
+        assert len(early) == 2
+        first = executors()
+        assert first.submit(loaded, "src.staging").result()
+        assert set(multiprocessing.active_children()) == set(early), "no more were started for it"
+        first.shutdown()
+        results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), executors, 4)
+        assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)], "broken ones are made anew"
+    with pytest.raises(KeyboardInterrupt), local_executors(2, "src.staging"):
+        early = multiprocessing.active_children()
+        raise KeyboardInterrupt
+    assert len(early) == 2 and not multiprocessing.active_children()
+
+
+def loaded(module: str) -> bool:
+    return module in sys.modules
 
 
 def test_chunks_are_read_only_as_far_as_the_window() -> None:
