@@ -32,7 +32,7 @@ SECTIONS = ("floor", "preprocessing", "profile", "training", "inference")
 
 def measure_all(data: Path | None, quick: bool, scratch: Path, sections: Sequence[str] = (), n_records: int = 5000) -> dict[str, Any]:
     """Measure everything, or the named sections, with `scratch` to write to; `quick` takes few records, for a look and for the tests."""
-    n_records, repeats, seconds = (200, 1, 1.0) if quick else (n_records, 3, 20.0)
+    n_records, repeats, seconds = (200, 1, 1.0) if quick else (n_records, 5, 24.0)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
         "preprocessing": lambda: _preprocessing(data, n_records, repeats, scratch),

@@ -27,7 +27,7 @@ from src.config import Config, LoaderConfig, PreprocessConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 Result = dict[str, Any]
-_TURNS = 3  # of two networks that are trained in turn
+_TURNS = 8  # of two networks that are trained in turn
 
 
 def spread(values: list[float]) -> Result:
