@@ -1,4 +1,4 @@
-"""Layers over time that keep the channels of a sample together in memory where that is faster: to learn on a CPU in full precision.
+"""Layers over time that keep the channels of a sample together in memory where that is faster: on a CPU in full precision, to learn, and for short signals.
 
 A signal (B, C, L) is then stored as (B, L, C). What the kernel of a convolution sees lies together in it, so that a
 convolution is a matrix product of these windows (Chellapilla et al., IWFHR 2006), at nearly all of a core's arithmetic;
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 Tensor = torch.Tensor
 
@@ -31,16 +32,23 @@ class Conv1d(nn.Conv1d):
         Samples that an output sees; an odd number.
     stride
         Samples from one output to the next.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is even.
     """
 
     def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel is {kernel}: expected an odd number of samples")
         super().__init__(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, the faster way."""
         if _is_plain(x) and (torch.is_grad_enabled() or x.shape[2] <= _SHORT):
-            product: Tensor = _WindowProduct.apply(x, self.weight, self.stride[0])  # type: ignore[no-untyped-call]
-            return product
+            product: Tensor = _WindowProduct.apply(x.transpose(1, 2), self.weight, self.stride[0])  # type: ignore[no-untyped-call]
+            return product.transpose(1, 2)
         return super().forward(x)
 
 
@@ -89,31 +97,29 @@ def _by_sample(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class _WindowProduct(torch.autograd.Function):
-    """The convolution as windows times weights, with the gradients worked out the same way; channels lie together in what it returns."""
+    """The convolution of (B, L, n_in) to (B, L_out, n_out) as windows times weights, with the gradients worked out the same way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, signal: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(signal, weight)
         ctx.stride = stride
-        signal = x.transpose(1, 2)
         n_out, n_in, kernel = weight.shape
         matrix = weight.permute(2, 1, 0).reshape(-1, n_out)  # (kernel * n_in, n_out), in the order of the windows
-        out = x.new_empty(len(x), (x.shape[2] - 1) // stride + 1, n_out)
+        out = signal.new_empty(len(signal), (signal.shape[1] - 1) // stride + 1, n_out)
         for some in _parts(out, kernel * n_in):
             torch.mm(_windows(signal[some], kernel, stride), matrix, out=_samples(out[some]))
-        return out.transpose(1, 2)
+        return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        gradient = grads[0].transpose(1, 2).contiguous()  # (B, L_out, n_out)
-        signal = x.transpose(1, 2).contiguous()
-        if ctx.stride == 1 and ctx.needs_input_grad[0]:
-            both: tuple[Tensor | None, Tensor] = _convolve_back(signal, weight, gradient)
+        signal, weight = (saved.contiguous() for saved in ctx.saved_tensors)
+        of_output, (wants_signal, wants_weight, _) = grads[0].contiguous(), ctx.needs_input_grad
+        if ctx.stride == 1 and wants_signal:
+            both: tuple[Tensor | None, Tensor | None] = _convolve_back(signal, weight, of_output, wants_weight)
         else:
-            both = _add_back(signal, weight, gradient, ctx.stride, ctx.needs_input_grad[0])
-        of_signal, of_weight = both
-        return None if of_signal is None else of_signal.transpose(1, 2), of_weight, None
+            both = _add_back(signal, weight, of_output, ctx.stride, wants_signal, wants_weight)
+        return *both, None
 
 
 class _MeanOfTwo(torch.autograd.Function):
@@ -128,6 +134,7 @@ class _MeanOfTwo(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         n_pairs = ctx.shape[2] // 2
         of_signal = grads[0].new_empty(ctx.shape)
@@ -137,29 +144,38 @@ class _MeanOfTwo(torch.autograd.Function):
         return of_signal
 
 
-def _convolve_back(signal: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of signal (B, L, n_in) and weights for stride 1, both from windows over the gradient (B, L, n_out)."""
+def _convolve_back(signal: Tensor, weight: Tensor, of_output: Tensor, wants_weight: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of signal (B, L, n_in) and, where it is wanted, weights for stride 1, both from windows over that of the output (B, L, n_out)."""
     n_out, n_in, kernel = weight.shape
     matrix = weight.flip(2).permute(2, 0, 1).reshape(-1, n_in)  # (kernel * n_out, n_in): a sample sees the outputs in reverse
     of_signal, of_matrix = torch.empty_like(signal), torch.zeros_like(matrix)
-    for some in _parts(gradient, kernel * n_out):
-        windows = _windows(gradient[some], kernel, 1)
+    for some in _parts(of_output, kernel * n_out):
+        windows = _windows(of_output[some], kernel, 1)
         torch.mm(windows, matrix, out=_samples(of_signal[some]))
-        of_matrix.addmm_(windows.T, _samples(signal[some]))
-    return of_signal, of_matrix.view(kernel, n_out, n_in).flip(0).permute(1, 2, 0)
+        if wants_weight:
+            of_matrix.addmm_(windows.T, _samples(signal[some]))
+    return of_signal, _like(weight, of_matrix.view(kernel, n_out, n_in).flip(0).permute(1, 2, 0)) if wants_weight else None
 
 
-def _add_back(signal: Tensor, weight: Tensor, gradient: Tensor, stride: int, wants_signal: bool) -> tuple[Tensor | None, Tensor]:
-    """Return the gradients of signal (B, L, n_in), where it is wanted, and weights for any stride: that of a sample is the sum over its windows."""
+def _add_back(
+    signal: Tensor, weight: Tensor, of_output: Tensor, stride: int, wants_signal: bool, wants_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return those gradients of signal (B, L, n_in) and weights that are wanted, for any stride: that of a sample is the sum over its windows."""
     n_out, n_in, kernel = weight.shape
     matrix = weight.transpose(1, 2).reshape(n_out, -1)  # (n_out, kernel * n_in)
     of_signal, of_matrix = (torch.empty_like(signal) if wants_signal else None), torch.zeros_like(matrix)
-    for some in _parts(gradient, kernel * n_in):
-        windows, of_outputs = _windows(signal[some], kernel, stride), _samples(gradient[some])
-        of_matrix.addmm_(of_outputs.T, windows)
+    for some in _parts(of_output, kernel * n_in):
+        outputs = _samples(of_output[some])
+        if wants_weight:
+            of_matrix.addmm_(outputs.T, _windows(signal[some], kernel, stride))
         if of_signal is not None:
-            of_signal[some] = _add_windows((of_outputs @ matrix).view(-1, gradient.shape[1], kernel, n_in), signal.shape[1], stride)
-    return of_signal, of_matrix.view(n_out, kernel, n_in).transpose(1, 2)
+            of_signal[some] = _add_windows((outputs @ matrix).view(-1, of_output.shape[1], kernel, n_in), signal.shape[1], stride)
+    return of_signal, _like(weight, of_matrix.view(n_out, kernel, n_in).transpose(1, 2)) if wants_weight else None
+
+
+def _like(weight: Tensor, values: Tensor) -> Tensor:
+    """Return values in the layout of the weights, which several processes that average their gradients rely on."""
+    return torch.empty_like(weight).copy_(values)
 
 
 def _parts(records: Tensor, n_seen: int) -> Iterator[slice]:

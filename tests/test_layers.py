@@ -87,6 +87,31 @@ def test_the_norm_keeps_the_statistics_that_torch_keeps() -> None:
         torch.testing.assert_close(mine.eval()(x), theirs.eval()(plain))
 
 
+def test_frozen_weights_get_no_gradient_and_cost_none() -> None:
+    for stride in (1, 2):
+        conv, x = Conv1d(4, 3, 3, stride), torch.randn(2, 4, 20, requires_grad=True)
+        conv.weight.requires_grad_(False)
+        conv(x).sum().backward()
+        assert conv.weight.grad is None and x.grad is not None and x.grad.abs().sum() > 0
+
+
+def test_gradients_have_the_layout_of_the_weights() -> None:
+    model = ResNet1d(base_channels=8)
+    model(torch.randn(2, 12, 300)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.stride() == weight.stride() for weight in model.parameters())
+
+
+def test_what_a_convolution_returns_may_be_changed_in_place() -> None:
+    conv = Conv1d(4, 3, 3)
+    torch.relu_(conv(torch.randn(2, 4, 20))).sum().backward()
+    assert conv.weight.grad is not None
+
+
+def test_even_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match="kernel is 4: expected an odd number"):
+        Conv1d(4, 3, 4)
+
+
 def test_the_layout_is_kept_through_the_network_while_it_learns() -> None:
     seen: list[tuple[str, bool]] = []
     model = ResNet1d(base_channels=8)
