@@ -81,12 +81,12 @@ def can_start_processes() -> bool:
 
 
 @contextmanager
-def local_executors(workers: int, module: str) -> Iterator[ExecutorFactory]:
-    """Yield what makes pools of processes on this machine; those of the first start at once and load `module`, while this process goes on."""
+def local_executors(workers: int, n_early: int, module: str) -> Iterator[ExecutorFactory]:
+    """Yield what makes pools of processes on this machine; `n_early` of the first start at once and load `module`, while this process goes on."""
     waiting = [LocalExecutor(workers)]
-    for _ in range(workers):
-        waiting[0].submit(_load, module)
     try:
+        for _ in range(n_early):
+            waiting[0].submit(_load, module)
         yield lambda: waiting.pop() if waiting else LocalExecutor(workers)
     finally:
         for executor in waiting:  # that nobody asked for

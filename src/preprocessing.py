@@ -184,8 +184,8 @@ def run_preprocessing(
     asked = {"data": data, "mapping": mapping, "preprocess": config, "splits": splits, "execution": execution, "limit": limit, "extend": extend}
     with (
         open_stage(processed) as stage,
-        _executors(executor_factory, execution.n_workers, len(plan.tasks)) as executors,
         log_run(stage.folder, "preprocess", asked) as log,
+        _executors(executor_factory, execution.n_workers, stage, plan) as executors,
     ):
         sharded = stage.remote is None and len(plan.tasks) > execution.shard_above
         folders = [stage.folder, *make_record_folders(stage.folder, sharded=sharded)]
@@ -207,11 +207,17 @@ def run_preprocessing(
         return summary
 
 
-def _executors(factory: ExecutorFactory | None, n_workers: int, n_tasks: int) -> AbstractContextManager[ExecutorFactory | None]:
-    """Return a context that gives what makes the executors of a run; local ones start while the run is prepared, and None stays in this process."""
-    if factory is None and n_workers > 1 and n_tasks and can_start_processes():
-        return local_executors(n_workers, "src.staging")
-    return nullcontext(factory)
+def _executors(
+    factory: ExecutorFactory | None, n_workers: int, stage: Stage, plan: RunPlan
+) -> AbstractContextManager[ExecutorFactory | None]:
+    """Return a context that gives what makes the executors of a run; None stays in this process.
+
+    Local ones start while the run is prepared, unless an earlier run may have left them nothing to do.
+    """
+    if factory is not None or n_workers == 1 or not can_start_processes():
+        return nullcontext(factory)
+    is_new = not any(path.exists() for path in (stage.folder / "manifest.csv", Journal(stage.folder).path))
+    return local_executors(n_workers, min(n_workers, len(plan.tasks)) if is_new else 0, "src.staging")
 
 
 def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:

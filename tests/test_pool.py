@@ -6,6 +6,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_workers_that_keep_dying_end_the_run(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_processes_start_before_there_is_work_and_go_where_none_comes(tmp_path: Path) -> None:
-    with local_executors(2, "src.staging") as executors:
+    with local_executors(2, 2, "src.staging") as executors:
         early = multiprocessing.active_children()
         assert len(early) == 2
         first = executors()
@@ -70,10 +71,23 @@ def test_processes_start_before_there_is_work_and_go_where_none_comes(tmp_path: 
         first.shutdown()
         results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), executors, 4)
         assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)], "broken ones are made anew"
-    with pytest.raises(KeyboardInterrupt), local_executors(2, "src.staging"):
+    with pytest.raises(KeyboardInterrupt), local_executors(2, 2, "src.staging"):
         early = multiprocessing.active_children()
         raise KeyboardInterrupt
     assert len(early) == 2 and not multiprocessing.active_children()
+
+
+def test_processes_go_where_they_are_stopped_while_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = LocalExecutor.submit
+
+    def interrupt(executor: LocalExecutor, *arguments: Any) -> Any:
+        submit(executor, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalExecutor, "submit", interrupt)
+    with pytest.raises(KeyboardInterrupt), local_executors(2, 2, "src.staging"):
+        raise AssertionError("it does not come to this")
+    assert not multiprocessing.active_children()
 
 
 def loaded(module: str) -> bool:
