@@ -40,10 +40,13 @@ _METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-_SETTINGS: dict[str, Any] = {
-    ".svg": {"svg.hashsalt": "figure"},  # fixes the ids of the elements
-    ".pdf": {"pdf.fonttype": 42},  # text that an editor can change, as journals ask
+_SIZE: dict[Any, Any] = {"savefig.bbox": None}  # that of the figure, whatever a notebook sets
+SAVE_SETTINGS: dict[str, dict[Any, Any]] = {
+    ".png": _SIZE,
+    ".svg": {**_SIZE, "svg.hashsalt": "figure"},  # fixes the ids of the elements
+    ".pdf": {**_SIZE, "pdf.fonttype": 42},  # text that an editor can change, as journals ask
 }
+"""Settings of matplotlib while a figure is saved, by suffix."""
 
 
 class PageFigure(Figure):
@@ -147,7 +150,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
     dpi = figure.dpi if dpi is None else dpi
     if not dpi > 0:
         raise ValueError(f"dpi is {dpi}: expected a positive number of pixels per inch")
-    with matplotlib.rc_context({"savefig.bbox": None, **_SETTINGS.get(suffix, {})}), atomic_path(path) as temporary:
+    with matplotlib.rc_context(SAVE_SETTINGS[suffix]), atomic_path(path) as temporary:
         figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
     logger.debug("wrote %s", path)
     return path

@@ -9,7 +9,7 @@ import re
 import matplotlib
 from matplotlib.figure import Figure
 
-from src.figures import BLACK, GREY, LIGHT_GREY, MM_PER_INCH, PALETTE
+from src.figures import BLACK, GREY, LIGHT_GREY, MM_PER_INCH, PALETTE, SAVE_SETTINGS
 from src.report_page.content import Picture
 
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -38,7 +38,7 @@ def picture(figure: Figure, ident: str, caption: str, *, plain: bool = False) ->
     """
     width, _ = figure.get_size_inches()
     stream = io.StringIO()
-    with matplotlib.rc_context({"savefig.bbox": None, "svg.fonttype": "none", "svg.hashsalt": "figure"}):  # text stays text, ids stay the same
+    with matplotlib.rc_context({**SAVE_SETTINGS[".svg"], "svg.fonttype": "none"}):  # text stays text
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
     svg = _adopt(stream.getvalue(), ident, caption, plain)
     return Picture(svg, caption, float(width) * MM_PER_INCH, plain)
