@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,14 @@ from src.duplicates import (
 )
 from src.durable import remove_leftovers
 from src.labels import load_mapping
-from src.pool import ExecutorFactory, can_start_processes, local_executors, run_chunks, shrinking_chunks
+from src.pool import (
+    ExecutorFactory,
+    LocalExecutor,
+    can_start_processes,
+    local_executors,
+    run_chunks,
+    shrinking_chunks,
+)
 from src.records import RecordError, window_name
 from src.rich import Rich, html_facts, html_table
 from src.run_log import Progress, log_run
@@ -216,8 +224,9 @@ def _executors(
     """
     if factory is not None or n_workers == 1 or not can_start_processes():
         return nullcontext(factory)
-    is_new = not any(path.exists() for path in (stage.folder / "manifest.csv", Journal(stage.folder).path))
-    return local_executors(n_workers, min(n_workers, len(plan.tasks)) if is_new else 0, "src.staging")
+    if any(path.exists() for path in (stage.folder / "manifest.csv", Journal(stage.folder).path)):
+        return nullcontext(partial(LocalExecutor, n_workers))
+    return local_executors(n_workers, min(n_workers, len(plan.tasks)), "src.staging")
 
 
 def _prepare(stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool) -> list[RecordTask]:
