@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-Tensor = torch.Tensor
 
 _WINDOW_VALUES = 1_000_000  # of the windows that are laid out at a time, which then stay in the processor's caches
 _SHORT = 32  # samples; longer signals are convolved faster by oneDNN where no gradients follow (measured on AVX2)

@@ -87,7 +87,7 @@ def test_the_norm_keeps_the_statistics_that_torch_keeps() -> None:
         torch.testing.assert_close(mine.eval()(x), theirs.eval()(plain))
 
 
-def test_frozen_weights_get_no_gradient_and_cost_none() -> None:
+def test_frozen_weights_get_no_gradient() -> None:
     for stride in (1, 2):
         conv, x = Conv1d(4, 3, 3, stride), torch.randn(2, 4, 20, requires_grad=True)
         conv.weight.requires_grad_(False)

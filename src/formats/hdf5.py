@@ -276,10 +276,15 @@ def _id_text(value: object) -> str:
     return text.strip().strip("/")
 
 
+def _attribute(dataset: h5py.Dataset, file: h5py.File, name: str) -> Any:
+    """Return what an attribute of the data set says, or else one of the file; None where there is none."""
+    return dataset.attrs.get(name, file.attrs.get(name))
+
+
 def _number(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], names: tuple[str, ...]) -> float | None:
     """Return a positive number from the attributes of the data set or the file, or from a data set that holds it once or for each record."""
     for name in names:
-        held = dataset.attrs.get(name, file.attrs.get(name))
+        held = _attribute(dataset, file, name)
         item = items.get(name)
         if held is None and item is not None and getattr(item, "dtype", np.dtype("O")).kind in "iuf" and 0 < (item.size or 0) <= _MAX_NUMBERS:
             held = read_values(Path(file.filename), item)
@@ -294,7 +299,7 @@ def _number(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], names
 
 def _text(dataset: h5py.Dataset, file: h5py.File, names: tuple[str, ...]) -> str:
     for name in names:
-        held = dataset.attrs.get(name, file.attrs.get(name))
+        held = _attribute(dataset, file, name)
         if isinstance(held, (str, bytes)):
             return _id_text(held)
     return ""
@@ -303,7 +308,7 @@ def _text(dataset: h5py.Dataset, file: h5py.File, names: tuple[str, ...]) -> str
 def _names(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], n_leads: int) -> tuple[str, ...]:
     """Return the names of the leads where an attribute or a data set of strings lists them."""
     for name in _LEAD_NAMES:
-        held = dataset.attrs.get(name, file.attrs.get(name))
+        held = _attribute(dataset, file, name)
         if held is None and getattr(items.get(name), "size", None) == n_leads:
             held = items[name][()]
         values = np.ravel([] if held is None else held)
