@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -204,8 +205,7 @@ def read_record(
     return _read(resolve_record(path), RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
 
 
-@dataclass(frozen=True)
-class RecordStart:
+class RecordStart(NamedTuple):
     """The first `seconds` of a record that was looked up and can be read; `n_samples` of the whole where only a part will be."""
 
     file: Path

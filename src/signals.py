@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ Signal = NDArray[np.float32]
 _OUTPUTS = 32  # of a filter at a time: more cost needless products, fewer needless copies
 
 
-@dataclass(frozen=True)
-class OrderedLeads:
+class OrderedLeads(NamedTuple):
     """A signal whose rows are the wanted leads; `present` tells which of them the source had."""
 
     signal: Signal
@@ -221,8 +220,7 @@ def source_samples_needed(n_samples: int, source_fs: float, target_fs: float) ->
     return -(-n_samples * ratio.denominator // ratio.numerator) + tail
 
 
-@dataclass(frozen=True)
-class Standardized:
+class Standardized(NamedTuple):
     """A z-scored signal with what turns it back: signal * std + mean, per lead."""
 
     signal: Signal

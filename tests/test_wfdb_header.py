@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.formats.base import RecordError
-from src.formats.wfdb_header import SignalSpec, _parse_any_signal, _parse_signal
+from src.formats.wfdb_header import SignalSpec, _parse_any_signal, _parse_signals
 
 HEADER = Path("r.hea")
 LINES = [
@@ -35,11 +35,19 @@ LINES = [
 ]
 
 
-def outcome(parse: Callable[[str, Path], SignalSpec], line: str) -> object:
+def outcome(parse: Callable[[list[str]], tuple[SignalSpec, ...]], *lines: str) -> tuple[object, ...]:
     try:
-        return parse(line, HEADER)
+        return parse(list(lines))
     except (RecordError, ValueError) as error:
         return type(error), str(error)
+
+
+def together(lines: list[str]) -> tuple[SignalSpec, ...]:
+    return _parse_signals(lines, len(lines), HEADER)
+
+
+def line_by_line(lines: list[str]) -> tuple[SignalSpec, ...]:
+    return tuple(_parse_any_signal(line, HEADER) for line in lines)
 
 
 def mutated(line: str, rng: random.Random) -> str:
@@ -52,7 +60,17 @@ def test_common_words_give_what_the_whole_line_gives(line: str) -> None:
     rng = random.Random(line)
     for text in (line, *(mutated(line, rng) for _ in range(300))):
         stripped = text.strip()  # as `parse_header` hands lines over
-        assert outcome(_parse_signal, stripped) == outcome(_parse_any_signal, stripped), stripped
+        assert outcome(together, stripped) == outcome(line_by_line, stripped), stripped
+
+
+def test_lines_together_give_what_each_gives_alone() -> None:
+    rng = random.Random(0)
+    usual = [line for line in LINES if isinstance(outcome(line_by_line, line)[0], SignalSpec) and len(line.split()) == 9]
+    for _ in range(2000):
+        lines = [rng.choice(usual) for _ in range(rng.randrange(1, 14))]
+        if rng.random() < 0.7:
+            lines[rng.randrange(len(lines))] = rng.choice(LINES).strip()
+        assert outcome(together, *lines) == outcome(line_by_line, *lines), lines
 
 
 def test_lines_of_real_headers_give_what_whole_lines_give(real_data: Callable[[str], Path]) -> None:
@@ -60,4 +78,4 @@ def test_lines_of_real_headers_give_what_whole_lines_give(real_data: Callable[[s
     lines = [line.strip() for path in headers for line in path.read_text(encoding="latin-1").splitlines()[1:] if not line.startswith("#")]
     assert len(lines) > 1000
     for line in filter(None, lines):
-        assert outcome(_parse_signal, line) == outcome(_parse_any_signal, line)
+        assert outcome(together, line) == outcome(line_by_line, line)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,8 +206,7 @@ class RecordRequest:
     stop: int | None = None
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """The length of a record in samples per lead and its rate in Hz, known before its samples are read."""
 
     n_samples: int

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from functools import lru_cache
-from io import BufferedReader
+from io import FileIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def _segment_leads(header: Header) -> tuple[str, ...]:
 
 
 def _segment_header(header: Header, name: str) -> Header:
-    found = read_header(sibling_file(header, f"{name}.hea", "segment"))
+    found = read_header(Path(sibling_file(header, f"{name}.hea", "segment")))
     if found.segments:
         raise RecordError(header.path, f"segment {name} is made of segments itself: expected samples")
     return found
@@ -199,7 +199,7 @@ def _n_samples(header: Header) -> int:
     path = sibling_file(header, group[0].file, "signal file")
     if group[0].fmt not in _MISSING:
         raise RecordError(header.path, f"does not say its number of samples, which storage format {group[0].fmt} needs")
-    n_bytes = path.stat().st_size - group[0].byte_offset
+    n_bytes = os.stat(path).st_size - group[0].byte_offset
     return max(0, _values_in(n_bytes, group[0].fmt) // sum(spec.samples_per_frame for spec in group))
 
 
@@ -209,7 +209,7 @@ def _values_in(n_bytes: int, fmt: str) -> int:
     return n_bytes // (3 if fmt == "24" else np.dtype(_DTYPES[fmt]).itemsize)
 
 
-def sibling_file(header: Header, name: str, what: str) -> Path:
+def sibling_file(header: Header, name: str, what: str) -> str:
     """Find a file beside the header, in other case too, as file systems disagree about it.
 
     Raises
@@ -218,21 +218,20 @@ def sibling_file(header: Header, name: str, what: str) -> Path:
         If it is not there, or is a link to another folder while the header is none: a header from elsewhere could
         otherwise have any file of this machine read.
     """
-    folder = header.path.parent
-    path = folder / name
+    folder = os.path.dirname(header.path) or os.curdir  # noqa: PTH120  a Path takes as long to make as the file to find
+    path = os.path.join(folder, name)
     if _is_regular(path):
         return path
     if not os.path.isfile(path):
-        other = _names(str(folder), folder.stat().st_mtime_ns).get(name.lower())
-        path = folder / other if other else path
+        path = os.path.join(folder, _names(folder, os.stat(folder).st_mtime_ns).get(name.lower(), name))
     if not os.path.isfile(path):
         raise RecordError(header.path, f"{what} {name} is not in the folder")
-    if path.is_symlink() and not header.path.is_symlink() and path.resolve().parent != folder.resolve():
+    if Path(path).is_symlink() and not header.path.is_symlink() and Path(path).resolve().parent != Path(folder).resolve():
         raise RecordError(header.path, f"{what} {name} is a link to another folder: link the header too, or copy the file")
     return path
 
 
-def _is_regular(path: Path) -> bool:
+def _is_regular(path: str) -> bool:
     """Tell whether there is a file of this name that is no link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
@@ -250,7 +249,7 @@ def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) ->
     """Return ADC values, shape (n_leads, n_samples), of the leads that share a file."""
     spec, width = group[0], len(group)
     path = sibling_file(header, spec.file, "signal file")
-    with open(path, "rb") as stream:
+    with open(path, "rb", buffering=0) as stream:
         if stream.read(len(_MATLAB)) == _MATLAB:
             return np.ascontiguousarray(_read_saved_again(path, header, width)[start:stop].T)
         held = _values_in(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
@@ -262,19 +261,19 @@ def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) ->
     return np.ascontiguousarray(values.reshape(stop - start, width).T)  # before it is made wider, as fewer bytes move
 
 
-def _read_saved_again(path: Path, header: Header, width: int) -> NDArray[Any]:
+def _read_saved_again(path: str, header: Header, width: int) -> NDArray[Any]:
     """Return the ADC values, shape (n_samples, n_leads), of a MAT file that was saved anew in version 5 or 7.3.
 
     Headers of the Challenges point behind the 24 bytes that begin a MAT file of version 4; in one of another version,
     that is what SciPy writes by default, no sample stands there.
     """
-    counts = load_counts(path)
+    counts = load_counts(Path(path))
     if counts.shape[1] != width or len(counts) < (header.n_samples or 0):
         raise RecordError(path, f"holds {counts.shape[0]} samples of {counts.shape[1]} leads, the header promises {header.n_samples} of {width}")
     return counts
 
 
-def _decode(stream: BufferedReader, spec: SignalSpec, first: int, count: int) -> NDArray[Any]:
+def _decode(stream: FileIO, spec: SignalSpec, first: int, count: int) -> NDArray[Any]:
     """Decode `count` values from value `first` on."""
     if spec.fmt == "212":
         return _decode_212(stream, spec.byte_offset, first, count)
@@ -288,14 +287,17 @@ def _decode(stream: BufferedReader, spec: SignalSpec, first: int, count: int) ->
     return values
 
 
-def _read_values(stream: BufferedReader, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+def _read_values(stream: FileIO, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     """Read `count` values, or those up to the end of the file; this takes half the time of ``np.fromfile``."""
     values = np.empty(count, dtype)
+    left = values.view(np.uint8).data
     stream.seek(offset)
-    return values[: stream.readinto(values.data) // dtype.itemsize]
+    while n_bytes := stream.readinto(left):
+        left = left[n_bytes:]
+    return values[: (values.nbytes - len(left)) // dtype.itemsize]
 
 
-def _decode_212(stream: BufferedReader, offset: int, first: int, count: int) -> NDArray[np.int16]:
+def _decode_212(stream: FileIO, offset: int, first: int, count: int) -> NDArray[np.int16]:
     """Decode pairs of 12-bit two's complement values packed in three bytes."""
     pair, skip = divmod(first, 2)
     n_pairs = (skip + count + 1) // 2
@@ -336,17 +338,28 @@ def _checksums(adc: NDArray[Any]) -> NDArray[Any]:
 
 def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | None) -> Signal:
     """Return (adc - baseline) / gain in mV, shape (n_leads, n_samples), NaN where a sample is missing."""
-    wide = adc.dtype.itemsize > 2 or any(abs(spec.baseline) > 2**23 for spec in group)
-    dtype = np.float64 if wide else np.float32  # int16 less a baseline is exact in float32
-    per_mv = np.array([[spec.gain / (millivolts_per_unit(spec.units) or 1.0)] for spec in group], dtype)
+    per_mv, baselines = _scale(tuple([(spec.gain, spec.units, spec.baseline) for spec in group]), adc.dtype.itemsize > 2)
     absent = adc == missing if missing is not None and adc.min() == missing else None
-    values: NDArray[Any] = adc.astype(dtype)
-    if any(spec.baseline for spec in group):
-        values -= np.array([[spec.baseline] for spec in group], dtype)
+    values: NDArray[Any] = adc.astype(per_mv.dtype)
+    if baselines is not None:
+        values -= baselines
     values /= per_mv
     if absent is not None:
         values[absent] = np.nan
     return values.astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=64)  # records of a collection have gains and baselines in common
+def _scale(signals: tuple[tuple[float, str, int], ...], wide: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return ADC values per mV and, unless all are 0, baselines, shape (n_leads, 1), of signals of a gain, unit and baseline.
+
+    They are in double precision where the ADC values are `wide` or a baseline is, else in single precision, in which int16 less
+    a baseline is exact.
+    """
+    gains, units, baselines = zip(*signals, strict=True)
+    dtype = np.float64 if wide or max(map(abs, baselines)) > 2**23 else np.float32
+    per_mv = [gain / (millivolts_per_unit(unit) or 1.0) for gain, unit in zip(gains, units, strict=True)]
+    return np.array(per_mv, dtype)[:, None], np.array(baselines, dtype)[:, None] if any(baselines) else None
 
 
 def _build_record(header: Header, signal: Signal, flags: list[str]) -> ECGRecord:
@@ -367,7 +380,7 @@ def _describe(header: Header, signal: Signal, leads: tuple[str, ...], flags: tup
         signal=signal,
         fs=header.fs,
         leads=leads,
-        codes=tuple(code for code in re.split(r"[,;\s]+", facts.get("dx", "")) if code),
+        codes=tuple(filter(None, re.split(r"[,;\s]+", facts["dx"]))) if "dx" in facts else (),
         age=parse_age(facts.get("age")),
         sex=parse_sex(facts.get("sex")),
         flags=flags,

@@ -34,6 +34,7 @@ _SIGNAL_LINE = re.compile(
     (?:\s+(?P<block>\d+)(?:\s+(?P<description>.*))?)?)?)?)?)?)?\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
+_INTEGERS = re.compile(r"-?[0-9]+(?: -?[0-9]+)*")
 _SEGMENT_LINE = re.compile(r"^(?P<name>\S+)\s+(?P<n>\d+)\s*$")
 _RECORD_LINE = re.compile(
     rf"^(?P<name>\S+?)(?:/(?P<segments>\d+))?\s+(?P<n_leads>\d+)(?:\s+(?P<fs>{_NUMBER}|nan|inf)(?:/\S+)?(?:\s+(?P<n>\d+)(?:\s.*)?)?)?\s*$",
@@ -66,8 +67,7 @@ class Segment:
     n_samples: int
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """A parsed header; `n_samples` is None when it does not say, and `segments` are those of a record made of several.
 
     `facts` are what its comments say of the patient, as `parse_comments` finds them.
@@ -140,7 +140,7 @@ def segment_names(path: Path) -> set[str]:
 
 def parse_header(text: str, path: Path) -> Header:
     """Parse the text of a header; see `read_header`."""
-    stripped = [line.strip() for line in re.split(r"\r\n|\r|\n", text.lstrip("\ufeff"))]
+    stripped = [line.strip() for line in text.lstrip("\ufeff").replace("\r", "\n").split("\n")]
     lines = [line for line in stripped if line and not line.startswith("#")]
     facts = parse_comments(tuple(line[1:].strip() for line in stripped if line.startswith("#")))
     if not lines:
@@ -186,22 +186,24 @@ def _parse_signals(lines: list[str], n_leads: int, path: Path) -> tuple[SignalSp
         raise RecordError(path, f"record line promises {n_leads} leads, {len(lines)} signal lines follow")
     if n_leads > _MAX_LEADS:
         raise RecordError(path, f"header promises {n_leads} leads: expected {_MAX_LEADS} at most")
-    return tuple(_parse_signal(line, path) for line in lines)
+    return _parse_alike(lines, path) or tuple(_parse_any_signal(line, path) for line in lines)
 
 
-def _parse_signal(line: str, path: Path) -> SignalSpec:
-    """Parse a signal line; the words that lines of a collection have in common are parsed once."""
-    words = line.split(None, 8) if len(line) <= _MAX_LINE else []
-    if len(words) == 9 and _is_integer(words[5]) and _is_integer(words[6]):
-        file, fmt, gain, adc_res, adc_zero, initial, checksum, block, description = words
-        common = _common_part(fmt, gain, adc_res, adc_zero, block, description)
-        if common is not None:
-            return SignalSpec(plain_name(file, "signal file", path), int(initial), int(checksum), *common)
-    return _parse_any_signal(line, path)
+def _parse_alike(lines: list[str], path: Path) -> tuple[SignalSpec, ...]:
+    """Parse signal lines that give everything, as those of most collections; what they have in common with other records is parsed once.
 
-
-def _is_integer(word: str) -> bool:
-    return word.isascii() and word.removeprefix("-").isdecimal()
+    Returns nothing where one of them is another.
+    """
+    rows = [line.split(None, 8) for line in lines] if max(map(len, lines)) <= _MAX_LINE else []
+    if set(map(len, rows)) != {9}:
+        return ()
+    files, formats, gains, resolutions, zeros, initial, checksums, blocks, descriptions = zip(*rows, strict=True)
+    common = list(map(_common_part, formats, gains, resolutions, zeros, blocks, descriptions))
+    if None in common or not _INTEGERS.fullmatch(" ".join(initial + checksums)):
+        return ()
+    for name in dict.fromkeys(files):
+        plain_name(name, "signal file", path)
+    return tuple(map(SignalSpec._make, zip(files, map(int, initial), map(int, checksums), *zip(*common, strict=True), strict=True)))
 
 
 @lru_cache(maxsize=256)
