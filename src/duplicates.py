@@ -54,7 +54,7 @@ def find_duplicates(manifest: pd.DataFrame, placed: Collection[str] = (), datase
     """
     ok = manifest[manifest["status"] == "ok"]
     order = {name: number for number, name in enumerate(datasets)}
-    records = list(zip(ok["dataset"], ok["record_id"], strict=True))
+    records = list(zip(ok["dataset"].tolist(), ok["record_id"].tolist(), strict=True))
 
     def rank(position: int) -> tuple[bool, int, tuple[str, str]]:
         record = records[position]
@@ -112,12 +112,12 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
         return
     shown = ("dataset", "record_id", "split", "status")
     copied = manifest.loc[record_keys(manifest).isin([key for group in groups for key in group]), [*shown, "signal_hash"]]
-    rows = dict(zip(record_keys(copied), copied.to_dict("records"), strict=True))
-    listed = [(number, rows[group[0]]["signal_hash"], rows[key]) for number, group in enumerate(groups, 1) for key in group]
-    bits = differing_bits([first for _, first, _ in listed], [row["signal_hash"] for *_, row in listed])
+    rows = dict(zip(record_keys(copied).tolist(), zip(*(copied[name].tolist() for name in copied), strict=True), strict=True))
+    listed = [(number, rows[group[0]][-1], *rows[key]) for number, group in enumerate(groups, 1) for key in group]
+    bits = differing_bits([first for _, first, *_ in listed], [own for *_, own in listed])
     table = [
-        (number, *(safe_cell(row[name]) for name in shown), *counts)
-        for (number, _, row), *counts in zip(listed, *(count.tolist() for count in bits), strict=True)
+        (number, *map(safe_cell, cells), *counts)
+        for (number, _, *cells, _), *counts in zip(listed, *(count.tolist() for count in bits), strict=True)
     ]
     columns = ["recording", *shown, "differing_bits", "compared_bits"]
     with atomic_path(path) as temporary:
