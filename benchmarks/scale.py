@@ -15,7 +15,6 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,7 +54,7 @@ def save_manifest_step(folder: Path, n_rows: int) -> int:
 
     from src.store import MANIFEST_COLUMNS, save_manifest
 
-    frame = pd.DataFrame(map(astuple, made_up_rows(n_rows)), columns=list(MANIFEST_COLUMNS), dtype=str)
+    frame = pd.DataFrame(made_up_rows(n_rows), columns=list(MANIFEST_COLUMNS), dtype=str)
     _start_clock()
     save_manifest(frame, folder)
     return (folder / "manifest.csv").stat().st_size

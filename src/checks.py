@@ -12,7 +12,7 @@ from pathlib import Path
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.formats.base import split_part
 from src.labels import load_mapping
-from src.npz import encode_npz
+from src.npz import Archive
 from src.records import RecordError, count_windows
 from src.rich import Rich, html_facts, html_table
 from src.run_plan import RunPlan, plan_run, spread
@@ -176,10 +176,10 @@ def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessC
         n_files = count_windows(n_samples, record.fs, config.window_s, stride_s) if config.window_s else 1
         check.rates[f"{record.fs:g} Hz"] += 1
         check.leads[" ".join(record.leads)] += 1
-        check.n_bytes += len(encode_npz(tensor.arrays)) * n_files
+        check.n_bytes += len(Archive(tensor.arrays).encode()) * n_files
         if n_files > 1:  # timed again, since what was loaded for the first window is not loaded for the others
             check.seconds += time.perf_counter() - start
             start = time.perf_counter()
-            encode_npz(build_tensor(record, config).arrays)
+            Archive(build_tensor(record, config).arrays).encode()
         check.seconds += (time.perf_counter() - start) * max(1, n_files - 1)
         check.n_files += n_files

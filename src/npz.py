@@ -12,6 +12,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 _DEFLATE_LEVEL = 1
 _SMALL_MEMBER = 1024  # bytes
-_COMMON, _DIRECTORY = struct.Struct("<HHHHHIIIHH"), struct.Struct("<HHHII")
+_COMMON, _DIRECTORY, _OFFSET = struct.Struct("<HHHHHIIIHH"), struct.Struct("<HHHI"), struct.Struct("<I")
 _STORED = struct.Struct("<BHH")
 _END = struct.Struct("<4sHHHHIIH")
 _ZIP64 = 2**32 - 1  # stands where an offset is too large for the end record
@@ -29,32 +30,54 @@ _PLAUSIBLE_BYTES = 2**29
 _MAX_RATIO = 100  # more than deflate finds in ECGs, even where a record fills only a part of its tensor
 
 
-def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of an .npz (zip, deflate) holding `arrays`; at most 2 GiB."""
+class Archive:
+    """An .npz in the making, at most 2 GiB: all is packed but the large arrays, which take most of the time.
+
+    Of many archives this can be done first, while the processor's caches hold the code for it.
+    """
+
     # Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record. Time stamps are fixed, so that
-    # equal arrays give equal bytes.
-    parts: list[bytes] = []
-    directory: list[bytes] = []
-    offset = 0
-    for name, array in arrays.items():
-        common, packed = _pack(name, array)
-        parts += [b"PK\x03\x04", common, *packed]
-        directory += [b"PK\x01\x02\x14\x00", common[: _COMMON.size], _DIRECTORY.pack(0, 0, 0, 0o600 << 16, offset), common[_COMMON.size :]]
-        offset += 4 + len(common) + sum(map(len, packed))
-    n_bytes = sum(map(len, directory))
-    end = _END.pack(b"PK\x05\x06", 0, 0, len(arrays), len(arrays), n_bytes, offset, 0)
-    return b"".join([*parts, *directory, end])
+    # equal arrays give equal bytes. Large arrays come last, so that all offsets but theirs are known before they are packed.
 
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._large = [(name, array) for name, array in arrays.items() if array.nbytes > _SMALL_MEMBER]
+        self._n_members = len(arrays)
+        small = [_pack_small(name, array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items() if array.nbytes <= _SMALL_MEMBER]
+        self._members = [member for member, _, _ in small]
+        offsets = accumulate(map(len, self._members), initial=0)
+        self._directory = [before + _OFFSET.pack(offset) + after for (_, before, after), offset in zip(small, offsets, strict=False)]
 
-def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an .npz holding `arrays`; at most 2 GiB."""
-    content = encode_npz(arrays)
-    with open(path, "wb") as stream:
-        stream.write(content)
+    def encode(self) -> bytes:
+        """Return its bytes (zip, deflate)."""
+        members, directory = list(self._members), list(self._directory)
+        offset = sum(map(len, members))
+        for name, array in self._large:
+            head, values = _npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array).data
+            # The first block is stored, so that the values need no copy behind their header: type 0, length, and its complement
+            packed = _STORED.pack(0, len(head), len(head) ^ 0xFFFF), head, isal_zlib.compress(values, _DEFLATE_LEVEL, -15)
+            local, before, after = _describe(name, isal_zlib.crc32(values, isal_zlib.crc32(head)), sum(map(len, packed)), len(head) + values.nbytes)
+            members += [local, *packed]
+            directory.append(before + _OFFSET.pack(offset) + after)
+            offset += len(local) + sum(map(len, packed))
+        end = _END.pack(b"PK\x05\x06", 0, 0, self._n_members, self._n_members, sum(map(len, directory)), offset, 0)
+        return b"".join([*members, *directory, end])
+
+    def write(self, path: str | Path) -> None:
+        """Write it to a file.
+
+        Raises
+        ------
+        OSError
+            If that fails.
+        """
+        content = memoryview(self.encode())
+        with open(path, "wb", buffering=0) as stream:
+            while content:
+                content = content[stream.write(content) :]
 
 
 def is_whole_npz(path: str | Path) -> bool:
-    """Tell whether a file is there and ends as `write_npz` ends one, which a file that was cut off or emptied does not."""
+    """Tell whether a file is there and ends as `Archive` ends one, which a file that was cut off or emptied does not."""
     try:
         with open(path, "rb") as stream:
             n_bytes = stream.seek(0, 2)
@@ -65,28 +88,21 @@ def is_whole_npz(path: str | Path) -> bool:
     return bool(mark == b"PK\x05\x06" and (offset == _ZIP64 or offset + directory + _END.size == n_bytes))
 
 
-def _pack(name: str, array: NDArray[Any]) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return what local and central header have in common with the name behind it, and the deflated content in parts."""
-    head = _npy_header(array.dtype.str, array.shape)
-    if array.nbytes <= _SMALL_MEMBER:
-        return _pack_small(name, head + array.tobytes())
-    values = np.ascontiguousarray(array).data
-    # The first block is stored, so that the values need no copy behind their header: type 0, length, and its complement
-    packed = _STORED.pack(0, len(head), len(head) ^ 0xFFFF), head, isal_zlib.compress(values, _DEFLATE_LEVEL, -15)
-    return _describe(name, isal_zlib.crc32(values, isal_zlib.crc32(head)), packed, len(head) + values.nbytes), packed
-
-
 @lru_cache(maxsize=256)
-def _pack_small(name: str, content: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    """Pack what is the same in many records, such as their rate, but once; level 0 deflates too, and costs least to begin."""
-    packed = (isal_zlib.compress(content, 0, -15),)
-    return _describe(name, isal_zlib.crc32(content), packed, len(content)), packed
+def _pack_small(name: str, descr: str, shape: tuple[int, ...], content: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return a member, and what stands before and behind its offset in the directory; the same of many records, such as their rate, is packed once."""
+    content = _npy_header(descr, shape) + content
+    packed = isal_zlib.compress(content, 0, -15)  # level 0 deflates too, and costs least to begin
+    local, before, after = _describe(name, isal_zlib.crc32(content), len(packed), len(content))
+    return local + packed, before, after
 
 
-def _describe(name: str, checksum: int, packed: tuple[bytes, ...], n_bytes: int) -> bytes:
+def _describe(name: str, checksum: int, n_packed: int, n_bytes: int) -> tuple[bytes, bytes, bytes]:
+    """Return the header that stands before a member, and what stands before and behind its offset in the directory."""
     file_name = f"{name}.npy".encode()
     # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
-    return _COMMON.pack(20, 0, 8, 0, 33, checksum, sum(map(len, packed)), n_bytes, len(file_name), 0) + file_name
+    common = _COMMON.pack(20, 0, 8, 0, 33, checksum, n_packed, n_bytes, len(file_name), 0)
+    return b"PK\x03\x04" + common + file_name, b"PK\x01\x02\x14\x00" + common + _DIRECTORY.pack(0, 0, 0, 0o600 << 16), file_name
 
 
 @lru_cache(maxsize=1024)

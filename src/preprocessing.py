@@ -343,7 +343,7 @@ def _finish(
     manifest = take_out_copies(manifest, copies, config.on_duplicate)
     made = build_splits(manifest, config, previous, copies)
     where = made.of_key()
-    manifest["split"] = [where.get(record_key(d, r), "") for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)]
+    manifest["split"] = [where.get(key, "") for key in record_keys(manifest).tolist()]
     save_manifest(manifest, processed)
     save_duplicates(copies, manifest, processed)
     save_splits(made, processed / "splits.json")  # last: a run that ends before this starts from the same places again
@@ -385,7 +385,7 @@ def merge_manifest(
     import pandas as pd
 
     old = restore_copies(load_manifest(processed))
-    missing = pd.DataFrame([row.__dict__ for row in plan.missing], columns=old.columns, dtype=str)
+    missing = pd.DataFrame(list(plan.missing), columns=old.columns, dtype=str)
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
     parents = rows["record_id"].str.replace(_WINDOW, "", regex=True) if windows else rows["record_id"]
     if windows:
@@ -396,7 +396,7 @@ def merge_manifest(
     current = {(task.dataset, task.record_id) for task in plan.tasks} | {(r.dataset, r.record_id) for r in plan.missing}
     named = set(rows["dataset"]) if data is None else set(data.roots)
     untouched = ~rows["dataset"].isin(list(named))
-    still = pd.Series([pair in current for pair in zip(rows["dataset"], parents, strict=True)], index=rows.index, dtype=bool)
+    still = pd.Series([pair in current for pair in zip(rows["dataset"].tolist(), parents.tolist(), strict=True)], index=rows.index, dtype=bool)
     gone = ~(untouched | still)
     if gone.any():
         logger.warning("%d records of earlier runs are no longer in the sources, or beyond the limit: left out of the manifest", gone.sum())
@@ -413,7 +413,7 @@ def build_splits(
     recording = {key: first for group in copies for first in [min(group)] for key in group}
 
     def items(rows: pd.DataFrame) -> list[SplitItem]:
-        columns = (rows[name] for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold"))
+        columns = (rows[name].tolist() for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold"))
         return [
             SplitItem(
                 key=record_key(dataset, record_id),

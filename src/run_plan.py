@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
@@ -95,7 +95,7 @@ def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> Reco
 
 def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
     blank = blank_row(RecordTask(row.dataset, row.record_id, "", row), config)  # its path leads nowhere, so nothing is looked up
-    return replace(blank, source_path=printable(row.path), status="missing", reason=reason)
+    return blank._replace(source_path=printable(row.path), status="missing", reason=reason)
 
 
 def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:

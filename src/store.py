@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.durable import FileBatch
-from src.npz import read_npz, write_npz
+from src.npz import Archive, read_npz
 from src.text_tables import map_cells, plain_cell, safe_cell
 from src.utils import atomic_path, printable, stable_hash
 
@@ -49,8 +48,8 @@ def record_keys(frame: pd.DataFrame) -> pd.Series[str]:
 
 def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
     """Return the patient of each row of a manifest, named with its dataset; a record without one is its own patient."""
-    keys, pairs = record_keys(rows), zip(rows["dataset"], rows["patient_id"], strict=True)
-    return tuple(f"{dataset}/{patient}" if patient else key for key, (dataset, patient) in zip(keys, pairs, strict=True))
+    columns = (record_keys(rows), rows["dataset"], rows["patient_id"])
+    return tuple(f"{dataset}/{patient}" if patient else key for key, dataset, patient in zip(*(column.tolist() for column in columns), strict=True))
 
 
 def is_plain_name(dataset: str) -> bool:
@@ -99,30 +98,40 @@ def _file_name(key: str) -> str:
 # Record files --------------------------------------------------------------------------------------------------------
 
 
-def save_record_file(path: str | Path, arrays: Mapping[str, Any], batch: FileBatch | None = None) -> None:
-    """Write arrays as a deflated .npz under a temporary name, then rename it; with a `batch` when that is committed.
+def save_record_file(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as a deflated .npz under a temporary name, then rename it.
 
     Raises
     ------
     OSError
         If it cannot be written; the message names the file.
     """
-    values = {name: np.asarray(value) for name, value in arrays.items()}
     try:
-        if batch is not None:
-            _write_npz(batch.add(path), values)
-            return
         with atomic_path(path, sync=False) as temporary:
-            _write_npz(temporary, values)
+            _prepare_file(arrays)(temporary)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror or error}; mend that and run the same command again", str(path)) from None
+        raise _write_error(path, error) from None
 
 
-def _write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    if sum(array.nbytes for array in arrays.values()) > _ZIP64_LIMIT:
-        np.savez_compressed(path, allow_pickle=False, **arrays)
-    else:
-        write_npz(path, arrays)
+def save_record_files(files: Iterable[tuple[str | Path, Mapping[str, Any]]], batch: FileBatch) -> None:
+    """Write several as `save_record_file` does, with the names that they get when the batch is committed."""
+    for path, write in [(path, _prepare_file(arrays)) for path, arrays in files]:
+        try:
+            write(batch.add(path))
+        except OSError as error:
+            raise _write_error(path, error) from None
+
+
+def _prepare_file(arrays: Mapping[str, Any]) -> Callable[[str | Path], None]:
+    """Return what writes a record file of these arrays to a path."""
+    values = {name: np.asarray(value) for name, value in arrays.items()}
+    if sum(array.nbytes for array in values.values()) > _ZIP64_LIMIT:
+        return lambda path: np.savez_compressed(path, allow_pickle=False, **values)
+    return Archive(values).write
+
+
+def _write_error(path: str | Path, error: OSError) -> OSError:
+    return OSError(error.errno, f"{error.strerror or error}; mend that and run the same command again", str(path))
 
 
 def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
@@ -181,8 +190,7 @@ def to_millivolts(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
 # Manifest ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ManifestRow:
+class ManifestRow(NamedTuple):
     """What became of one attempted record; lists are joined with ``;``."""
 
     dataset: str
@@ -207,7 +215,7 @@ class ManifestRow:
     input_hash: str = ""
 
 
-MANIFEST_COLUMNS = tuple(field.name for field in fields(ManifestRow))
+MANIFEST_COLUMNS = ManifestRow._fields
 
 
 def join_list(values: Iterable[str]) -> str:
@@ -228,7 +236,7 @@ class Journal:
 
     def append(self, rows: Iterable[ManifestRow]) -> None:
         """Add rows and bring them to the disk; a line that an earlier run left torn keeps to itself."""
-        text = "".join(json.dumps([str(value) for value in vars(row).values()]) + "\n" for row in rows)
+        text = "".join(json.dumps(list(map(str, row))) + "\n" for row in rows)
         with open(self.path, "ab+") as stream:
             if stream.seek(0, os.SEEK_END) and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
                 text = "\n" + text

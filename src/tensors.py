@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -40,7 +40,7 @@ from src.store import (
     record_key,
     record_path,
     record_paths,
-    save_record_file,
+    save_record_files,
     split_list,
 )
 from src.utils import printable, stable_hash
@@ -94,8 +94,7 @@ class RecordTask:
         return record_key(self.dataset, self.record_id)
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """What a record becomes: the arrays of its record file but for its names, remarks, and what tells it from others."""
 
     arrays: dict[str, Any]
@@ -214,7 +213,7 @@ def _without_gaps(
 
 def unreadable_row(blank: ManifestRow, reason: str) -> ManifestRow:
     """Return the row of a record that could not be read, from what `blank_row` gave for it."""
-    return replace(blank, status="unreadable", reason=reason)
+    return blank._replace(status="unreadable", reason=reason)
 
 
 def find_task(task: RecordTask, config: PreprocessConfig) -> RecordStart:
@@ -240,9 +239,9 @@ def _process_starts(
         tensor = next(tensors)
         made.append((_describe(record, tensor, blank, n_samples), tensor))
     paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
-    for (row, result), path in zip(made, paths, strict=True):
-        if isinstance(result, Tensor):
-            _save(result, row, path, batch)
+    save_record_files(
+        [(path, _all_arrays(result, row)) for path, (row, result) in zip(paths, made, strict=True) if isinstance(result, Tensor)], batch
+    )
     return [row for row, _ in made]
 
 
@@ -267,16 +266,17 @@ def _process_windows(
     rows = []
     try:
         for index, window in enumerate(_iter_windows(task, config)):
-            row = replace(blank, record_id=window_name(task.record_id, index), patient_id=patient_id)
+            row = blank._replace(record_id=window_name(task.record_id, index), patient_id=patient_id)
             tensor = build_tensors([window], config)[0]
             row = _describe(window, tensor, row, window.n_samples)
             if isinstance(tensor, Tensor):
-                _save(tensor, row, record_path(processed, record_key(row.dataset, row.record_id)), batch)
+                path = record_path(processed, record_key(row.dataset, row.record_id))
+                save_record_files([(path, _all_arrays(tensor, row))], batch)
             rows.append(row)
     except RecordError as error:
         batch.discard(start)
         return [unreadable_row(blank, error.message)]
-    return [replace(row, input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
+    return [row._replace(input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
 def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRecord]:
@@ -297,13 +297,13 @@ def _describe(record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRo
     if not row.sex and record.sex:
         facts["sex"] = record.sex
     if isinstance(tensor, RejectedError):
-        return replace(row, **facts, status="rejected", reason=str(tensor), quality_flags=join_list(tensor.flags or record.flags))
-    return replace(row, **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
+        return row._replace(**facts, status="rejected", reason=str(tensor), quality_flags=join_list(tensor.flags or record.flags))
+    return row._replace(**facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
 
 
-def _save(tensor: Tensor, row: ManifestRow, path: str | Path, batch: FileBatch) -> None:
-    """Write the record file of `row`."""
-    arrays = {
+def _all_arrays(tensor: Tensor, row: ManifestRow) -> dict[str, Any]:
+    """Return the arrays of the record file of `row`."""
+    return {
         **tensor.arrays,
         "label": np.array(split_list(row.labels), dtype=np.str_),
         "annotated": np.array(split_list(row.annotated), dtype=np.str_),
@@ -311,7 +311,6 @@ def _save(tensor: Tensor, row: ManifestRow, path: str | Path, batch: FileBatch) 
         "dataset": np.array(row.dataset),
         "config_hash": np.array(row.config_hash),
     }
-    save_record_file(path, arrays, batch)
 
 
 def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:

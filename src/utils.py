@@ -358,8 +358,10 @@ def to_jsonable(value: Any) -> Any:
 
 def stable_hash(value: Any, n_hex: int = 16) -> str:
     """Return a hexadecimal hash of a JSON-like value that is the same in every process and on every machine."""
-    text = json.dumps(to_jsonable(value), sort_keys=True, ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()[:n_hex]
+    return hashlib.blake2b(_encode_sorted(to_jsonable(value)).encode(), digest_size=32).hexdigest()[:n_hex]
+
+
+_encode_sorted = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
 
 
 def join_pairs(pairs: Iterable[tuple[H, H]]) -> list[tuple[H, ...]]:

@@ -34,13 +34,12 @@ from crash_runs import (
 
 import src.preprocessing
 import src.staging
-import src.store
 from src import durable
 from src.__main__ import main
 from src.checkpoints import load_checkpoint
 from src.config import PreprocessConfig
 from src.durable import FileBatch, hold_folder, remove_leftovers
-from src.npz import write_npz
+from src.npz import Archive
 from src.store import Journal, load_manifest, load_record_file
 from src.training import run_training
 from src.utils import load_json, temporary_path
@@ -241,15 +240,17 @@ def test_a_resumed_run_mends_what_the_end_left_between_its_files(processed: Path
 def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(collection: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [25]
 
-    def full(path: str, arrays: object) -> None:
+    write = Archive.write
+
+    def full(archive: Archive, path: str) -> None:
         left[0] -= 1
         if left[0] < 0:
             Path(path).write_bytes(b"PK")
             raise OSError(errno.ENOSPC, "No space left on device")
-        write_npz(path, arrays)  # type: ignore[arg-type]
+        write(archive, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(src.store, "write_npz", full)
+        patch.setattr(Archive, "write", full)
         with pytest.raises(OSError, match=r"No space left on device; mend that and run the same command again: '.*records/d__r\d+\.npz'"):
             preprocess(collection, tmp_path / "out")
     require_whole(tmp_path / "out")
