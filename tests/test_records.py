@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,6 +47,19 @@ def test_storage_formats_equal_the_wfdb_package(tmp_path: Path, fmt: str, n_lead
     assert record.signal.dtype == np.float32
     np.testing.assert_allclose(record.signal, expected.p_signal.T, atol=1e-6)
     assert not any(flag.startswith("checksum") for flag in record.flags)
+
+
+@pytest.mark.parametrize("fmt", ["16", "212"])
+def test_a_file_that_gives_little_at_a_time_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fmt: str) -> None:
+    class Slow(io.FileIO):
+        def readinto(self, buffer: Any, /) -> int:
+            return super().readinto(memoryview(buffer)[:7]) or 0
+
+    wfdb.wrsamp("r", 257, ["mV"] * 2, ["I", "II"], np.clip(RNG.normal(size=(501, 2)) * 0.2, -0.6, 0.6), fmt=[fmt] * 2, write_dir=str(tmp_path))
+    at_once = read_record(tmp_path / "r.hea").signal
+    with monkeypatch.context() as patch:
+        patch.setattr("src.formats.wfdb.open", lambda path, mode, buffering: Slow(path, mode), raising=False)
+        np.testing.assert_array_equal(read_record(tmp_path / "r.hea").signal, at_once)
 
 
 @pytest.mark.parametrize(("fmt", "encode"), [
@@ -357,6 +372,13 @@ def test_broken_files_give_one_clear_error(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RecordError, match=expected):
         read_record(tmp_path / name)
+
+
+def test_a_torn_file_of_the_working_folder_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_int16(tmp_path, np.zeros((9, 1)), "r 1 500 10\nr.dat 16 1000/mV 16 0 0 0 0 I\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecordError, match=r"^r\.dat: holds 9 samples of 1 leads, the header promises 10$"):
+        read_record("r.hea")
 
 
 def test_mat_without_a_signal_and_a_missing_record(tmp_path: Path) -> None:

@@ -218,12 +218,13 @@ def sibling_file(header: Header, name: str, what: str) -> str:
         If it is not there, or is a link to another folder while the header is none: a header from elsewhere could
         otherwise have any file of this machine read.
     """
-    folder = os.path.dirname(header.path) or os.curdir  # noqa: PTH120  a Path takes as long to make as the file to find
+    folder = os.path.dirname(header.path)  # noqa: PTH120  a Path takes as long to make as the file to find
     path = os.path.join(folder, name)
     if _is_regular(path):
         return path
     if not os.path.isfile(path):
-        path = os.path.join(folder, _names(folder, os.stat(folder).st_mtime_ns).get(name.lower(), name))
+        listed = folder or os.curdir
+        path = os.path.join(folder, _names(listed, os.stat(listed).st_mtime_ns).get(name.lower(), name))
     if not os.path.isfile(path):
         raise RecordError(header.path, f"{what} {name} is not in the folder")
     if Path(path).is_symlink() and not header.path.is_symlink() and Path(path).resolve().parent != Path(folder).resolve():
@@ -338,7 +339,7 @@ def _checksums(adc: NDArray[Any]) -> NDArray[Any]:
 
 def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | None) -> Signal:
     """Return (adc - baseline) / gain in mV, shape (n_leads, n_samples), NaN where a sample is missing."""
-    per_mv, baselines = _scale(tuple([(spec.gain, spec.units, spec.baseline) for spec in group]), adc.dtype.itemsize > 2)
+    per_mv, baselines = _scale(tuple([(spec.gain, millivolts_per_unit(spec.units), spec.baseline) for spec in group]), adc.dtype.itemsize > 2)
     absent = adc == missing if missing is not None and adc.min() == missing else None
     values: NDArray[Any] = adc.astype(per_mv.dtype)
     if baselines is not None:
@@ -350,15 +351,15 @@ def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | No
 
 
 @lru_cache(maxsize=64)  # records of a collection have gains and baselines in common
-def _scale(signals: tuple[tuple[float, str, int], ...], wide: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return ADC values per mV and, unless all are 0, baselines, shape (n_leads, 1), of signals of a gain, unit and baseline.
+def _scale(signals: tuple[tuple[float, float | None, int], ...], wide: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return ADC values per mV and, unless all are 0, baselines, shape (n_leads, 1), of signals of a gain, mV per unit and baseline.
 
     They are in double precision where the ADC values are `wide` or a baseline is, else in single precision, in which int16 less
     a baseline is exact.
     """
     gains, units, baselines = zip(*signals, strict=True)
     dtype = np.float64 if wide or max(map(abs, baselines)) > 2**23 else np.float32
-    per_mv = [gain / (millivolts_per_unit(unit) or 1.0) for gain, unit in zip(gains, units, strict=True)]
+    per_mv = [gain / (unit or 1.0) for gain, unit in zip(gains, units, strict=True)]
     return np.array(per_mv, dtype)[:, None], np.array(baselines, dtype)[:, None] if any(baselines) else None
 
 
