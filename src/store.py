@@ -98,28 +98,19 @@ def _file_name(key: str) -> str:
 # Record files --------------------------------------------------------------------------------------------------------
 
 
-def save_record_file(path: str | Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays as a deflated .npz under a temporary name, then rename it.
+def save_record_files(files: Iterable[tuple[str | Path, Mapping[str, Any]]], batch: FileBatch) -> None:
+    """Write the arrays of each path as a deflated .npz, which gets that name when the batch is committed.
 
     Raises
     ------
     OSError
-        If it cannot be written; the message names the file.
+        If one cannot be written; the message names the file.
     """
-    try:
-        with atomic_path(path, sync=False) as temporary:
-            _prepare_file(arrays)(temporary)
-    except OSError as error:
-        raise _write_error(path, error) from None
-
-
-def save_record_files(files: Iterable[tuple[str | Path, Mapping[str, Any]]], batch: FileBatch) -> None:
-    """Write several as `save_record_file` does, with the names that they get when the batch is committed."""
     for path, write in [(path, _prepare_file(arrays)) for path, arrays in files]:
         try:
             write(batch.add(path))
         except OSError as error:
-            raise _write_error(path, error) from None
+            raise OSError(error.errno, f"{error.strerror or error}; mend that and run the same command again", str(path)) from None
 
 
 def _prepare_file(arrays: Mapping[str, Any]) -> Callable[[str | Path], None]:
@@ -128,10 +119,6 @@ def _prepare_file(arrays: Mapping[str, Any]) -> Callable[[str | Path], None]:
     if sum(array.nbytes for array in values.values()) > _ZIP64_LIMIT:
         return lambda path: np.savez_compressed(path, allow_pickle=False, **values)
     return Archive(values).write
-
-
-def _write_error(path: str | Path, error: OSError) -> OSError:
-    return OSError(error.errno, f"{error.strerror or error}; mend that and run the same command again", str(path))
 
 
 def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:

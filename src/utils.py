@@ -356,12 +356,12 @@ def to_jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_encode_sorted = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
+
+
 def stable_hash(value: Any, n_hex: int = 16) -> str:
     """Return a hexadecimal hash of a JSON-like value that is the same in every process and on every machine."""
     return hashlib.blake2b(_encode_sorted(to_jsonable(value)).encode(), digest_size=32).hexdigest()[:n_hex]
-
-
-_encode_sorted = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
 
 
 def join_pairs(pairs: Iterable[tuple[H, H]]) -> list[tuple[H, ...]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from record_files import write_record_file
 
 from src.packed import load_packed, pack_hash, quantize
-from src.store import load_manifest, load_record_file, record_path, save_manifest, save_record_file
+from src.store import load_manifest, load_record_file, record_path, save_manifest
 from src.targets import load_records
 
 
@@ -91,7 +92,7 @@ def test_a_split_without_records_says_so(processed: Path, tmp_path: Path) -> Non
 def test_a_record_file_that_does_not_fit_is_named(change: Callable[[dict[str, Any]], dict[str, Any]], message: str, processed: Path, tmp_path: Path) -> None:
     shutil.copytree(processed, tmp_path / "p", ignore=shutil.ignore_patterns("packed"))
     path = record_path(tmp_path / "p", load_records(tmp_path / "p")["train"].keys[1])
-    save_record_file(path, change(load_record_file(path)))
+    write_record_file(path, change(load_record_file(path)))
     with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
         load_packed(tmp_path / "p", "train")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import CHROMIUM, Page, start_chromium
+from record_files import write_record_file
 
 from src.eval import evaluate
 from src.judging import JudgeOptions, judge
@@ -25,7 +26,7 @@ from src.report_page.page import render_page, script_data
 from src.report_page.score_sections import describe_results
 from src.report_page.vector import picture
 from src.score_plots import plot_roc_curves
-from src.store import MANIFEST_COLUMNS, load_manifest, record_path, save_manifest, save_record_file
+from src.store import MANIFEST_COLUMNS, load_manifest, record_path, save_manifest
 from src.subgroups import select_rows
 from src.utils import load_json, save_json
 
@@ -228,7 +229,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for key in keys:
         arrays = {"signal": rng.normal(size=(12, 500)), "lead_mean": np.zeros(12), "lead_std": np.ones(12), "lead_present": np.ones(12, bool)}
-        save_record_file(record_path(root, key), {**arrays, "n_valid": 500, "fs": 100.0})
+        write_record_file(record_path(root, key), {**arrays, "n_valid": 500, "fs": 100.0})
     rows = [
         dict.fromkeys(MANIFEST_COLUMNS, HOSTILE)
         | {"dataset": DATASET, "record_id": record_id, "labels": label, "fs": "100", "n_samples": "500", "status": "ok", "split": "test", "quality_flags": f"{HOSTILE}:{HOSTILE}"}

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from record_files import write_record_file
 
 from src.npz import Archive
 from src.store import (
@@ -15,7 +18,6 @@ from src.store import (
     load_record_file,
     load_signal,
     record_path,
-    save_record_file,
     to_millivolts,
 )
 
@@ -26,11 +28,12 @@ ARRAYS = {
     "empty": np.array([], dtype=np.str_),
     "fs": np.float32(500),
     "record_id": np.array("rä1"),
+    "remark": np.array("ä" * 400),
 }
 
 
 def test_plain_numpy_reads_what_was_written(tmp_path: Path) -> None:
-    save_record_file(tmp_path / "a.npz", ARRAYS)
+    write_record_file(tmp_path / "a.npz", ARRAYS)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
         for name, value in ARRAYS.items():
             np.testing.assert_array_equal(archive[name], value)
@@ -46,6 +49,18 @@ def test_equal_arrays_give_equal_bytes() -> None:
     assert Archive(arrays).encode() == Archive({name: value.copy() for name, value in arrays.items()}).encode()
     wide = np.arange(24_000, dtype=np.float32).reshape(12, 2000)
     assert len({Archive({"signal": signal}).encode() for signal in (wide[:, ::2], np.asfortranarray(wide[:, ::2]), wide[:, ::2].copy())}) == 1
+
+
+def test_a_file_that_takes_little_at_a_time_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.FileIO):
+        def write(self, content: Any, /) -> int:
+            return super().write(memoryview(content)[:100])
+
+    archive = Archive({name: np.asarray(value) for name, value in ARRAYS.items()})
+    with monkeypatch.context() as patch:
+        patch.setattr("src.npz.open", lambda path, mode, buffering: Slow(path, mode), raising=False)
+        archive.write(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").read_bytes() == archive.encode()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"\x93NUMPY"])
