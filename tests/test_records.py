@@ -119,6 +119,19 @@ def test_multi_segment_records_are_as_the_package_reads_them(tmp_path: Path) -> 
     np.testing.assert_allclose(read_record(tmp_path / "m").signal, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "text", "expected"), [
+    ("layout", "layout 1 257 0\n~ 0 200(9223372036854775808)/mV 12 0 0 0 0 I\n", r"r\.hea: segment layout: baseline 9223372036854775808 is implausible"),
+    ("a", "a 1 257 9\na.dat 16 200/mV 12 0 0 0 0 I\n", r"r\.hea: segment a: holds 4 samples of 1 leads, the header promises 9"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_segment_names_the_record_too(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    write_header(tmp_path, "r/2 1 257 9\nlayout 0\na 9\n")
+    write_header(tmp_path, "layout 1 257 0\n~ 0 200/mV 12 0 0 0 0 I\n", "layout")
+    write_int16(tmp_path, np.zeros((4, 1)), "a 1 257 4\na.dat 16 200/mV 12 0 0 0 0 I\n", "a")
+    write_header(tmp_path, text, name)
+    with pytest.raises(RecordError, match=expected):
+        read_record(tmp_path / "r.hea")
+
+
 def test_a_segment_without_an_ecg_leaves_a_gap(tmp_path: Path) -> None:
     for name, units in (("s1", ("mV", "mmHg")), ("s2", ("mmHg",))):
         RNG.integers(-500, 500, (100, len(units))).astype("<i2").tofile(tmp_path / f"{name}.dat")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from io import FileIO
 from itertools import groupby
@@ -130,7 +132,9 @@ def _segment_leads(header: Header) -> tuple[str, ...]:
 
 
 def _segment_header(header: Header, name: str) -> Header:
-    found = read_header(Path(sibling_file(header, f"{name}.hea", "segment")))
+    path = Path(sibling_file(header, f"{name}.hea", "segment"))
+    with _errors_of_segment(header, name):
+        found = read_header(path)
     if found.segments:
         raise RecordError(header.path, f"segment {name} is made of segments itself: expected samples")
     return found
@@ -142,7 +146,17 @@ def _read_segment(header: Header, name: str, n_samples: int, start: int, stop: i
     held = _n_samples(found)
     if found.fs != header.fs or held != n_samples:
         raise RecordError(header.path, f"segment {name} has {held} samples at {found.fs:g} Hz, the record says {n_samples} at {header.fs:g} Hz")
-    return read_wfdb(found.path, start, stop)
+    with _errors_of_segment(header, name):
+        return read_wfdb(found.path, start, stop)
+
+
+@contextmanager
+def _errors_of_segment(header: Header, name: str) -> Iterator[None]:
+    """Have what is wrong with a segment's own files name the record that was asked for, and the segment."""
+    try:
+        yield
+    except RecordError as error:
+        raise RecordError(header.path, f"segment {name}: {error.message}") from None
 
 
 # One piece -----------------------------------------------------------------------------------------------------------
