@@ -122,6 +122,7 @@ def test_multi_segment_records_are_as_the_package_reads_them(tmp_path: Path) -> 
 @pytest.mark.parametrize(("name", "text", "expected"), [
     ("layout", "layout 1 257 0\n~ 0 200(9223372036854775808)/mV 12 0 0 0 0 I\n", r"r\.hea: segment layout: baseline 9223372036854775808 is implausible"),
     ("a", "a 1 257 9\na.dat 16 200/mV 12 0 0 0 0 I\n", r"r\.hea: segment a: holds 4 samples of 1 leads, the header promises 9"),
+    ("a", "a 1 257\ngone.dat 16 200/mV 12 0 0 0 0 I\n", r"r\.hea: segment a: signal file gone\.dat is not in the folder"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_segment_names_the_record_too(tmp_path: Path, name: str, text: str, expected: str) -> None:
     write_header(tmp_path, "r/2 1 257 9\nlayout 0\na 9\n")

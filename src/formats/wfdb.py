@@ -143,7 +143,8 @@ def _segment_header(header: Header, name: str) -> Header:
 def _read_segment(header: Header, name: str, n_samples: int, start: int, stop: int) -> ECGRecord:
     """Read a part of a segment, which must have the rate and the length that the record says."""
     found = _segment_header(header, name)
-    held = _n_samples(found)
+    with _errors_of_segment(header, name):
+        held = _n_samples(found)
     if found.fs != header.fs or held != n_samples:
         raise RecordError(header.path, f"segment {name} has {held} samples at {found.fs:g} Hz, the record says {n_samples} at {header.fs:g} Hz")
     with _errors_of_segment(header, name):
@@ -371,9 +372,9 @@ def _scale(signals: tuple[tuple[float, float | None, int], ...], wide: bool) -> 
     They are in double precision where the ADC values are `wide` or a baseline is, else in single precision, in which int16 less
     a baseline is exact.
     """
-    gains, units, baselines = zip(*signals, strict=True)
+    gains, mv_per_unit, baselines = zip(*signals, strict=True)
     dtype = np.float64 if wide or max(map(abs, baselines)) > 2**23 else np.float32
-    per_mv = [gain / (unit or 1.0) for gain, unit in zip(gains, units, strict=True)]
+    per_mv = [gain / (mv or 1.0) for gain, mv in zip(gains, mv_per_unit, strict=True)]
     return np.array(per_mv, dtype)[:, None], np.array(baselines, dtype)[:, None] if any(baselines) else None
 
 
