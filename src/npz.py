@@ -41,7 +41,6 @@ class Archive:
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._large = [(name, array) for name, array in arrays.items() if array.nbytes > _SMALL_MEMBER]
-        self._n_members = len(arrays)
         small = [_pack_small(name, array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items() if array.nbytes <= _SMALL_MEMBER]
         self._members = [member for member, _, _ in small]
         offsets = accumulate(map(len, self._members), initial=0)
@@ -49,7 +48,7 @@ class Archive:
 
     def encode(self) -> bytes:
         """Return its bytes (zip, deflate)."""
-        members, directory = list(self._members), list(self._directory)
+        members, directory = [*self._members], [*self._directory]
         offset = sum(map(len, members))
         for name, array in self._large:
             head, values = _npy_header(array.dtype.str, array.shape), np.ascontiguousarray(array).data
@@ -59,7 +58,7 @@ class Archive:
             members += [local, *packed]
             directory.append(before + _OFFSET.pack(offset) + after)
             offset += len(local) + sum(map(len, packed))
-        end = _END.pack(b"PK\x05\x06", 0, 0, self._n_members, self._n_members, sum(map(len, directory)), offset, 0)
+        end = _END.pack(b"PK\x05\x06", 0, 0, len(directory), len(directory), sum(map(len, directory)), offset, 0)
         return b"".join([*members, *directory, end])
 
     def write(self, path: str | Path) -> None:

@@ -250,10 +250,10 @@ def _source_hash() -> str:
 
 
 @contextmanager
-def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
 
-    A reader thus sees the old file or the new one, never a part. With `sync` the bytes reach the disk before the
+    A reader thus sees the old file or the new one, never a part. The bytes reach the disk before the
     rename, so that a power cut cannot leave an empty file under the final name, and the new name before this returns.
     """
     path = Path(path)
@@ -261,11 +261,9 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        if sync:
-            sync_path(temporary)
+        sync_path(temporary)
         temporary.replace(path)
-        if sync:
-            sync_path(path.parent)
+        sync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
