@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from src.fingerprints import FingerprintIndex, differing_bits, find_copies
 from src.store import record_key, record_keys
-from src.text_tables import safe_cell
+from src.text_tables import safe_cell, zip_cells
 from src.utils import atomic_path
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def find_duplicates(manifest: pd.DataFrame, placed: Collection[str] = (), datase
     """
     ok = manifest[manifest["status"] == "ok"]
     order = {name: number for number, name in enumerate(datasets)}
-    records = list(zip(ok["dataset"].tolist(), ok["record_id"].tolist(), strict=True))
+    records = list(zip_cells(ok["dataset"], ok["record_id"]))
 
     def rank(position: int) -> tuple[bool, int, tuple[str, str]]:
         record = records[position]
@@ -112,7 +112,7 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
         return
     shown = ("dataset", "record_id", "split", "status")
     copied = manifest.loc[record_keys(manifest).isin([key for group in groups for key in group]), [*shown, "signal_hash"]]
-    rows = dict(zip(record_keys(copied).tolist(), zip(*(copied[name].tolist() for name in copied), strict=True), strict=True))
+    rows = {key: cells for key, *cells in zip_cells(record_keys(copied), *(copied[name] for name in copied))}
     listed = [(number, rows[group[0]][-1], *rows[key]) for number, group in enumerate(groups, 1) for key in group]
     bits = differing_bits([first for _, first, *_ in listed], [own for *_, own in listed])
     table = [

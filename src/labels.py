@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from src.formats.base import parse_sex
 from src.store import is_plain_name, split_list
-from src.text_tables import map_cells, plain_cell, safe_cell
+from src.text_tables import map_cells, plain_cell, safe_cell, zip_cells
 from src.utils import atomic_path, printable
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield the first row of each dataset whose absolute paths name a folder that an earlier dataset names too."""
     owners: dict[str, tuple[int, str]] = {}
     reported: set[tuple[str, str]] = set()
-    for number, (dataset, path) in enumerate(zip(frame["dataset"].tolist(), frame["path"].tolist(), strict=True), start=2):
+    for number, (dataset, path) in enumerate(zip_cells(frame["dataset"], frame["path"]), start=2):
         if not path or not _ABSOLUTE.match(path):
             continue
         folder = _LAST_SLASH.split(path)[0]

@@ -66,6 +66,7 @@ from src.tensors import (
     input_hash,
     unreadable_row,
 )
+from src.text_tables import zip_cells
 from src.utils import save_json, shown_path
 
 if TYPE_CHECKING:
@@ -258,8 +259,8 @@ def _overwritten(rows: pd.DataFrame, redone: Collection[tuple[str, str]], planne
     A record that is `planned` under the name of a window is no window.
     """
     parents = rows["record_id"].str.replace(_WINDOW, "", regex=True)
-    pairs = zip(rows["dataset"], rows["record_id"], parents, strict=True)
-    anew = np.array([(d, r) in redone or ((d, p) in redone and (d, r) not in planned) for d, r, p in pairs], bool)
+    cells = zip_cells(rows["dataset"], rows["record_id"], parents)
+    anew = np.array([(d, r) in redone or ((d, p) in redone and (d, r) not in planned) for d, r, p in cells], bool)
     return anew & (rows["status"] == "ok").to_numpy(bool)
 
 
@@ -299,8 +300,7 @@ def _known_rows(
         raise ValueError(
             f"{processed}: holds records of {names} made with other settings; name these datasets too, or choose another folder"
         )
-    keys = record_keys(rows)
-    return dict(zip(keys, zip(rows["input_hash"], rows["status"], strict=True), strict=True))
+    return {key: (digest, status) for key, digest, status in zip_cells(record_keys(rows), rows["input_hash"], rows["status"])}
 
 
 def _is_done(
@@ -396,7 +396,7 @@ def merge_manifest(
     current = {(task.dataset, task.record_id) for task in plan.tasks} | {(r.dataset, r.record_id) for r in plan.missing}
     named = set(rows["dataset"]) if data is None else set(data.roots)
     untouched = ~rows["dataset"].isin(list(named))
-    still = pd.Series([pair in current for pair in zip(rows["dataset"].tolist(), parents.tolist(), strict=True)], index=rows.index, dtype=bool)
+    still = pd.Series([pair in current for pair in zip_cells(rows["dataset"], parents)], index=rows.index, dtype=bool)
     gone = ~(untouched | still)
     if gone.any():
         logger.warning("%d records of earlier runs are no longer in the sources, or beyond the limit: left out of the manifest", gone.sum())
@@ -413,7 +413,7 @@ def build_splits(
     recording = {key: first for group in copies for first in [min(group)] for key in group}
 
     def items(rows: pd.DataFrame) -> list[SplitItem]:
-        columns = (rows[name].tolist() for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold"))
+        columns = (rows[name] for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold"))
         return [
             SplitItem(
                 key=record_key(dataset, record_id),
@@ -423,7 +423,7 @@ def build_splits(
                 fold=int(fold) if fold else None,
                 recording=recording.get(record_key(dataset, record_id), ""),
             )
-            for dataset, record_id, labels, source, patient, fold in zip(*columns, strict=True)
+            for dataset, record_id, labels, source, patient, fold in zip_cells(*columns)
         ]
 
     return make_splits(

@@ -20,6 +20,7 @@ from src.pool import chunked
 from src.remote import RemoteFolder, as_path, as_url, cache_folder
 from src.store import Journal, ManifestRow, load_manifest, record_keys, record_path
 from src.tensors import RecordTask, process_chunk
+from src.text_tables import zip_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,4 +191,4 @@ def _fetch_record_files(remote: RemoteFolder, folder: Path, keys: Sequence[str])
 def _hashes(manifest: pd.DataFrame) -> Mapping[str, str]:
     """Return key -> what the record file was made from, of the records that are ok."""
     rows = manifest[manifest["status"] == "ok"]
-    return dict(zip(record_keys(rows), rows["config_hash"] + rows["input_hash"], strict=True))
+    return dict(zip_cells(record_keys(rows), rows["config_hash"] + rows["input_hash"]))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from src.durable import FileBatch
 from src.npz import Archive, read_npz
-from src.text_tables import map_cells, plain_cell, safe_cell
+from src.text_tables import map_cells, plain_cell, safe_cell, zip_cells
 from src.utils import atomic_path, printable, stable_hash
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def record_keys(frame: pd.DataFrame) -> pd.Series[str]:
 
 def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
     """Return the patient of each row of a manifest, named with its dataset; a record without one is its own patient."""
-    columns = (record_keys(rows), rows["dataset"], rows["patient_id"])
-    return tuple(f"{dataset}/{patient}" if patient else key for key, dataset, patient in zip(*(column.tolist() for column in columns), strict=True))
+    cells = zip_cells(record_keys(rows), rows["dataset"], rows["patient_id"])
+    return tuple(f"{dataset}/{patient}" if patient else key for key, dataset, patient in cells)
 
 
 def is_plain_name(dataset: str) -> bool:

@@ -6,10 +6,10 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,11 @@ def map_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame
         if any(cell[:1] in _RISKY for cell in cells):
             changed[name] = [change(cell) for cell in cells]
     return changed
+
+
+def zip_cells(*columns: pd.Series[Any]) -> Iterator[tuple[Any, ...]]:
+    """Go through columns of a table side by side, as lists: a column of texts itself takes ten times as long."""
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _is_number(text: str) -> bool:

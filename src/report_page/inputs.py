@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from src.metrics import Predictions
 from src.splits import SPLIT_NAMES
 from src.staging import local_copy
-from src.store import load_manifest, record_key
+from src.store import load_manifest, record_keys
 from src.utils import load_json, project_paths
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _load_rows(processed: Path) -> pd.DataFrame | None:
     manifest = load_manifest(processed)
     if not len(manifest):
         return None
-    return manifest.set_axis([record_key(d, r) for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)])
+    return manifest.set_axis(record_keys(manifest).tolist())
 
 
 def _holds(manifest: pd.DataFrame, judged: tuple[Judged, ...]) -> bool:
