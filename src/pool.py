@@ -5,7 +5,6 @@ This is the one seam for scale: any factory of executors (`concurrent.futures.Ex
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import multiprocessing
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, ParamSpec, TypeVar
 
+from src.utils import keep_freed_memory
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -28,7 +29,6 @@ R = TypeVar("R")
 P = ParamSpec("P")
 ExecutorFactory = Callable[[], Executor]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 MAX_BREAKS = 20  # in a row, without a single chunk done
 _SMALL_CHUNK = 16  # items; less is not worth the way to a worker and back
 _MAX_DEATHS = 2  # of workers that had one item to themselves
@@ -96,18 +96,6 @@ def local_executors(workers: int, n_early: int, module: str) -> Iterator[Executo
 
 def _load(module: str) -> None:
     importlib.import_module(module)
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of arrays that are freed, up to a limit, for those that follow.
-
-    The GNU library gives arrays of over 128 kB back to the system at once, and getting the same memory again, page by page,
-    costs a fifth of the time that a record takes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**25)
-        mallopt(_M_TRIM_THRESHOLD, 2**26)
 
 
 def start_worker() -> None:

@@ -38,6 +38,7 @@ from src.utils import (
     DeviceInfo,
     device_info,
     environment,
+    keep_freed_memory,
     load_json,
     printable,
     save_json,
@@ -184,6 +185,8 @@ def fit(
     """
     processes = processes or Processes()
     info = device_info(config.device)
+    if info.device == "cpu":
+        keep_freed_memory(2**30)
     amp = _amp_dtype(config.amp, info.amp_dtype)
     state = start_training(model.to(info.device), len(loaders.train), config, amp, processes)
     files = _RunFiles(out, card, _new_log(model, card, config, loaders, info, amp), best_metric_name(loaders.single_label))

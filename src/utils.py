@@ -5,6 +5,7 @@ Nothing of the project is imported here, and heavy libraries are imported inside
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import errno
 import hashlib
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Hashable)
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +73,18 @@ def setup_logging(level: int | str = logging.INFO, file: str | Path | None = Non
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
     )
+
+
+def keep_freed_memory(limit: int = 2**26) -> None:
+    """Have the C library keep the memory of arrays that are freed, up to `limit` bytes, for those that follow.
+
+    The GNU library gives arrays of over 128 kB back to the system at once, and getting the same memory again, page by page,
+    costs a fifth of the time that a record takes to preprocess, and a tenth of a training step on a CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # its greatest: larger arrays are given back
+        mallopt(_M_TRIM_THRESHOLD, limit)
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:

@@ -39,7 +39,7 @@ FORBIDDEN_MODULES = {
     "pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "yaml", "subprocess", "pty", "ctypes",
     "socket", "ssl", "http", "urllib", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "fsspec",
 }  # fmt: skip
-C_LIBRARY = {"durable", "pool"}  # may call the C library of the process, for syncfs and mallopt, and load no other
+C_LIBRARY = {"durable", "utils"}  # may call the C library of the process, for syncfs and mallopt, and load no other
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "read_pickle", "to_pickle", "broadcast_object_list", "urlopen"}
 
 

@@ -25,7 +25,7 @@ LAYERS = {
     "label_sources.challenge label_sources.hospital label_sources.ptbxl label_sources.table",
     "one record": "source_folders run_plan tensors",
     "many records": "staging preprocessing",
-    "data, network, numbers": "targets augment packed datasets distributed dataloaders layers model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
+    "data, network, numbers": "targets augment packed datasets distributed dataloaders convolution layers model checkpoints inputs metrics calibration intervals challenge_score subgroups mistakes judging",
     "evaluation": "eval saliency classifier onnx_export dataset_export",
     "training": "muon optimization tensorboard_log training sklearn_wrapper",
     "figures": "data_plots quality_plots ecg_paper ecg_gallery saliency_plots score_plots plots",
