@@ -21,14 +21,30 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     ----------
     matrix
         Shape (m, n).
+
+    Notes
+    -----
+    A step is ``x = factor @ x``, and all factors are polynomials of the first ``x @ x.T``. So they are worked out, and
+    multiplied, on square matrices of the shorter side alone.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: torch.Tensor = matrix.T if is_tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(_STEPS):
-        gram = x @ x.T
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    gram = x @ x.T
+    product = factor = _factor(gram)
+    for _ in range(_STEPS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
+    x = product @ x
     return x.T if is_tall else x
+
+
+def _factor(gram: torch.Tensor) -> torch.Tensor:
+    """Return what a step multiplies x by, for ``gram = x @ x.T``."""
+    factor = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
+    factor.diagonal().add_(_A)
+    return factor
 
 
 class Muon(torch.optim.Optimizer):
