@@ -1,4 +1,4 @@
-"""Layers over time that keep the channels of a sample together in memory where that is faster: on a CPU in full precision, to learn, and for short signals.
+"""Layers over time that keep the channels of a sample together in memory where that is faster: on a CPU in full precision, to learn, and for batches of short signals.
 
 A signal (B, C, L) is then stored as (B, L, C). What the kernel of a convolution sees lies together in it, so that a
 convolution is a few products of matrices (`src/convolution.py`); means over records and samples, and over neighbouring
@@ -17,7 +17,9 @@ from torch.autograd.function import once_differentiable
 
 from src.convolution import check_kernel, convolve
 
-_SHORT, _MANY = 250, 500  # samples of a record and of a batch; oneDNN convolves longer and fewer ones faster where no gradients follow (measured on AVX2)
+# where no gradients follow, oneDNN is faster for longer records and for smaller batches (measured on AVX2)
+_MAX_SAMPLES = 250  # of a record
+_MIN_BATCH = 500  # samples of all records
 
 
 class Conv1d(nn.Conv1d):
@@ -44,7 +46,8 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, the faster way."""
-        if _is_plain(x) and (torch.is_grad_enabled() or (x.shape[2] <= _SHORT and len(x) * x.shape[2] >= _MANY)):
+        n_records, _, n_samples = x.shape
+        if _is_plain(x) and (torch.is_grad_enabled() or (n_samples <= _MAX_SAMPLES and n_records * n_samples >= _MIN_BATCH)):
             return convolve(x.transpose(1, 2), self.weight, self.stride[0]).transpose(1, 2)
         return super().forward(x)
 

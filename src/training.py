@@ -185,7 +185,7 @@ def fit(
     """
     processes = processes or Processes()
     info = device_info(config.device)
-    if info.device == "cpu":
+    if info.device.startswith("cpu"):
         keep_freed_memory(2**30)
     amp = _amp_dtype(config.amp, info.amp_dtype)
     state = start_training(model.to(info.device), len(loaders.train), config, amp, processes)
