@@ -150,6 +150,11 @@ def _transforms(n_taps: int, dtype: torch.dtype) -> _Transforms:
     return _Transforms(*(torch.tensor(values, dtype=dtype, device="cpu") for values in (signal / size, weight * size, output.T)))
 
 
+def _multiply(matrix: Tensor, values: Tensor) -> Tensor:
+    """Return a matrix (m, n) times values (n, ...): (m, ...)."""
+    return torch.mm(matrix, values.flatten(1)).view(len(matrix), *values.shape[1:])
+
+
 def _signal_at_points(signal: Tensor, tiling: _Tiling) -> Tensor:
     """Return a signal (B, L, n_in) at the points: (points, B * tiles, stride * n_in)."""
     n_records, width = len(signal), tiling.stride * signal.shape[2]
@@ -159,14 +164,13 @@ def _signal_at_points(signal: Tensor, tiling: _Tiling) -> Tensor:
         groups, in_tile = tiling.groups_in(neighbour)
         seen[groups, :, here] = tiles[:, there, in_tile].permute(2, 0, 1, 3)
         seen[groups, :, without] = 0
-    at_points = torch.mm(_transforms(tiling.n_taps, signal.dtype).signal, seen.flatten(1))
-    return at_points.view(tiling.n_points, n_records * tiling.n_tiles, width)
+    return _multiply(_transforms(tiling.n_taps, signal.dtype).signal, seen).flatten(1, 2)
 
 
 def _signal_back(of_points: Tensor, tiling: _Tiling) -> Tensor:
     """Return the gradients (B, L, n_in) of a signal from those at the points: sums over all tiles whose outputs see a sample."""
     n_records, width = of_points.shape[1] // tiling.n_tiles, of_points.shape[2]
-    seen = torch.mm(_transforms(tiling.n_taps, of_points.dtype).signal.T, of_points.flatten(1))
+    seen = _multiply(_transforms(tiling.n_taps, of_points.dtype).signal.T, of_points)
     seen = seen.view(tiling.n_points, n_records, tiling.n_tiles, width).permute(1, 2, 0, 3)
     tiles = seen[:, :, tiling.groups_in(0)[0]].contiguous()
     for neighbour in (-1, 1):
@@ -182,14 +186,14 @@ def _weight_at_points(weight: Tensor, tiling: _Tiling) -> Tensor:
     n_out, n_in, kernel = weight.shape
     n_behind = tiling.n_taps * tiling.stride - tiling.n_zeros - kernel
     values = torch.nn.functional.pad(weight.permute(2, 1, 0), (0, 0, 0, 0, tiling.n_zeros, n_behind))
-    taps = values.reshape(tiling.n_taps, tiling.stride * n_in * n_out)
-    return torch.mm(_transforms(tiling.n_taps, weight.dtype).weight, taps).view(tiling.n_points, tiling.stride * n_in, n_out)
+    taps = values.reshape(tiling.n_taps, tiling.stride * n_in, n_out)
+    return _multiply(_transforms(tiling.n_taps, weight.dtype).weight, taps)
 
 
 def _weight_back(of_points: Tensor, tiling: _Tiling) -> Tensor:
     """Return the gradients (n_out, n_in, kernel) of a kernel from those at the points."""
     n_in, n_out = of_points.shape[1] // tiling.stride, of_points.shape[2]
-    taps = torch.mm(_transforms(tiling.n_taps, of_points.dtype).weight.T, of_points.flatten(1))
+    taps = _multiply(_transforms(tiling.n_taps, of_points.dtype).weight.T, of_points)
     values = taps.view(tiling.n_taps * tiling.stride, n_in, n_out)[tiling.n_zeros : tiling.n_zeros + tiling.kernel]
     return values.permute(2, 1, 0).contiguous()
 
@@ -197,7 +201,7 @@ def _weight_back(of_points: Tensor, tiling: _Tiling) -> Tensor:
 def _outputs(products: Tensor, tiling: _Tiling) -> Tensor:
     """Return the outputs (B, L_out, n_out) from the products (points, B * tiles, n_out)."""
     n_records, n_out = products.shape[1] // tiling.n_tiles, products.shape[2]
-    outputs = torch.mm(_transforms(tiling.n_taps, products.dtype).output, products.flatten(1))
+    outputs = _multiply(_transforms(tiling.n_taps, products.dtype).output, products)
     filled = outputs.new_empty(n_records, tiling.n_tiles * _TILE, n_out)  # no view: one that a Function returns may not be changed in place
     filled.view(n_records, tiling.n_tiles, _TILE, n_out).copy_(outputs.view(_TILE, n_records, tiling.n_tiles, n_out).permute(1, 2, 0, 3))
     return filled if tiling.n_out == filled.shape[1] else filled[:, : tiling.n_out].clone()
@@ -205,11 +209,8 @@ def _outputs(products: Tensor, tiling: _Tiling) -> Tensor:
 
 def _outputs_back(of_outputs: Tensor, tiling: _Tiling) -> Tensor:
     """Return the gradients (points, B * tiles, n_out) of the products from those of the outputs (B, L_out, n_out)."""
-    n_records, n_out = len(of_outputs), of_outputs.shape[2]
-    tiles = _fill(of_outputs, tiling.n_tiles * _TILE).view(n_records, tiling.n_tiles, _TILE, n_out)
-    outputs = tiles.permute(2, 0, 1, 3).reshape(_TILE, n_records * tiling.n_tiles * n_out)
-    of_products = torch.mm(_transforms(tiling.n_taps, outputs.dtype).output.T, outputs)
-    return of_products.view(tiling.n_points, n_records * tiling.n_tiles, n_out)
+    tiles = _fill(of_outputs, tiling.n_tiles * _TILE).view(len(of_outputs), tiling.n_tiles, _TILE, of_outputs.shape[2])
+    return _multiply(_transforms(tiling.n_taps, tiles.dtype).output.T, tiles.permute(2, 0, 1, 3)).flatten(1, 2)
 
 
 def _fill(signal: Tensor, n_samples: int) -> Tensor:
