@@ -117,15 +117,15 @@ def _empty(folder: Path) -> int:
 
 def largest_difference(source: Path, processed: Path) -> float:
     """Return the largest difference of any sample between our record files and the plain recipe's signals."""
-    from src.store import load_manifest, load_record_file, record_key, record_path
+    from src.store import load_manifest, load_record_file, record_keys, record_path
 
     rows = load_manifest(processed).head(20)
     worst = 0.0
-    for dataset, record_id, path in zip(rows["dataset"], rows["record_id"], rows["source_path"], strict=True):
+    for key, path in zip(record_keys(rows), rows["source_path"], strict=True):
         header = Path(path)
         twin = source / header.parent.name / header.name
         if twin.exists():
-            ours = load_record_file(record_path(processed, record_key(dataset, record_id)))["signal"]
+            ours = load_record_file(record_path(processed, key))["signal"]
             worst = max(worst, float(np.abs(ours - read_plain(str(twin.with_suffix("")), 500.0, 5000)).max()))
     return worst
 

@@ -100,7 +100,7 @@ def split_step(folder: Path, n_rows: int) -> int:
     from src.config import SplitConfig
     from src.preprocessing import build_splits
     from src.splits import save_splits
-    from src.store import load_manifest, record_key, save_manifest
+    from src.store import load_manifest, record_keys, save_manifest
 
     manifest = load_manifest(folder)
     _start_clock()
@@ -108,7 +108,7 @@ def split_step(folder: Path, n_rows: int) -> int:
     save_splits(splits, folder / "splits.json")
     _stop_clock()
     where = splits.of_key()
-    manifest["split"] = [where[record_key(d, r)] for d, r in zip(manifest["dataset"], manifest["record_id"], strict=True)]
+    manifest["split"] = [where[key] for key in record_keys(manifest)]
     save_manifest(manifest, folder)
     return (folder / "splits.json").stat().st_size
 

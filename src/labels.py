@@ -164,7 +164,7 @@ def _lists_too_few(pair: str) -> bool:
 def _torn_patients(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield the rows that give a patient another sex than an earlier row of the dataset does."""
     first: dict[tuple[str, str], tuple[int, str]] = {}
-    for number, (dataset, patient, text) in enumerate(zip(*(frame[name].tolist() for name in ("dataset", "patient_id", "sex")), strict=True), start=2):
+    for number, (dataset, patient, text) in enumerate(zip_cells(frame["dataset"], frame["patient_id"], frame["sex"]), start=2):
         sex = parse_sex(text) if patient and text else None
         if sex:
             row, known = first.setdefault((dataset, patient), (number, sex))

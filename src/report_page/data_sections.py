@@ -33,6 +33,7 @@ from src.report_page.inputs import RunFiles
 from src.report_page.vector import picture
 from src.splits import SPLIT_NAMES
 from src.store import patients_of, split_list
+from src.text_tables import zip_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,8 +107,7 @@ def describe_ages(rows: pd.DataFrame) -> Cell:
 
 
 def _describe_lengths(rows: pd.DataFrame) -> Cell:
-    pairs = zip(rows["n_samples"], rows["fs"], strict=True)
-    seconds = [float(samples) / float(rate) for samples, rate in pairs if samples and rate]
+    seconds = [float(samples) / float(rate) for samples, rate in zip_cells(rows["n_samples"], rows["fs"]) if samples and rate]
     if not seconds:
         return Cell(NOTHING)
     low, high = min(seconds), max(seconds)
