@@ -85,7 +85,8 @@ audit: env
 	$(RUN) tests/audit.py
 
 lint: env
-	$(RUN) -m ruff check src tests docs
+	$(RUN) -m ruff format --check --quiet src tests benchmarks experiments docs
+	$(RUN) -m ruff check src tests benchmarks experiments docs
 	$(RUN) -m mypy
 	$(RUN) -m vulture
 

@@ -1,4 +1,6 @@
-"""Run the benchmarks: ``python -m benchmarks [--data DIR] [--quick]``; writes results.json and speed.png beside this file."""
+"""Run the benchmarks: ``python -m benchmarks [--data DIR] [--quick]``; writes results.json and
+speed.png beside this file.
+"""
 
 from __future__ import annotations
 
@@ -30,32 +32,55 @@ RATES = (500.0, 1000.0, 257.0)
 SECTIONS = ("floor", "preprocessing", "profile", "training", "inference")
 
 
-def measure_all(data: Path | None, quick: bool, scratch: Path, sections: Sequence[str] = (), n_records: int = 5000) -> dict[str, Any]:
-    """Measure everything, or the named sections, with `scratch` to write to; `quick` takes few records, for a look and for the tests."""
+def measure_all(
+    data: Path | None,
+    quick: bool,
+    scratch: Path,
+    sections: Sequence[str] = (),
+    n_records: int = 5000,
+) -> dict[str, Any]:
+    """Measure everything, or the named sections, with `scratch` to write to; `quick` takes few
+    records, for a look and for the tests.
+    """
     n_records, repeats, seconds = (200, 1, 1.0) if quick else (n_records, 5, 24.0)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "floor": lambda: {"floor_ms_per_record": measure_floor(data, 20 if quick else 100), "start": measure_start(repeats)},
+        "floor": lambda: {
+            "floor_ms_per_record": measure_floor(data, 20 if quick else 100),
+            "start": measure_start(repeats),
+        },
         "preprocessing": lambda: _preprocessing(data, n_records, repeats, scratch),
-        "profile": lambda: {"profile": [measure_profile(data, 64 if quick else 512, rate, 2 * repeats, scratch) for rate in RATES]},
+        "profile": lambda: {
+            "profile": [
+                measure_profile(data, 64 if quick else 512, rate, 2 * repeats, scratch)
+                for rate in RATES
+            ]
+        },
         "training": lambda: _training(data, quick, seconds),
         "inference": lambda: {"inference": measure_inference(data, 64 if quick else 512)},
     }
     where = {**environment(), "source": "real records" if data else "generated records"}
-    results: dict[str, Any] = {"environment": {}}  # of each section, since they may be measured apart
+    results: dict[str, Any] = {
+        "environment": {}
+    }  # of each section, since they may be measured apart
     for name in sections or measures:
         results |= measures[name]()
         results["environment"][name] = where
     return results
 
 
-def _preprocessing(data: Path | None, n_records: int, repeats: int, scratch: Path) -> dict[str, Any]:
+def _preprocessing(
+    data: Path | None, n_records: int, repeats: int, scratch: Path
+) -> dict[str, Any]:
     runs = []
     for rate in RATES:
         for workers in (1, 2):
             logger.info("preprocessing from %g Hz with %d workers", rate, workers)
             runs.append(measure_preprocessing(data, n_records, rate, workers, repeats, scratch))
     speed = {(run["source_fs"], run["workers"]): run["records_per_s"]["median"] for run in runs}
-    return {"preprocessing": runs, "two_workers_over_one": {f"{rate:g}": speed[rate, 2] / speed[rate, 1] for rate in RATES}}
+    return {
+        "preprocessing": runs,
+        "two_workers_over_one": {f"{rate:g}": speed[rate, 2] / speed[rate, 1] for rate in RATES},
+    }
 
 
 def _training(data: Path | None, quick: bool, seconds: float) -> dict[str, Any]:
@@ -78,9 +103,15 @@ def plot_ratios(results: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     runs = results["preprocessing"]
-    names = [f"{run['source_fs']:g} Hz\n{run['workers']} worker{'s' * (run['workers'] > 1)}" for run in runs]
+    names = [
+        f"{run['source_fs']:g} Hz\n{run['workers']} worker{'s' * (run['workers'] > 1)}"
+        for run in runs
+    ]
     medians = [run["ratio"]["median"] for run in runs]
-    errors = [[m - run["ratio"]["min"] for m, run in zip(medians, runs, strict=True)], [run["ratio"]["max"] - m for m, run in zip(medians, runs, strict=True)]]
+    errors = [
+        [m - run["ratio"]["min"] for m, run in zip(medians, runs, strict=True)],
+        [run["ratio"]["max"] - m for m, run in zip(medians, runs, strict=True)],
+    ]
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     bars = axes.bar(names, medians, yerr=errors, color="#0072B2", capsize=4)
     axes.bar_label(bars, [f"{m:.1f}" for m in medians], padding=4)
@@ -95,21 +126,48 @@ def plot_ratios(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Parse the options and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of real WFDB records of 12 leads (default: generated ones)")
-    parser.add_argument("--quick", action="store_true", help="few records, for a look (default: off)")
-    parser.add_argument("--records", type=int, default=5000, help="records to preprocess in each run (default: 5000)")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=(), metavar="SECTION", help=f"some of {', '.join(SECTIONS)}; the rest of results.json stays (default: all)")
-    parser.add_argument("--out", type=Path, default=HERE, help="where results.json and speed.png go (default: benchmarks/)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder of real WFDB records of 12 leads (default: generated ones)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few records, for a look (default: off)"
+    )
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=5000,
+        help="records to preprocess in each run (default: 5000)",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=(),
+        metavar="SECTION",
+        help=f"some of {', '.join(SECTIONS)}; the rest of results.json stays (default: all)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE,
+        help="where results.json and speed.png go (default: benchmarks/)",
+    )
     args = parser.parse_args()
     setup_logging()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    compileall.compile_dir(HERE.parent / "src", quiet=2)  # as Python does by itself, unless the environment forbids it
+    compileall.compile_dir(
+        HERE.parent / "src", quiet=2
+    )  # as Python does by itself, unless the environment forbids it
     with TemporaryDirectory() as scratch:
         results = measure_all(args.data, args.quick, Path(scratch), args.only, args.records)
     path = args.out / "results.json"
     if args.only and path.exists():
         earlier = load_json(path)
-        results = earlier | results | {"environment": earlier["environment"] | results["environment"]}
+        results = (
+            earlier | results | {"environment": earlier["environment"] | results["environment"]}
+        )
     save_json(results, path)
     if "preprocessing" in results:
         plot_ratios(results, args.out / "speed.png")
@@ -118,14 +176,30 @@ def main() -> None:
 
 def _report(results: dict[str, Any]) -> None:
     for run in results.get("preprocessing", ()):
-        logger.info("from %g Hz, %d workers: %.1f times the plain recipe, %.1f in processor time",
-                    run["source_fs"], run["workers"], run["ratio"]["median"], run["cpu_ratio"]["median"])  # fmt: skip
-    logger.info("two workers over one: %s", ", ".join(f"{ratio:.2f} from {rate} Hz" for rate, ratio in results.get("two_workers_over_one", {}).items()))
+        logger.info(
+            "from %g Hz, %d workers: %.1f times the plain recipe, %.1f in processor time",
+            run["source_fs"],
+            run["workers"],
+            run["ratio"]["median"],
+            run["cpu_ratio"]["median"],
+        )
+    logger.info(
+        "two workers over one: %s",
+        ", ".join(
+            f"{ratio:.2f} from {rate} Hz"
+            for rate, ratio in results.get("two_workers_over_one", {}).items()
+        ),
+    )
     if "loading" in results:
         logger.info("packed cache: %.0f times the record files", results["loading"]["ratio"])
     for run in results.get("training", ()):
-        logger.info("training on %d samples: %.0f records/s, %.1f times xresnet1d101, %.1f %% waiting",
-                    run["n_samples"], run["records_per_s"]["median"], run["ratio"]["median"], 100 * run["waiting_share"])  # fmt: skip
+        logger.info(
+            "training on %d samples: %.0f records/s, %.1f times xresnet1d101, %.1f %% waiting",
+            run["n_samples"],
+            run["records_per_s"]["median"],
+            run["ratio"]["median"],
+            100 * run["waiting_share"],
+        )
 
 
 if __name__ == "__main__":

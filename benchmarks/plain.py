@@ -1,4 +1,6 @@
-"""The plain recipe that the speed of preprocessing is compared with: wfdb, SciPy's polyphase filter, savez_compressed."""
+"""The plain recipe that the speed of preprocessing is compared with: wfdb, SciPy's polyphase
+filter, savez_compressed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def read_plain(stem: str, fs: float, n_samples: int) -> NDArray[np.float32]:
         ratio = Fraction(fs / record.fs).limit_denominator(1000)
         signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1)
     spread = signal.std(axis=1, keepdims=True)
-    signal = ((signal - signal.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1))[:, :n_samples]
+    signal = ((signal - signal.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1))[
+        :, :n_samples
+    ]
     return np.pad(signal, ((0, 0), (0, n_samples - signal.shape[1]))).astype(np.float32)
 
 
@@ -48,14 +52,25 @@ def run_plain(headers: list[Path], out: Path, fs: float, n_samples: int, workers
 
 
 def main() -> None:
-    """Process a folder: ``python -m benchmarks.plain SOURCE OUT WORKERS``; prints the rate as JSON."""
+    """Process a folder: ``python -m benchmarks.plain SOURCE OUT WORKERS``; prints the rate as
+    JSON.
+    """
     source, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     headers = sorted(source.rglob("*.hea"))
     start, before = time.perf_counter(), sum(os.times()[:4])
     n_bytes = run_plain(headers, out, 500.0, 5000, workers)
     seconds = time.perf_counter() - start
     cpu_ms = 1e3 * (sum(os.times()[:4]) - before) / len(headers)  # of workers too, which have ended
-    sys.stdout.write(json.dumps({"records_per_s": len(headers) / seconds, "cpu_ms_per_record": cpu_ms, "bytes_per_record": n_bytes / len(headers)}) + "\n")
+    sys.stdout.write(
+        json.dumps(
+            {
+                "records_per_s": len(headers) / seconds,
+                "cpu_ms_per_record": cpu_ms,
+                "bytes_per_record": n_bytes / len(headers),
+            }
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The records that benchmarks run on: real ones or generated ones, brought to one rate, and links to them."""
+"""The records that benchmarks run on: real ones or generated ones, brought to one rate, and links
+to them.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,26 @@ def source_records(data: Path | None, n_distinct: int) -> list[ECGRecord]:
     return [read_record(header) for header in sorted(headers)]
 
 
-def make_collection(folder: Path, n_records: int, fs: float, data: Path | None = None, n_distinct: int = 40) -> list[Path]:
-    """Write `n_records` WFDB records of 10 s at `fs`; beyond the distinct ones they are links. Returns the headers."""
+def make_collection(
+    folder: Path, n_records: int, fs: float, data: Path | None = None, n_distinct: int = 40
+) -> list[Path]:
+    """Write `n_records` WFDB records of 10 s at `fs`; beyond the distinct ones they are links.
+    Returns the headers.
+    """
     originals = []
     for number, record in enumerate(source_records(data, min(n_distinct, n_records))):
         ordered = np.nan_to_num(order_leads(record.signal, record.leads).signal)
         signal = resample(ordered, record.fs, fs)[:, : round(DURATION_S * fs)]
-        made = dataclasses.replace(record, record_id=f"r{number:04d}", signal=signal, fs=fs, leads=STANDARD_LEADS)
+        made = dataclasses.replace(
+            record, record_id=f"r{number:04d}", signal=signal, fs=fs, leads=STANDARD_LEADS
+        )
         (folder / "c0000").mkdir(parents=True, exist_ok=True)
         write_wfdb(made, folder / "c0000")
         originals.append(folder / "c0000" / f"{made.record_id}.hea")
     headers = list(originals)
-    for number, header in enumerate(islice(cycle(originals), n_records - len(originals)), start=len(originals)):
+    for number, header in enumerate(
+        islice(cycle(originals), n_records - len(originals)), start=len(originals)
+    ):
         copy = folder / f"c{number // len(originals):04d}"
         copy.mkdir(exist_ok=True)
         for suffix in (".hea", ".dat"):

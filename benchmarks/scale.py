@@ -1,7 +1,8 @@
-"""What bookkeeping costs as collections grow: ``python -m benchmarks.scale [--rows 1000,20000,100000,1000000]``.
+"""What bookkeeping costs as collections grow: ``python -m benchmarks.scale [--rows
+1000,20000,100000,1000000]``.
 
-No signals are needed: manifests are made up. Each step runs in a process of its own, which tells its peak memory. Writes
-results_scale.json beside this file; docs/scaling.md explains it.
+No signals are needed: manifests are made up. Each step runs in a process of its own, which tells
+its peak memory. Writes results_scale.json beside this file; docs/scaling.md explains it.
 """
 
 from __future__ import annotations
@@ -30,22 +31,39 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def made_up_rows(n_rows: int) -> list[ManifestRow]:
-    """Return manifest rows as real ones are: five labels, two records a patient, one in fifty a copy."""
-    fingerprints = [f"1{''.join(secrets.choice('123456789abc') for _ in range(4))}{secrets.token_hex(32)}" for _ in range(n_rows)]
+    """Return manifest rows as real ones are: five labels, two records a patient, one in fifty a
+    copy.
+    """
+    fingerprints = [
+        f"1{''.join(secrets.choice('123456789abc') for _ in range(4))}{secrets.token_hex(32)}"
+        for _ in range(n_rows)
+    ]
     copied = fingerprints[1::50]
     fingerprints[: 50 * len(copied) : 50] = copied
     config_hash = secrets.token_hex(8)
     return [
         ManifestRow(
-            "collection", f"rec{i:08d}", patient_id=f"p{i // 2}", source_path=f"/data/collection/g{i // 1000:05d}/rec{i:08d}.hea", fs="500.0", n_samples="5000",
-            labels=("NORM", "MI;STTC", "CD", "HYP", "MI")[i % 5], label_source="mapping", status="ok", quality_flags="noise:V1" if i % 7 == 0 else "",
-            signal_hash=fingerprints[i], age=str(20 + i % 70), sex="FM"[i // 2 % 2], config_hash=config_hash, input_hash=secrets.token_hex(8),
+            "collection",
+            f"rec{i:08d}",
+            patient_id=f"p{i // 2}",
+            source_path=f"/data/collection/g{i // 1000:05d}/rec{i:08d}.hea",
+            fs="500.0",
+            n_samples="5000",
+            labels=("NORM", "MI;STTC", "CD", "HYP", "MI")[i % 5],
+            label_source="mapping",
+            status="ok",
+            quality_flags="noise:V1" if i % 7 == 0 else "",
+            signal_hash=fingerprints[i],
+            age=str(20 + i % 70),
+            sex="FM"[i // 2 % 2],
+            config_hash=config_hash,
+            input_hash=secrets.token_hex(8),
         )
         for i in range(n_rows)
-    ]  # fmt: skip
+    ]
 
 
-# Steps: each takes the folder and the number of rows, and returns bytes on disk where it leaves some ------------------------
+# Steps: each takes the folder and the number of rows, and returns bytes on disk where it leaves som
 
 
 def save_manifest_step(folder: Path, n_rows: int) -> int:
@@ -169,10 +187,15 @@ def index_step(folder: Path, n_rows: int) -> int:
 
 
 def record_files_step(folder: Path, n_rows: int) -> int:
-    """Make, rename and look up the names of record files where `src.store.record_path` puts them; their content is not what counts."""
+    """Make, rename and look up the names of record files where `src.store.record_path` puts them;
+    their content is not what counts.
+    """
     from src.store import record_path
 
-    paths = [record_path(folder / "made", f"collection__rec{i:08d}") for i in range(min(n_rows, FILES_AT_MOST))]
+    paths = [
+        record_path(folder / "made", f"collection__rec{i:08d}")
+        for i in range(min(n_rows, FILES_AT_MOST))
+    ]
     for parent in {path.parent for path in paths}:
         parent.mkdir(parents=True, exist_ok=True)
     _start_clock()
@@ -212,7 +235,9 @@ def _stop_clock() -> None:
 
 def _peak_mib() -> float:
     """Return the peak memory of this process; Linux counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def _run(name: str, folder: Path, n_rows: int, queue: Any) -> None:
@@ -221,12 +246,23 @@ def _run(name: str, folder: Path, n_rows: int, queue: Any) -> None:
 
     n_bytes = STEPS[name](folder, n_rows)
     _stop_clock()
-    seconds, cpu_seconds = _clock["stop"] - _clock["start"], _clock["cpu_stop"] - _clock["cpu_start"]
-    queue.put({"seconds": round(seconds, 4), "cpu_seconds": round(cpu_seconds, 4), "bytes": n_bytes, "peak_mib": round(_peak_mib(), 1)})
+    seconds, cpu_seconds = (
+        _clock["stop"] - _clock["start"],
+        _clock["cpu_stop"] - _clock["cpu_start"],
+    )
+    queue.put(
+        {
+            "seconds": round(seconds, 4),
+            "cpu_seconds": round(cpu_seconds, 4),
+            "bytes": n_bytes,
+            "peak_mib": round(_peak_mib(), 1),
+        }
+    )
 
 
 def measure(n_rows: int, steps: Collection[str] = tuple(STEPS)) -> Result:
-    """Return seconds, seconds of the processor, bytes and peak memory of each step at a number of rows.
+    """Return seconds, seconds of the processor, bytes and peak memory of each step at a number of
+    rows.
 
     Peak memory includes about 70 MiB of the interpreter and its libraries.
     """
@@ -240,18 +276,42 @@ def measure(n_rows: int, steps: Collection[str] = tuple(STEPS)) -> Result:
             process.start()
             process.join()
             if process.exitcode:
-                raise RuntimeError(f"{name} at {n_rows} rows ended with status {process.exitcode}: is memory short?")
-            results[name] = {**queue.get(), "rows": min(n_rows, FILES_AT_MOST) if step in _CAPPED else n_rows}
-            logger.info("%d rows, %s: %.2f s, of the processor %.2f s, %.0f MiB, %d bytes", n_rows, name, *(results[name][key] for key in ("seconds", "cpu_seconds", "peak_mib", "bytes")))
+                raise RuntimeError(
+                    f"{name} at {n_rows} rows ended with status {process.exitcode}: is "
+                    "memory short?"
+                )
+            results[name] = {
+                **queue.get(),
+                "rows": min(n_rows, FILES_AT_MOST) if step in _CAPPED else n_rows,
+            }
+            logger.info(
+                "%d rows, %s: %.2f s, of the processor %.2f s, %.0f MiB, %d bytes",
+                n_rows,
+                name,
+                *(results[name][key] for key in ("seconds", "cpu_seconds", "peak_mib", "bytes")),
+            )
     return results
 
 
 def main() -> None:
     """Parse the options and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--rows", default="1000,20000,100000,1000000", help="numbers of records (default: %(default)s)")
-    parser.add_argument("--steps", default=",".join(STEPS), help="some of them, in this order (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results_scale.json"), help="default: benchmarks/results_scale.json")
+    parser.add_argument(
+        "--rows",
+        default="1000,20000,100000,1000000",
+        help="numbers of records (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        default=",".join(STEPS),
+        help="some of them, in this order (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).with_name("results_scale.json"),
+        help="default: benchmarks/results_scale.json",
+    )
     args = parser.parse_args()
     setup_logging()
     sizes = [int(text) for text in args.rows.split(",")]

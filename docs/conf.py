@@ -1,7 +1,8 @@
-"""The documentation as a site, with the docstrings of every module: ``make docs`` writes it to ``build/site``.
+"""The documentation as a site, with the docstrings of every module: ``make docs`` writes it to
+``build/site``.
 
-The source folder is the project itself, so that README, guide and pages stay where a code host shows them and their links are checked
-as they are.
+The source folder is the project itself, so that README, guide and pages stay where a code host
+shows them and their links are checked as they are.
 """
 
 from __future__ import annotations
@@ -22,9 +23,22 @@ project = "ECG tensor pipeline"
 author = "The ECG tensor pipeline developers"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "experiments/*.md", "artifacts/pretrained/*.md", "build/api/*.rst", "build/notebook_page/*.md"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "experiments/*.md",
+    "artifacts/pretrained/*.md",
+    "build/api/*.rst",
+    "build/notebook_page/*.md",
+]
 exclude_patterns = ["build/api/modules.rst"]
 
 myst_heading_anchors = 3
@@ -35,10 +49,16 @@ apidoc_modules = [
         "destination": "build/api",
         "separate_modules": True,
         "module_first": True,
-        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},  # a name is documented where it is defined
+        "automodule_options": {
+            "members",
+            "show-inheritance",
+            "ignore-module-all",
+        },  # a name is documented where it is defined
     }
 ]
-autodoc_default_options = {"exclude-members": "set, set_score_request"}  # made by matplotlib and scikit-learn, in their markup
+autodoc_default_options = {
+    "exclude-members": "set, set_score_request"
+}  # made by matplotlib and scikit-learn, in their markup
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -49,9 +69,30 @@ html_title = f"{project} {version}"
 html_copy_source = False
 
 CONTENTS = {
-    "Start": ("SETUP_SUMMARY", "docs/tutorial_own_data", "docs/tutorial_fine_tuning", "The notebook, as it ran <build/notebook_page/notebook>"),
-    "Reference": ("IMPLEMENTATION_GUIDE", "docs/formats", "docs/quality", "docs/duplicates", "docs/crosswalk", "docs/report", "docs/explain", "docs/export"),
-    "Results": ("BENCHMARKS", "docs/scaling", "RELIABILITY", "experiments/README", "artifacts/pretrained/superclass", "artifacts/pretrained/statements"),
+    "Start": (
+        "SETUP_SUMMARY",
+        "docs/tutorial_own_data",
+        "docs/tutorial_fine_tuning",
+        "The notebook, as it ran <build/notebook_page/notebook>",
+    ),
+    "Reference": (
+        "IMPLEMENTATION_GUIDE",
+        "docs/formats",
+        "docs/quality",
+        "docs/duplicates",
+        "docs/crosswalk",
+        "docs/report",
+        "docs/explain",
+        "docs/export",
+    ),
+    "Results": (
+        "BENCHMARKS",
+        "docs/scaling",
+        "RELIABILITY",
+        "experiments/README",
+        "artifacts/pretrained/superclass",
+        "artifacts/pretrained/statements",
+    ),
     "Code": ("Modules <build/api/src>", "CONTRIBUTING", "CHANGELOG"),
 }
 TOCTREE = """
@@ -68,7 +109,10 @@ TOCTREE = """
 def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
     """Give the first page the contents of the site, which a code host would show as text."""
     if name == root_doc:
-        source[0] += "".join(TOCTREE.format(caption=caption, pages="\n".join(pages)) for caption, pages in CONTENTS.items())
+        source[0] += "".join(
+            TOCTREE.format(caption=caption, pages="\n".join(pages))
+            for caption, pages in CONTENTS.items()
+        )
 
 
 def write_notebook_page(app: Sphinx) -> None:

@@ -1,1 +1,3 @@
-"""Measurements that take longer than a test, each one command: ``python -m experiments.NAME --help``."""
+"""Measurements that take longer than a test, each one command: ``python -m experiments.NAME
+--help``.
+"""

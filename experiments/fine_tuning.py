@@ -1,10 +1,12 @@
-"""Does the network in the box help on 500 recordings of other classes? ``python -m experiments.fine_tuning --processed DIR``.
+"""Does the network in the box help on 500 recordings of other classes? ``python -m
+experiments.fine_tuning --processed DIR``.
 
-`DIR` is PTB-XL as the README processes it, at 100 Hz. Only fold 9 is used, which the shipped networks were not fitted to: of its
-patients some give 500 recordings to train on and others 100 to choose by; the rest are judged. Each start, from the checkpoint
-and from random weights, has the same recordings, epochs and settings to choose from, and is judged with those that did
-best on the 100. Two tasks: the sex of the patient, which the networks never saw, and the rhythm, whose statements the superclass
-network learned beside its classes, in other patients.
+`DIR` is PTB-XL as the README processes it, at 100 Hz. Only fold 9 is used, which the shipped
+networks were not fitted to: of its patients some give 500 recordings to train on and others 100 to
+choose by; the rest are judged. Each start, from the checkpoint and from random weights, has the
+same recordings, epochs and settings to choose from, and is judged with those that did best on the
+100. Two tasks: the sex of the patient, which the networks never saw, and the rhythm, whose
+statements the superclass network learned beside its classes, in other patients.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ from src.utils import environment, save_json, setup_logging
 logger = logging.getLogger("experiments")
 
 TASKS = {"sex": ("female", "male"), "rhythm": ("SR", "AFIB", "STACH", "SBRAD", "SARRH")}
-SETTINGS = {"gentle": {"lr": 0.001}, "recipe": {"lr": 0.005, "muon_lr": 0.02}}  # the README's for fine-tuning; the recipes'
+SETTINGS = {
+    "gentle": {"lr": 0.001},
+    "recipe": {"lr": 0.005, "muon_lr": 0.02},
+}  # the README's for fine-tuning; the recipes'
 STARTS = ("checkpoint", "random")
 METRICS = ("auroc_macro", "f1_macro")
 
@@ -48,30 +53,65 @@ def choose_fold(processed: Path, task: str) -> LabelledRecords:
     records = load_records(processed)["val"]
     if task == "sex":
         sexes = select_rows(load_manifest(processed), records.keys)["sex"]
-        records = replace(records, labels=tuple((sex,) if sex else () for sex in sexes), annotated=((),) * len(records))
+        records = replace(
+            records,
+            labels=tuple((sex,) if sex else () for sex in sexes),
+            annotated=((),) * len(records),
+        )
     return choose_records(records, TASKS[task], single_label=True)
 
 
 def divide(records: LabelledRecords, n_train: int, n_val: int, seed: int) -> Splits:
-    """Draw patients for training, then for validation, until they have brought so many records; the others test."""
+    """Draw patients for training, then for validation, until they have brought so many records; the
+    others test.
+    """
     patients = np.array(records.patients)
     order = np.random.default_rng(seed).permutation(np.unique(patients))
     rows = [np.flatnonzero(patients == patient).tolist() for patient in order]
     places = [row for of_patient in rows for row in of_patient]
-    ends = [max(0, *(end for end in np.cumsum([len(r) for r in rows]) if end <= wanted)) for wanted in (n_train, n_train + n_val)]
+    ends = [
+        max(0, *(end for end in np.cumsum([len(r) for r in rows]) if end <= wanted))
+        for wanted in (n_train, n_train + n_val)
+    ]
     parts = places[: ends[0]], places[ends[0] : ends[1]], places[ends[1] :]
-    return {name: records.subset(part) for name, part in zip(("train", "val", "test"), parts, strict=True)}
+    return {
+        name: records.subset(part)
+        for name, part in zip(("train", "val", "test"), parts, strict=True)
+    }
 
 
-def build_run_config(source: Checkpoint, task: str, setting: dict[str, float], *, pretrained: bool, epochs: int, seed: int) -> Config:
-    """Return the settings of one run: network, leads and windows of the checkpoint, whatever the start."""
+def build_run_config(
+    source: Checkpoint,
+    task: str,
+    setting: dict[str, float],
+    *,
+    pretrained: bool,
+    epochs: int,
+    seed: int,
+) -> Config:
+    """Return the settings of one run: network, leads and windows of the checkpoint, whatever the
+    start.
+    """
     card = source.card
     train = TrainConfig(
-        classes=TASKS[task], epochs=epochs, patience=0, weight_decay=0.05, seed=seed, device="cpu", target="single", leads=card.leads,
-        crop_s=card.crop_samples / card.preprocess.fs, normalization=card.normalization.mode,
-        init_from=str(source.path) if pretrained else None, **setting,
-    )  # fmt: skip
-    return Config(loader=LoaderConfig(batch_size=32, cache="off", balanced_sampling=False), model=card.model, train=train)
+        classes=TASKS[task],
+        epochs=epochs,
+        patience=0,
+        weight_decay=0.05,
+        seed=seed,
+        device="cpu",
+        target="single",
+        leads=card.leads,
+        crop_s=card.crop_samples / card.preprocess.fs,
+        normalization=card.normalization.mode,
+        init_from=str(source.path) if pretrained else None,
+        **setting,
+    )
+    return Config(
+        loader=LoaderConfig(batch_size=32, cache="off", balanced_sampling=False),
+        model=card.model,
+        train=train,
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +128,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: from where, with which setting and seed, and how it did on the records to choose by."""
+    """One training: from where, with which setting and seed, and how it did on the records to
+    choose by.
+    """
 
     task: str
     start: str
@@ -100,17 +142,30 @@ class Run:
 
 def judge_on(checkpoint: Path, records: LabelledRecords) -> dict[str, float]:
     """Return the macro AUROC and F1 of a checkpoint."""
-    metrics = compute_metrics(predict_records(load_checkpoint(checkpoint), records, batch_size=64, device="cpu"))
+    metrics = compute_metrics(
+        predict_records(load_checkpoint(checkpoint), records, batch_size=64, device="cpu")
+    )
     return {name: metrics[name] for name in METRICS}
 
 
-def train_all(processed: Path, source: Checkpoint, task: str, drawn: dict[int, Splits], plan: Plan, out: Path) -> list[Run]:
+def train_all(
+    processed: Path, source: Checkpoint, task: str, drawn: dict[int, Splits], plan: Plan, out: Path
+) -> list[Run]:
     """Train from every start with every setting and seed."""
     runs = []
     for seed, start, setting in product(drawn, plan.starts, plan.settings):
-        config = build_run_config(source, task, SETTINGS[setting], pretrained=start == "checkpoint", epochs=plan.epochs, seed=seed)
+        config = build_run_config(
+            source,
+            task,
+            SETTINGS[setting],
+            pretrained=start == "checkpoint",
+            epochs=plan.epochs,
+            seed=seed,
+        )
         loaders = build_dataloaders(config, processed, splits=drawn[seed])
-        best = run_training(config, processed, out / f"{task} {start} {setting} {seed}", loaders=loaders).best_path
+        best = run_training(
+            config, processed, out / f"{task} {start} {setting} {seed}", loaders=loaders
+        ).best_path
         runs.append(Run(task, start, setting, seed, best, judge_on(best, drawn[seed]["val"])))
         logger.info("%s", runs[-1])
     return runs
@@ -119,26 +174,46 @@ def train_all(processed: Path, source: Checkpoint, task: str, drawn: dict[int, S
 def choose_setting(runs: Sequence[Run], start: str) -> list[Run]:
     """Return a start's runs with the setting whose mean macro AUROC on validation is best."""
     of_start = [run for run in runs if run.start == start]
-    scores = {name: np.mean([run.val["auroc_macro"] for run in of_start if run.setting == name]) for name in {run.setting for run in of_start}}
+    scores = {
+        name: np.mean([run.val["auroc_macro"] for run in of_start if run.setting == name])
+        for name in {run.setting for run in of_start}
+    }
     best = max(scores, key=lambda name: float(scores[name]))
     return [run for run in of_start if run.setting == best]
 
 
 def measure(processed: Path, source: Checkpoint, task: str, plan: Plan) -> list[dict[str, Any]]:
-    """Train everything, and judge the runs of the chosen setting of each start on the test records; returns a row for each."""
+    """Train everything, and judge the runs of the chosen setting of each start on the test records;
+    returns a row for each.
+    """
     records = choose_fold(processed, task)
     refuse_overlap(source.card.train_hashes, records.keys, records.signal_hashes, "val")
-    drawn = {seed: divide(records, plan.n_train, plan.n_val, seed) for seed in plan.seeds}  # a seed draws the patients, too
+    drawn = {
+        seed: divide(records, plan.n_train, plan.n_val, seed) for seed in plan.seeds
+    }  # a seed draws the patients, too
     with TemporaryDirectory() as folder:
         runs = train_all(processed, source, task, drawn, plan, Path(folder))
         chosen = [run for start in plan.starts for run in choose_setting(runs, start)]
         tests = {run.best: judge_on(run.best, drawn[run.seed]["test"]) for run in chosen}
-    sizes = {seed: {f"n_{split}": len(part) for split, part in splits.items()} for seed, splits in drawn.items()}
-    return [{**asdict(run), "best": run.best.parent.parent.name, **sizes[run.seed], "test": tests.get(run.best)} for run in runs]
+    sizes = {
+        seed: {f"n_{split}": len(part) for split, part in splits.items()}
+        for seed, splits in drawn.items()
+    }
+    return [
+        {
+            **asdict(run),
+            "best": run.best.parent.parent.name,
+            **sizes[run.seed],
+            "test": tests.get(run.best),
+        }
+        for run in runs
+    ]
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return a table with a row per task and start: the chosen setting, its mean and spread over the seeds on test."""
+    """Return a table with a row per task and start: the chosen setting, its mean and spread over
+    the seeds on test.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["test"] is not None:
@@ -146,7 +221,15 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     table = [["task", "start", "setting", "test records", *METRICS]]
     for (task, start), chosen in groups.items():
         n_test = f"{np.mean([row['n_test'] for row in chosen]):.0f}"
-        table.append([task, start, chosen[0]["setting"], n_test, *(_spread([row["test"][name] for row in chosen]) for name in METRICS)])
+        table.append(
+            [
+                task,
+                start,
+                chosen[0]["setting"],
+                n_test,
+                *(_spread([row["test"][name] for row in chosen]) for name in METRICS),
+            ]
+        )
     return table
 
 
@@ -157,15 +240,43 @@ def _spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Measure, print the table and keep every run's row."""
     parser = argparse.ArgumentParser(prog="python -m experiments.fine_tuning", description=__doc__)
-    parser.add_argument("--processed", type=Path, required=True, help="PTB-XL at the checkpoint's rate, made with labels ptbxl --task superclass+all")
-    parser.add_argument("--checkpoint", type=Path, help="what to start from (default: the superclass network in the box)")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
-    parser.add_argument("--n-train", type=int, default=500, help="recordings to train on (default: %(default)s)")
-    parser.add_argument("--n-val", type=int, default=100, help="recordings to choose epoch and setting by (default: %(default)s)")
+    parser.add_argument(
+        "--processed",
+        type=Path,
+        required=True,
+        help="PTB-XL at the checkpoint's rate, made with labels ptbxl --task superclass+all",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="what to start from (default: the superclass network in the box)",
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all"
+    )
+    parser.add_argument(
+        "--n-train", type=int, default=500, help="recordings to train on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--n-val",
+        type=int,
+        default=100,
+        help="recordings to choose epoch and setting by (default: %(default)s)",
+    )
     parser.add_argument("--epochs", type=int, default=12, help="of each run (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="they draw the patients, too (default: 0 1 2)")
-    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS), help="default: both")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: both")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="they draw the patients, too (default: 0 1 2)",
+    )
+    parser.add_argument(
+        "--starts", nargs="+", choices=STARTS, default=list(STARTS), help="default: both"
+    )
+    parser.add_argument(
+        "--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: both"
+    )
     parser.add_argument("--out", type=Path, help="JSON of all runs (default: none)")
     args = parser.parse_args()
     setup_logging()

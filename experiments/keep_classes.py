@@ -1,7 +1,8 @@
-"""Write a checkpoint with some of its classes: ``python -m experiments.keep_classes FROM.pth TO.pth CLASS [CLASS ...]``.
+"""Write a checkpoint with some of its classes: ``python -m experiments.keep_classes FROM.pth TO.pth
+CLASS [CLASS ...]``.
 
-A run with ``--keep-auxiliary`` answers for more classes than a task has. The weights left here are, bit for bit, those
-that the same run without that option leaves.
+A run with ``--keep-auxiliary`` answers for more classes than a task has. The weights left here are,
+bit for bit, those that the same run without that option leaves.
 """
 
 from __future__ import annotations
@@ -13,13 +14,26 @@ from src.checkpoints import load_checkpoint, save_checkpoint
 
 
 def keep_classes(source: str, target: str, classes: list[str]) -> None:
-    """Keep the outputs of `classes`, in this order; the others and the state of the training are left out."""
+    """Keep the outputs of `classes`, in this order; the others and the state of the training are
+    left out.
+    """
     checkpoint = load_checkpoint(source)
     if absent := [name for name in classes if name not in checkpoint.card.classes]:
-        raise ValueError(f"{source}: has no class {', '.join(absent)}; it has {', '.join(checkpoint.card.classes)}")
+        raise ValueError(
+            f"{source}: has no class {', '.join(absent)}; it has "
+            f"{', '.join(checkpoint.card.classes)}"
+        )
     rows = [checkpoint.card.classes.index(name) for name in classes]
-    weights = {name: value[rows] if name.startswith("head.") else value for name, value in checkpoint.weights.items()}
-    save_checkpoint(target, replace(checkpoint.card, classes=tuple(classes)), weights, {"epoch": checkpoint.state.get("epoch")})
+    weights = {
+        name: value[rows] if name.startswith("head.") else value
+        for name, value in checkpoint.weights.items()
+    }
+    save_checkpoint(
+        target,
+        replace(checkpoint.card, classes=tuple(classes)),
+        weights,
+        {"epoch": checkpoint.state.get("epoch")},
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The command line: the same calls as the notebook, no logic of its own. Heavy imports wait until a command needs them."""
+"""The command line: the same calls as the notebook, no logic of its own. Heavy imports wait until a
+command needs them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from src.utils import UsageError, project_paths, setup_logging
 
 logger = logging.getLogger("src")
 
-# Commands ------------------------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------
 
 
 def sample_data(args: argparse.Namespace) -> int:
@@ -38,15 +40,26 @@ def sample_data(args: argparse.Namespace) -> int:
     sample = write_sample_collections(Path(args.dest), n_records=args.records, seed=args.seed)
     roots = " ".join(f"--data {name}={root}" for name, root in sample.data.items())
     _say(f"wrote {args.records} records and {sample.mapping}")
-    _say(f"next: python -m src preprocess --mapping {sample.mapping} {roots} --out artifacts/processed")
+    _say(
+        f"next: python -m src preprocess --mapping {sample.mapping} {roots} --out "
+        "artifacts/processed"
+    )
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    """Look at collections without writing: formats, rates, leads, unmatched ids, an estimate of time and space."""
+    """Look at collections without writing: formats, rates, leads, unmatched ids, an estimate of
+    time and space.
+    """
     from src.checks import check_datasets
 
-    report = check_datasets(read_data(args), args.mapping, read_settings(args, PreprocessConfig, PreprocessConfig()), read_settings(args, ExecutionConfig, ExecutionConfig()), args.probe)
+    report = check_datasets(
+        read_data(args),
+        args.mapping,
+        read_settings(args, PreprocessConfig, PreprocessConfig()),
+        read_settings(args, ExecutionConfig, ExecutionConfig()),
+        args.probe,
+    )
     _say(str(report))
     return 0
 
@@ -75,7 +88,9 @@ def labels(args: argparse.Namespace) -> int:
 
 
 def preprocess(args: argparse.Namespace) -> int:
-    """Turn recordings into record files with a manifest and splits; run again, it does only what is new or changed."""
+    """Turn recordings into record files with a manifest and splits; run again, it does only what is
+    new or changed.
+    """
     from src.preprocessing import run_preprocessing
 
     summary = run_preprocessing(
@@ -92,7 +107,9 @@ def preprocess(args: argparse.Namespace) -> int:
         save_quality_figures(summary.processed, args.figures, args.figure_format)
     _say(str(summary))
     if not summary.by_status.get("ok"):
-        raise ValueError(f"{args.out}: not one record could be processed; python -m src check shows why")
+        raise ValueError(
+            f"{args.out}: not one record could be processed; python -m src check shows why"
+        )
     return 0
 
 
@@ -123,17 +140,31 @@ def leave_one_out(args: argparse.Namespace) -> int:
     """Train on all datasets but one and judge on that one, for each in turn."""
     from src.leave_one_out import format_leave_one_out, run_leave_one_out
 
-    rows = run_leave_one_out(_training_config(args), args.processed, args.out, datasets=args.datasets, intervals=args.intervals, resume=args.resume)
+    rows = run_leave_one_out(
+        _training_config(args),
+        args.processed,
+        args.out,
+        datasets=args.datasets,
+        intervals=args.intervals,
+        resume=args.resume,
+    )
     _say(format_leave_one_out(rows))
     return 0
 
 
 def cross_fit(args: argparse.Namespace) -> int:
-    """Make soft targets for train: networks that each leave out a part of the training records answer for it."""
+    """Make soft targets for train: networks that each leave out a part of the training records
+    answer for it.
+    """
     from src.cross_fit import PREDICTIONS_FILE, run_cross_fit
 
-    predictions = run_cross_fit(_training_config(args), args.processed, args.out, parts=args.parts, resume=args.resume)
-    _say(f"{Path(args.out) / PREDICTIONS_FILE}: {len(predictions.keys)} records, {len(predictions.classes)} classes; learn from it with train --soft-targets")
+    predictions = run_cross_fit(
+        _training_config(args), args.processed, args.out, parts=args.parts, resume=args.resume
+    )
+    _say(
+        f"{Path(args.out) / PREDICTIONS_FILE}: {len(predictions.keys)} records, "
+        f"{len(predictions.classes)} classes; learn from it with train --soft-targets"
+    )
     return 0
 
 
@@ -154,7 +185,9 @@ def evaluate(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=device_info(args.device).device,
         keep_other=args.keep_other,
-        options=JudgeOptions(args.intervals, args.thresholds, args.calibrate, args.challenge_weights),
+        options=JudgeOptions(
+            args.intervals, args.thresholds, args.calibrate, args.challenge_weights
+        ),
         allow_overlap=args.allow_overlap,
     )
     save_evaluation_figures(evaluation, processed, Path(args.out) / "figures", args.figure_format)
@@ -200,7 +233,9 @@ def _save_saliency(args: argparse.Namespace) -> str:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write a checkpoint in a format that other programs run, with a JSON file that says what it expects."""
+    """Write a checkpoint in a format that other programs run, with a JSON file that says what it
+    expects.
+    """
     from src.checkpoints import load_checkpoint
     from src.onnx_export import compare_onnx, export_onnx
 
@@ -214,7 +249,9 @@ def export(args: argparse.Namespace) -> int:
 
 
 def export_dataset(args: argparse.Namespace) -> int:
-    """Write the records of a processed folder for another library: Parquet (Hugging Face datasets) or braindecode."""
+    """Write the records of a processed folder for another library: Parquet (Hugging Face datasets)
+    or braindecode.
+    """
     from src.dataset_export import export_dataset as run
 
     _say(str(run(args.processed, args.out, kind=args.format, keep_other=args.keep_other)))
@@ -226,7 +263,9 @@ def smoke(args: argparse.Namespace) -> int:
     from src.smoke import run_smoke
 
     if args.mapping and not args.data:
-        raise UsageError("--mapping is given without --data: expected the collections that it labels")
+        raise UsageError(
+            "--mapping is given without --data: expected the collections that it labels"
+        )
     _say(str(run_smoke(Config(), read_data(args), args.mapping)))
     return 0
 
@@ -251,7 +290,13 @@ def report(args: argparse.Namespace) -> int:
     """Write a run as one HTML page: data, training, results, mistakes with their ECGs, settings."""
     from src.report import write_report
 
-    page = write_report(_run_folder(args.run), args.processed, args.out, n_examples=args.examples, with_saliency=args.saliency)
+    page = write_report(
+        _run_folder(args.run),
+        args.processed,
+        args.out,
+        n_examples=args.examples,
+        with_saliency=args.saliency,
+    )
     _say(f"{page}: open it in a browser")
     return 0
 
@@ -261,12 +306,20 @@ def compare_predictions(args: argparse.Namespace) -> int:
     from src.intervals import format_comparison
     from src.judging import compare_prediction_files
 
-    _say(format_comparison(compare_prediction_files(args.a, args.b, args.manifest, n_resamples=args.resamples, seed=args.seed)))
+    _say(
+        format_comparison(
+            compare_prediction_files(
+                args.a, args.b, args.manifest, n_resamples=args.resamples, seed=args.seed
+            )
+        )
+    )
     return 0
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Run the notebook from top to bottom, on generated recordings unless its configuration names others."""
+    """Run the notebook from top to bottom, on generated recordings unless its configuration names
+    others.
+    """
     from src.notebook import run_notebook
 
     executed = run_notebook(out=args.out, config=args.config)
@@ -274,7 +327,7 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 
-# Parser --------------------------------------------------------------------------------------------------------------
+# Parser -------------------------------------------------------------------------------------------
 
 
 COMMANDS = {
@@ -300,7 +353,12 @@ COMMANDS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m src", description="ECG recordings to tensors, a trained classifier and its figures.", epilog="try it: python -m src smoke", formatter_class=arguments.Help)
+    parser = argparse.ArgumentParser(
+        prog="python -m src",
+        description="ECG recordings to tensors, a trained classifier and its figures.",
+        epilog="try it: python -m src smoke",
+        formatter_class=arguments.Help,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--quiet", action="store_true", help="log warnings only (default: off)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -308,7 +366,9 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (run, add_arguments) in COMMANDS.items():
         text = (run.__doc__ or "").strip()
         example = f"example: python -m src {name} {arguments.EXAMPLES[name]}"
-        command = commands.add_parser(name, help=text, description=text, epilog=example, formatter_class=arguments.Help)
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=example, formatter_class=arguments.Help
+        )
         command.set_defaults(run_command=run)
         add_arguments(command)
     return parser
@@ -328,10 +388,14 @@ def _stop(signum: int, frame: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted, 143 terminated."""
+    """Run a command; returns 0 done, 1 failed with one line on stderr, 2 wrong usage, 130
+    interrupted, 143 terminated.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a name that the terminal cannot show ends no run
     args = build_parser().parse_args(argv)
     setup_logging(logging.WARNING if args.quiet else logging.INFO)
     signal.signal(signal.SIGTERM, _stop)
@@ -340,8 +404,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return result
     except KeyboardInterrupt as error:
         terminated = isinstance(error, _TerminatedError)
-        again = " with --resume to go on" if "resume" in args else " to go on" if args.command == "preprocess" else ""
-        sys.stderr.write(f"{'terminated' if terminated else 'interrupted'}; run the same command again{again}\n")
+        again = (
+            " with --resume to go on"
+            if "resume" in args
+            else " to go on"
+            if args.command == "preprocess"
+            else ""
+        )
+        sys.stderr.write(
+            f"{'terminated' if terminated else 'interrupted'}; run the same command again{again}\n"
+        )
         return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except (ValueError, OSError, RuntimeError) as error:
         logger.debug("the error in full", exc_info=True)

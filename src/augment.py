@@ -6,7 +6,8 @@ import torch
 
 
 def drop_leads(signal: torch.Tensor, share: float) -> torch.Tensor:
-    """Zero leads of a share of the records (B, n_leads, n_samples), so that a network learns to do without them.
+    """Zero leads of a share of the records (B, n_leads, n_samples), so that a network learns to do
+    without them.
 
     Each chosen record loses a random number of its leads, at least one and never all.
     """
@@ -21,8 +22,11 @@ def drop_leads(signal: torch.Tensor, share: float) -> torch.Tensor:
     return signal.masked_fill(lost[:, :, None], 0.0)
 
 
-def mix_records(signal: torch.Tensor, target: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend each record with another of the batch, and their targets alike (mixup: Zhang et al., ICLR 2018).
+def mix_records(
+    signal: torch.Tensor, target: torch.Tensor, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blend each record with another of the batch, and their targets alike (mixup: Zhang et al.,
+    ICLR 2018).
 
     Parameters
     ----------

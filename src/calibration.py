@@ -1,4 +1,5 @@
-"""What is learned on the validation split once training is over: decision thresholds and calibrated probabilities.
+"""What is learned on the validation split once training is over: decision thresholds and calibrated
+probabilities.
 
 Nothing here may see the split that is judged; `src.eval.evaluate` refuses it.
 """
@@ -23,12 +24,14 @@ _TINY = 1e-12  # probabilities are kept this far from 0 and 1 before their logar
 _SLOPES = (0.01, 100.0)  # rising, so that calibration never turns a ranking round
 
 
-# Thresholds ----------------------------------------------------------------------------------------------------------
+# Thresholds ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How a threshold is chosen: for the greatest F1, or as the highest that reaches `sensitivity`."""
+    """How a threshold is chosen: for the greatest F1, or as the highest that reaches
+    `sensitivity`.
+    """
 
     sensitivity: float | None = None
 
@@ -49,7 +52,10 @@ class ThresholdRule:
         except ValueError:
             wanted = math.nan
         if not 0 < wanted <= 1:
-            raise ValueError(f"thresholds is {text!r}: expected f1, none, or sensitivity=X with X above 0 and up to 1")
+            raise ValueError(
+                f"thresholds is {text!r}: expected f1, none, or sensitivity=X with X "
+                "above 0 and up to 1"
+            )
         return cls(wanted)
 
     def __str__(self) -> str:
@@ -58,7 +64,9 @@ class ThresholdRule:
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """A threshold per class, and the classes left at 0.5 because there was no positive or no negative to choose by."""
+    """A threshold per class, and the classes left at 0.5 because there was no positive or no
+    negative to choose by.
+    """
 
     rule: ThresholdRule
     classes: tuple[str, ...]
@@ -79,8 +87,8 @@ class Thresholds:
 def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Thresholds:
     """Choose the probability from which each class is called present.
 
-    Each lies halfway between the least score that is called and the next below it. Of equally good ones the highest is
-    taken.
+    Each lies halfway between the least score that is called and the next below it. Of equally good
+    ones the highest is taken.
 
     Parameters
     ----------
@@ -95,7 +103,10 @@ def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Threshold
         With one label per record, where the most probable class is called.
     """
     if validation.single_label:
-        raise ValueError("thresholds are for several labels per record: with one label the most probable class is called")
+        raise ValueError(
+            "thresholds are for several labels per record: with one label the most "
+            "probable class is called"
+        )
     values, unchanged = np.full(len(validation.classes), DEFAULT_THRESHOLD), []
     for i, name in enumerate(validation.classes):
         known = ~np.isnan(validation.y_true[:, i])
@@ -105,14 +116,22 @@ def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Threshold
             continue
         values[i] = _choose_threshold(positive, validation.y_score[known, i], rule)
     if unchanged:
-        logger.warning("no threshold can be chosen for %s: validation has positives or negatives only", ", ".join(unchanged))
+        logger.warning(
+            "no threshold can be chosen for %s: validation has positives or negatives only",
+            ", ".join(unchanged),
+        )
     return Thresholds(rule, validation.classes, values, tuple(unchanged))
 
 
 def _choose_threshold(positive: NDArray[np.bool_], score: Floats, rule: ThresholdRule) -> float:
     levels, place = np.unique(score, return_inverse=True)
-    at_level = [np.bincount(place, weights=weights, minlength=len(levels)) for weights in (positive, np.ones(len(score)))]
-    found, called = (np.cumsum(counts[::-1])[::-1] for counts in at_level)  # when everything from this level up is called
+    at_level = [
+        np.bincount(place, weights=weights, minlength=len(levels))
+        for weights in (positive, np.ones(len(score)))
+    ]
+    found, called = (
+        np.cumsum(counts[::-1])[::-1] for counts in at_level
+    )  # when everything from this level up is called
     if rule.sensitivity is None:
         f1 = 2 * found / (called + positive.sum())
         best = int(np.flatnonzero(f1 == f1.max())[-1])
@@ -125,15 +144,20 @@ def _choose_threshold(positive: NDArray[np.bool_], score: Floats, rule: Threshol
 
 def _check_classes(classes: tuple[str, ...], predictions: Predictions) -> None:
     if classes != predictions.classes:
-        raise ValueError(f"fitted for classes {', '.join(classes)}: the predictions have {', '.join(predictions.classes)}")
+        raise ValueError(
+            f"fitted for classes {', '.join(classes)}: the predictions have "
+            f"{', '.join(predictions.classes)}"
+        )
 
 
-# Reliability ---------------------------------------------------------------------------------------------------------
+# Reliability --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Outcomes by predicted probability, in bins; each array (n_bins,), the means NaN in an empty bin."""
+    """Outcomes by predicted probability, in bins; each array (n_bins,), the means NaN in an empty
+    bin.
+    """
 
     counts: Floats
     predicted: Floats
@@ -141,7 +165,9 @@ class Reliability:
 
     @classmethod
     def of(cls, outcome: ArrayLike, score: ArrayLike, n_bins: int = 10) -> Reliability:
-        """Sort outcomes (n,) of 0 and 1 by their probabilities (n,) into bins of equal width; 1.0 belongs to the last."""
+        """Sort outcomes (n,) of 0 and 1 by their probabilities (n,) into bins of equal width; 1.0
+        belongs to the last.
+        """
         outcome, score = np.asarray(outcome, np.float64), np.asarray(score, np.float64)
         place = np.minimum((score * n_bins).astype(int), n_bins - 1)
         counts = np.bincount(place, minlength=n_bins).astype(np.float64)
@@ -151,16 +177,24 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: mean distance of frequency and probability (Naeini et al., AAAI 2015)."""
+        """The expected calibration error: mean distance of frequency and probability (Naeini et
+        al., AAAI 2015).
+        """
         if not self.counts.sum():
             return math.nan
-        return float(np.nansum(self.counts * np.abs(self.observed - self.predicted)) / self.counts.sum())
+        return float(
+            np.nansum(self.counts * np.abs(self.observed - self.predicted)) / self.counts.sum()
+        )
 
     def interval(self) -> tuple[Floats, Floats]:
         """Return Wilson's 95 % interval (1927) of the observed frequencies."""
         z, n = 1.959964, np.where(self.counts > 0, self.counts, np.nan)
         middle = (self.observed + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(self.observed * (1 - self.observed) / n + z**2 / (4 * n**2))
+        half = (
+            z
+            / (1 + z**2 / n)
+            * np.sqrt(self.observed * (1 - self.observed) / n + z**2 / (4 * n**2))
+        )
         return middle - half, middle + half
 
 
@@ -170,10 +204,10 @@ def measure_calibration(predictions: Predictions, n_bins: int = 10) -> dict[str,
     Returns
     -------
     dict
-        ``ece`` (expected calibration error over all annotated entries), ``ece_macro`` (mean of the classes' errors),
-        ``ece_top`` (of the most probable class and whether it is right, Guo et al., ICML 2017; None with several labels
-        per record), ``brier`` (mean squared error over all annotated entries), ``per_class``: name -> error. None where
-        nothing is annotated.
+        ``ece`` (expected calibration error over all annotated entries), ``ece_macro`` (mean of the
+        classes' errors), ``ece_top`` (of the most probable class and whether it is right, Guo et
+        al., ICML 2017; None with several labels per record), ``brier`` (mean squared error over all
+        annotated entries), ``per_class``: name -> error. None where nothing is annotated.
     """
     known = ~np.isnan(predictions.y_true)
     columns = zip(known.T, predictions.y_true.T, predictions.y_score.T, strict=True)
@@ -182,29 +216,35 @@ def measure_calibration(predictions: Predictions, n_bins: int = 10) -> dict[str,
     top = None
     if predictions.single_label:
         called = predictions.y_pred == 1
-        top = Reliability.of(predictions.y_true[called] == 1, predictions.y_score[called], n_bins).error
+        top = Reliability.of(
+            predictions.y_true[called] == 1, predictions.y_score[called], n_bins
+        ).error
     return {
         "n_bins": n_bins,
         "ece": None if math.isnan(pooled) else pooled,
         "ece_macro": mean_defined(errors),
         "ece_top": top,
         "brier": mean_defined((predictions.y_score - predictions.y_true).ravel() ** 2),
-        "per_class": {c: None if math.isnan(e) else float(e) for c, e in zip(predictions.classes, errors, strict=True)},
+        "per_class": {
+            c: None if math.isnan(e) else float(e)
+            for c, e in zip(predictions.classes, errors, strict=True)
+        },
     }
 
 
-# Calibration ---------------------------------------------------------------------------------------------------------
+# Calibration --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A map from probabilities to calibrated ones: ``temperature`` for one label per record, ``platt`` for several.
+    """A map from probabilities to calibrated ones: ``temperature`` for one label per record,
+    ``platt`` for several.
 
     Attributes
     ----------
     slope, intercept
-        Per class, of the logarithms of the probabilities before a softmax, or of their log odds before a sigmoid. A
-        temperature T is the slope 1 / T of every class.
+        Per class, of the logarithms of the probabilities before a softmax, or of their log odds
+        before a sigmoid. A temperature T is the slope 1 / T of every class.
     unchanged
         Classes that there was nothing to fit by.
     """
@@ -216,10 +256,15 @@ class Calibration:
     unchanged: tuple[str, ...] = ()
 
     def apply(self, predictions: Predictions) -> Predictions:
-        """Return predictions with calibrated probabilities and no thresholds, which belong to the old ones."""
+        """Return predictions with calibrated probabilities and no thresholds, which belong to the
+        old ones.
+        """
         _check_classes(self.classes, predictions)
         if bool(predictions.single_label) != (self.method == "temperature"):
-            raise ValueError(f"{self.method} calibration does not fit predictions with single_label={predictions.single_label}")
+            raise ValueError(
+                f"{self.method} calibration does not fit predictions with "
+                f"single_label={predictions.single_label}"
+            )
         if self.method == "temperature":
             scores = np.exp(_log_softmax(_log(predictions.y_score) * self.slope))
         else:
@@ -231,15 +276,18 @@ class Calibration:
         if self.method == "temperature":
             return {"method": self.method, "temperature": float(1 / self.slope[0])}
         pairs = zip(self.classes, self.slope.tolist(), self.intercept.tolist(), strict=True)
-        values = {name: {"slope": slope, "intercept": intercept} for name, slope, intercept in pairs}
+        values = {
+            name: {"slope": slope, "intercept": intercept} for name, slope, intercept in pairs
+        }
         return {"method": self.method, "values": values, "unchanged": list(self.unchanged)}
 
 
 def fit_calibration(validation: Predictions) -> Calibration:
     """Fit a calibration on predictions for records that neither train nor test.
 
-    With one label per record a temperature (Guo et al., ICML 2017), which leaves every decision as it was; with several
-    a sigmoid for each class, fitted to Platt's smoothed targets (Platt, Advances in Large Margin Classifiers, 1999).
+    With one label per record a temperature (Guo et al., ICML 2017), which leaves every decision as
+    it was; with several a sigmoid for each class, fitted to Platt's smoothed targets (Platt,
+    Advances in Large Margin Classifiers, 1999).
 
     Raises
     ------
@@ -260,11 +308,15 @@ def fit_calibration(validation: Predictions) -> Calibration:
             unchanged.append(name)
         else:
             parameters[i] = _fit_sigmoid(positive, _log_odds(validation.y_score[known, i]))
-    return Calibration("platt", validation.classes, parameters[:, 0], parameters[:, 1], tuple(unchanged))
+    return Calibration(
+        "platt", validation.classes, parameters[:, 0], parameters[:, 1], tuple(unchanged)
+    )
 
 
 def _fit_temperature(validation: Predictions) -> float:
-    """Minimise the cross-entropy over the temperature; it has one minimum, being convex in 1 / T."""
+    """Minimise the cross-entropy over the temperature; it has one minimum, being convex in 1 /
+    T.
+    """
     from scipy.optimize import minimize_scalar
 
     unknown = np.isnan(validation.y_true)
@@ -273,7 +325,9 @@ def _fit_temperature(validation: Predictions) -> float:
     def loss(log_temperature: float) -> float:
         return -float(_log_softmax(log_scores * math.exp(-log_temperature))[right].mean())
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(_SLOPES)), method="bounded", options={"xatol": 1e-8})
+    found = minimize_scalar(
+        loss, bounds=tuple(np.log(_SLOPES)), method="bounded", options={"xatol": 1e-8}
+    )
     return math.exp(found.x)
 
 
@@ -291,7 +345,14 @@ def _fit_sigmoid(positive: NDArray[np.bool_], log_odds: Floats) -> Floats:
         return float(value.mean()), np.array([(slope * log_odds).mean(), slope.mean()])
 
     bounds = [_SLOPES, (None, None)]
-    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9})
+    found = minimize(
+        loss,
+        [1.0, 0.0],
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"ftol": 1e-14, "gtol": 1e-9},
+    )
     return np.asarray(found.x, np.float64)
 
 

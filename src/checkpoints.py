@@ -1,4 +1,6 @@
-"""Checkpoints: everything needed to use a model alone, loaded without running code from the file."""
+"""Checkpoints: everything needed to use a model alone, loaded without running code from the
+file.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class ModelCard:
     crop_samples
         Length of the windows the model was trained on; 0 means whole records.
     thresholds
-        Decision thresholds, or empty, which means 0.5. No command sets them; ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
+        Decision thresholds, or empty, which means 0.5. No command sets them;
+        ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
     config
         The settings of the training run without its folders, as JSON values.
     train_hashes
@@ -63,20 +66,46 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         names = self.classes
-        if not 1 <= len(names) <= _MAX_CLASSES or len(set(names)) != len(names) or any(printable(name) != name for name in names):
-            raise ValueError(f"classes are {printable(', '.join(names))}: expected 1 to {_MAX_CLASSES} different names")
-        if not self.leads or len(set(self.leads)) != len(self.leads) or not set(self.leads) <= set(STANDARD_LEADS):
-            raise ValueError(f"leads are {printable(', '.join(self.leads))}: expected some of {', '.join(STANDARD_LEADS)}")
+        if (
+            not 1 <= len(names) <= _MAX_CLASSES
+            or len(set(names)) != len(names)
+            or any(printable(name) != name for name in names)
+        ):
+            raise ValueError(
+                f"classes are {printable(', '.join(names))}: expected 1 to {_MAX_CLASSES} "
+                "different names"
+            )
+        if (
+            not self.leads
+            or len(set(self.leads)) != len(self.leads)
+            or not set(self.leads) <= set(STANDARD_LEADS)
+        ):
+            raise ValueError(
+                f"leads are {printable(', '.join(self.leads))}: expected some of "
+                f"{', '.join(STANDARD_LEADS)}"
+            )
         n_samples = self.preprocess.n_samples
         if len(self.leads) * n_samples > _MAX_INPUT or not 0 <= self.crop_samples <= n_samples:
-            raise ValueError(f"input is {len(self.leads)} leads of {n_samples} samples in crops of {self.crop_samples}: expected {_MAX_INPUT} values at most, and crops no longer than that")
-        if self.thresholds and (len(self.thresholds) != len(names) or not all(0 <= value <= 1 for value in self.thresholds)):
-            raise ValueError(f"{len(self.thresholds)} thresholds for {len(names)} classes: expected one from 0 to 1 for each")
+            raise ValueError(
+                f"input is {len(self.leads)} leads of {n_samples} samples in crops of "
+                f"{self.crop_samples}: expected {_MAX_INPUT} values at most, and crops no "
+                "longer than that"
+            )
+        if self.thresholds and (
+            len(self.thresholds) != len(names)
+            or not all(0 <= value <= 1 for value in self.thresholds)
+        ):
+            raise ValueError(
+                f"{len(self.thresholds)} thresholds for {len(names)} classes: expected "
+                "one from 0 to 1 for each"
+            )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint; `state` holds optimizer, scheduler, scaler, RNG, epoch and best metric to go on from."""
+    """A loaded checkpoint; `state` holds optimizer, scheduler, scaler, RNG, epoch and best metric
+    to go on from.
+    """
 
     card: ModelCard
     weights: dict[str, torch.Tensor]
@@ -85,12 +114,22 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | Path, card: ModelCard, weights: dict[str, torch.Tensor], state: dict[str, Any] | None = None
+    path: str | Path,
+    card: ModelCard,
+    weights: dict[str, torch.Tensor],
+    state: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint atomically; only tensors and plain Python values go in."""
-    content = {"format": CHECKPOINT_FORMAT, "card": to_jsonable(asdict(card)), "weights": weights, "state": state or {}}
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "card": to_jsonable(asdict(card)),
+        "weights": weights,
+        "state": state or {},
+    }
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(content, stream)  # a stream, since a path's name would become part of the content
+        torch.save(
+            content, stream
+        )  # a stream, since a path's name would become part of the content
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
@@ -103,19 +142,34 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint; train one with: python -m src train --processed DIR --out RUN")
+        raise ValueError(
+            f"{path}: no such checkpoint; train one with: python -m src train --processed "
+            "DIR --out RUN"
+        )
     try:
         _check_archive(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # noqa: BLE001  torch raises many kinds for a broken or hostile file
-        raise ValueError(f"{path}: not a checkpoint of this program ({type(error).__name__})") from None
-    if not isinstance(content, dict) or not {"format", "card", "weights", "state"} <= content.keys():
-        raise ValueError(f"{path}: not a checkpoint of this program (expected format, card, weights and state)")
+        raise ValueError(
+            f"{path}: not a checkpoint of this program ({type(error).__name__})"
+        ) from None
+    if (
+        not isinstance(content, dict)
+        or not {"format", "card", "weights", "state"} <= content.keys()
+    ):
+        raise ValueError(
+            f"{path}: not a checkpoint of this program (expected format, card, weights and state)"
+        )
     if content["format"] != CHECKPOINT_FORMAT:
         shown = printable(repr(content["format"]))
-        raise ValueError(f"{path}: checkpoint format {shown}, this version reads {CHECKPOINT_FORMAT}; train again, or use the version that wrote it")
+        raise ValueError(
+            f"{path}: checkpoint format {shown}, this version reads {CHECKPOINT_FORMAT}; "
+            "train again, or use the version that wrote it"
+        )
     if not all(isinstance(content[name], dict) for name in ("card", "weights", "state")):
-        raise ValueError(f"{path}: not a checkpoint of this program (card, weights and state are no tables)")
+        raise ValueError(
+            f"{path}: not a checkpoint of this program (card, weights and state are no tables)"
+        )
     try:
         card = from_dict(ModelCard, content["card"])
     except (ValueError, TypeError, OverflowError) as error:
@@ -124,21 +178,27 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what torch would inflate or parse without a limit: it stores tensors as they are in a zip archive."""
+    """Refuse what torch would inflate or parse without a limit: it stores tensors as they are in a
+    zip archive.
+    """
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("compressed")
 
 
 def default_checkpoint() -> Path:
-    """Return ``artifacts/pretrained/superclass.pth`` where it exists, else ``artifacts/models/best.pth``, which training leaves."""
+    """Return ``artifacts/pretrained/superclass.pth`` where it exists, else
+    ``artifacts/models/best.pth``, which training leaves.
+    """
     artifacts = project_paths().artifacts
     pretrained = artifacts / "pretrained" / "superclass.pth"
     return pretrained if pretrained.exists() else artifacts / "models" / "best.pth"
 
 
 def build_model(card: ModelCard, n_auxiliary: int = 0) -> ResNet1d:
-    """Return an untrained network of the shape that a card describes, with `n_auxiliary` outputs more."""
+    """Return an untrained network of the shape that a card describes, with `n_auxiliary` outputs
+    more.
+    """
     return ResNet1d(len(card.leads), len(card.classes) + n_auxiliary, **asdict(card.model))
 
 
@@ -151,17 +211,24 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
         If the weights do not fit the card.
     """
     try:
-        with torch.device("meta"):  # shapes alone, before memory is taken for a network that a hostile card describes
+        with torch.device(
+            "meta"
+        ):  # shapes alone, before memory is taken for a network that a hostile card describes
             problem = _misfit(build_model(checkpoint.card).state_dict(), checkpoint.weights)
     except (RuntimeError, TypeError, OverflowError) as error:
         problem = printable(str(error))
     if problem:
-        raise ValueError(f"{checkpoint.path}: weights do not fit the model it describes ({problem})")
+        raise ValueError(
+            f"{checkpoint.path}: weights do not fit the model it describes ({problem})"
+        )
     model = build_model(checkpoint.card).eval()
     model.load_state_dict(checkpoint.weights)
     with torch.inference_mode():
         if not torch.isfinite(model(torch.zeros(1, model.n_leads, MIN_SAMPLES))).all():
-            raise ValueError(f"{checkpoint.path}: the network answers a flat line with no finite number: its weights are damaged")
+            raise ValueError(
+                f"{checkpoint.path}: the network answers a flat line with no finite "
+                "number: its weights are damaged"
+            )
     return model.to(device)
 
 
@@ -172,7 +239,10 @@ def _misfit(expected: dict[str, torch.Tensor], weights: dict[str, Any]) -> str:
         if not isinstance(held, torch.Tensor) or held.layout != torch.strided:
             return f"{name} is {'missing' if held is None else 'no plain tensor'}"
         if held.shape != wanted.shape or held.dtype != wanted.dtype:
-            return f"{name} is {held.dtype} {tuple(held.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
+            return (
+                f"{name} is {held.dtype} {tuple(held.shape)}, expected {wanted.dtype} "
+                f"{tuple(wanted.shape)}"
+            )
         if not torch.isfinite(held).all():
             return f"{name} is not finite"
     strangers = [str(name) for name in weights if name not in expected]
@@ -180,7 +250,8 @@ def _misfit(expected: dict[str, torch.Tensor], weights: dict[str, Any]) -> str:
 
 
 def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:
-    """Copy the weights of a checkpoint into a network; of its outputs, those of classes that both have by name.
+    """Copy the weights of a checkpoint into a network; of its outputs, those of classes that both
+    have by name.
 
     Parameters
     ----------
@@ -198,14 +269,23 @@ def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None
     """
     source = checkpoint.card
     facts = (
-        *((name, getattr(source.model, name), getattr(card.model, name)) for name in ("base_channels", "lead_mask")),
+        *(
+            (name, getattr(source.model, name), getattr(card.model, name))
+            for name in ("base_channels", "lead_mask")
+        ),
         ("leads", source.leads, card.leads),
         ("fs", source.preprocess.fs, card.preprocess.fs),
     )
-    if differ := [f"{name} {there} where this run has {here}" for name, there, here in facts if there != here]:
+    if differ := [
+        f"{name} {there} where this run has {here}" for name, there, here in facts if there != here
+    ]:
         raise ValueError(f"{checkpoint.path}: cannot be started from: it has {'; '.join(differ)}")
     own = model.state_dict()
-    shared = [(row, source.classes.index(name)) for row, name in enumerate(card.classes) if name in source.classes]
+    shared = [
+        (row, source.classes.index(name))
+        for row, name in enumerate(card.classes)
+        if name in source.classes
+    ]
     for name, value in checkpoint.weights.items():
         if not name.startswith("head."):
             own[name] = value
@@ -220,7 +300,13 @@ def rng_state() -> dict[str, Any]:
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)),
+        "numpy": (
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -1,4 +1,6 @@
-"""The dry run: what the collections hold and what processing them would take; nothing is written."""
+"""The dry run: what the collections hold and what processing them would take; nothing is
+written.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,29 @@ class DatasetCheck:
 
     def lines(self) -> list[str]:
         """Return the report of this collection."""
-        out = [f"{self.name}: {self.n_records} records in {shown_path(self.root)}, {self.n_labelled} with a label"]
-        for title, counts in (("formats", self.formats), ("rates", self.rates), ("leads", self.leads)):
+        out = [
+            (
+                f"{self.name}: {self.n_records} records in {shown_path(self.root)}, "
+                f"{self.n_labelled} with a label"
+            )
+        ]
+        for title, counts in (
+            ("formats", self.formats),
+            ("rates", self.rates),
+            ("leads", self.leads),
+        ):
             if counts:
-                out.append(f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5)))
+                out.append(
+                    f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5))
+                )
         if self.n_files > self._n_good:
-            out.append(f"  windows: about {self.n_files / self._n_good * self.n_records:.0f} in all")
-        out += [f"  problem in {n} of {self.n_probed} probed: {text}" for text, n in self.problems.most_common(5)]
+            out.append(
+                f"  windows: about {self.n_files / self._n_good * self.n_records:.0f} in all"
+            )
+        out += [
+            f"  problem in {n} of {self.n_probed} probed: {text}"
+            for text, n in self.problems.most_common(5)
+        ]
         return out
 
 
@@ -82,8 +100,13 @@ class CheckReport(Rich):
     def __str__(self) -> str:
         lines = [line for check in self.datasets for line in check.lines()]
         if self.labels:
-            lines.append("labels: " + ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30)))
-        for what, found in (("rows of the mapping have no file", self.unmatched), ("records have no row of the mapping", self.unlabelled)):
+            lines.append(
+                "labels: " + ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30))
+            )
+        for what, found in (
+            ("rows of the mapping have no file", self.unmatched),
+            ("records have no row of the mapping", self.unlabelled),
+        ):
             if found:
                 lines += [f"{len(found)} {what}:", *(f"  {text}" for text in found[:10])]
                 lines += [f"  ... and {len(found) - 10} more"] if len(found) > 10 else []
@@ -99,14 +122,42 @@ class CheckReport(Rich):
         return f"{_duration(seconds)} with {workers}, {megabytes:.1f} MB of record files"
 
     def _repr_html_(self) -> str:
-        header = ["collection", "records", "with a label", "formats", "rates", "leads", "problems in those probed"]
+        header = [
+            "collection",
+            "records",
+            "with a label",
+            "formats",
+            "rates",
+            "leads",
+            "problems in those probed",
+        ]
         rows = [
-            [check.name, check.n_records, check.n_labelled, *map(_list_counts, (check.formats, check.rates, check.leads, check.problems))]
+            [
+                check.name,
+                check.n_records,
+                check.n_labelled,
+                *map(_list_counts, (check.formats, check.rates, check.leads, check.problems)),
+            ]
             for check in self.datasets
         ]
-        facts = html_facts({"estimate": self.estimate, "labels": _list_counts(self.labels, 30), "rows without a file": len(self.unmatched), "records without a row": len(self.unlabelled)})
+        facts = html_facts(
+            {
+                "estimate": self.estimate,
+                "labels": _list_counts(self.labels, 30),
+                "rows without a file": len(self.unmatched),
+                "records without a row": len(self.unlabelled),
+            }
+        )
         lists = {"rows without a file": self.unmatched, "records without a row": self.unlabelled}
-        return facts + html_table(header, rows) + "".join(html_table([what], [[text] for text in found[:10]]) for what, found in lists.items() if found)
+        return (
+            facts
+            + html_table(header, rows)
+            + "".join(
+                html_table([what], [[text] for text in found[:10]])
+                for what, found in lists.items()
+                if found
+            )
+        )
 
 
 def _list_counts(counts: Counter[str], limit: int = 5) -> str:
@@ -142,14 +193,22 @@ def check_datasets(
     """
     config, execution = config or PreprocessConfig(), execution or ExecutionConfig()
     plan = plan_run(data, load_mapping(mapping) if mapping is not None else None, config)
-    checks = tuple(_check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items())
+    checks = tuple(
+        _check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items()
+    )
     labels = Counter(label for task in plan.tasks if task.row for label in task.row.labels)
     unmatched = tuple(f"{row.dataset}/{row.record_id}: {row.reason}" for row in plan.missing)
-    unlabelled = tuple(f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None) if mapping is not None else ()
+    unlabelled = (
+        tuple(f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None)
+        if mapping is not None
+        else ()
+    )
     return CheckReport(checks, unmatched, unlabelled, labels, execution.n_workers)
 
 
-def _check_dataset(name: str, root: str, plan: RunPlan, config: PreprocessConfig, n_probe: int) -> DatasetCheck:
+def _check_dataset(
+    name: str, root: str, plan: RunPlan, config: PreprocessConfig, n_probe: int
+) -> DatasetCheck:
     tasks = [task for task in plan.tasks if task.dataset == name]
     check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
     check.formats.update(split_part(task.path)[0].suffix.lower() for task in tasks)
@@ -158,7 +217,9 @@ def _check_dataset(name: str, root: str, plan: RunPlan, config: PreprocessConfig
 
 
 def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessConfig) -> None:
-    """Process records in memory; of one that is cut into windows its start stands for all of them."""
+    """Process records in memory; of one that is cut into windows its start stands for all of
+    them.
+    """
     for task in tasks:
         check.n_probed += 1
         start = time.perf_counter()
@@ -173,11 +234,15 @@ def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessC
             check.problems[str(error)] += 1
             continue
         stride_s = config.stride_s or config.window_s
-        n_files = count_windows(n_samples, record.fs, config.window_s, stride_s) if config.window_s else 1
+        n_files = (
+            count_windows(n_samples, record.fs, config.window_s, stride_s) if config.window_s else 1
+        )
         check.rates[f"{record.fs:g} Hz"] += 1
         check.leads[" ".join(record.leads)] += 1
         check.n_bytes += len(Archive(tensor.arrays).encode()) * n_files
-        if n_files > 1:  # timed again, since what was loaded for the first window is not loaded for the others
+        if (
+            n_files > 1
+        ):  # timed again, since what was loaded for the first window is not loaded for the others
             check.seconds += time.perf_counter() - start
             start = time.perf_counter()
             Archive(build_tensor(record, config).arrays).encode()

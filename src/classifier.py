@@ -1,4 +1,6 @@
-"""A trained network as one object: recordings in, named probabilities out, with a map of what they rest on."""
+"""A trained network as one object: recordings in, named probabilities out, with a map of what they
+rest on.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,11 @@ class Prediction:
     scores
         Probabilities, shape (n_classes,); NaN where there is no answer.
     labels
-        The classes called present: the most probable one where classes exclude each other, else those that reach their
-        threshold, which may be none.
+        The classes called present: the most probable one where classes exclude each other, else
+        those that reach their threshold, which may be none.
     status, reason
-        ``ok``, or ``unreadable`` or ``rejected`` and why; an answer has `src.eval.TRAINED_ON` as its reason where it is
-        one for a recording that the network learned from.
+        ``ok``, or ``unreadable`` or ``rejected`` and why; an answer has `src.eval.TRAINED_ON` as
+        its reason where it is one for a recording that the network learned from.
     saliency
         What the answer rests on, where it was asked for.
     """
@@ -126,7 +128,10 @@ class Classifier:
         return FingerprintIndex(self.card.train_hashes)
 
     def __repr__(self) -> str:
-        return f"Classifier({len(self.classes)} classes: {', '.join(self.classes)}; {len(self.leads)} leads, {self.fs:g} Hz)"
+        return (
+            f"Classifier({len(self.classes)} classes: {', '.join(self.classes)}; "
+            f"{len(self.leads)} leads, {self.fs:g} Hz)"
+        )
 
     def predict(
         self,
@@ -143,11 +148,13 @@ class Classifier:
         Parameters
         ----------
         source
-            A record file as `src.records.read_record` takes it, an `ECGRecord`, or samples (n_leads, n_samples) in mV.
+            A record file as `src.records.read_record` takes it, an `ECGRecord`, or samples
+            (n_leads, n_samples) in mV.
         fs
             Rate in Hz of samples, or of a file that does not say its own.
         leads
-            Names of the rows of samples; by default those of `leads` in their order, where there are as many.
+            Names of the rows of samples; by default those of `leads` in their order, where there
+            are as many.
         gain_per_mv
             ADC units per mV of a file that does not say them.
         saliency
@@ -163,8 +170,12 @@ class Classifier:
         source = self._named(source, fs, leads)
         [answer] = self._answers([source], fs, gain_per_mv, batch_size=64)
         if answer.status != "ok":
-            for window in iter_windows(source, self.card.preprocess, source_fs=fs, source_gain_per_mv=gain_per_mv):
-                build_tensor(window, self.card.preprocess)  # raises the error that the answer only tells
+            for window in iter_windows(
+                source, self.card.preprocess, source_fs=fs, source_gain_per_mv=gain_per_mv
+            ):
+                build_tensor(
+                    window, self.card.preprocess
+                )  # raises the error that the answer only tells
         if saliency is None:
             return answer
         name = class_name or self.classes[int(answer.scores.argmax())]
@@ -181,25 +192,36 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Yield an answer per recording, in order, holding one batch at a time.
 
-        Parameters are those of `predict`; samples may come as one array (n_records, n_leads, n_samples). A recording that
-        cannot be read or used yields its status and reason.
+        Parameters are those of `predict`; samples may come as one array (n_records, n_leads,
+        n_samples). A recording that cannot be read or used yields its status and reason.
         """
-        return self._answers((self._named(source, fs, leads) for source in sources), fs, gain_per_mv, batch_size)
+        return self._answers(
+            (self._named(source, fs, leads) for source in sources), fs, gain_per_mv, batch_size
+        )
 
-    def _named(self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None) -> Source:
+    def _named(
+        self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None
+    ) -> Source:
         """Return samples as a record; a record or a path stays as it is."""
         if isinstance(source, (str, Path, ECGRecord)):
             return source
         samples = np.asarray(source, np.float32)
         names = self.leads if leads is None else tuple(leads)
         if samples.ndim != 2 or len(samples) != len(names):
-            raise ValueError(f"samples have shape {samples.shape}: expected ({len(names)}, n_samples) for the leads {', '.join(names)}")
+            raise ValueError(
+                f"samples have shape {samples.shape}: expected ({len(names)}, n_samples) "
+                f"for the leads {', '.join(names)}"
+            )
         if fs is None:
             raise ValueError("samples come without a sampling rate: give fs in Hz")
         return ECGRecord("samples", samples, fs, names)
 
     def _answers(
-        self, sources: Iterable[Source], fs: float | None, gain_per_mv: float | None, batch_size: int
+        self,
+        sources: Iterable[Source],
+        fs: float | None,
+        gain_per_mv: float | None,
+        batch_size: int,
     ) -> Iterator[Prediction]:
         rows = predict_sources(
             self.model,
@@ -227,24 +249,39 @@ class Classifier:
         return Prediction(row.record_id, self.classes, scores, labels, row.status, row.reason)
 
     def _explain(
-        self, source: Source, class_name: str, method: str, fs: float | None, gain_per_mv: float | None
+        self,
+        source: Source,
+        class_name: str,
+        method: str,
+        fs: float | None,
+        gain_per_mv: float | None,
     ) -> Saliency:
-        """Return the map of a recording, or of the window of it where the class is most probable."""
+        """Return the map of a recording, or of the window of it where the class is most
+        probable.
+        """
         windows = dict(self._usable_windows(source, fs, gain_per_mv))
         best = next(iter(windows))
         if len(windows) > 1 and class_name in self.classes:
-            inputs = [(str(number), [to_input(arrays, self.card)]) for number, arrays in windows.items()]
+            inputs = [
+                (str(number), [to_input(arrays, self.card)]) for number, arrays in windows.items()
+            ]
             column = self.classes.index(class_name)
             rows = predict_inputs(self.model, self.card, inputs, device=self.device)
-            scores = {int(row.record_id): row.scores[column] for row in rows if row.scores is not None}
+            scores = {
+                int(row.record_id): row.scores[column] for row in rows if row.scores is not None
+            }
             best = max(scores, key=scores.__getitem__)
-        return replace(explain(self.model, self.card, windows[best], class_name, method), window=best)
+        return replace(
+            explain(self.model, self.card, windows[best], class_name, method), window=best
+        )
 
     def _usable_windows(
         self, source: Source, fs: float | None, gain_per_mv: float | None
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """Yield the number and the arrays of each window that is not rejected."""
-        windows = iter_windows(source, self.card.preprocess, source_fs=fs, source_gain_per_mv=gain_per_mv)
+        windows = iter_windows(
+            source, self.card.preprocess, source_fs=fs, source_gain_per_mv=gain_per_mv
+        )
         for number, window in enumerate(windows):
             with suppress(RejectedError):
                 yield number, build_tensor(window, self.card.preprocess).arrays

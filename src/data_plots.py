@@ -35,17 +35,22 @@ if TYPE_CHECKING:
 
 _MARKERS = "os^Dv"
 _CHARACTER_MM = 1.35  # of a name at TICK_PT, on average
-_STATUS_COLORS = {"ok": "#0072B2", "missing": "#BBBBBB", "unreadable": "#D55E00", "rejected": "#E69F00"}
+_STATUS_COLORS = {
+    "ok": "#0072B2",
+    "missing": "#BBBBBB",
+    "unreadable": "#D55E00",
+    "rejected": "#E69F00",
+}
 
 
-# Balance -------------------------------------------------------------------------------------------------------------
+# Balance ------------------------------------------------------------------------------------------
 
 
 def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Draw how many records carry each class in each split, on a logarithmic axis that has a zero.
 
-    Equal distances between the markers of a row mean equal proportions between splits, for rare and common
-    classes.
+    Equal distances between the markers of a row mean equal proportions between splits, for rare and
+    common classes.
 
     Parameters
     ----------
@@ -64,9 +69,20 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     largest = [max(of_class.get(name, 0) for of_class in counts.values()) for name in names]
     axes.hlines(range(len(names)), 0, largest, colors=LIGHT_GREY, linewidth=1)
     for number, (split, of_class) in enumerate(counts.items()):
-        aside = 0.22 * (number - (len(counts) - 1) / 2)  # markers stay apart where numbers are equal
-        style: dict[str, Any] = {"marker": _MARKERS[number % 5], "color": PALETTE[number % len(PALETTE)]}
-        style |= {"markersize": 3, "linestyle": "", "clip_on": False, "zorder": 3, "label": plain_text(split)}
+        aside = 0.22 * (
+            number - (len(counts) - 1) / 2
+        )  # markers stay apart where numbers are equal
+        style: dict[str, Any] = {
+            "marker": _MARKERS[number % 5],
+            "color": PALETTE[number % len(PALETTE)],
+        }
+        style |= {
+            "markersize": 3,
+            "linestyle": "",
+            "clip_on": False,
+            "zorder": 3,
+            "label": plain_text(split),
+        }
         axes.plot([of_class.get(name, 0) for name in names], np.arange(len(names)) + aside, **style)
     name_rows(axes, names, limit=26)
     _count_axis(axes, max(largest))
@@ -77,7 +93,9 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
 
 
 def _rows_mm(n_rows: int) -> float:
-    """Return the height of rows of text; many stand closer, so that the 71 classes of PTB-XL fit a page."""
+    """Return the height of rows of text; many stand closer, so that the 71 classes of PTB-XL fit a
+    page.
+    """
     return n_rows * (4.2 if n_rows <= 40 else 3.6)
 
 
@@ -87,7 +105,8 @@ def _totals(counts: Mapping[str, Mapping[str, int]]) -> Counter[str]:
         totals.update({name: int(count) for name, count in of_class.items()})
     if not totals:
         raise ValueError(
-            f"counts has no class in {list(counts) or 'it'}: give at least one split or source with one class"
+            f"counts has no class in {list(counts) or 'it'}: give at least one split or "
+            "source with one class"
         )
     return totals
 
@@ -106,9 +125,11 @@ def _count_axis(axes: Axes, largest: int) -> None:
 
 
 def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
-    """Draw which source each class comes from: the numbers of records, coloured by their share of the class.
+    """Draw which source each class comes from: the numbers of records, coloured by their share of
+    the class.
 
-    A dark cell alone in its row is a class that a model can tell by the source instead of the heart.
+    A dark cell alone in its row is a class that a model can tell by the source instead of the
+    heart.
 
     Parameters
     ----------
@@ -122,7 +143,9 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """
     totals = _totals(counts)
     names, sources = [name for name, _ in totals.most_common()], list(counts)
-    table = np.array([[counts[source].get(name, 0) for source in sources] for name in names], dtype=float)
+    table = np.array(
+        [[counts[source].get(name, 0) for source in sources] for name in names], dtype=float
+    )
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     width = min(max(COLUMN_MM, 60.0 + 13 * len(sources)), PAGE_MM)
     figure = new_figure(width, 30 + _rows_mm(max(len(names), 5)))
@@ -130,13 +153,22 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     image = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
     for (row, column), count in np.ndenumerate(table):
         color = "white" if share[row, column] > 0.6 else BLACK if count else GREY
-        middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_PT, "color": color}
+        middle: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": TICK_PT,
+            "color": color,
+        }
         axes.text(column + 0.5, row + 0.5, f"{count:,.0f}", **middle)
     axes.set_yticks(np.arange(len(names)) + 0.5, [plain_text(name, 30) for name in names])
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    if len(sources) * max(map(len, sources)) * _CHARACTER_MM < width - 42:  # the names of classes and the scale take the rest
+    if (
+        len(sources) * max(map(len, sources)) * _CHARACTER_MM < width - 42
+    ):  # the names of classes and the scale take the rest
         turned = {}
-    axes.set_xticks(np.arange(len(sources)) + 0.5, [plain_text(source, 24) for source in sources], **turned)
+    axes.set_xticks(
+        np.arange(len(sources)) + 0.5, [plain_text(source, 24) for source in sources], **turned
+    )
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -149,7 +181,8 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
 
 
 def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figure:
-    """Draw how many records there are by age in bands of five years, women and men beside each other.
+    """Draw how many records there are by age in bands of five years, women and men beside each
+    other.
 
     Parameters
     ----------
@@ -165,7 +198,9 @@ def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figu
     """
     years = np.array([np.nan if age is None else age for age in ages], dtype=float)
     if len(years) != len(sexes):
-        raise ValueError(f"{len(years)} ages and {len(sexes)} sexes: expected one of each per record")
+        raise ValueError(
+            f"{len(years)} ages and {len(sexes)} sexes: expected one of each per record"
+        )
     figure = new_figure(COLUMN_MM, 62)
     axes = style_axes(figure.subplots(), grid="y")
     known = np.isfinite(years)
@@ -173,8 +208,15 @@ def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figu
         _say_empty(axes, "no ages known")
         return figure
     low, high = 5 * math.floor(years[known].min() / 5), 5 * math.floor(years[known].max() / 5) + 5
-    groups = [("women", "female", PALETTE[1]), ("men", "male", PALETTE[0]), ("sex unknown", None, GREY)]
-    members = [(name, np.array([known[i] and sex == wanted for i, sex in enumerate(sexes)]), color) for name, wanted, color in groups]
+    groups = [
+        ("women", "female", PALETTE[1]),
+        ("men", "male", PALETTE[0]),
+        ("sex unknown", None, GREY),
+    ]
+    members = [
+        (name, np.array([known[i] and sex == wanted for i, sex in enumerate(sexes)]), color)
+        for name, wanted, color in groups
+    ]
     drawn = [(name, rows, color) for name, rows, color in members if rows.any()]
     axes.hist(
         [years[rows] for _, rows, _ in drawn],
@@ -184,24 +226,31 @@ def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figu
     )
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set(xlabel="Age in years", ylabel="Records", xlim=(low, high))
-    place: dict[str, Any] = {"loc": "outside upper right", "ncols": 3, "fontsize": TICK_PT, "frameon": False}
+    place: dict[str, Any] = {
+        "loc": "outside upper right",
+        "ncols": 3,
+        "fontsize": TICK_PT,
+        "frameon": False,
+    }
     figure.legend(**place)
     return figure
 
 
-# Quality -------------------------------------------------------------------------------------------------------------
+# Quality ------------------------------------------------------------------------------------------
 
 
 def plot_quality_summary(manifest: pd.DataFrame) -> Figure:
-    """Draw one page on what became of the records: status, sampling rates, quality flags and reasons.
+    """Draw one page on what became of the records: status, sampling rates, quality flags and
+    reasons.
 
-    Flags of several leads count once per record (``flat:V1;flat:V2`` is one ``flat``), and reasons that
-    differ only in numbers or file names count together.
+    Flags of several leads count once per record (``flat:V1;flat:V2`` is one ``flat``), and reasons
+    that differ only in numbers or file names count together.
 
     Parameters
     ----------
     manifest
-        Columns dataset, status, reason, fs and quality_flags (or flags), the flags separated by ``;``.
+        Columns dataset, status, reason, fs and quality_flags (or flags), the flags separated by
+        ``;``.
 
     Raises
     ------
@@ -212,7 +261,9 @@ def plot_quality_summary(manifest: pd.DataFrame) -> Figure:
     reasons = _count(map(reason_kind, columns["reason"]))
     figure = new_figure(PAGE_MM, 140 if reasons else 93)
     # Two parts, each with room for its own labels only
-    upper, *lower = figure.subfigures(1 + bool(reasons), 1, squeeze=False, height_ratios=(2, 1)[: 1 + bool(reasons)]).flat
+    upper, *lower = figure.subfigures(
+        1 + bool(reasons), 1, squeeze=False, height_ratios=(2, 1)[: 1 + bool(reasons)]
+    ).flat
     panels = upper.subplot_mosaic([["status", "flags"], ["rates", "flags"]], height_ratios=(1.2, 1))
     _draw_status(panels["status"], columns["dataset"], columns["status"])
     rates = _count(map(_rate_name, columns["fs"]))
@@ -232,10 +283,18 @@ def _count(names: Iterable[str]) -> Counter[str]:
 def _manifest_columns(manifest: pd.DataFrame) -> dict[str, list[str]]:
     """Return the columns that the page shows as lists of text, empty where a cell is."""
     flags = "quality_flags" if "quality_flags" in manifest.columns else "flags"
-    sources = {"dataset": "dataset", "status": "status", "reason": "reason", "flags": flags, "fs": "fs"}
+    sources = {
+        "dataset": "dataset",
+        "status": "status",
+        "reason": "reason",
+        "flags": flags,
+        "fs": "fs",
+    }
     missing = [name for name in sources.values() if name not in manifest.columns]
     if missing:
-        raise ValueError(f"the manifest has no column {', '.join(missing)}: give what load_manifest returns")
+        raise ValueError(
+            f"the manifest has no column {', '.join(missing)}: give what load_manifest returns"
+        )
     texts = {name: manifest[column].astype(object) for name, column in sources.items()}
     return {name: text.where(text.notna(), "").map(str).tolist() for name, text in texts.items()}
 
@@ -253,13 +312,19 @@ def _draw_status(axes: Axes, datasets: Sequence[str], statuses: Sequence[str]) -
     for status in [name for name in colors if name in set(statuses)]:
         values = np.array([pairs[name, status] for name in names])
         label = f"{plain_text(status) or 'none'} ({int(values.sum()):,})"
-        axes.barh(range(len(names)), values, left=left, color=colors[status], height=0.7, label=label)
+        axes.barh(
+            range(len(names)), values, left=left, color=colors[status], height=0.7, label=label
+        )
         left += values
     name_rows(axes, names, limit=24)
     _linear_counts(axes, float(left.max()))
     axes.set_xlabel("Records")
     axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
-    below_label: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.8}
+    below_label: dict[str, Any] = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, 0),
+        "borderaxespad": 3.8,
+    }
     axes.legend(fontsize=TICK_PT, frameon=False, ncols=2, **below_label)
 
 
@@ -281,10 +346,15 @@ def _draw_bars(
     shown = counts.most_common(n_shown)
     rest = len(counts) - len(shown)
     if rest:
-        shown = [*shown[:-1], (f"{rest + 1} others", sum(counts.values()) - sum(n for _, n in shown[:-1]))]
+        shown = [
+            *shown[:-1],
+            (f"{rest + 1} others", sum(counts.values()) - sum(n for _, n in shown[:-1])),
+        ]
     values = [count for _, count in shown]
     axes.barh(range(len(shown)), values, color=PALETTE[0], height=0.7)
-    name_rows(axes, ["\n".join(textwrap.wrap(name, width)[:2]) for name, _ in shown], limit=2 * width + 1)
+    name_rows(
+        axes, ["\n".join(textwrap.wrap(name, width)[:2]) for name, _ in shown], limit=2 * width + 1
+    )
     axes.set_ylim(max(len(shown), min_rows) - 0.5, -0.5)  # few bars stay thin
     _linear_counts(axes, 1.12 * max(values))
     style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": TICK_PT}
@@ -320,7 +390,9 @@ def flag_kinds(cell: str) -> list[str]:
 
 
 def reason_kind(reason: str) -> str:
-    """Return a reason without what differs by record: remarks in parentheses, file names and numbers."""
+    """Return a reason without what differs by record: remarks in parentheses, file names and
+    numbers.
+    """
     text = re.sub(r"\s*\([^)]*\)", "", reason)
     text = re.sub(r"\S*[/\\]\S*?(?=:?(?:\s|$))|\S+\.(?:hea|dat|mat)\b", "(file)", text)
     return re.sub(r"(?<![A-Za-z])\d+(?:\.\d+)?", "#", text).strip()

@@ -1,4 +1,6 @@
-"""Record files to batches: which records are drawn how often, the loaders, and what training sees of a processed folder."""
+"""Record files to batches: which records are drawn how often, the loaders, and what training sees
+of a processed folder.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _STATISTICS_RECORDS = 1000
-"""Records that decide the scale of a collection, at most: the error of a mean over a thousand is far below the spread."""
+"""Records that decide the scale of a collection, at most: the error of a mean over a thousand is
+far below the spread.
+"""
 
 
 def sample_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -73,8 +77,12 @@ def sample_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(weights / weights.mean(), np.float64)
 
 
-def _train_targets(config: Config, records: LabelledRecords, classes: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return what the training records teach: their labels, blended with soft targets where the settings name some."""
+def _train_targets(
+    config: Config, records: LabelledRecords, classes: tuple[str, ...]
+) -> NDArray[np.float32]:
+    """Return what the training records teach: their labels, blended with soft targets where the
+    settings name some.
+    """
     targets, path = encode_targets(records, classes), config.train.soft_targets
     if path is None:
         return targets
@@ -85,7 +93,9 @@ def _train_targets(config: Config, records: LabelledRecords, classes: tuple[str,
         raise ValueError(f"{path}: {error}") from None
 
 
-def _drawing_weights(records: LabelledRecords, targets: NDArray[np.float32], balanced: bool) -> NDArray[np.float64] | None:
+def _drawing_weights(
+    records: LabelledRecords, targets: NDArray[np.float32], balanced: bool
+) -> NDArray[np.float64] | None:
     """Return the weight of each training record in the draw, or None where all count the same.
 
     Raises
@@ -95,15 +105,20 @@ def _drawing_weights(records: LabelledRecords, targets: NDArray[np.float32], bal
     """
     given = np.array(records.weights)
     if not given.any():
-        raise ValueError(f"{records.processed}: weight is 0 for every training record: expected some above 0 in the label table")
+        raise ValueError(
+            f"{records.processed}: weight is 0 for every training record: expected some "
+            "above 0 in the label table"
+        )
     weights = given * sample_weights(targets) if balanced else given
     return None if (weights == weights[0]).all() else weights
 
 
 def seed_worker(worker: int, rank: int = 0) -> None:
-    """Seed a loader process of the training process `rank`, NumPy and Python too, and keep it to one thread.
+    """Seed a loader process of the training process `rank`, NumPy and Python too, and keep it to
+    one thread.
 
-    torch seeds the loader processes of all training processes alike, as their loaders share the order.
+    torch seeds the loader processes of all training processes alike, as their loaders share the
+    order.
     """
     import random
 
@@ -148,7 +163,8 @@ def make_loader(
         "num_workers": config.loader_workers,
         "collate_fn": keep_batch if hasattr(dataset, "__getitems__") else None,
         "pin_memory": pin_memory,
-        # Workers that stay are not seeded anew for an epoch, so a run that is resumed would draw other crops and another order
+        # Workers that stay are not seeded anew for an epoch, so a run that is resumed would draw
+        # other crops and another order
         "persistent_workers": config.loader_workers > 0 and not train,
         "worker_init_fn": partial(seed_worker, rank=processes.rank if processes is not None else 0),
         "generator": generator,
@@ -159,8 +175,12 @@ def make_loader(
     if weights is not None:
         order = WeightedRandomSampler(weights.tolist(), len(weights), generator=generator)
     if processes is not None and processes.world > 1:
-        return DataLoader(dataset, batch_sampler=SharedBatchSampler(order, config.batch_size, processes), **common)
-    lonely = n_records > config.batch_size and n_records % config.batch_size == 1  # BatchNorm needs two
+        return DataLoader(
+            dataset, batch_sampler=SharedBatchSampler(order, config.batch_size, processes), **common
+        )
+    lonely = (
+        n_records > config.batch_size and n_records % config.batch_size == 1
+    )  # BatchNorm needs two
     return DataLoader(dataset, config.batch_size, sampler=order, drop_last=lonely, **common)
 
 
@@ -168,8 +188,9 @@ def make_loader(
 class DataLoaders(Rich):
     """The loaders of a processed folder; a split without records has none.
 
-    Training targets have a column for each of `classes` and then for each of `auxiliary`, the others for `classes`.
-    `whole` has the training records without crops, where the last epochs see those.
+    Training targets have a column for each of `classes` and then for each of `auxiliary`, the
+    others for `classes`. `whole` has the training records without crops, where the last epochs see
+    those.
     """
 
     train: DataLoader[Batch]
@@ -187,22 +208,38 @@ class DataLoaders(Rich):
         kind = "one label per record" if self.single_label else "several labels per record"
         lines = [f"{len(self.classes)} classes ({', '.join(self.classes)}), {kind}"]
         for name, counts in self._class_counts().items():
-            lines.append(f"{name}: {len(self.records[name])} records; " + ", ".join(f"{c} {counts[c]}" for c in self.classes))
+            lines.append(
+                f"{name}: {len(self.records[name])} records; "
+                + ", ".join(f"{c} {counts[c]}" for c in self.classes)
+            )
         if self.auxiliary:
             lines.append(f"learned beside them: {', '.join(self.auxiliary)}")
         return "\n".join(lines)
 
     def _class_counts(self) -> dict[str, Counter[str]]:
-        """Return split -> class -> how many of its records are labelled with it; soft targets are no counts."""
-        return {name: Counter(label for labels in records.labels for label in labels) for name, records in self.records.items()}
+        """Return split -> class -> how many of its records are labelled with it; soft targets are
+        no counts.
+        """
+        return {
+            name: Counter(label for labels in records.labels for label in labels)
+            for name, records in self.records.items()
+        }
 
     def _repr_html_(self) -> str:
         counts = self._class_counts()
         rows = [[c, *(of_split[c] for of_split in counts.values())] for c in self.classes]
         rows.append(["records", *map(len, self.records.values())])
-        facts = {"target": "one label per record" if self.single_label else "several labels per record", "leads": len(self.view.leads)}
-        facts |= {"normalization": self.view.normalization.mode, "crop in samples": self.view.crop_samples or ""}
-        return html_facts({**facts, "records per batch": self.train.batch_size or ""}) + html_table(["class", *counts], rows)
+        facts = {
+            "target": "one label per record" if self.single_label else "several labels per record",
+            "leads": len(self.view.leads),
+        }
+        facts |= {
+            "normalization": self.view.normalization.mode,
+            "crop in samples": self.view.crop_samples or "",
+        }
+        return html_facts({**facts, "records per batch": self.train.batch_size or ""}) + html_table(
+            ["class", *counts], rows
+        )
 
 
 def build_dataloaders(
@@ -235,21 +272,33 @@ def build_dataloaders(
     classes, single = choose_task(splits["train"], config.train)
     negatives = config.train.keep_negative and not single
     records = {
-        name: choose_records(split, classes, single_label=single, keep_negative=negatives) for name, split in splits.items()
+        name: choose_records(split, classes, single_label=single, keep_negative=negatives)
+        for name, split in splits.items()
     }
     if len(records["train"]) < 2:
-        raise ValueError(f"{processed}: {len(records['train'])} records to train on; expected two or more with labels")
+        raise ValueError(
+            f"{processed}: {len(records['train'])} records to train on; expected two or "
+            "more with labels"
+        )
     auxiliary = auxiliary_classes(splits["train"], config.train)
     if auxiliary and not single:  # what says something of either teaches
-        records["train"] = choose_records(splits["train"], (*classes, *auxiliary), single_label=False, keep_negative=negatives)
+        records["train"] = choose_records(
+            splits["train"], (*classes, *auxiliary), single_label=False, keep_negative=negatives
+        )
     targets = {name: encode_targets(split, classes) for name, split in records.items()}
     weights = _drawing_weights(records["train"], targets["train"], config.loader.balanced_sampling)
     targets["train"] = _train_targets(config, records["train"], (*classes, *auxiliary))
     view = build_view(config, records["train"])
-    datasets = {name: _dataset(config, split, targets[name], view, name) for name, split in records.items() if len(split)}
+    datasets = {
+        name: _dataset(config, split, targets[name], view, name)
+        for name, split in records.items()
+        if len(split)
+    }
     if config.train.whole_epochs:
         datasets["whole"] = show_whole(datasets["train"])
-    pin = torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
+    pin = (
+        torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
+    )
 
     def loader(name: str) -> DataLoader[Batch] | None:
         if name not in datasets:
@@ -268,16 +317,35 @@ def build_dataloaders(
 
     train = loader("train")
     assert train is not None  # two records or more, checked above
-    return DataLoaders(train, loader("val"), loader("test"), records, targets, classes, single, view, auxiliary, loader("whole"))
+    return DataLoaders(
+        train,
+        loader("val"),
+        loader("test"),
+        records,
+        targets,
+        classes,
+        single,
+        view,
+        auxiliary,
+        loader("whole"),
+    )
 
 
 def build_view(config: Config, train: LabelledRecords) -> View:
-    """Return what the training records are shown as, with the statistics of the normalization taken from them."""
-    chosen = train.subset(_statistics_rows(train.datasets) if config.train.normalization == "global" else [0])
+    """Return what the training records are shown as, with the statistics of the normalization taken
+    from them.
+    """
+    chosen = train.subset(
+        _statistics_rows(train.datasets) if config.train.normalization == "global" else [0]
+    )
     files = [load_record_file(path, *LEAD_ARRAYS, "fs") for path in chosen.paths]
     mean, std, present = (np.stack([arrays[name] for arrays in files]) for name in LEAD_ARRAYS)
-    normalization = fit_normalization(config.train.normalization, mean, std, present, chosen.datasets)
-    return View(config.train.leads, normalization, round(config.train.crop_s * float(files[0]["fs"])))
+    normalization = fit_normalization(
+        config.train.normalization, mean, std, present, chosen.datasets
+    )
+    return View(
+        config.train.leads, normalization, round(config.train.crop_s * float(files[0]["fs"]))
+    )
 
 
 def _statistics_rows(datasets: Sequence[str]) -> list[int]:
@@ -285,7 +353,9 @@ def _statistics_rows(datasets: Sequence[str]) -> list[int]:
     rows: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(datasets):
         rows[name].append(row)
-    return sorted(row for mine in rows.values() for row in mine[:: -(-len(mine) // _STATISTICS_RECORDS)])
+    return sorted(
+        row for mine in rows.values() for row in mine[:: -(-len(mine) // _STATISTICS_RECORDS)]
+    )
 
 
 def _dataset(

@@ -1,4 +1,5 @@
-"""A processed folder for other libraries: Parquet files, which Hugging Face datasets opens, or a braindecode dataset.
+"""A processed folder for other libraries: Parquet files, which Hugging Face datasets opens, or a
+braindecode dataset.
 
 What they need comes with requirements-datasets.txt.
 """
@@ -49,7 +50,9 @@ class ExportSummary:
         return f"{self.out}: {counts} records; classes {', '.join(self.classes)}"
 
 
-def export_dataset(processed: str | Path, out: str | Path, *, kind: str = "parquet", keep_other: bool = False) -> ExportSummary:
+def export_dataset(
+    processed: str | Path, out: str | Path, *, kind: str = "parquet", keep_other: bool = False
+) -> ExportSummary:
     """Write the records of a processed folder, in mV, split by split, for another library.
 
     Parameters
@@ -57,8 +60,9 @@ def export_dataset(processed: str | Path, out: str | Path, *, kind: str = "parqu
     processed
         The folder that preprocessing filled.
     out
-        Gets ``train.parquet``, ``val.parquet``, ``test.parquet``; or for braindecode a folder for each, with a folder
-        for each record as `BaseConcatDataset.save` makes them, and ``classes.json``.
+        Gets ``train.parquet``, ``val.parquet``, ``test.parquet``; or for braindecode a folder for
+        each, with a folder for each record as `BaseConcatDataset.save` makes them, and
+        ``classes.json``.
     kind
         One of `FORMATS`.
     keep_other
@@ -67,26 +71,47 @@ def export_dataset(processed: str | Path, out: str | Path, *, kind: str = "parqu
     Raises
     ------
     ValueError
-        If the kind is unknown, its library missing, there is no record, or a braindecode dataset stands there already.
+        If the kind is unknown, its library missing, there is no record, or a braindecode dataset
+        stands there already.
     """
     if kind not in FORMATS:
         raise ValueError(f"format is {kind!r}: expected one of {', '.join(FORMATS)}")
     processed = local_copy(processed)
-    splits = {name: records for name, records in load_records(processed, keep_other=keep_other).items() if len(records)}
+    splits = {
+        name: records
+        for name, records in load_records(processed, keep_other=keep_other).items()
+        if len(records)
+    }
     if not splits:
-        raise ValueError(f"{processed}: no record has a label of its own; write those with the fallback with --keep-other")
-    classes = tuple(dict.fromkeys(name for records in splits.values() for name in find_classes(records)))
+        raise ValueError(
+            f"{processed}: no record has a label of its own; write those with the "
+            "fallback with --keep-other"
+        )
+    classes = tuple(
+        dict.fromkeys(name for records in splits.values() for name in find_classes(records))
+    )
     if kind == "parquet":
         _write_parquet(splits, Path(out), load_manifest(processed))
     else:
         _write_braindecode(splits, Path(out), load_manifest(processed), classes)
-    return ExportSummary(Path(out), {name: len(records) for name, records in splits.items()}, classes)
+    return ExportSummary(
+        Path(out), {name: len(records) for name, records in splits.items()}, classes
+    )
 
 
-def _iter_rows(records: LabelledRecords, manifest: pd.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
+def _iter_rows(
+    records: LabelledRecords, manifest: pd.DataFrame
+) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
     """Yield what is known of each record, and the arrays of its record file."""
     rows = select_rows(manifest, records.keys)
-    facts = zip(records.keys, records.paths, records.labels, records.annotated, rows.itertuples(index=False), strict=True)
+    facts = zip(
+        records.keys,
+        records.paths,
+        records.labels,
+        records.annotated,
+        rows.itertuples(index=False),
+        strict=True,
+    )
     for key, path, labels, annotated, row in facts:
         known = {
             "key": key,
@@ -101,7 +126,7 @@ def _iter_rows(records: LabelledRecords, manifest: pd.DataFrame) -> Iterator[tup
         yield known, load_record_file(path)
 
 
-# Parquet -------------------------------------------------------------------------------------------------------------
+# Parquet ------------------------------------------------------------------------------------------
 
 
 def _write_parquet(splits: dict[str, LabelledRecords], out: Path, manifest: pd.DataFrame) -> None:
@@ -110,7 +135,10 @@ def _write_parquet(splits: dict[str, LabelledRecords], out: Path, manifest: pd.D
     n_samples = load_record_file(next(iter(splits.values())).paths[0], "signal")["signal"].shape[1]
     schema = _parquet_schema(pyarrow, n_samples)
     for name, records in splits.items():
-        with atomic_path(out / f"{name}.parquet") as temporary, parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with (
+            atomic_path(out / f"{name}.parquet") as temporary,
+            parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        ):
             columns: dict[str, list[Any]] = {field: [] for field in schema.names}
             for number, (known, arrays) in enumerate(_iter_rows(records, manifest), 1):
                 for field, value in (known | _signal_cells(arrays)).items():
@@ -121,7 +149,9 @@ def _write_parquet(splits: dict[str, LabelledRecords], out: Path, manifest: pd.D
 
 
 def _parquet_schema(pyarrow: Any, n_samples: int) -> Any:
-    """Return the columns; fixed lengths make readers give the signal as one array (12, n_samples)."""
+    """Return the columns; fixed lengths make readers give the signal as one array (12,
+    n_samples).
+    """
     text = pyarrow.string()
     signal = pyarrow.list_(pyarrow.list_(pyarrow.float32(), n_samples), len(STANDARD_LEADS))
     columns = {
@@ -141,7 +171,12 @@ def _signal_cells(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     millivolts = np.zeros_like(arrays["signal"])  # absent leads, and what follows the end
     n_valid = int(arrays["n_valid"])
     millivolts[:, :n_valid] = to_millivolts(arrays)
-    return {"fs": float(arrays["fs"]), "n_valid": n_valid, "lead_present": arrays["lead_present"], "signal": millivolts}
+    return {
+        "fs": float(arrays["fs"]),
+        "n_valid": n_valid,
+        "lead_present": arrays["lead_present"],
+        "signal": millivolts,
+    }
 
 
 def _to_table(pyarrow: Any, schema: Any, columns: dict[str, list[Any]]) -> Any:
@@ -158,7 +193,7 @@ def _to_table(pyarrow: Any, schema: Any, columns: dict[str, list[Any]]) -> Any:
     return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
-# Braindecode ---------------------------------------------------------------------------------------------------------
+# Braindecode --------------------------------------------------------------------------------------
 
 
 def _write_braindecode(
@@ -171,18 +206,33 @@ def _write_braindecode(
     names = ["target"] if single else list(classes)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # of what it imports, and that our file names are not those of MNE
-        datasets, mne = (import_extra(name, "writing a braindecode dataset", EXTRA) for name in ("braindecode.datasets", "mne"))
+        warnings.simplefilter(
+            "ignore"
+        )  # of what it imports, and that our file names are not those of MNE
+        datasets, mne = (
+            import_extra(name, "writing a braindecode dataset", EXTRA)
+            for name in ("braindecode.datasets", "mne")
+        )
         stack.enter_context(mne.use_log_level("error"))
-        record_dataset = getattr(datasets, "RawDataset", None) or datasets.BaseDataset  # what earlier versions call it
+        record_dataset = (
+            getattr(datasets, "RawDataset", None) or datasets.BaseDataset
+        )  # what earlier versions call it
         for name, records in splits.items():
             made = (
-                record_dataset(_to_mne(mne, arrays), _describe(known, classes, target, single), target_name=names)
-                for (known, arrays), target in zip(_iter_rows(records, manifest), encode_targets(records, classes), strict=True)
+                record_dataset(
+                    _to_mne(mne, arrays),
+                    _describe(known, classes, target, single),
+                    target_name=names,
+                )
+                for (known, arrays), target in zip(
+                    _iter_rows(records, manifest), encode_targets(records, classes), strict=True
+                )
             )
             for start in range(0, len(records), _AT_A_TIME):
                 (out / name).mkdir(parents=True, exist_ok=True)
-                datasets.BaseConcatDataset(list(islice(made, _AT_A_TIME))).save(str(out / name), offset=start)
+                datasets.BaseConcatDataset(list(islice(made, _AT_A_TIME))).save(
+                    str(out / name), offset=start
+                )
     save_json({"classes": classes, "single_label": single}, out / "classes.json")
 
 
@@ -190,15 +240,28 @@ def _to_mne(mne: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return a recording in volts, as MNE has them, with absent leads marked as bad."""
     info = mne.create_info(list(STANDARD_LEADS), float(arrays["fs"]), ch_types="ecg")
     raw = mne.io.RawArray(to_millivolts(arrays).astype(np.float64) / 1000, info)
-    raw.info["bads"] = [lead for lead, present in zip(STANDARD_LEADS, arrays["lead_present"], strict=True) if not present]
+    raw.info["bads"] = [
+        lead
+        for lead, present in zip(STANDARD_LEADS, arrays["lead_present"], strict=True)
+        if not present
+    ]
     return raw
 
 
-def _describe(known: dict[str, Any], classes: tuple[str, ...], target: NDArray[np.float32], single: bool) -> dict[str, Any]:
-    """Return what is known, and as the outcome a class number, or with several labels a 1, 0 or nothing for each class."""
+def _describe(
+    known: dict[str, Any], classes: tuple[str, ...], target: NDArray[np.float32], single: bool
+) -> dict[str, Any]:
+    """Return what is known, and as the outcome a class number, or with several labels a 1, 0 or
+    nothing for each class.
+    """
     if not single and (taken := sorted(set(classes) & known.keys())):
-        raise ValueError(f"classes {', '.join(taken)} are named like what is known of a record: rename them in the label table to export them side by side")
-    facts = {name: ";".join(value) if isinstance(value, list) else value for name, value in known.items()}
+        raise ValueError(
+            f"classes {', '.join(taken)} are named like what is known of a record: rename "
+            "them in the label table to export them side by side"
+        )
+    facts = {
+        name: ";".join(value) if isinstance(value, list) else value for name, value in known.items()
+    }
     if single:
         return facts | {"target": int(np.nanargmax(target))}
     outcomes = zip(classes, target.tolist(), strict=True)

@@ -26,7 +26,9 @@ _RECORDS_COPIED = 1024  # at a time, to another device
 
 
 class Batch(NamedTuple):
-    """One batch: signal (B, n_leads, n_samples); target (B, n_classes), NaN where not annotated; row (B,) in the dataset."""
+    """One batch: signal (B, n_leads, n_samples); target (B, n_classes), NaN where not annotated;
+    row (B,) in the dataset.
+    """
 
     signal: torch.Tensor
     target: torch.Tensor
@@ -52,12 +54,19 @@ class View:
     crop_samples: int = 0
 
     def lead_rows(self) -> list[int] | slice:
-        """Return the rows of the leads in a record file; a slice, which copies nothing, where all are wanted."""
-        return slice(None) if self.leads == STANDARD_LEADS else [STANDARD_LEADS.index(lead) for lead in self.leads]
+        """Return the rows of the leads in a record file; a slice, which copies nothing, where all
+        are wanted.
+        """
+        return (
+            slice(None)
+            if self.leads == STANDARD_LEADS
+            else [STANDARD_LEADS.index(lead) for lead in self.leads]
+        )
 
 
 def draw_starts(n_valid: torch.Tensor, crop_samples: int, n_samples: int) -> torch.Tensor:
-    """Return where a window of each record begins, inside its valid samples as far as it has enough of them.
+    """Return where a window of each record begins, inside its valid samples as far as it has enough
+    of them.
 
     Parameters
     ----------
@@ -97,8 +106,8 @@ class ECGDataset(_BatchDataset):
 
     Notes
     -----
-    Items are `Batch` tuples without the batch dimension; ``__getitems__`` gives whole batches, which spares the
-    loader from stacking.
+    Items are `Batch` tuples without the batch dimension; ``__getitems__`` gives whole batches,
+    which spares the loader from stacking.
     """
 
     def __init__(
@@ -109,7 +118,9 @@ class ECGDataset(_BatchDataset):
         datasets: Sequence[str] = (),
     ) -> None:
         if len(paths) != len(targets):
-            raise ValueError(f"{len(paths)} record files but {len(targets)} rows of targets: expected as many")
+            raise ValueError(
+                f"{len(paths)} record files but {len(targets)} rows of targets: expected as many"
+            )
         self.paths = [str(path) for path in paths]
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32))
         self.view = view or View()
@@ -125,7 +136,9 @@ class ECGDataset(_BatchDataset):
 
     def _read(self, index: int) -> NDArray[np.float32]:
         arrays = load_record_file(self.paths[index], "signal", *LEAD_ARRAYS, "n_valid")
-        signal = scale_signal(arrays, self.view.normalization, self.datasets[index])[self.view.lead_rows()]
+        signal = scale_signal(arrays, self.view.normalization, self.datasets[index])[
+            self.view.lead_rows()
+        ]
         size = self.view.crop_samples
         if not size or size >= signal.shape[1]:
             return signal
@@ -133,7 +146,9 @@ class ECGDataset(_BatchDataset):
         return signal[:, start : start + size]
 
 
-def scale_signal(arrays: dict[str, NDArray[Any]], normalization: Normalization, dataset: str = "") -> NDArray[np.float32]:
+def scale_signal(
+    arrays: dict[str, NDArray[Any]], normalization: Normalization, dataset: str = ""
+) -> NDArray[np.float32]:
     """Return the signal (12, n_samples) of a record file, or of `build_tensor`, normalized."""
     signal: NDArray[np.float32] = arrays["signal"]
     if normalization.mode == "zscore":
@@ -160,7 +175,8 @@ class PackedDataset(_BatchDataset):
     datasets
         The dataset of each record, for a normalization by collection.
     device
-        On another device than the CPU, the codes are copied there whole, and batches are cropped and scaled there.
+        On another device than the CPU, the codes are copied there whole, and batches are cropped
+        and scaled there.
 
     Raises
     ------
@@ -180,21 +196,34 @@ class PackedDataset(_BatchDataset):
         place = {key: row for row, key in enumerate(packed.keys)}
         absent = [key for key in keys if key not in place]
         if absent:
-            raise ValueError(f"{absent[0]}: not in the packed cache, nor are {len(absent) - 1} others; delete packed/ and try again")
+            raise ValueError(
+                f"{absent[0]}: not in the packed cache, nor are {len(absent) - 1} others; "
+                "delete packed/ and try again"
+            )
         self.view = view or View()
         self.packed = packed
         self.rows = torch.tensor([place[key] for key in keys], dtype=torch.long)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32)).to(device)
         self.n_valid = torch.from_numpy(packed.n_valid[self.rows.numpy()].astype(np.int64))
-        self.gain, self.bias = (part.to(device) for part in self._affine(tuple(datasets) or ("",) * len(keys)))
+        self.gain, self.bias = (
+            part.to(device) for part in self._affine(tuple(datasets) or ("",) * len(keys))
+        )
         self.codes = self._copy_codes(device) if device != "cpu" else None
 
     def _copy_codes(self, device: str) -> torch.Tensor:
-        """Return the codes of the leads on a device, copied some at a time, so that this process holds few of them."""
+        """Return the codes of the leads on a device, copied some at a time, so that this process
+        holds few of them.
+        """
         leads = self.view.lead_rows()
-        codes = torch.empty((len(self.packed), self.gain.shape[1], self.packed.codes.shape[2]), dtype=torch.int16, device=device)
+        codes = torch.empty(
+            (len(self.packed), self.gain.shape[1], self.packed.codes.shape[2]),
+            dtype=torch.int16,
+            device=device,
+        )
         for start in range(0, len(codes), _RECORDS_COPIED):
-            codes[start : start + _RECORDS_COPIED] = torch.from_numpy(self.packed.codes[start : start + _RECORDS_COPIED][:, leads].copy())
+            codes[start : start + _RECORDS_COPIED] = torch.from_numpy(
+                self.packed.codes[start : start + _RECORDS_COPIED][:, leads].copy()
+            )
         return codes
 
     def _affine(self, datasets: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,7 +256,9 @@ class PackedDataset(_BatchDataset):
         """Return the codes of whole records, or of a window of each, for the leads of the view."""
         if self.codes is None:
             leads = self.view.lead_rows()
-            codes = self.packed.read_codes(rows.numpy(), None if starts is None else starts.tolist(), size)
+            codes = self.packed.read_codes(
+                rows.numpy(), None if starts is None else starts.tolist(), size
+            )
             return torch.from_numpy(codes if isinstance(leads, slice) else codes[:, leads])
         codes_there = self.codes[self._send(rows)]
         if starts is None:
@@ -236,7 +267,9 @@ class PackedDataset(_BatchDataset):
         return codes_there.gather(2, columns.expand(-1, codes_there.shape[1], -1))
 
     def _send(self, index: torch.Tensor) -> torch.Tensor:
-        """Return an index where the codes are; from pinned memory, since the host would wait for the GPU otherwise."""
+        """Return an index where the codes are; from pinned memory, since the host would wait for
+        the GPU otherwise.
+        """
         if self.codes is None or self.codes.device.type == "cpu":
             return index
         return index.pin_memory().to(self.codes.device, non_blocking=True)

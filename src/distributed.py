@@ -1,4 +1,6 @@
-"""Several processes on one training run, as ``torchrun`` starts them: who this is, its share of a batch, and agreement."""
+"""Several processes on one training run, as ``torchrun`` starts them: who this is, its share of a
+batch, and agreement.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a run: its number, how many there are, and its number on this machine."""
+    """This process among those of a run: its number, how many there are, and its number on this
+    machine.
+    """
 
     rank: int = 0
     world: int = 1
@@ -67,7 +71,8 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
     Parameters
     ----------
     device
-        The device setting of the run; CUDA processes talk through NCCL and get a GPU each, others through gloo.
+        The device setting of the run; CUDA processes talk through NCCL and get a GPU each, others
+        through gloo.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -87,7 +92,8 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
 
 
 class SharedBatchSampler(Sampler[list[int]]):
-    """Deals each batch of an order out to the processes: together they see what one process alone would.
+    """Deals each batch of an order out to the processes: together they see what one process alone
+    would.
 
     Parameters
     ----------
@@ -106,7 +112,10 @@ class SharedBatchSampler(Sampler[list[int]]):
 
     def __init__(self, order: Sampler[int], batch_size: int, processes: Processes) -> None:
         if batch_size % processes.world:
-            raise ValueError(f"batch_size is {batch_size}: expected a multiple of the {processes.world} processes")
+            raise ValueError(
+                f"batch_size is {batch_size}: expected a multiple of the "
+                f"{processes.world} processes"
+            )
         self.batches = BatchSampler(order, batch_size, drop_last=False)
         self.processes = processes
         n_records = len(order)  # type: ignore[arg-type]

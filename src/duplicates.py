@@ -1,7 +1,9 @@
-"""The leak gate: one recording in several files stays in one split or is taken out, and none is judged that was learned from.
+"""The leak gate: one recording in several files stays in one split or is taken out, and none is
+judged that was learned from.
 
-Challenge 2021 holds all of PTB-XL, CPSC 2018 and Chapman/Ningbo, and single collections hold records twice. Copies are
-found by the fingerprints in the manifest; docs/duplicates.md says how well.
+Challenge 2021 holds all of PTB-XL, CPSC 2018 and Chapman/Ningbo, and single collections hold
+records twice. Copies are found by the fingerprints in the manifest; docs/duplicates.md says how
+well.
 """
 
 from __future__ import annotations
@@ -33,15 +35,22 @@ def is_taken_out(manifest: pd.DataFrame) -> pd.Series[bool]:
 
 
 def restore_copies(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with copies that an earlier run took out as ok again; their record files are kept."""
+    """Return the rows with copies that an earlier run took out as ok again; their record files are
+    kept.
+    """
     taken = is_taken_out(manifest)
     if not taken.any():
         return manifest
-    return manifest.assign(status=manifest["status"].mask(taken, "ok"), reason=manifest["reason"].mask(taken, ""))
+    return manifest.assign(
+        status=manifest["status"].mask(taken, "ok"), reason=manifest["reason"].mask(taken, "")
+    )
 
 
-def find_duplicates(manifest: pd.DataFrame, placed: Collection[str] = (), datasets: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """Return the keys of the ok records that are the same recording, a tuple for each recording, the first copy first.
+def find_duplicates(
+    manifest: pd.DataFrame, placed: Collection[str] = (), datasets: Sequence[str] = ()
+) -> list[tuple[str, ...]]:
+    """Return the keys of the ok records that are the same recording, a tuple for each recording,
+    the first copy first.
 
     Parameters
     ----------
@@ -64,7 +73,9 @@ def find_duplicates(manifest: pd.DataFrame, placed: Collection[str] = (), datase
     return sorted(tuple(record_key(*records[i]) for i in group) for group in groups)
 
 
-def take_out_copies(manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], policy: str) -> pd.DataFrame:
+def take_out_copies(
+    manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], policy: str
+) -> pd.DataFrame:
     """Return the rows after a policy: group keeps all copies, keep-first the first, drop-all none.
 
     Raises
@@ -74,7 +85,8 @@ def take_out_copies(manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], p
     """
     if policy == "fail" and groups:
         raise ValueError(
-            f"{len(groups)} recordings are in several records: {_listed(groups)}; keep them in one split with --on-duplicate group, "
+            f"{len(groups)} recordings are in several records: {_listed(groups)}; keep "
+            "them in one split with --on-duplicate group, "
             "or leave copies out with keep-first or drop-all"
         )
     if policy in ("group", "fail"):
@@ -82,7 +94,10 @@ def take_out_copies(manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], p
     spared = 1 if policy == "keep-first" else 0
     reasons = {key: _REASON + _other(group, key) for group in groups for key in group[spared:]}
     found = record_keys(manifest).map(reasons)
-    return manifest.assign(status=manifest["status"].mask(found.notna(), "rejected"), reason=found.fillna(manifest["reason"]))
+    return manifest.assign(
+        status=manifest["status"].mask(found.notna(), "rejected"),
+        reason=found.fillna(manifest["reason"]),
+    )
 
 
 def _other(group: tuple[str, ...], key: str) -> str:
@@ -99,8 +114,11 @@ def _first(keys: tuple[str, ...], n: int) -> tuple[str, ...]:
     return keys if len(keys) <= n else (*keys[:n], "...")
 
 
-def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, processed: Path) -> None:
-    """Write ``duplicates.csv``: a row per copy, with how many bits of its fingerprint differ from the first's.
+def save_duplicates(
+    groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, processed: Path
+) -> None:
+    """Write ``duplicates.csv``: a row per copy, with how many bits of its fingerprint differ from
+    the first's.
 
     Without copies there is no such file.
     """
@@ -111,13 +129,25 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
         path.unlink(missing_ok=True)
         return
     shown = ("dataset", "record_id", "split", "status")
-    copied = manifest.loc[record_keys(manifest).isin([key for group in groups for key in group]), [*shown, "signal_hash"]]
-    rows = {key: cells for key, *cells in zip_cells(record_keys(copied), *(copied[name] for name in copied))}
-    listed = [(number, rows[group[0]][-1], *rows[key]) for number, group in enumerate(groups, 1) for key in group]
+    copied = manifest.loc[
+        record_keys(manifest).isin([key for group in groups for key in group]),
+        [*shown, "signal_hash"],
+    ]
+    rows = {
+        key: cells
+        for key, *cells in zip_cells(record_keys(copied), *(copied[name] for name in copied))
+    }
+    listed = [
+        (number, rows[group[0]][-1], *rows[key])
+        for number, group in enumerate(groups, 1)
+        for key in group
+    ]
     bits = differing_bits([first for _, first, *_ in listed], [own for *_, own in listed])
     table = [
         (number, *map(safe_cell, cells), *counts)
-        for (number, _, *cells, _), *counts in zip(listed, *(count.tolist() for count in bits), strict=True)
+        for (number, _, *cells, _), *counts in zip(
+            listed, *(count.tolist() for count in bits), strict=True
+        )
     ]
     columns = ["recording", *shown, "differing_bits", "compared_bits"]
     with atomic_path(path) as temporary:
@@ -127,13 +157,27 @@ def save_duplicates(groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, p
 def report_duplicates(groups: Sequence[tuple[str, ...]], policy: str) -> None:
     """Log how many recordings have copies and what became of them."""
     if groups:
-        fate = {"group": "each stays in one split", "keep-first": "the first of each is kept", "drop-all": "all are left out"}
+        fate = {
+            "group": "each stays in one split",
+            "keep-first": "the first of each is kept",
+            "drop-all": "all are left out",
+        }
         n_records = sum(map(len, groups))
-        logger.warning("%d recordings are in %d records (%s): %s; %s", len(groups), n_records, DUPLICATES_FILE, fate[policy], _listed(groups))
+        logger.warning(
+            "%d recordings are in %d records (%s): %s; %s",
+            len(groups),
+            n_records,
+            DUPLICATES_FILE,
+            fate[policy],
+            _listed(groups),
+        )
 
 
-def refuse_overlap(train_hashes: Sequence[str], keys: Sequence[str], hashes: Sequence[str], split: str) -> None:
-    """Refuse to judge a model on recordings that it was trained on; for the split train, only say so.
+def refuse_overlap(
+    train_hashes: Sequence[str], keys: Sequence[str], hashes: Sequence[str], split: str
+) -> None:
+    """Refuse to judge a model on recordings that it was trained on; for the split train, only say
+    so.
 
     Parameters
     ----------
@@ -151,13 +195,23 @@ def refuse_overlap(train_hashes: Sequence[str], keys: Sequence[str], hashes: Seq
     """
     index = FingerprintIndex(train_hashes)
     if not len(index):
-        logger.warning("the checkpoint does not say which recordings it was trained on: whether split %s holds some is not known", split)
+        logger.warning(
+            "the checkpoint does not say which recordings it was trained on: whether "
+            "split %s holds some is not known",
+            split,
+        )
     learned = index.contains(hashes)
     known = [key for key, was in zip(keys, learned, strict=True) if was]
     if not known:
         return
     shown = ", ".join(known[:_N_SHOWN]) + (" ..." if len(known) > _N_SHOWN else "")
-    found = f"{len(known)} of {len(keys)} records of split {split} are recordings that the model was trained on: {shown}"
+    found = (
+        f"{len(known)} of {len(keys)} records of split {split} are recordings that the model "
+        f"was trained on: {shown}"
+    )
     if split != "train":
-        raise ValueError(f"{found}; judge it on others, or give --allow-overlap (allow_overlap=True) and say so with the numbers")
+        raise ValueError(
+            f"{found}; judge it on others, or give --allow-overlap (allow_overlap=True) "
+            "and say so with the numbers"
+        )
     logger.warning("%s", found)

@@ -1,4 +1,5 @@
-"""Files that survive crashes: many brought to the disk at once, what dead runs left cleaned up, folders held by one run.
+"""Files that survive crashes: many brought to the disk at once, what dead runs left cleaned up,
+folders held by one run.
 
 Nothing is visible under its final name before it is whole and on the disk.
 """
@@ -28,29 +29,36 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _LEFTOVER = re.compile(r"^\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}")
-_STRANGE_S = 7 * 24 * 3600.0  # a temporary file of another machine is left over when it was not touched for so long
+_STRANGE_S = (
+    7 * 24 * 3600.0
+)  # a temporary file of another machine is left over when it was not touched for so long
 _POLL_S = 0.1
 _NAMELESS_S = 10.0  # a lock file that names nobody is of a process that was killed before it could
 _SYNC_THREADS = 16  # file systems bring what is asked for at the same time to the disk in one go
 _LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"}
 
 
-# Writing -------------------------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------
 
 
 class FileBatch:
-    """Files written under temporary names, which get their final ones together once all are on the disk.
+    """Files written under temporary names, which get their final ones together once all are on the
+    disk.
 
-    As a context it removes on the way out what was not committed. Syncing file by file would take most of a
-    preprocessing run; a batch of some dozens takes little longer than one of them, and `flush` lets the disk work while
-    the next files are made.
+    As a context it removes on the way out what was not committed. Syncing file by file would take
+    most of a preprocessing run; a batch of some dozens takes little longer than one of them, and
+    `flush` lets the disk work while the next files are made.
     """
 
     def __init__(self) -> None:
         self._waiting: list[tuple[str, str]] = []
         self._syncing: list[tuple[str, str]] = []
         self._folders: set[str] = set()
-        self._handles: dict[int, int] = {}  # by device, a folder open since before anything was written: syncing it tells of any error
+        self._handles: dict[
+            int, int
+            # by device, a folder open since before anything was written: syncing it tells of any
+            # error
+        ] = {}
         self._thread: ThreadPoolExecutor | None = None
         self._synced: Future[None] | None = None
 
@@ -69,7 +77,9 @@ class FileBatch:
         return temporary
 
     def _watch(self, folder: str) -> None:
-        """Keep a folder of each file system open; one for each folder could be more than a process may have."""
+        """Keep a folder of each file system open; one for each folder could be more than a process
+        may have.
+        """
         device = os.stat(folder).st_dev
         if device not in self._handles and os.name == "posix":
             self._handles[device] = os.open(folder, os.O_RDONLY)
@@ -81,19 +91,26 @@ class FileBatch:
         del self._waiting[start:]
 
     def flush(self) -> None:
-        """Begin to bring what is written to the disk without waiting for it; what an earlier call began gets its names."""
+        """Begin to bring what is written to the disk without waiting for it; what an earlier call
+        began gets its names.
+        """
         self._rename()
         self._syncing, self._waiting = self._waiting, []
         if self._syncing:
             self._thread = self._thread or ThreadPoolExecutor(1, "sync")
-            self._synced = self._thread.submit(sync_files, [temporary for temporary, _ in self._syncing], list(self._handles.values()))
+            self._synced = self._thread.submit(
+                sync_files,
+                [temporary for temporary, _ in self._syncing],
+                list(self._handles.values()),
+            )
 
     def _rename(self) -> None:
         if self._synced is not None:
             self._synced.result()
             self._synced = None
         for temporary, path in self._syncing:
-            os.replace(temporary, path)  # noqa: PTH105  a Path would take longer to make than the call
+            # a Path would take longer to make than the call
+            os.replace(temporary, path)  # noqa: PTH105
         self._syncing = []
 
     def commit(self) -> None:
@@ -106,7 +123,12 @@ class FileBatch:
     def __enter__(self) -> FileBatch:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._thread is not None:
             self._thread.shutdown()
         self._waiting += self._syncing
@@ -118,9 +140,11 @@ class FileBatch:
 
 
 def sync_files(paths: Sequence[str], folders: Sequence[int]) -> None:
-    """Wait until files, or the names in folders, are on the disk; `folders` are open ones, of each file system one.
+    """Wait until files, or the names in folders, are on the disk; `folders` are open ones, of each
+    file system one.
 
-    A file system that is known to do so is asked for everything at once, which costs a fraction of asking for each file.
+    A file system that is known to do so is asked for everything at once, which costs a fraction of
+    asking for each file.
     """
     if folders and all(_syncs_at_once(handle) for handle in folders):
         for handle in folders:
@@ -148,30 +172,44 @@ def _syncs_at_once(handle: int) -> bool:
 
 @lru_cache(maxsize=16)
 def _is_local(device: int) -> bool:
-    """Tell whether a device is a local file system on which Linux syncs all at once and tells of every error.
+    """Tell whether a device is a local file system on which Linux syncs all at once and tells of
+    every error.
 
-    Errors are told from Linux 5.8 on. Others, such as those in user space, may have syncfs do nothing.
+    Errors are told from Linux 5.8 on. Others, such as those in user space, may have syncfs do
+    nothing.
     """
     release = re.match(r"(\d+)\.(\d+)", platform.release())
-    if release is None or (int(release[1]), int(release[2])) < (5, 8) or not hasattr(_libc(), "syncfs"):
+    if (
+        release is None
+        or (int(release[1]), int(release[2])) < (5, 8)
+        or not hasattr(_libc(), "syncfs")
+    ):
         return False
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        mounts = (
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        )
     except OSError:
         return False
-    kinds = {line.rpartition(" - ")[2].split(" ")[0] for line in mounts if line.split(" ")[2] == number}
+    kinds = {
+        line.rpartition(" - ")[2].split(" ")[0] for line in mounts if line.split(" ")[2] == number
+    }
     return bool(kinds) and kinds <= _LOCAL_FILE_SYSTEMS
 
 
 def remove_leftovers(folders: Iterable[Path]) -> int:
-    """Delete the temporary files of processes that are gone from some folders; returns how many there were."""
+    """Delete the temporary files of processes that are gone from some folders; returns how many
+    there were.
+    """
     removed = 0
     for folder in folders:
         if not folder.is_dir():
             continue
         with os.scandir(folder) as entries:
-            left = [entry for entry in entries if entry.name.startswith(".tmp-") and _is_leftover(entry)]
+            left = [
+                entry for entry in entries if entry.name.startswith(".tmp-") and _is_leftover(entry)
+            ]
         for entry in left:
             Path(entry.path).unlink(missing_ok=True)
         removed += len(left)
@@ -206,20 +244,24 @@ def is_alive(pid: int) -> bool:
 def _is_zombie(pid: int) -> bool:
     """Tell whether a process has ended and only waits to be asked for its exit status."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] == "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+            == "Z"
+        )
     except (OSError, IndexError):
         return False
 
 
-# Holding a folder ----------------------------------------------------------------------------------------------------
+# Holding a folder ---------------------------------------------------------------------------------
 
 
 @contextmanager
 def hold_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder, so that no other run writes into it at the same time.
 
-    The lock is the system's own on the file ``.lock`` where the file system offers one, and goes with the process
-    however it ends. Elsewhere the file itself is the lock, and that of a process that is gone is taken over.
+    The lock is the system's own on the file ``.lock`` where the file system offers one, and goes
+    with the process however it ends. Elsewhere the file itself is the lock, and that of a process
+    that is gone is taken over.
 
     Parameters
     ----------
@@ -245,12 +287,16 @@ def hold_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterato
         time.sleep(_POLL_S)
         stream = _take_lock(path)
     if stream is None:
-        raise RuntimeError(f"{folder}: {_describe(_holder(path))}; wait for it, or choose another folder")
+        raise RuntimeError(
+            f"{folder}: {_describe(_holder(path))}; wait for it, or choose another folder"
+        )
     try:
         _write_holder(path, what)
         yield
     finally:
-        if stream in _held:  # the system's lock: let go of last, so that nobody takes the file that is about to go
+        if (
+            stream in _held
+        ):  # the system's lock: let go of last, so that nobody takes the file that is about to go
             path.unlink(missing_ok=True)
             _held.discard(stream)
             stream.close()
@@ -283,7 +329,9 @@ def _take_lock(path: Path) -> IO[bytes] | None:
 
 
 _held: set[IO[bytes]] = set()
-"""Lock files of this process. Children close theirs, since a lock lasts as long as one copy of its file is open."""
+"""Lock files of this process. Children close theirs, since a lock lasts as long as one copy of its
+file is open.
+"""
 
 
 def _let_go() -> None:
@@ -297,7 +345,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _is_stale(path: Path) -> bool:
-    """Tell whether the process that a lock file names was of this machine and is gone; one that names none may just be made."""
+    """Tell whether the process that a lock file names was of this machine and is gone; one that
+    names none may just be made.
+    """
     holder = _holder(path)
     if holder:
         return holder.get("host") == platform.node() and not is_alive(holder["pid"])
@@ -309,14 +359,20 @@ def _is_stale(path: Path) -> bool:
 
 def _report_takeover(path: Path) -> None:
     if _holder(path):
-        logger.warning("%s: taken over from a run that is gone (%s)", path, _describe(_holder(path)))
+        logger.warning(
+            "%s: taken over from a run that is gone (%s)", path, _describe(_holder(path))
+        )
 
 
 def _make_lock_file(path: Path) -> IO[bytes] | None:
-    """Make the lock file, over that of a process of this machine that is gone; None where that of a living one is there."""
+    """Make the lock file, over that of a process of this machine that is gone; None where that of a
+    living one is there.
+    """
     for _ in range(2):
         try:
-            return open(path, "xb")  # until it names its holder, it is young enough to be left alone
+            return open(
+                path, "xb"
+            )  # until it names its holder, it is young enough to be left alone
         except FileExistsError:
             if not _is_stale(path):
                 return None
@@ -326,7 +382,12 @@ def _make_lock_file(path: Path) -> IO[bytes] | None:
 
 
 def _write_holder(path: Path, what: str) -> None:
-    holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "what": what}
+    holder = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "what": what,
+    }
     path.write_text(json.dumps(holder) + "\n", encoding="utf-8")
 
 
@@ -344,4 +405,7 @@ def _describe(holder: dict[str, Any]) -> str:
     if not holder:
         return "another process holds this folder"
     who = {name: printable(str(holder.get(name, "?"))) for name in ("what", "pid", "host", "since")}
-    return f"{who['what']} runs here already, process {who['pid']} on {who['host']} since {who['since']}"
+    return (
+        f"{who['what']} runs here already, process {who['pid']} on {who['host']} since "
+        f"{who['since']}"
+    )

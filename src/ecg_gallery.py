@@ -1,4 +1,6 @@
-"""Several recordings on one page, each on ECG paper under its own heading: the mistakes of a model, say."""
+"""Several recordings on one page, each on ECG paper under its own heading: the mistakes of a model,
+say.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from src.ecg_paper import draw_ecg
-from src.figures import GREY, LABEL_PT, MM_PER_INCH, PAGE_MM, TICK_PT, TITLE_PT, new_figure, plain_text
+from src.figures import (
+    GREY,
+    LABEL_PT,
+    MM_PER_INCH,
+    PAGE_MM,
+    TICK_PT,
+    TITLE_PT,
+    new_figure,
+    plain_text,
+)
 
 _MARGIN, _HEADING, _GAP = 4.0, 9.0, 4.0  # mm
 _TITLE_LENGTH = 68  # characters that fit beside the words on the scale
@@ -19,7 +30,9 @@ _TITLE_LENGTH = 68  # characters that fit beside the words on the scale
 
 @dataclass(frozen=True, eq=False)
 class GalleryRecord:
-    """A recording with its heading: `signal` (n_leads, n_samples) in mV, `fs` in Hz, `title` in black, `note` in grey."""
+    """A recording with its heading: `signal` (n_leads, n_samples) in mV, `fs` in Hz, `title` in
+    black, `note` in grey.
+    """
 
     title: str
     note: str
@@ -50,7 +63,14 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
     panels = [figure.add_axes((0, 0, 1, 1), label=str(number)) for number in range(len(records))]
     width, heights = PAGE_MM - 2 * _MARGIN, []
     for axes, record in zip(panels, records, strict=True):
-        paper = draw_ecg(axes, record.signal, record.fs, record.leads, lead_present=record.lead_present, duration_s=duration_s)
+        paper = draw_ecg(
+            axes,
+            record.signal,
+            record.fs,
+            record.leads,
+            lead_present=record.lead_present,
+            duration_s=duration_s,
+        )
         heights.append(width * paper[1] / paper[0])
     total = _MARGIN + sum(heights) + len(records) * (_HEADING + _GAP)
     figure.set_size_inches(PAGE_MM / MM_PER_INCH, total / MM_PER_INCH)
@@ -67,5 +87,14 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
 
 def _write_heading(figure: Figure, record: GalleryRecord, top: float, total: float) -> None:
     left, line = _MARGIN / PAGE_MM, 4.2 / total
-    figure.text(left, top, plain_text(record.title, _TITLE_LENGTH), fontsize=TITLE_PT, weight="bold", va="top")
-    figure.text(left, top - line, plain_text(record.note, 130), fontsize=LABEL_PT, color=GREY, va="top")
+    figure.text(
+        left,
+        top,
+        plain_text(record.title, _TITLE_LENGTH),
+        fontsize=TITLE_PT,
+        weight="bold",
+        va="top",
+    )
+    figure.text(
+        left, top - line, plain_text(record.note, 130), fontsize=LABEL_PT, color=GREY, va="top"
+    )

@@ -1,4 +1,6 @@
-"""A recording on standard ECG paper: 1 mm grid, true to scale on the page, a calibration pulse per row."""
+"""A recording on standard ECG paper: 1 mm grid, true to scale on the page, a calibration pulse per
+row.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class _Scale:
 
 @dataclass(frozen=True)
 class _Trace:
-    """One lead over one stretch of time; `y` is in mm from its baseline, None where the lead is missing."""
+    """One lead over one stretch of time; `y` is in mm from its baseline, None where the lead is
+    missing.
+    """
 
     name: str
     lead: int  # row of the signal
@@ -77,7 +81,9 @@ class _Trace:
     def reach(self) -> tuple[float, float]:
         """How far the trace and its name go above and below the baseline, in mm, both positive."""
         y = self.y if self.y is not None and np.isfinite(self.y).any() else np.zeros(1)
-        return max(float(np.nanmax(y)), self.label_y + _LABEL_HEIGHT), max(-float(np.nanmin(y)), 0.0)
+        return max(float(np.nanmax(y)), self.label_y + _LABEL_HEIGHT), max(
+            -float(np.nanmin(y)), 0.0
+        )
 
 
 def plot_ecg(
@@ -97,9 +103,9 @@ def plot_ecg(
 ) -> Figure:
     """Draw a recording on ECG paper, to scale: on the page as saved, 1 mm of the grid is 1 mm.
 
-    The axes of the figure are in mm. A lead is drawn about its median, since paper has no absolute zero.
-    Traces are never clipped: rows make room for them, and a lead that strays more than 8 cm from its baseline
-    runs over other rows and the margin, and is named below the grid.
+    The axes of the figure are in mm. A lead is drawn about its median, since paper has no absolute
+    zero. Traces are never clipped: rows make room for them, and a lead that strays more than 8 cm
+    from its baseline runs over other rows and the margin, and is named below the grid.
 
     Parameters
     ----------
@@ -112,8 +118,9 @@ def plot_ecg(
     title
         Printed above the grid.
     layout
-        ``3x4`` or ``6x2``, consecutive stretches of the twelve leads over a rhythm strip, or ``stack``, every
-        lead in full. A recording without just the twelve standard leads is stacked whatever the layout.
+        ``3x4`` or ``6x2``, consecutive stretches of the twelve leads over a rhythm strip, or
+        ``stack``, every lead in full. A recording without just the twelve standard leads is stacked
+        whatever the layout.
     speed_mm_per_s, gain_mm_per_mv
         25 and 10 by custom (AHA/ACCF/HRS recommendations for the ECG, part I, 2007).
     lead_present
@@ -123,20 +130,25 @@ def plot_ecg(
     duration_s
         Seconds shown from the start; a shorter recording is shown whole.
     shade
-        Shape as `signal`, -1 to 1: colours the paper behind each sample, orange above 0 and blue below.
+        Shape as `signal`, -1 to 1: colours the paper behind each sample, orange above 0 and blue
+        below.
     note
         Printed below the grid after speed, gain and rate.
 
     Raises
     ------
     ValueError
-        If shapes disagree, a rate or scale is not positive, the layout or rhythm lead is unknown, or the page
-        would be wider than 2 m.
+        If shapes disagree, a rate or scale is not positive, the layout or rhythm lead is unknown,
+        or the page would be wider than 2 m.
     """
     samples = _check_signal(signal, fs, leads, lead_present)
     _check_page(layout, fs, speed_mm_per_s, gain_mm_per_mv, duration_s)
-    page = _lay_out(samples, leads, layout, rhythm_lead, duration_s, _scale(fs, speed_mm_per_s, gain_mm_per_mv))
-    figure, axes = _new_page(page.width, page.height, title or "", "   ".join(filter(None, [page.footer, note])))
+    page = _lay_out(
+        samples, leads, layout, rhythm_lead, duration_s, _scale(fs, speed_mm_per_s, gain_mm_per_mv)
+    )
+    figure, axes = _new_page(
+        page.width, page.height, title or "", "   ".join(filter(None, [page.footer, note]))
+    )
     if shade is not None:
         _draw_shade(axes, page, _check_shade(shade, samples.shape))
     _fill_page(axes, page)
@@ -152,9 +164,11 @@ def draw_ecg(
     lead_present: Sequence[bool] | NDArray[np.bool_] | None = None,
     duration_s: float = 10.0,
 ) -> tuple[float, float]:
-    """Draw a recording on a panel of a larger page, at whatever size that has; the print below is left out.
+    """Draw a recording on a panel of a larger page, at whatever size that has; the print below is
+    left out.
 
-    The axes are in mm of the paper that `plot_ecg` would draw, at 25 mm/s and 10 mm/mV, without a rhythm strip.
+    The axes are in mm of the paper that `plot_ecg` would draw, at 25 mm/s and 10 mm/mV, without a
+    rhythm strip.
 
     Parameters
     ----------
@@ -194,7 +208,12 @@ def _scale(fs: float, speed: float, gain: float) -> _Scale:
 
 
 def _lay_out(
-    samples: Floats, leads: Sequence[str], layout: str, rhythm_lead: str | None, duration_s: float, scale: _Scale
+    samples: Floats,
+    leads: Sequence[str],
+    layout: str,
+    rhythm_lead: str | None,
+    duration_s: float,
+    scale: _Scale,
 ) -> _Page:
     n_shown = min(samples.shape[1], max(1, round(duration_s * scale.fs)))
     names, rows = _arrange(leads, layout, rhythm_lead)
@@ -204,10 +223,12 @@ def _lay_out(
     footer = [f"{scale.speed:g} mm/s", f"{scale.gain:g} mm/mV", f"{scale.fs:g} Hz"]
     if n_shown < samples.shape[1]:
         footer.append(f"first {n_shown / scale.fs:g} s of {samples.shape[1] / scale.fs:g} s")
-    return _Page(traces, baselines, width, height, scale, "   ".join([*footer, *_stray_remark(traces)]))
+    return _Page(
+        traces, baselines, width, height, scale, "   ".join([*footer, *_stray_remark(traces)])
+    )
 
 
-# Checks --------------------------------------------------------------------------------------------------------------
+# Checks -------------------------------------------------------------------------------------------
 
 
 def _check_signal(signal: ArrayLike, fs: float, leads: Sequence[str], lead_present: Any) -> Floats:
@@ -215,7 +236,8 @@ def _check_signal(signal: ArrayLike, fs: float, leads: Sequence[str], lead_prese
     samples = np.array(signal, dtype=np.float64)
     if samples.ndim != 2 or samples.shape[0] != len(leads) or not samples.size:
         raise ValueError(
-            f"signal has shape {samples.shape}: expected ({len(leads)}, n_samples), a row for each lead"
+            f"signal has shape {samples.shape}: expected ({len(leads)}, n_samples), a row "
+            "for each lead"
         )
     if not (math.isfinite(fs) and fs > 0):
         raise ValueError(f"fs is {fs}: expected a positive rate in Hz")
@@ -224,7 +246,8 @@ def _check_signal(signal: ArrayLike, fs: float, leads: Sequence[str], lead_prese
         present = np.asarray(lead_present, dtype=bool)
         if present.shape != (len(leads),):
             raise ValueError(
-                f"lead_present has shape {present.shape}: expected ({len(leads)},), a flag for each lead"
+                f"lead_present has shape {present.shape}: expected ({len(leads)},), a "
+                "flag for each lead"
             )
         samples[~present] = np.nan
     return samples
@@ -235,14 +258,20 @@ def _check_shade(shade: ArrayLike, shape: tuple[int, ...]) -> Floats:
     if weights.shape != shape:
         raise ValueError(f"shade has shape {weights.shape}: expected {shape}, as the signal")
     if not (np.abs(weights) <= 1).all():
-        raise ValueError("shade goes beyond -1 to 1 or is not a number: divide it by its largest absolute value")
+        raise ValueError(
+            "shade goes beyond -1 to 1 or is not a number: divide it by its largest absolute value"
+        )
     return weights
 
 
 def _check_page(layout: str, fs: float, speed: float, gain: float, duration_s: float) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    for name, value in (("speed_mm_per_s", speed), ("gain_mm_per_mv", gain), ("duration_s", duration_s)):
+    for name, value in (
+        ("speed_mm_per_s", speed),
+        ("gain_mm_per_mv", gain),
+        ("duration_s", duration_s),
+    ):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}: expected a positive number")
     if duration_s * speed > _MAX_WIDTH:
@@ -253,25 +282,30 @@ def _check_page(layout: str, fs: float, speed: float, gain: float, duration_s: f
         )
 
 
-# Arranging -----------------------------------------------------------------------------------------------------------
+# Arranging ----------------------------------------------------------------------------------------
 
 
 def _arrange(
     leads: Sequence[str], layout: str, rhythm_lead: str | None
 ) -> tuple[list[str], tuple[tuple[int, ...], ...]]:
-    """Return the names to print and, for each row of the page, the rows of the signal from left to right."""
+    """Return the names to print and, for each row of the page, the rows of the signal from left to
+    right.
+    """
     standard = [canonical_lead(name) for name in leads]
     index = {name: row for row, name in enumerate(standard) if name is not None}
     if layout == "stack" or len(leads) != len(STANDARD_LEADS) or len(index) != len(STANDARD_LEADS):
         spelled = zip(standard, leads, strict=True)
-        names = [short if short and short.upper() == name.upper() else name for short, name in spelled]
+        names = [
+            short if short and short.upper() == name.upper() else name for short, name in spelled
+        ]
         return names, tuple((row,) for row in range(len(leads)))
     rows = [tuple(index[name] for name in row) for row in _GRIDS[layout]]
     if rhythm_lead is not None:
         lead = canonical_lead(rhythm_lead)
         if lead is None:
             raise ValueError(
-                f"rhythm_lead is {rhythm_lead!r}: choose one of {', '.join(STANDARD_LEADS)}, or None"
+                f"rhythm_lead is {rhythm_lead!r}: choose one of "
+                f"{', '.join(STANDARD_LEADS)}, or None"
             )
         rows.append((index[lead],))
     return [str(name) for name in standard], tuple(rows)
@@ -286,14 +320,24 @@ def _cut_traces(
     traces = []
     for row, members in enumerate(rows):
         for column, lead in enumerate(members):
-            columns = slice(column, column + 1) if len(members) == n_columns else slice(0, n_columns)
+            columns = (
+                slice(column, column + 1) if len(members) == n_columns else slice(0, n_columns)
+            )
             stretch = slice(edges[columns.start], edges[columns.stop])
             left, right = scale.x([stretch.start, stretch.stop]).tolist()
             x = scale.x(np.arange(stretch.start, stretch.stop))
             whole = samples[lead]
-            y = (whole[stretch] - np.nanmedian(whole)) * scale.gain if np.isfinite(whole).any() else None
-            label_y = 4.0 if y is None else _label_height(y[x < left + 2 + _CHARACTER * len(names[lead])])
-            traces.append(_Trace(names[lead], lead, stretch, row, columns, left, right, x, y, label_y))
+            y = (
+                (whole[stretch] - np.nanmedian(whole)) * scale.gain
+                if np.isfinite(whole).any()
+                else None
+            )
+            label_y = (
+                4.0 if y is None else _label_height(y[x < left + 2 + _CHARACTER * len(names[lead])])
+            )
+            traces.append(
+                _Trace(names[lead], lead, stretch, row, columns, left, right, x, y, label_y)
+            )
     return traces
 
 
@@ -315,11 +359,13 @@ def _space_rows(traces: Sequence[_Trace], n_rows: int, gain: float) -> tuple[lis
         above[place], below[place] = (min(reach, _MAX_REACH) for reach in trace.reach)
     above[:, 0] = np.maximum(above[:, 0], _PULSE_MV * gain)
     steps = [float((below[row] + above[row + 1]).max()) for row in range(n_rows - 1)]
-    depths = np.cumsum([
-        _whole_boxes(float(above[0].max()) + _ROW_GAP),
-        *(_whole_boxes(max(step + _ROW_GAP, _MIN_ROW)) for step in steps),
-        _whole_boxes(float(below[-1].max()) + _ROW_GAP),
-    ])  # fmt: skip
+    depths = np.cumsum(
+        [
+            _whole_boxes(float(above[0].max()) + _ROW_GAP),
+            *(_whole_boxes(max(step + _ROW_GAP, _MIN_ROW)) for step in steps),
+            _whole_boxes(float(below[-1].max()) + _ROW_GAP),
+        ]
+    )
     height = float(depths[-1])
     return [height - float(depth) for depth in depths[:-1]], height
 
@@ -333,12 +379,16 @@ def _stray_remark(traces: Sequence[_Trace]) -> list[str]:
     return [f"off scale: {', '.join(names)}"] if names else []
 
 
-# Drawing -------------------------------------------------------------------------------------------------------------
+# Drawing ------------------------------------------------------------------------------------------
 
 
 def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Figure, Axes]:
-    """Return a page whose axes are in mm, from the lower left corner of the grid, with grid and print."""
-    above, below = (textwrap.wrap(plain_text(text, 500), int(width / _CHARACTER)) for text in (title, footer))
+    """Return a page whose axes are in mm, from the lower left corner of the grid, with grid and
+    print.
+    """
+    above, below = (
+        textwrap.wrap(plain_text(text, 500), int(width / _CHARACTER)) for text in (title, footer)
+    )
     top, bottom = (_MARGIN + _TEXT_LINE * len(lines) for lines in (above, below))
     # 127 dpi show the grid evenly: 5 pixels per mm
     figure = new_figure(width + 2 * _MARGIN, height + top + bottom, dpi=127, layout=None)
@@ -346,17 +396,28 @@ def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Fig
     axes.set(xlim=(-_MARGIN, width + _MARGIN), ylim=(-bottom, height + top))
     axes.set_axis_off()
     _draw_grid(axes, width, height)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # legible below a trace that strays
+    box = {
+        "facecolor": "white",
+        "edgecolor": "none",
+        "pad": 1.0,
+    }  # legible below a trace that strays
     axes.text(0, height + 2, "\n".join(above), fontsize=TITLE_PT + 1, color=BLACK, va="bottom")
     axes.text(0, -2, "\n".join(below), fontsize=LABEL_PT, color=BLACK, va="top", bbox=box, zorder=5)
     return figure, axes
 
 
 def _draw_grid(axes: Axes, width: float, height: float) -> None:
-    for step, color, line_width, name in ((1.0, _MINOR, 0.4, "minor"), (_BOX, _MAJOR, 0.7, "major")):
+    for step, color, line_width, name in (
+        (1.0, _MINOR, 0.4, "minor"),
+        (_BOX, _MAJOR, 0.7, "major"),
+    ):
         style: dict[str, Any] = {"colors": color, "linewidth": line_width, "zorder": 1}
-        axes.vlines(np.arange(0, width + step / 2, step), 0, height, **style).set_gid(f"grid-{name}-x")
-        axes.hlines(np.arange(0, height + step / 2, step), 0, width, **style).set_gid(f"grid-{name}-y")
+        axes.vlines(np.arange(0, width + step / 2, step), 0, height, **style).set_gid(
+            f"grid-{name}-x"
+        )
+        axes.hlines(np.arange(0, height + step / 2, step), 0, width, **style).set_gid(
+            f"grid-{name}-y"
+        )
 
 
 def _fill_page(axes: Axes, page: _Page, name_pt: float = TITLE_PT) -> None:
@@ -367,22 +428,42 @@ def _fill_page(axes: Axes, page: _Page, name_pt: float = TITLE_PT) -> None:
 
 
 def _draw_shade(axes: Axes, page: _Page, weights: Floats) -> None:
-    """Colour a band behind each trace, as high as the trace, the stronger the farther the weight is from 0."""
+    """Colour a band behind each trace, as high as the trace, the stronger the farther the weight is
+    from 0.
+    """
     for trace in page.traces:
         if trace.y is None:
             continue
         part = weights[trace.lead, trace.stretch]
         colors = np.where(part[:, None] > 0, to_rgb(_FOR), to_rgb(_AGAINST))
-        band = np.concatenate([colors, _SHADE_OPACITY * np.abs(part[:, None])], axis=1)[None]  # (1, n_samples, RGBA)
+        band = np.concatenate([colors, _SHADE_OPACITY * np.abs(part[:, None])], axis=1)[
+            None
+        ]  # (1, n_samples, RGBA)
         baseline, y = page.baselines[trace.row], trace.y[np.isfinite(trace.y)]
-        low, high = baseline + y.min(initial=0.0) - _SHADE_ROOM, baseline + y.max(initial=0.0) + _SHADE_ROOM
-        image = axes.imshow(band, extent=(trace.left, trace.right, low, high), aspect="auto", interpolation="nearest", zorder=2)
+        low, high = (
+            baseline + y.min(initial=0.0) - _SHADE_ROOM,
+            baseline + y.max(initial=0.0) + _SHADE_ROOM,
+        )
+        image = axes.imshow(
+            band,
+            extent=(trace.left, trace.right, low, high),
+            aspect="auto",
+            interpolation="nearest",
+            zorder=2,
+        )
         image.set_gid(f"shade-{trace.name}")
 
 
 def _draw_trace(axes: Axes, trace: _Trace, baseline: float, name_pt: float) -> None:
     name = plain_text(trace.name)
-    axes.text(trace.left + 1.0, baseline + trace.label_y, name, fontsize=name_pt, weight="bold", color=BLACK)
+    axes.text(
+        trace.left + 1.0,
+        baseline + trace.label_y,
+        name,
+        fontsize=name_pt,
+        weight="bold",
+        color=BLACK,
+    )
     if trace.columns.start > 0:  # where one lead ends and the next begins
         ends = np.array([[-4.0, -2.0], [2.0, 4.0]]) + baseline
         axes.vlines([trace.left] * 2, ends[:, 0], ends[:, 1], colors=BLACK, linewidth=0.8)
@@ -390,7 +471,13 @@ def _draw_trace(axes: Axes, trace: _Trace, baseline: float, name_pt: float) -> N
         style: dict[str, Any] = {"color": GREY, "ha": "center", "va": "center", "style": "italic"}
         axes.text((trace.left + trace.right) / 2, baseline, "missing", fontsize=TITLE_PT, **style)
     else:
-        style = {"color": BLACK, "linewidth": 0.8, "solid_joinstyle": "round", "clip_on": False, "zorder": 3}
+        style = {
+            "color": BLACK,
+            "linewidth": 0.8,
+            "solid_joinstyle": "round",
+            "clip_on": False,
+            "zorder": 3,
+        }
         axes.plot(trace.x, baseline + trace.y, gid=f"trace-{trace.name}", **style)
 
 
@@ -400,4 +487,6 @@ def _draw_pulse(axes: Axes, scale: _Scale, baseline: float) -> None:
     left = (scale.calibration - width) / 2
     x = np.array([left - foot, left, left, left + width, left + width, left + width + foot])
     y = baseline + np.array([0, 0, 1, 1, 0, 0]) * _PULSE_MV * scale.gain
-    axes.plot(x, y, color=BLACK, linewidth=0.8, solid_joinstyle="miter", zorder=3, gid="calibration")
+    axes.plot(
+        x, y, color=BLACK, linewidth=0.8, solid_joinstyle="miter", zorder=3, gid="calibration"
+    )

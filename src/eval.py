@@ -1,4 +1,6 @@
-"""From a model to `Predictions`, and from a checkpoint to the tables of a split or the rows of new files."""
+"""From a model to `Predictions`, and from a checkpoint to the tables of a split or the rows of new
+files.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +62,16 @@ def window_starts(n_samples: int, window: int) -> list[int]:
 def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
     """Return logits (B, n_classes) of signals (B, n_leads, n_samples).
 
-    A model trained on crops sees overlapping windows of that length, and its logits are averaged over them, but for windows of
-    padding alone, which training does not show either.
+    A model trained on crops sees overlapping windows of that length, and its logits are averaged
+    over them, but for windows of padding alone, which training does not show either.
     """
     starts = window_starts(signal.shape[2], crop_samples)
     if len(starts) == 1:
         logits: torch.Tensor = model(signal)
         return logits
-    windows = torch.stack([signal[:, :, start : start + crop_samples] for start in starts])  # (n_windows, B, n_leads, T)
+    windows = torch.stack(
+        [signal[:, :, start : start + crop_samples] for start in starts]
+    )  # (n_windows, B, n_leads, T)
     logits = model(windows.flatten(0, 1)).view(len(starts), signal.shape[0], -1)
     moves = (windows != windows[..., :1]).flatten(2).any(dim=2)  # padding does not, in any lead
     weights = (moves | ~moves.any(dim=0)).to(logits.dtype)[:, :, None]
@@ -78,7 +82,9 @@ def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0
 def predict(
     model: nn.Module, loader: DataLoader[Batch], *, device: str = "cpu", crop_samples: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and targets, each (n_records, n_classes), on the CPU and in the loader's order."""
+    """Return logits and targets, each (n_records, n_classes), on the CPU and in the loader's
+    order.
+    """
     model.eval()
     logits, targets = [], []
     with torch.inference_mode():
@@ -90,13 +96,17 @@ def predict(
 
 
 def to_probabilities(logits: torch.Tensor, single_label: bool) -> torch.Tensor:
-    """Return probabilities (B, n_classes): softmax over exclusive classes, else a sigmoid for each."""
+    """Return probabilities (B, n_classes): softmax over exclusive classes, else a sigmoid for
+    each.
+    """
     return logits.softmax(dim=1) if single_label else logits.sigmoid()
 
 
 def to_scores(logits: torch.Tensor, single_label: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return probabilities in double precision."""
-    scores: np.ndarray[Any, np.dtype[np.float64]] = to_probabilities(logits.double(), single_label).numpy()
+    scores: np.ndarray[Any, np.dtype[np.float64]] = to_probabilities(
+        logits.double(), single_label
+    ).numpy()
     return scores
 
 
@@ -109,7 +119,9 @@ class Evaluation(Rich):
     metrics: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.split}: {self.metrics['n_records']} records\n{format_judgement(self.metrics)}"
+        return (
+            f"{self.split}: {self.metrics['n_records']} records\n{format_judgement(self.metrics)}"
+        )
 
     def _repr_html_(self) -> str:
         return html_judgement(self.split, self.metrics)
@@ -138,7 +150,8 @@ def evaluate(
     split
         train, val or test.
     out
-        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `src.judging.judge` says what is in them.
+        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `src.judging.judge` says what
+        is in them.
     batch_size, device
         Records at a time, and the torch device that judges them.
     keep_other
@@ -151,9 +164,10 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the split is empty, the records have none of the checkpoint's classes, or another shape than it was trained on;
-        if val or test holds recordings that the model was trained on, and `allow_overlap` is not set;
-        if thresholds or a calibration would be chosen on the split that is judged, or an option does not fit the model.
+        If the split is empty, the records have none of the checkpoint's classes, or another shape
+        than it was trained on; if val or test holds recordings that the model was trained on, and
+        `allow_overlap` is not set; if thresholds or a calibration would be chosen on the split that
+        is judged, or an option does not fit the model.
     """
     processed = local_copy(processed)
     options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
@@ -169,33 +183,57 @@ def evaluate(
     if options.learns:
         learned_on = split_records(loaded, processed, LEARNED_ON, keep_other=keep_other)
         if not allow_overlap:
-            refuse_overlap(loaded.card.train_hashes, learned_on.keys, learned_on.signal_hashes, LEARNED_ON)
+            refuse_overlap(
+                loaded.card.train_hashes, learned_on.keys, learned_on.signal_hashes, LEARNED_ON
+            )
         validation = predicted(learned_on)
     everyone = predicted(records)
-    predictions = everyone if _takes_negatives(loaded.card) else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
+    predictions = (
+        everyone
+        if _takes_negatives(loaded.card)
+        else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
+    )
     rows = select_rows(load_manifest(processed), predictions.keys)
     predictions, metrics = judge(predictions, rows, options, validation, everyone)
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
-        save_json({"split": split, "checkpoint": str(checkpoint), **metrics}, Path(out) / f"metrics_{split}.json")
+        save_json(
+            {"split": split, "checkpoint": str(checkpoint), **metrics},
+            Path(out) / f"metrics_{split}.json",
+        )
     return Evaluation(split, predictions, metrics)
 
 
 def split_records(
-    checkpoint: Checkpoint, processed: str | Path, split: str, *, keep_other: bool = False, everyone: bool = False
+    checkpoint: Checkpoint,
+    processed: str | Path,
+    split: str,
+    *,
+    keep_other: bool = False,
+    everyone: bool = False,
 ) -> LabelledRecords:
-    """Return the records of a split that a checkpoint can be judged on, of which one at least carries a class; see `evaluate`.
+    """Return the records of a split that a checkpoint can be judged on, of which one at least
+    carries a class; see `evaluate`.
 
-    With several labels those without a class are among them where the model was validated on such, or for `everyone`.
+    With several labels those without a class are among them where the model was validated on such,
+    or for `everyone`.
     """
     card = checkpoint.card
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
-    learned = FALLBACK_LABEL in card.classes and bool(card.config.get("train", {}).get("keep_other"))
+    learned = FALLBACK_LABEL in card.classes and bool(
+        card.config.get("train", {}).get("keep_other")
+    )
     splits = load_records(processed, keep_other=keep_other or learned)
     negatives = not card.single_label and (everyone or _takes_negatives(card))
-    records = choose_records(splits[split], card.classes, single_label=card.single_label, keep_negative=negatives)
-    judged = records if _takes_negatives(card) else choose_records(records, card.classes, single_label=card.single_label)
+    records = choose_records(
+        splits[split], card.classes, single_label=card.single_label, keep_negative=negatives
+    )
+    judged = (
+        records
+        if _takes_negatives(card)
+        else choose_records(records, card.classes, single_label=card.single_label)
+    )
     if not len(judged):
         raise ValueError(_why_empty(processed, split, splits, card))
     return records
@@ -206,14 +244,20 @@ def _takes_negatives(card: ModelCard) -> bool:
     return not card.single_label and bool(card.config.get("train", {}).get("keep_negative"))
 
 
-def predict_records(checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str) -> Predictions:
+def predict_records(
+    checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str
+) -> Predictions:
     """Return the predictions of a checkpoint for records of a processed folder, at least one."""
     card = checkpoint.card
     _check_input(records.paths[0], card, checkpoint.path)
     targets = encode_targets(records, card.classes)
-    dataset = ECGDataset(records.paths, targets, View(card.leads, card.normalization), records.datasets)
+    dataset = ECGDataset(
+        records.paths, targets, View(card.leads, card.normalization), records.datasets
+    )
     loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
-    logits, _ = predict(load_model(checkpoint, device), loader, device=device, crop_samples=card.crop_samples)
+    logits, _ = predict(
+        load_model(checkpoint, device), loader, device=device, crop_samples=card.crop_samples
+    )
     thresholds = np.array(card.thresholds) if card.thresholds else None
     return Predictions(
         keys=records.keys,
@@ -228,25 +272,32 @@ def predict_records(checkpoint: Checkpoint, records: LabelledRecords, *, batch_s
 def _why_empty(processed: str | Path, split: str, splits: Any, card: ModelCard) -> str:
     if len(splits[split]):
         return (
-            f"{processed}: none of the {len(splits[split])} records of split {split} carries a class of the checkpoint "
+            f"{processed}: none of the {len(splits[split])} records of split {split} "
+            "carries a class of the checkpoint "
             f"({', '.join(card.classes)}); was it trained on other labels?"
         )
-    there = ", ".join(f"{name} ({len(records)})" for name, records in splits.items() if len(records)) or "none"
+    there = (
+        ", ".join(f"{name} ({len(records)})" for name, records in splits.items() if len(records))
+        or "none"
+    )
     return f"{processed}: split {split} has no records; splits with records: {there}"
 
 
 def _check_input(record: Path, card: ModelCard, path: Path) -> None:
-    """Refuse records of another length or rate, which give no error of their own and scores that mean nothing."""
+    """Refuse records of another length or rate, which give no error of their own and scores that
+    mean nothing.
+    """
     arrays = load_record_file(record)
     held, fs, wanted = arrays["signal"].shape[1], float(arrays["fs"]), card.preprocess
     if held != wanted.n_samples or not math.isclose(fs, wanted.fs, rel_tol=1e-6):
         raise ValueError(
-            f"{path}: was trained on {wanted.n_samples} samples at {wanted.fs:g} Hz, the records are {held} samples at "
+            f"{path}: was trained on {wanted.n_samples} samples at {wanted.fs:g} Hz, the "
+            f"records are {held} samples at "
             f"{fs:g} Hz; preprocess with --fs {wanted.fs:g} --n-samples {wanted.n_samples}"
         )
 
 
-# New files -----------------------------------------------------------------------------------------------------------
+# New files ----------------------------------------------------------------------------------------
 
 
 TRAINED_ON = "the model was trained on this recording"
@@ -277,8 +328,8 @@ def predict_files(
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per record file, in order, holding one batch at a time.
 
-    A file that cannot be read or is rejected yields its status and reason. A model trained on windows of long records
-    sees those of the file, and their probabilities are averaged.
+    A file that cannot be read or is rejected yields its status and reason. A model trained on
+    windows of long records sees those of the file, and their probabilities are averaged.
 
     Parameters
     ----------
@@ -351,7 +402,9 @@ def predict_inputs(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> Iterator[FilePrediction]:
-    """Yield a prediction per name and its inputs (`src.inputs.iter_inputs`), in order, holding one batch at a time."""
+    """Yield a prediction per name and its inputs (`src.inputs.iter_inputs`), in order, holding one
+    batch at a time.
+    """
     for name, items in _score(model, card, inputs, batch_size, device):
         yield _sum_up(name, items)
 
@@ -384,17 +437,27 @@ def _score_batches(
         scores: Iterator[Any] = iter(())
         if signals:
             with torch.inference_mode():
-                logits = predict_logits(model, torch.stack(signals).to(device), card.crop_samples).cpu()
+                logits = predict_logits(
+                    model, torch.stack(signals).to(device), card.crop_samples
+                ).cpu()
             scores = iter(to_scores(logits, card.single_label))
         for number, name, item in chunk:
-            yield number, name, torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item
+            yield (
+                number,
+                name,
+                torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item,
+            )
 
 
 def _sum_up(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePrediction:
-    """Return the mean over the windows of a record; windows that were rejected do not count unless all were."""
+    """Return the mean over the windows of a record; windows that were rejected do not count unless
+    all were.
+    """
     scores = [item for item in items if isinstance(item, torch.Tensor)]
     failures = [item for item in items if isinstance(item, NoInput)]
     if not scores or any(failure.status == "unreadable" for failure in failures):
-        worst = next((failure for failure in failures if failure.status == "unreadable"), failures[0])
+        worst = next(
+            (failure for failure in failures if failure.status == "unreadable"), failures[0]
+        )
         return FilePrediction(name, None, worst.status, worst.reason)
     return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")

@@ -1,4 +1,6 @@
-"""Records behind URLs: a collection's index from one listing, and records with all their files in a temporary folder."""
+"""Records behind URLs: a collection's index from one listing, and records with all their files in a
+temporary folder.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]
     Returns
     -------
     folders
-        Folder relative to the URL -> names of its files in order, as of a local tree; hidden ones are left out.
+        Folder relative to the URL -> names of its files in order, as of a local tree; hidden ones
+        are left out.
     files
         What the store says of each file.
 
@@ -56,7 +59,12 @@ def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]
 
 def _drop_strangers(url: str, folders: dict[str, list[str]]) -> None:
     """Take out the XML files that are no records, which only their content tells."""
-    doubtful = [(folder, name) for folder, names in folders.items() for name in names if name.lower().endswith(".xml")]
+    doubtful = [
+        (folder, name)
+        for folder, names in folders.items()
+        for name in names
+        if name.lower().endswith(".xml")
+    ]
     for folder, name, copy in _copied(url, doubtful):
         if not may_be_record(copy):
             folders[folder].remove(name)
@@ -67,23 +75,48 @@ def _drop_segments(url: str, folders: dict[str, list[str]]) -> None:
     lone = [(folder, name) for folder, names in folders.items() for name in lone_headers(names)]
     for folder, _, copy in _copied(url, lone):
         if segments := segment_names(copy):
-            folders[folder] = [name for name in folders[folder] if os.path.splitext(name)[0] not in segments]
+            folders[folder] = [
+                name for name in folders[folder] if os.path.splitext(name)[0] not in segments
+            ]
 
 
 def _copied(url: str, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Path]]:
-    """Yield folder, name and a local copy of files to be looked into; a copy is there until the next is asked for."""
+    """Yield folder, name and a local copy of files to be looked into; a copy is there until the
+    next is asked for.
+    """
     for start in range(0, len(wanted), _BATCH):
         with TemporaryDirectory(prefix="ecg-") as place:
-            batch = [(folder, name, Path(place) / str(number) / name) for number, (folder, name) in enumerate(wanted[start : start + _BATCH])]
-            RemoteFolder(url).fetch([(name if folder == "." else f"{folder}/{name}", copy) for folder, name, copy in batch])
+            batch = [
+                (folder, name, Path(place) / str(number) / name)
+                for number, (folder, name) in enumerate(wanted[start : start + _BATCH])
+            ]
+            RemoteFolder(url).fetch(
+                [
+                    (name if folder == "." else f"{folder}/{name}", copy)
+                    for folder, name, copy in batch
+                ]
+            )
             yield from batch
 
 
 def _drop_files_of_many(url: str, folders: dict[str, list[str]]) -> None:
-    """Take out the files that may hold many records: each record would take the whole file along."""
-    left_out = [f"{folder}/{name}" for folder, names in folders.items() for name in names if holds_many(name)]
+    """Take out the files that may hold many records: each record would take the whole file
+    along.
+    """
+    left_out = [
+        f"{folder}/{name}"
+        for folder, names in folders.items()
+        for name in names
+        if holds_many(name)
+    ]
     if left_out:
-        logger.warning("%s: %d files that may hold many records (%s) are left out; %s", url, len(left_out), left_out[0].removeprefix("./"), COPY_FIRST)
+        logger.warning(
+            "%s: %d files that may hold many records (%s) are left out; %s",
+            url,
+            len(left_out),
+            left_out[0].removeprefix("./"),
+            COPY_FIRST,
+        )
     for folder, names in folders.items():
         folders[folder] = [name for name in names if not holds_many(name)]
 
@@ -94,15 +127,20 @@ def holds_many(name: str) -> bool:
 
 
 def stamp_of(relative: str, files: dict[str, RemoteFile]) -> str:
-    """Return what changes when a record does: of its file, and of the samples that commonly stand beside a header."""
+    """Return what changes when a record does: of its file, and of the samples that commonly stand
+    beside a header.
+    """
     stem, suffix = os.path.splitext(relative)
     others = [stem + other for other in (".dat", ".mat")] if suffix.lower() == ".hea" else []
-    return stable_hash([(files[name].size, files[name].stamp) for name in (relative, *others) if name in files])
+    return stable_hash(
+        [(files[name].size, files[name].stamp) for name in (relative, *others) if name in files]
+    )
 
 
 @contextmanager
 def fetched_records(urls: Sequence[str]) -> Iterator[list[Path]]:
-    """Yield local copies of records, each beside the files that its header names; they are gone afterwards.
+    """Yield local copies of records, each beside the files that its header names; they are gone
+    afterwards.
 
     What is not there is not there locally either, so that reading it gives the same error.
 
@@ -127,11 +165,21 @@ def _fetch_folder(source: RemoteFolder, names: Sequence[str], local: Path) -> No
     waiting = list(dict.fromkeys(names))
     missing = source.fetch([(name, local / name) for name in waiting])
     if missing and len(missing) == len(waiting) and not source.exists():
-        raise OSError(f"{source.url}: the folder is gone; bring it back and run the same command again")
+        raise OSError(
+            f"{source.url}: the folder is gone; bring it back and run the same command again"
+        )
     seen, in_any_case = set(waiting), None
     for _ in range(_MAX_DEPTH):
-        headers = [local / name for name in waiting if name.lower().endswith(".hea") and (local / name).exists()]
-        waiting = [name for name in dict.fromkeys(chain.from_iterable(map(named_files, headers))) if name not in seen]
+        headers = [
+            local / name
+            for name in waiting
+            if name.lower().endswith(".hea") and (local / name).exists()
+        ]
+        waiting = [
+            name
+            for name in dict.fromkeys(chain.from_iterable(map(named_files, headers)))
+            if name not in seen
+        ]
         seen.update(waiting)
         missing = source.fetch([(name, local / name) for name in waiting])
         if missing and in_any_case is None:

@@ -1,7 +1,8 @@
-"""What all figures share: a Figure that needs no pyplot, paper sizes in mm, the palette, and saving.
+"""What all figures share: a Figure that needs no pyplot, paper sizes in mm, the palette, and
+saving.
 
-Figures keep away from matplotlib's global state, so they can be drawn in threads, notebooks and jobs without
-a display.
+Figures keep away from matplotlib's global state, so they can be drawn in threads, notebooks and
+jobs without a display.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SAVE_SUFFIXES = (".png", ".svg", ".pdf")
 
 BLACK, GREY, LIGHT_GREY = "#000000", "#767676", "#d9d9d9"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
-"""Okabe and Ito's colours for colour-blind readers, without the yellow, too pale for lines on white."""
+"""Okabe and Ito's colours for colour-blind readers, without the yellow, too pale for lines on
+white.
+"""
 
 # Dates and versions left out: the same figure gives the same bytes
 _METADATA: dict[str, dict[str, Any]] = {
@@ -50,7 +53,9 @@ SAVE_SETTINGS: dict[str, dict[Any, Any]] = {
 
 
 class PageFigure(Figure):
-    """A Figure that shows itself as the value of a notebook cell, with or without ``%matplotlib inline``."""
+    """A Figure that shows itself as the value of a notebook cell, with or without ``%matplotlib
+    inline``.
+    """
 
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
@@ -77,7 +82,9 @@ def new_figure(
 
 
 def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None) -> Axes:
-    """Set a panel's type sizes, drop its upper and right frame and lay a pale `grid` (x, y or both)."""
+    """Set a panel's type sizes, drop its upper and right frame and lay a pale `grid` (x, y or
+    both).
+    """
     axes.tick_params(labelsize=TICK_PT, length=2.5, width=0.6)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(LABEL_PT)
@@ -94,14 +101,18 @@ def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None)
 
 
 def plain_text(text: object, limit: int = 40) -> str:
-    """Return a name fit for a label: shortened with an ellipsis, its ``$`` not read as mathematics."""
+    """Return a name fit for a label: shortened with an ellipsis, its ``$`` not read as
+    mathematics.
+    """
     name = str(text)
     name = name if len(name) <= limit else name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return name.replace("$", r"\$")
 
 
 def name_rows(axes: Axes, names: Sequence[str], limit: int = 40) -> None:
-    """Label the y axis with one name per row, the first at the top, and leave half a row above and below."""
+    """Label the y axis with one name per row, the first at the top, and leave half a row above and
+    below.
+    """
     axes.set_yticks(range(len(names)), [plain_text(name, limit) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -111,15 +122,19 @@ def write_column(axes: Axes, title: str, texts: Sequence[str]) -> None:
     """Write a column of numbers to the right of a panel, one per row, under a title in grey."""
     style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": TICK_PT}
     for row, text in enumerate(texts):
-        axes.annotate(text, (1, row), (32, 0), xycoords=axes.get_yaxis_transform(), va="center", **style)
-    axes.annotate(title, (1, 1), (32, 2), xycoords="axes fraction", va="bottom", color=GREY, **style)
+        axes.annotate(
+            text, (1, row), (32, 0), xycoords=axes.get_yaxis_transform(), va="center", **style
+        )
+    axes.annotate(
+        title, (1, 1), (32, 2), xycoords="axes fraction", va="bottom", color=GREY, **style
+    )
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> Path:
     """Save a figure, making its folder; a reader sees the old file or the new one, never a part.
 
-    The file holds no date and no version, so that equal figures give equal bytes. The page keeps its size in
-    mm.
+    The file holds no date and no version, so that equal figures give equal bytes. The page keeps
+    its size in mm.
 
     Parameters
     ----------
@@ -128,7 +143,8 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
     path
         Ends in .png, .svg or .pdf, which sets the format.
     dpi
-        Pixels per inch of a .png, and of the images within the others; by default those of the figure.
+        Pixels per inch of a .png, and of the images within the others; by default those of the
+        figure.
 
     Returns
     -------

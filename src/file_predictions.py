@@ -1,4 +1,6 @@
-"""From paths that a user types to a CSV of class probabilities, and to pages that show what they rest on."""
+"""From paths that a user types to a CSV of class probabilities, and to pages that show what they
+rest on.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,12 @@ _BATCH = 64  # records fetched at a time
 
 
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Yield the records that paths, folders (searched through) and globs name, each once; ``file::id`` for one of many.
+    """Yield the records that paths, folders (searched through) and globs name, each once;
+    ``file::id`` for one of many.
 
-    A path where nothing is comes out as it is: reading it says so, and the other files get their answers. What lies behind a
-    URL comes as temporary copies, each there until the next is asked for.
+    A path where nothing is comes out as it is: reading it says so, and the other files get their
+    answers. What lies behind a URL comes as temporary copies, each there until the next is asked
+    for.
 
     Raises
     ------
@@ -61,7 +65,9 @@ def _fetch(url: str) -> Iterator[Path]:
     """Yield copies of the record that a URL names, or of all below it, some at a time."""
     stem, suffix = os.path.splitext(url)
     if holds_many(url):
-        raise ValueError(f"{url}: may hold many records, which are not read over a URL; {COPY_FIRST}")
+        raise ValueError(
+            f"{url}: may hold many records, which are not read over a URL; {COPY_FIRST}"
+        )
     if suffix.lower() in (*READABLE_SUFFIXES, ".dat"):
         urls = [f"{stem}.hea" if suffix.lower() == ".dat" else url]
     else:
@@ -75,7 +81,10 @@ def _expand(path: str | Path) -> list[Path]:
     if Path(path).is_dir():
         found = [Path(path) / record.relative for record in index_folder(path)]
         if not found:
-            raise ValueError(f"{path}: no record in this folder; expected files of {', '.join(READABLE_SUFFIXES)}")
+            raise ValueError(
+                f"{path}: no record in this folder; expected files of "
+                f"{', '.join(READABLE_SUFFIXES)}"
+            )
         return found
     if Path(path).exists() or not glob.has_magic(str(path)):
         return [Path(path)]
@@ -96,7 +105,8 @@ def predict_to_csv(
     device: str = "cpu",
     allow_overlap: bool = False,
 ) -> str:
-    """Write one row per record: record_id, a probability per class, status, reason; returns a summary by status.
+    """Write one row per record: record_id, a probability per class, status, reason; returns a
+    summary by status.
 
     Parameters
     ----------
@@ -105,14 +115,16 @@ def predict_to_csv(
     paths
         Record files, folders, URLs of these, or globs.
     out
-        The CSV. The reason of an answer is empty, or says that the model was trained on the recording.
+        The CSV. The reason of an answer is empty, or says that the model was trained on the
+        recording.
     source_fs, source_gain_per_mv, batch_size, device, allow_overlap
         As for `src.eval.predict_files`.
 
     Raises
     ------
     ValueError
-        If the checkpoint is wrong, a path names nothing, or not one record could be read; the rows are written then too.
+        If the checkpoint is wrong, a path names nothing, or not one record could be read; the rows
+        are written then too.
     """
     loaded = load_checkpoint(checkpoint, device)
     rows = predict_files(
@@ -126,7 +138,10 @@ def predict_to_csv(
     )
     counts: Counter[str] = Counter()
     n_learned, n_risky, last, last_id = 0, 0, "", ""
-    with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+    with (
+        atomic_path(out) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["record_id", *map(safe_cell, loaded.card.classes), "status", "reason"])
         for row in rows:
@@ -136,16 +151,30 @@ def predict_to_csv(
             n_learned += row.reason == TRAINED_ON
             last, last_id = (row.reason, row.record_id) if row.reason else (last, last_id)
     if n_learned:
-        logger.warning("%s: the model was trained on %d of the recordings; the column reason marks them", out, n_learned)
+        logger.warning(
+            "%s: the model was trained on %d of the recordings; the column reason marks them",
+            out,
+            n_learned,
+        )
     if n_risky:
-        logger.warning("%s: %d record ids begin as a formula does and stand there unaltered: import that column as text", out, n_risky)
+        logger.warning(
+            "%s: %d record ids begin as a formula does and stand there unaltered: import "
+            "that column as text",
+            out,
+            n_risky,
+        )
     if not counts["ok"]:
-        raise ValueError(f"{out}: not one of {counts.total()} records could be read, the last ({last_id}) because: {last}")
+        raise ValueError(
+            f"{out}: not one of {counts.total()} records could be read, the last "
+            f"({last_id}) because: {last}"
+        )
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def _cells(row: FilePrediction, n_classes: int) -> list[str]:
-    scores = [f"{score:.6g}" for score in row.scores] if row.scores is not None else [""] * n_classes
+    scores = (
+        [f"{score:.6g}" for score in row.scores] if row.scores is not None else [""] * n_classes
+    )
     return [row.record_id, *scores, row.status, safe_cell(row.reason)]
 
 
@@ -159,9 +188,11 @@ def save_saliency(
     source_gain_per_mv: float | None = None,
     device: str = "cpu",
 ) -> str:
-    """Save what the most probable class of each record rests on: a page (.png) and its numbers (.npz); returns a summary.
+    """Save what the most probable class of each record rests on: a page (.png) and its numbers
+    (.npz); returns a summary.
 
-    The files go by the record's id; a second record of the same id gets ``-2``. Records that give no answer are left out.
+    The files go by the record's id; a second record of the same id gets ``-2``. Records that give
+    no answer are left out.
 
     Parameters
     ----------
@@ -183,12 +214,18 @@ def save_saliency(
     used: set[str] = set()
     for path in find_record_files(paths):
         try:
-            answer = classifier.predict(path, fs=source_fs, gain_per_mv=source_gain_per_mv, saliency=method)
+            answer = classifier.predict(
+                path, fs=source_fs, gain_per_mv=source_gain_per_mv, saliency=method
+            )
         except (RecordError, RejectedError) as error:
             logger.info("no map: %s", error)
             continue
         name = re.sub(r"[^\w.-]+", "_", answer.record_id)
-        stem = next(stem for stem in chain([name], (f"{name}-{number}" for number in count(2))) if stem.casefold() not in used)
+        stem = next(
+            stem
+            for stem in chain([name], (f"{name}-{number}" for number in count(2)))
+            if stem.casefold() not in used
+        )
         used.add(stem.casefold())
         if answer.saliency is not None:
             _save_page(answer, answer.saliency, Path(folder) / stem)
@@ -200,7 +237,9 @@ def _save_page(answer: Prediction, found: Saliency, stem: Path) -> None:
 
     note = f"orange for {found.class_name}, blue against it ({found.method})"
     title = str(answer) if not found.window else f"{answer}, window {found.window}"
-    page = plot_saliency(found.signal_mv, found.values, found.fs, found.leads, title=title, note=note, layout="3x4")
+    page = plot_saliency(
+        found.signal_mv, found.values, found.fs, found.leads, title=title, note=note, layout="3x4"
+    )
     save_figure(page, stem.with_name(f"{stem.name}.png"))
     arrays = {name: np.asarray(value) for name, value in vars(found).items()}
     with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:

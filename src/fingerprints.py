@@ -1,9 +1,9 @@
 """A short fingerprint of a recording, and the search for recordings that are the same.
 
-A fingerprint is 256 signs of random projections (Charikar, STOC 2002) of four leads' slopes at 50 Hz, so the share of
-bits in which two recordings differ is the angle between them over pi. Slopes forget the offset and most of the wander,
-signs forget the gain, leads are taken by name, and 50 Hz is below every usual rate. docs/duplicates.md has the margins
-measured on real recordings.
+A fingerprint is 256 signs of random projections (Charikar, STOC 2002) of four leads' slopes at 50
+Hz, so the share of bits in which two recordings differ is the angle between them over pi. Slopes
+forget the offset and most of the wander, signs forget the gain, leads are taken by name, and 50 Hz
+is below every usual rate. docs/duplicates.md has the margins measured on real recordings.
 """
 
 from __future__ import annotations
@@ -29,15 +29,22 @@ Codes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
 
 _VERSION = "1"
-_CYCLIC = "c"  # in the place of the version: the recording repeats itself, so that others may look the same by chance
+# in the place of the version: the recording repeats itself, so that others may look the same by
+# chance
+_CYCLIC = "c"
 _N_BLOCKS = 4  # a block is 64 signs of one lead
 _BLOCK_BITS = 64
-_LENGTH = 1 + _N_BLOCKS + _N_BLOCKS * _BLOCK_BITS // 4  # hexadecimal digits: version, a lead per block, the signs
+_LENGTH = (
+    1 + _N_BLOCKS + _N_BLOCKS * _BLOCK_BITS // 4
+)  # hexadecimal digits: version, a lead per block, the signs
 
 _USABLE = re.compile(f"[{_VERSION}{_CYCLIC}][0-9a-f]{{{_LENGTH - 1}}}")
 
 # Leads that say most of the heart together, then those that stand in for a dead or an absent one
-_PREFERRED = [STANDARD_LEADS.index(name) for name in ("II", "I", "V2", "V5", "V1", "V6", "V3", "V4", "III", "aVF", "aVL", "aVR")]
+_PREFERRED = [
+    STANDARD_LEADS.index(name)
+    for name in ("II", "I", "V2", "V5", "V1", "V6", "V3", "V4", "III", "aVF", "aVL", "aVR")
+]
 
 _RATE = 50  # Hz of the slopes
 _SECONDS = 10.0
@@ -51,28 +58,34 @@ _SAME_SHARE = 0.086  # of the bits: true pairs differ in at most 16 of 256, othe
 _SAME_SHARE_ONE_LEAD = 0.07  # one lead tells less: others differ in 22 and more
 _MIN_COMMON_BITS = 128
 
-_CYCLIC_SHARE = 0.9  # correlation of the last third of a lead with an earlier part; what passes for a copy (0.96) is as like itself
-_MOST_COPIES = 8  # of one recording, as where four collections hold it twice; more that repeat themselves are one wave made again
+# correlation of the last third of a lead with an earlier part; what passes for a copy (0.96) is as
+# like itself
+_CYCLIC_SHARE = 0.9
+# of one recording, as where four collections hold it twice; more that repeat themselves are one
+# wave made again
+_MOST_COPIES = 8
 
 
-# Making fingerprints -------------------------------------------------------------------------------------------------
+# Making fingerprints ------------------------------------------------------------------------------
 
 
 def compute_fingerprints(signals: Sequence[NDArray[np.float32]], fs: float) -> list[str]:
-    """Return the fingerprints of the first 10 s of recordings of one rate and length, "" where there is too little to tell.
+    """Return the fingerprints of the first 10 s of recordings of one rate and length, "" where
+    there is too little to tell.
 
     Parameters
     ----------
     signals
-        Shape (12, n_samples) each in the standard lead order, in any unit; zeros for an absent lead. Missing samples (NaN)
-        are interpolated. Several at a time cost less each.
+        Shape (12, n_samples) each in the standard lead order, in any unit; zeros for an absent
+        lead. Missing samples (NaN) are interpolated. Several at a time cost less each.
     fs
         Hz.
 
     Returns
     -------
     list of str
-        69 hexadecimal digits: the version, or c for a recording that repeats itself; a lead number per block; 4 x 64 signs.
+        69 hexadecimal digits: the version, or c for a recording that repeats itself; a lead number
+        per block; 4 x 64 signs.
     """
     n_samples = min(signals[0].shape[1], round(_SECONDS * fs))
     if n_samples < _MIN_SECONDS * fs:
@@ -87,34 +100,49 @@ def compute_fingerprints(signals: Sequence[NDArray[np.float32]], fs: float) -> l
 
 
 def _fingerprint_of_others(signal: NDArray[np.float32], fs: float) -> str:
-    """Return the fingerprint of a recording in which a lead that is preferred is dead: of others, or "" where all are."""
+    """Return the fingerprint of a recording in which a lead that is preferred is dead: of others,
+    or "" where all are.
+    """
     slopes = _slopes(signal, _PREFERRED, fs)
     mean, live = _liveliness(slopes)
     rows = np.flatnonzero(live)[:_N_BLOCKS]
     if not rows.size:
         return ""
-    rows = np.resize(rows, _N_BLOCKS)  # fewer leads fill several blocks, each with projections of its own
+    rows = np.resize(
+        rows, _N_BLOCKS
+    )  # fewer leads fill several blocks, each with projections of its own
     return _write(slopes[None, rows], mean[None, rows], [[_PREFERRED[row] for row in rows]])[0]
 
 
-def _write(slopes: NDArray[np.float32], mean: NDArray[np.float32], leads: Sequence[Sequence[int]]) -> list[str]:
-    """Return fingerprints of slopes (n, n_blocks, n_steps) of so many leads, and of the mean sizes of these."""
+def _write(
+    slopes: NDArray[np.float32], mean: NDArray[np.float32], leads: Sequence[Sequence[int]]
+) -> list[str]:
+    """Return fingerprints of slopes (n, n_blocks, n_steps) of so many leads, and of the mean sizes
+    of these.
+    """
     signs = _signs(slopes, _CLIP * mean[..., None])
     kinds = (_CYCLIC if _repeats(first) else _VERSION for first in slopes[:, 0])
-    return [f"{kind}{''.join(f'{lead + 1:x}' for lead in chosen)}{row.tobytes().hex()}" for kind, chosen, row in zip(kinds, leads, signs, strict=True)]
+    return [
+        f"{kind}{''.join(f'{lead + 1:x}' for lead in chosen)}{row.tobytes().hex()}"
+        for kind, chosen, row in zip(kinds, leads, signs, strict=True)
+    ]
 
 
 def _slopes(signal: NDArray[np.float32], leads: list[int], fs: float) -> NDArray[np.float32]:
-    """Return slopes of some leads at 50 Hz (n_leads, n_steps): differences of means over 20 ms, smoothed by 1 2 1.
+    """Return slopes of some leads at 50 Hz (n_leads, n_steps): differences of means over 20 ms,
+    smoothed by 1 2 1.
 
-    The means are exact at any rate: sample k stands for the time from (k - 1/2) / fs to (k + 1/2) / fs.
+    The means are exact at any rate: sample k stands for the time from (k - 1/2) / fs to (k + 1/2) /
+    fs.
     """
     edges = _edges(signal.shape[1], fs)
     totals, at_edges = _sums_between(signal, leads, edges)
     parts = at_edges * edges.shares
     means = totals + (parts[:, 1:] - parts[:, :-1])  # but for a factor
     steps = means[:, 1:] - means[:, :-1]
-    if not np.isfinite(steps).all() and not np.isfinite(signal[leads]).all():  # else sums ran over, which no interpolation mends
+    if (
+        not np.isfinite(steps).all() and not np.isfinite(signal[leads]).all()
+    ):  # else sums ran over, which no interpolation mends
         return _slopes(_interpolated(signal[leads]), list(range(len(leads))), fs)
     smooth: NDArray[np.float32] = steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]
     return smooth
@@ -122,9 +150,11 @@ def _slopes(signal: NDArray[np.float32], leads: list[int], fs: float) -> NDArray
 
 @dataclass(frozen=True)
 class _Edges:
-    """Where intervals of 20 ms begin: the sample, the share of it that lies before, and 1 where the interval ends in another.
+    """Where intervals of 20 ms begin: the sample, the share of it that lies before, and 1 where the
+    interval ends in another.
 
-    `step` is the number of samples from one to the next where that is the same everywhere, as at 500 Hz, else 0.
+    `step` is the number of samples from one to the next where that is the same everywhere, as at
+    500 Hz, else 0.
     """
 
     places: Ints
@@ -136,42 +166,63 @@ class _Edges:
 def _sums_between(
     signal: NDArray[np.float32], leads: list[int], edges: _Edges
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the sums of the samples from each edge up to the next (n_leads, n_edges - 1), and the samples at edges (n_leads, n_edges)."""
+    """Return the sums of the samples from each edge up to the next (n_leads, n_edges - 1), and the
+    samples at edges (n_leads, n_edges).
+    """
     if not edges.step:
         chosen = signal[leads]
-        return np.add.reduceat(chosen, edges.places, axis=1)[:, :-1] * edges.filled, chosen.take(edges.places, axis=1)
+        return np.add.reduceat(chosen, edges.places, axis=1)[:, :-1] * edges.filled, chosen.take(
+            edges.places, axis=1
+        )
     first, last = int(edges.places[0]), int(edges.places[-1])
     runs = signal[leads, first:last].reshape(-1, edges.step)
-    return (runs @ np.ones(edges.step, np.float32)).reshape(len(leads), -1), signal[leads, first : last + 1 : edges.step]
+    return (runs @ np.ones(edges.step, np.float32)).reshape(len(leads), -1), signal[
+        leads, first : last + 1 : edges.step
+    ]
 
 
 @lru_cache(maxsize=64)
 def _edges(n_samples: int, fs: float) -> _Edges:
     n_steps = int((n_samples - 1) / fs * _RATE) + 1
-    edges = ((np.arange(_EDGE, n_steps - _EDGE + 1) - 0.5) * (fs / _RATE) + 0.5).clip(0, n_samples - 1)
+    edges = ((np.arange(_EDGE, n_steps - _EDGE + 1) - 0.5) * (fs / _RATE) + 0.5).clip(
+        0, n_samples - 1
+    )
     places = edges.astype(np.int64)
     steps = np.diff(places)
-    return _Edges(places, (edges - places).astype(np.float32), (steps > 0).astype(np.float32), int(steps[0]) if (steps == steps[0]).all() else 0)
+    return _Edges(
+        places,
+        (edges - places).astype(np.float32),
+        (steps > 0).astype(np.float32),
+        int(steps[0]) if (steps == steps[0]).all() else 0,
+    )
 
 
 def _interpolated(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     filled = signal.copy()
     for row in filled:
         good = np.isfinite(row)
-        row[~good] = np.interp(np.flatnonzero(~good), np.flatnonzero(good), row[good]) if good.any() else 0.0
+        row[~good] = (
+            np.interp(np.flatnonzero(~good), np.flatnonzero(good), row[good]) if good.any() else 0.0
+        )
     return filled
 
 
 def _liveliness(slopes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the mean size of each lead's slopes (..., n_leads), and which hold more than nothing, rounding, or a lone step."""
+    """Return the mean size of each lead's slopes (..., n_leads), and which hold more than nothing,
+    rounding, or a lone step.
+    """
     size = np.abs(slopes)
     mean = size.mean(axis=-1)
-    live: NDArray[np.bool_] = (mean > _MIN_LIVELINESS * size.max(axis=-1)) & (mean > _MIN_SHARE * mean.max(axis=-1, keepdims=True))
+    live: NDArray[np.bool_] = (mean > _MIN_LIVELINESS * size.max(axis=-1)) & (
+        mean > _MIN_SHARE * mean.max(axis=-1, keepdims=True)
+    )
     return mean, live
 
 
 def _repeats(slopes: NDArray[np.float32]) -> bool:
-    """Tell whether the last third of a lead's slopes was there before, as in a sine or in beats at a fixed rate."""
+    """Tell whether the last third of a lead's slopes was there before, as in a sine or in beats at
+    a fixed rate.
+    """
     third = len(slopes) // 3
     before, last = slopes[: 2 * third], slopes[-third:]
     power = np.cumsum(before * before)
@@ -180,10 +231,15 @@ def _repeats(slopes: NDArray[np.float32]) -> bool:
 
 
 def _signs(slopes: NDArray[np.float32], limit: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the signs of the projections of each block, its slopes held to a limit, as packed bits (n, n_blocks, 8)."""
+    """Return the signs of the projections of each block, its slopes held to a limit, as packed bits
+    (n, n_blocks, 8).
+    """
     clipped = np.minimum(np.maximum(slopes, -limit), limit).swapaxes(0, 1)[:, :, None]
-    # A product for each recording, since rounding, and with it a sign, could depend on how many are in one
-    projected = np.matmul(clipped, _directions()[:, None, : slopes.shape[-1]])[:, :, 0]  # (n_blocks, n, 64)
+    # A product for each recording, since rounding, and with it a sign, could depend on how many are
+    # in one
+    projected = np.matmul(clipped, _directions()[:, None, : slopes.shape[-1]])[
+        :, :, 0
+    ]  # (n_blocks, n, 64)
     return np.packbits(projected > 0, axis=-1).swapaxes(0, 1)
 
 
@@ -191,7 +247,8 @@ def _signs(slopes: NDArray[np.float32], limit: NDArray[np.float32]) -> NDArray[n
 def _directions() -> NDArray[np.float32]:
     """Return the random directions (n_blocks, n_steps, 64) of +1 and -1.
 
-    They come from SHAKE-256, because fingerprints are kept and NumPy does not promise the same random numbers for ever.
+    They come from SHAKE-256, because fingerprints are kept and NumPy does not promise the same
+    random numbers for ever.
     """
     n_steps = round(_SECONDS * _RATE)
     raw = hashlib.shake_256(b"ecg fingerprint 1").digest(_N_BLOCKS * n_steps * _BLOCK_BITS // 8)
@@ -199,7 +256,7 @@ def _directions() -> NDArray[np.float32]:
     return bits.astype(np.float32) * 2 - 1
 
 
-# Comparing fingerprints ----------------------------------------------------------------------------------------------
+# Comparing fingerprints ---------------------------------------------------------------------------
 
 
 class Fingerprints:
@@ -216,15 +273,23 @@ class Fingerprints:
     def __init__(self, texts: Sequence[str]) -> None:
         usable = [text if _USABLE.fullmatch(text) else "0" * _LENGTH for text in texts]
         joined = "".join(text[1 + _N_BLOCKS :] for text in usable)
-        self.words: Words = np.frombuffer(bytes.fromhex(joined), ">u8").astype(np.uint64).reshape(-1, _N_BLOCKS)
-        digits = np.frombuffer("".join(text[1 : 1 + _N_BLOCKS] for text in usable).encode(), np.uint8)
-        self.codes: Codes = np.where(digits > 57, digits - 87, digits - 48).astype(np.uint8).reshape(-1, _N_BLOCKS)
+        self.words: Words = (
+            np.frombuffer(bytes.fromhex(joined), ">u8").astype(np.uint64).reshape(-1, _N_BLOCKS)
+        )
+        digits = np.frombuffer(
+            "".join(text[1 : 1 + _N_BLOCKS] for text in usable).encode(), np.uint8
+        )
+        self.codes: Codes = (
+            np.where(digits > 57, digits - 87, digits - 48).astype(np.uint8).reshape(-1, _N_BLOCKS)
+        )
 
     def __len__(self) -> int:
         return len(self.words)
 
 
-def same_recording(a: Fingerprints, rows_a: Ints, b: Fingerprints, rows_b: Ints) -> NDArray[np.bool_]:
+def same_recording(
+    a: Fingerprints, rows_a: Ints, b: Fingerprints, rows_b: Ints
+) -> NDArray[np.bool_]:
     """Tell for each pair of rows whether they are the same recording."""
     codes = a.codes[rows_a]
     shared = (codes == b.codes[rows_b]) & (codes > 0)
@@ -238,21 +303,28 @@ def same_recording(a: Fingerprints, rows_a: Ints, b: Fingerprints, rows_b: Ints)
 
 
 def _add_blocks(counts: NDArray[Any]) -> Ints:
-    """Return the sums over the few blocks of each pair; over so short an axis NumPy's takes four times as long."""
+    """Return the sums over the few blocks of each pair; over so short an axis NumPy's takes four
+    times as long.
+    """
     return reduce(np.add, counts.T, np.zeros(len(counts), np.int64))
 
 
 def differing_bits(first: Sequence[str], second: Sequence[str]) -> tuple[Ints, Ints]:
-    """Return in how many bits pairs of fingerprints differ, and how many of them can be compared."""
+    """Return in how many bits pairs of fingerprints differ, and how many of them can be
+    compared.
+    """
     a, b = Fingerprints(first), Fingerprints(second)
     shared = (a.codes == b.codes) & (a.codes > 0)
-    return _add_blocks(np.bitwise_count(a.words ^ b.words) * shared), _BLOCK_BITS * _add_blocks(shared)
+    return _add_blocks(np.bitwise_count(a.words ^ b.words) * shared), _BLOCK_BITS * _add_blocks(
+        shared
+    )
 
 
-# Searching -----------------------------------------------------------------------------------------------------------
+# Searching ----------------------------------------------------------------------------------------
 #
-# Two copies agree in some run of about 20 bits of some block. So records are sorted by each block from each of several
-# starting bits, and only neighbours are compared: the work grows like n log n, whatever the records are like.
+# Two copies agree in some run of about 20 bits of some block. So records are sorted by each block
+# from each of several starting bits, and only neighbours are compared: the work grows like n log n,
+# whatever the records are like.
 
 _STARTS = tuple(range(0, _BLOCK_BITS, 8))
 _N_NEIGHBOURS = 4
@@ -265,14 +337,21 @@ def _keys(prints: Fingerprints) -> Iterator[Words]:
         lead = prints.codes[:, block].astype(np.uint64) << np.uint64(60)
         word = prints.words[:, block]
         for start in _STARTS:
-            turned = (word << np.uint64(start)) | (word >> np.uint64((_BLOCK_BITS - start) % _BLOCK_BITS)) if start else word
+            turned = (
+                (word << np.uint64(start))
+                | (word >> np.uint64((_BLOCK_BITS - start) % _BLOCK_BITS))
+                if start
+                else word
+            )
             yield lead | (turned >> np.uint64(4))
 
 
 def find_copies(texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return the positions of the recordings that are there more than once, a tuple for each in ascending order.
+    """Return the positions of the recordings that are there more than once, a tuple for each in
+    ascending order.
 
-    Many that look the same and repeat themselves are not taken for copies: nothing in them would tell one from another.
+    Many that look the same and repeat themselves are not taken for copies: nothing in them would
+    tell one from another.
 
     Parameters
     ----------
@@ -280,9 +359,15 @@ def find_copies(texts: Sequence[str]) -> list[tuple[int, ...]]:
         Fingerprints, as `compute_fingerprints` returns them.
     """
     groups = _find_alike(texts)
-    copies = [group for group in groups if sum(map(_is_cyclic, (texts[i] for i in group))) <= _MOST_COPIES]
+    copies = [
+        group for group in groups if sum(map(_is_cyclic, (texts[i] for i in group))) <= _MOST_COPIES
+    ]
     if n_crowded := sum(map(len, groups)) - sum(map(len, copies)):
-        logger.warning("%d recordings repeat themselves and look like many others, as generated ones do: not taken for copies", n_crowded)
+        logger.warning(
+            "%d recordings repeat themselves and look like many others, as generated ones "
+            "do: not taken for copies",
+            n_crowded,
+        )
     return copies
 
 
@@ -293,7 +378,10 @@ def _is_cyclic(text: str) -> bool:
 def _find_alike(texts: Sequence[str]) -> list[tuple[int, ...]]:
     prints = Fingerprints(texts)
     usable = np.flatnonzero(prints.codes[:, 0])
-    n, found = len(prints), [np.zeros(0, np.int64)]  # pairs as one number each, the smaller position first
+    n, found = (
+        len(prints),
+        [np.zeros(0, np.int64)],
+    )  # pairs as one number each, the smaller position first
     for keys in _keys(prints):
         order = usable[np.argsort(keys[usable], kind="stable")]
         for step in range(1, _N_NEIGHBOURS + 1):
@@ -303,7 +391,10 @@ def _find_alike(texts: Sequence[str]) -> list[tuple[int, ...]]:
             found.append(np.minimum(first, second) * n + np.maximum(first, second))
     pairs = np.sort(np.concatenate(found))
     pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-    return [tuple(sorted(group)) for group in join_pairs(zip((pairs // n).tolist(), (pairs % n).tolist(), strict=True))]
+    return [
+        tuple(sorted(group))
+        for group in join_pairs(zip((pairs // n).tolist(), (pairs % n).tolist(), strict=True))
+    ]
 
 
 class FingerprintIndex:
@@ -330,14 +421,19 @@ class FingerprintIndex:
         """Tell for each fingerprint whether it is a known recording."""
         if not len(self._prints):
             return np.zeros(len(texts), bool)
-        parts = [self._contains(Fingerprints(texts[i : i + _N_ASKED])) for i in range(0, len(texts), _N_ASKED)]
+        parts = [
+            self._contains(Fingerprints(texts[i : i + _N_ASKED]))
+            for i in range(0, len(texts), _N_ASKED)
+        ]
         found = np.concatenate([np.zeros(0, bool), *parts])
         doubtful = [i for i in np.flatnonzero(found).tolist() if _is_cyclic(texts[i])]
         found[doubtful] = ~self._are_many([texts[i] for i in doubtful])
         return found
 
     def _are_many(self, asked: list[str]) -> NDArray[np.bool_]:
-        """Tell which are like so many others, known or asked for, that `find_copies` does not take them for copies."""
+        """Tell which are like so many others, known or asked for, that `find_copies` does not take
+        them for copies.
+        """
         many = np.zeros(len(self._cyclic) + len(asked), bool)
         for group in _find_alike([*self._cyclic, *asked]) if asked else ():
             many[list(group)] = len(group) > _MOST_COPIES

@@ -1,4 +1,6 @@
-"""From a recording to what a network sees: the one place where files and records in memory become input tensors."""
+"""From a recording to what a network sees: the one place where files and records in memory become
+input tensors.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,22 @@ class NoInput:
 
 
 def to_input(arrays: dict[str, NDArray[Any]], card: ModelCard) -> torch.Tensor:
-    """Return the input (n_leads, n_samples) of a model from the arrays of `src.tensors.build_tensor` or of a record file."""
+    """Return the input (n_leads, n_samples) of a model from the arrays of
+    `src.tensors.build_tensor` or of a record file.
+    """
     rows = View(card.leads).lead_rows()
     return torch.from_numpy(np.ascontiguousarray(scale_signal(arrays, card.normalization)[rows]))
 
 
 def iter_windows(
-    source: Source, config: PreprocessConfig, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+    source: Source,
+    config: PreprocessConfig,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
 ) -> Iterator[ECGRecord]:
-    """Yield the recording that a source names, or its windows where records were cut into windows for training.
+    """Yield the recording that a source names, or its windows where records were cut into windows
+    for training.
 
     Raises
     ------
@@ -49,9 +58,16 @@ def iter_windows(
         yield from cut_windows(source, window_s, stride_s) if window_s else [source]
     elif window_s:
         if (n_records := len(list_records(source))) > 1:
-            raise RecordError(source, f"holds many records, {n_records} in all: name one as {Path(source).name}::ID")
+            raise RecordError(
+                source,
+                f"holds many records, {n_records} in all: name one as {Path(source).name}::ID",
+            )
         yield from iter_records(
-            source, window_s=window_s, stride_s=stride_s, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
+            source,
+            window_s=window_s,
+            stride_s=stride_s,
+            source_fs=source_fs,
+            source_gain_per_mv=source_gain_per_mv,
         )
     else:
         yield read_record(source, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
@@ -65,12 +81,15 @@ def iter_inputs(
     source_gain_per_mv: float | None = None,
     fingerprints: list[str] | None = None,
 ) -> Iterator[torch.Tensor | NoInput]:
-    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there is none.
+    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there
+    is none.
 
     `fingerprints` gets that of each input as it is yielded.
     """
     try:
-        for window in iter_windows(source, card.preprocess, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv):
+        for window in iter_windows(
+            source, card.preprocess, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
+        ):
             try:
                 tensor = build_tensor(window, card.preprocess)
             except RejectedError as error:

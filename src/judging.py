@@ -1,6 +1,8 @@
-"""From predictions to everything that is said of a model: what `src.eval.evaluate` writes, without the model.
+"""From predictions to everything that is said of a model: what `src.eval.evaluate` writes, without
+the model.
 
-What is learned after training, thresholds and calibration, is learned on the validation split and never on the one judged.
+What is learned after training, thresholds and calibration, is learned on the validation split and
+never on the one judged.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         if self.intervals < 0:
-            raise ValueError(f"intervals is {self.intervals}: expected a number of resamples, or 0 for none")
+            raise ValueError(
+                f"intervals is {self.intervals}: expected a number of resamples, or 0 for none"
+            )
         ThresholdRule.parse(self.thresholds)
 
     @property
@@ -74,18 +78,20 @@ class JudgeOptions:
         Raises
         ------
         ValueError
-            If something would be learned on the split that is judged, thresholds are asked for one label per record, or
-            the weights cannot be read.
+            If something would be learned on the split that is judged, thresholds are asked for one
+            label per record, or the weights cannot be read.
         """
         if self.learns and split == LEARNED_ON:
             what = "the calibration" if self.calibrate else "thresholds"
             raise ValueError(
-                f"split is {split!r}, and {what} would be chosen on it: numbers from the records that they were chosen on "
+                f"split is {split!r}, and {what} would be chosen on it: numbers from the "
+                "records that they were chosen on "
                 "say nothing; judge test, or leave out --thresholds and --calibrate"
             )
         if single_label and self.thresholds != "none":
             raise ValueError(
-                f"thresholds is {self.thresholds!r}, but the model answers one label per record, the most probable: "
+                f"thresholds is {self.thresholds!r}, but the model answers one label per "
+                "record, the most probable: "
                 "thresholds are for models of several labels (--target multi)"
             )
         if self.challenge_weights is not None:
@@ -114,67 +120,104 @@ def judge(
     validation
         The same model's predictions for the validation split; needed where something is learned.
     everyone
-        Those for the split with the records that carry none of the classes, where the metrics with and without them are
-        wanted side by side.
+        Those for the split with the records that carry none of the classes, where the metrics with
+        and without them are wanted side by side.
 
     Returns
     -------
     Predictions
         With calibrated probabilities and chosen thresholds.
     dict
-        What `compute_metrics` gives, with ``reliability``, ``subgroups`` and, as asked for, ``calibration``,
-        ``thresholds``, ``intervals`` and ``challenge``; with `everyone` and several labels ``protocols``: ``labelled``
-        (the records that carry a class) and ``all`` (those that were looked at for one) -> n_records, accuracy, macro
-        averages, frequent. Plain JSON values.
+        What `compute_metrics` gives, with ``reliability``, ``subgroups`` and, as asked for,
+        ``calibration``, ``thresholds``, ``intervals`` and ``challenge``; with `everyone` and
+        several labels ``protocols``: ``labelled`` (the records that carry a class) and ``all``
+        (those that were looked at for one) -> n_records, accuracy, macro averages, frequent. Plain
+        JSON values.
 
     Raises
     ------
     ValueError
-        If a record is in both sets, there is no validation record to learn on, or an option does not fit the model.
+        If a record is in both sets, there is no validation record to learn on, or an option does
+        not fit the model.
     """
     maps, learned = _learn(predictions, options, validation) if options.learns else ((), {})
     for learned_map in maps:
         predictions = learned_map.apply(predictions)
         everyone = everyone and learned_map.apply(everyone)
     metrics = compute_metrics(predictions)
-    metrics |= {"reliability": measure_calibration(predictions), **learned, "subgroups": compute_subgroups(predictions, rows)}
+    metrics |= {
+        "reliability": measure_calibration(predictions),
+        **learned,
+        "subgroups": compute_subgroups(predictions, rows),
+    }
     if everyone is not None and not everyone.single_label:
         metrics["protocols"] = _judge_protocols(everyone)
     if options.intervals:
         from src.intervals import bootstrap_intervals
 
-        metrics["intervals"] = bootstrap_intervals(predictions, patients_of(rows), n_resamples=options.intervals)
+        metrics["intervals"] = bootstrap_intervals(
+            predictions, patients_of(rows), n_resamples=options.intervals
+        )
     if options.challenge_weights is not None:
         from src.challenge_score import WeightTable, compute_challenge_scores
 
         labels = [split_list(cell) for cell in rows["labels"]]
-        metrics["challenge"] = compute_challenge_scores(predictions, WeightTable.load(options.challenge_weights), labels)
+        metrics["challenge"] = compute_challenge_scores(
+            predictions, WeightTable.load(options.challenge_weights), labels
+        )
     return predictions, metrics
 
 
 def _judge_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
-    """Judge the records that carry a class, as published results on PTB-XL do, and all that were looked at for one."""
-    rows = {"labelled": (everyone.y_true == 1).any(axis=1), "all": ~np.isnan(everyone.y_true).all(axis=1)}
-    names = ("n_records", "accuracy", "f1_macro", "auroc_macro", "average_precision_macro", "frequent")
-    found = {name: compute_metrics(everyone.subset(np.flatnonzero(which))) for name, which in rows.items() if which.any()}
-    return {protocol: {name: metrics[name] for name in names} for protocol, metrics in found.items()}
+    """Judge the records that carry a class, as published results on PTB-XL do, and all that were
+    looked at for one.
+    """
+    rows = {
+        "labelled": (everyone.y_true == 1).any(axis=1),
+        "all": ~np.isnan(everyone.y_true).all(axis=1),
+    }
+    names = (
+        "n_records",
+        "accuracy",
+        "f1_macro",
+        "auroc_macro",
+        "average_precision_macro",
+        "frequent",
+    )
+    found = {
+        name: compute_metrics(everyone.subset(np.flatnonzero(which)))
+        for name, which in rows.items()
+        if which.any()
+    }
+    return {
+        protocol: {name: metrics[name] for name in names} for protocol, metrics in found.items()
+    }
 
 
 def _learn(
     predictions: Predictions, options: JudgeOptions, validation: Predictions | None
 ) -> tuple[tuple[Calibration | Thresholds, ...], dict[str, Any]]:
-    """Fit a calibration, then thresholds for the calibrated probabilities; returns what to apply and what to tell."""
+    """Fit a calibration, then thresholds for the calibrated probabilities; returns what to apply
+    and what to tell.
+    """
     if validation is None or not validation.keys:
         raise ValueError("there are no validation records to choose thresholds or a calibration on")
     both = set(validation.keys) & set(predictions.keys)
     if both:
-        raise ValueError(f"{len(both)} records judged are validation records too, such as {min(both)}: expected none")
+        raise ValueError(
+            f"{len(both)} records judged are validation records too, such as {min(both)}: "
+            "expected none"
+        )
     origin = {"learned_on": LEARNED_ON, "n_records": len(validation.keys)}
     maps: tuple[Calibration | Thresholds, ...] = ()
     learned: dict[str, Any] = {}
     if options.calibrate:
         calibration = fit_calibration(validation)
-        learned["calibration"] = {**origin, **calibration.to_json(), "reliability_before": measure_calibration(predictions)}
+        learned["calibration"] = {
+            **origin,
+            **calibration.to_json(),
+            "reliability_before": measure_calibration(predictions),
+        }
         maps, validation = (calibration,), calibration.apply(validation)
     rule = ThresholdRule.parse(options.thresholds)
     if rule is not None:
@@ -185,9 +228,15 @@ def _learn(
 
 
 def compare_prediction_files(
-    a: str | Path, b: str | Path, manifest: str | Path | None = None, *, n_resamples: int = 1000, seed: int = 0
+    a: str | Path,
+    b: str | Path,
+    manifest: str | Path | None = None,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare two saved sets of predictions for the same records; see `src.intervals.compare_predictions`.
+    """Compare two saved sets of predictions for the same records; see
+    `src.intervals.compare_predictions`.
 
     Parameters
     ----------
@@ -209,7 +258,9 @@ def compare_prediction_files(
     if manifest is not None:
         folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
         if not (folder / "manifest.csv").is_file():
-            raise ValueError(f"{manifest}: no manifest; expected manifest.csv of a processed folder")
+            raise ValueError(
+                f"{manifest}: no manifest; expected manifest.csv of a processed folder"
+            )
         patients = patients_of(select_rows(load_manifest(folder), first.keys))
     return compare_predictions(first, second, patients, n_resamples=n_resamples, seed=seed)
 
@@ -239,7 +290,8 @@ def _format_protocols(protocols: dict[str, dict[str, Any]]) -> list[str]:
     what = {"labelled": "records that carry a class", "all": "records with and without one"}
     averages = {"F1": "f1_macro", "AUROC": "auroc_macro", "AP": "average_precision_macro"}
     return [
-        f"{found['n_records']} {what[name]}: " + ", ".join(f"macro {shown} {format_cell(found[key])}" for shown, key in averages.items())
+        f"{found['n_records']} {what[name]}: "
+        + ", ".join(f"macro {shown} {format_cell(found[key])}" for shown, key in averages.items())
         for name, found in protocols.items()
     ]
 
@@ -250,15 +302,25 @@ def html_judgement(split: str, metrics: dict[str, Any]) -> str:
 
     def number(row: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
         interval = intervals.get(name)
-        return format_cell(row[name]) + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+        return format_cell(row[name]) + (
+            f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+        )
 
-    macros = {"macro F1": "f1_macro", "macro AUROC": "auroc_macro", "macro AP": "average_precision_macro"}
+    macros = {
+        "macro F1": "f1_macro",
+        "macro AUROC": "auroc_macro",
+        "macro AP": "average_precision_macro",
+    }
     facts = {"split": split, "records": metrics["n_records"]}
     facts |= {shown: number(metrics, name, found) for shown, name in macros.items()}
     facts |= {"accuracy": format_cell(metrics["accuracy"])}
     names = ("f1", "auroc", "average_precision")
     rows = [
-        [label, row["support"], *(number(row, name, found.get("per_class", {}).get(label, {})) for name in names)]
+        [
+            label,
+            row["support"],
+            *(number(row, name, found.get("per_class", {}).get(label, {})) for name in names),
+        ]
         for label, row in metrics["per_class"].items()
     ]
     return html_facts(facts) + html_table(["class", "positive", "F1", "AUROC", "AP"], rows)

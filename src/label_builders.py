@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Builder:
-    """A builder of mapping rows, with its tasks (the first is the default) and the options that only some builders take.
+    """A builder of mapping rows, with its tasks (the first is the default) and the options that
+    only some builders take.
 
-    Where it joins tasks, several may be given with ``+`` between them, and a record gets the labels of all.
+    Where it joins tasks, several may be given with ``+`` between them, and a record gets the labels
+    of all.
     """
 
     build: Callable[[Request], pd.DataFrame]
@@ -34,7 +36,12 @@ class Builder:
 
 
 BUILDERS: dict[str, Builder] = {
-    "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ("rate", "min_likelihood", "unvalidated_weight"), joins_tasks=True),
+    "ptbxl": Builder(
+        ptbxl.build_ptbxl,
+        ptbxl.TASKS,
+        ("rate", "min_likelihood", "unvalidated_weight"),
+        joins_tasks=True,
+    ),
     "challenge": Builder(challenge.build_challenge, challenge.TASKS),
     "challenge2017": Builder(challenge.build_challenge2017, challenge.TASKS_2017),
     "cpsc2018": Builder(hospital.build_cpsc2018, hospital.CPSC_TASKS),
@@ -68,17 +75,19 @@ def build_labels(
     dataset
         Name of the dataset in the rows; the kind when None.
     task
-        The collection's own label space, one of its builder's tasks, for ptbxl several joined by ``+``; the first when
-        None.
+        The collection's own label space, one of its builder's tasks, for ptbxl several joined by
+        ``+``; the first when None.
     classes
         A label set instead, which several collections share; see `src.crosswalk.load_class_set`.
     rate
         ptbxl: 100 or 500 Hz; when None, the one that is there, 500 where both are.
     min_likelihood
-        ptbxl: 0 to 100. With 0, the default, every statement counts, as likelihood 0 means ungraded. Above 0, a
-        statement needs that likelihood, so that ungraded ones, among them all of form and rhythm, do not count.
+        ptbxl: 0 to 100. With 0, the default, every statement counts, as likelihood 0 means
+        ungraded. Above 0, a statement needs that likelihood, so that ungraded ones, among them all
+        of form and rhythm, do not count.
     unvalidated_weight
-        ptbxl: weight in training of records whose statements no human validated; those of folds 9 and 10 all are.
+        ptbxl: weight in training of records whose statements no human validated; those of folds 9
+        and 10 all are.
     columns
         csv: our column -> theirs.
     table
@@ -89,12 +98,14 @@ def build_labels(
     Returns
     -------
     DataFrame
-        The mapping table's columns, all text; `annotated` holds the classes that the source looked for.
+        The mapping table's columns, all text; `annotated` holds the classes that the source looked
+        for.
 
     Raises
     ------
     ValueError
-        If the kind, the task, a label set or an option is unknown, or the collection's table is missing or wrong.
+        If the kind, the task, a label set or an option is unknown, or the collection's table is
+        missing or wrong.
     """
     options = {
         "rate": rate is not None,
@@ -134,10 +145,17 @@ def _check(kind: str, task: str | None, classes: str | Path | None, options: lis
     if builder is None:
         raise UsageError(f"kind {kind!r} is unknown: expected {', '.join(BUILDERS)}")
     if stray := [name for name in options if name not in builder.options]:
-        raise UsageError(f"kind {kind} takes no {' or '.join(stray)}: its options are {', '.join(builder.options) or 'none'}")
+        raise UsageError(
+            f"kind {kind} takes no {' or '.join(stray)}: its options are "
+            f"{', '.join(builder.options) or 'none'}"
+        )
     parts = task.split("+") if task is not None and builder.joins_tasks else [task]
     if task is not None and not set(parts) <= set(builder.tasks):
-        raise UsageError(f"task {task!r} is unknown for {kind}: expected {', '.join(builder.tasks)}")
+        raise UsageError(
+            f"task {task!r} is unknown for {kind}: expected {', '.join(builder.tasks)}"
+        )
     if task is not None and classes is not None:
-        raise UsageError(f"task {task!r} and classes {str(classes)!r} are two label spaces: give one of them")
+        raise UsageError(
+            f"task {task!r} and classes {str(classes)!r} are two label spaces: give one of them"
+        )
     return builder

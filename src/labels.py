@@ -1,8 +1,9 @@
-"""The mapping table: load it, validate it whole, write it, and extend it without touching another dataset's rows.
+"""The mapping table: load it, validate it whole, write it, and extend it without touching another
+dataset's rows.
 
-Columns: dataset, record_id, mapped_label (several separated by ``;``), and optionally patient_id, fold, path, age, sex,
-annotated (the classes that this source looked for; empty means all), weight (how often the record is drawn in training beside
-others; empty means 1).
+Columns: dataset, record_id, mapped_label (several separated by ``;``), and optionally patient_id,
+fold, path, age, sex, annotated (the classes that this source looked for; empty means all), weight
+(how often the record is drawn in training beside others; empty means 1).
 """
 
 from __future__ import annotations
@@ -47,14 +48,20 @@ class MappingError(ValueError):
     def __init__(self, path: str | Path, problems: list[str]) -> None:
         shown = [printable(text, 1000) for text in problems[:_PROBLEMS_SHOWN]]
         more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-        start = "1 problem in the label mapping: " if len(problems) == 1 else f"{len(problems)} problems in the label mapping\n  "
+        start = (
+            "1 problem in the label mapping: "
+            if len(problems) == 1
+            else f"{len(problems)} problems in the label mapping\n  "
+        )
         super().__init__(f"{path}: {start}" + "\n  ".join([*shown, *more]))
         self.problems = problems
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One row of the mapping table; `fold` and `age` are None and texts empty where the table does not say."""
+    """One row of the mapping table; `fold` and `age` are None and texts empty where the table does
+    not say.
+    """
 
     dataset: str
     record_id: str
@@ -79,7 +86,8 @@ def load_mapping(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     MappingError
-        If the file is missing, not a table, lacks a column, or any row is wrong; lists every problem.
+        If the file is missing, not a table, lacks a column, or any row is wrong; lists every
+        problem.
     """
     frame = _read_table(Path(path))
     problems = find_problems(frame)
@@ -94,18 +102,47 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if (n_columns := text.split("\n", 1)[0].count(",") + 1) > _MAX_COLUMNS:
-            raise MappingError(path, [f"the first line has {n_columns} columns: expected a header of {_MAX_COLUMNS} at most"])
+            raise MappingError(
+                path,
+                [
+                    (
+                        f"the first line has {n_columns} columns: expected a header of "
+                        f"{_MAX_COLUMNS} at most"
+                    )
+                ],
+            )
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header would lose cells
-            frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False, index_col=False)
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # a row longer than the header would lose cells
+            frame = pd.read_csv(
+                io.StringIO(text),
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                index_col=False,
+            )
     except FileNotFoundError:
-        raise MappingError(path, ["no such file: expected a CSV with dataset,record_id,mapped_label"]) from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
-        raise MappingError(path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]) from None
+        raise MappingError(
+            path, ["no such file: expected a CSV with dataset,record_id,mapped_label"]
+        ) from None
+    except (
+        OSError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserWarning,
+    ) as error:
+        raise MappingError(
+            path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]
+        ) from None
     frame.columns = [str(name).strip().lower() for name in frame.columns]
     twice = [name for name in COLUMNS if list(frame.columns).count(name) > 1]
     if twice:
-        raise MappingError(path, [f"columns {', '.join(twice)} stand there twice: expected one of each, in any case"])
+        raise MappingError(
+            path,
+            [f"columns {', '.join(twice)} stand there twice: expected one of each, in any case"],
+        )
     missing = [name for name in REQUIRED_COLUMNS if name not in frame.columns]
     if missing:
         found = printable(", ".join(frame.columns)) or "none"
@@ -118,32 +155,68 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def find_problems(frame: pd.DataFrame) -> list[str]:
-    """Return every problem of a table as text with its row (the header is row 1), column and value."""
+    """Return every problem of a table as text with its row (the header is row 1), column and
+    value.
+    """
     problems: list[tuple[int, str]] = []
     cells = {name: frame[name].to_numpy(object) for name in COLUMNS}
 
     def report(mask: NDArray[np.bool_], column: str, message: str) -> None:
         for position in mask.nonzero()[0].tolist():
             value = printable(repr(cells[column][position]))
-            problems.append((position + 2, f"row {position + 2}, column {column}, value {value}: {message}"))
+            problems.append(
+                (position + 2, f"row {position + 2}, column {column}, value {value}: {message}")
+            )
 
     empty = {name: _where(frame[name], lambda cell: not cell) for name in COLUMNS}
     report(empty["dataset"], "dataset", "is empty: expected the name of a collection")
     strange = _where(frame["dataset"], lambda cell: bool(cell) and not is_plain_name(cell))
     report(strange, "dataset", "is no plain name: expected one without slashes, ':' or '__'")
     for name in COLUMNS:
-        report(_where(frame[name], lambda cell: bool(_CONTROL.search(cell))), name, "holds a control character: expected plain text")
+        report(
+            _where(frame[name], lambda cell: bool(_CONTROL.search(cell))),
+            name,
+            "holds a control character: expected plain text",
+        )
     report(empty["record_id"], "record_id", "is empty: expected the record's name or path")
     twice = frame.duplicated(["dataset", "record_id"]).to_numpy()
-    report(twice & ~empty["dataset"] & ~empty["record_id"], "record_id", "stands twice in its dataset: expected one row a record")
+    report(
+        twice & ~empty["dataset"] & ~empty["record_id"],
+        "record_id",
+        "stands twice in its dataset: expected one row a record",
+    )
     blank = _where(frame["mapped_label"], lambda cell: not split_list(cell))
-    report(blank & empty["annotated"], "mapped_label", "is empty: expected a label, or the classes looked for in annotated")
-    report(_where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)), "fold", "expected an integer or nothing")
-    report(_where(frame["age"], lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE)), "age", "expected years from 0 to 120 or nothing")
-    report(_where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None), "sex", "expected F, M or nothing")
-    report(_where(frame["weight"], lambda cell: bool(cell) and not _is_within(cell, _MAX_WEIGHT)), "weight", "expected a number from 0 to 1000 or nothing")
+    report(
+        blank & empty["annotated"],
+        "mapped_label",
+        "is empty: expected a label, or the classes looked for in annotated",
+    )
+    report(
+        _where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)),
+        "fold",
+        "expected an integer or nothing",
+    )
+    report(
+        _where(frame["age"], lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE)),
+        "age",
+        "expected years from 0 to 120 or nothing",
+    )
+    report(
+        _where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None),
+        "sex",
+        "expected F, M or nothing",
+    )
+    report(
+        _where(frame["weight"], lambda cell: bool(cell) and not _is_within(cell, _MAX_WEIGHT)),
+        "weight",
+        "expected a number from 0 to 1000 or nothing",
+    )
     pairs = frame["annotated"] + "\n" + frame["mapped_label"]  # neither holds the end of a line
-    report(_where(pairs, _lists_too_few), "mapped_label", "has a label that the column annotated does not list")
+    report(
+        _where(pairs, _lists_too_few),
+        "mapped_label",
+        "has a label that the column annotated does not list",
+    )
     problems += [*_torn_patients(frame), *_shared_folders(frame)]
     return [text for _, text in sorted(problems)]
 
@@ -164,16 +237,26 @@ def _lists_too_few(pair: str) -> bool:
 def _torn_patients(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield the rows that give a patient another sex than an earlier row of the dataset does."""
     first: dict[tuple[str, str], tuple[int, str]] = {}
-    for number, (dataset, patient, text) in enumerate(zip_cells(frame["dataset"], frame["patient_id"], frame["sex"]), start=2):
+    for number, (dataset, patient, text) in enumerate(
+        zip_cells(frame["dataset"], frame["patient_id"], frame["sex"]), start=2
+    ):
         sex = parse_sex(text) if patient and text else None
         if sex:
             row, known = first.setdefault((dataset, patient), (number, sex))
             if sex != known:
-                yield number, f"row {number}, column sex, value {text!r}: patient {patient!r} is {known} in row {row}"
+                yield (
+                    number,
+                    (
+                        f"row {number}, column sex, value {text!r}: patient {patient!r} is "
+                        f"{known} in row {row}"
+                    ),
+                )
 
 
 def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Yield the first row of each dataset whose absolute paths name a folder that an earlier dataset names too."""
+    """Yield the first row of each dataset whose absolute paths name a folder that an earlier
+    dataset names too.
+    """
     owners: dict[str, tuple[int, str]] = {}
     reported: set[tuple[str, str]] = set()
     for number, (dataset, path) in enumerate(zip_cells(frame["dataset"], frame["path"]), start=2):
@@ -183,7 +266,13 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
         row, owner = owners.setdefault(folder, (number, dataset))
         if owner != dataset and (owner, dataset) not in reported:
             reported.add((owner, dataset))
-            yield number, f"row {number}, column path, value {path!r}: {folder} is the folder of dataset {owner!r} too (row {row})"
+            yield (
+                number,
+                (
+                    f"row {number}, column path, value {path!r}: {folder} is the folder of "
+                    f"dataset {owner!r} too (row {row})"
+                ),
+            )
 
 
 def _is_within(text: str, highest: float) -> bool:
@@ -212,7 +301,9 @@ def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
 
 
 def save_mapping(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a mapping table atomically, with the optional columns that hold anything; it is safe to open in a spreadsheet."""
+    """Write a mapping table atomically, with the optional columns that hold anything; it is safe to
+    open in a spreadsheet.
+    """
     used = [name for name in COLUMNS if name in REQUIRED_COLUMNS or (frame[name] != "").any()]
     with atomic_path(path) as temporary:
         map_cells(frame[used], safe_cell).to_csv(temporary, index=False, lineterminator="\n")
@@ -235,7 +326,12 @@ def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
     if Path(path).exists():
         existing = load_mapping(path)
         kept = existing[~existing["dataset"].isin(set(rows["dataset"]))]
-        logger.info("%s: %d rows of other datasets kept, %d replaced", path, len(kept), len(existing) - len(kept))
+        logger.info(
+            "%s: %d rows of other datasets kept, %d replaced",
+            path,
+            len(kept),
+            len(existing) - len(kept),
+        )
         _report_same_paths(kept, rows)
         rows = pd.concat([kept, rows], ignore_index=True)
     save_mapping(rows, path)
@@ -243,9 +339,18 @@ def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _report_same_paths(kept: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Log the datasets whose paths are those of the new rows: one folder under two names cannot be preprocessed together."""
+    """Log the datasets whose paths are those of the new rows: one folder under two names cannot be
+    preprocessed together.
+    """
     new = set(rows["path"]) - {""}
     for name, other in kept.groupby("dataset"):
         if new and set(other["path"]) - {""} == new:
             at = f"rows {other.index[0] + 2} to {other.index[-1] + 2}"
-            logger.warning("dataset %r has the same %d paths as %r (%s): if it is the same folder, use one name at a time", rows["dataset"].iloc[0], len(new), name, at)
+            logger.warning(
+                "dataset %r has the same %d paths as %r (%s): if it is the same folder, "
+                "use one name at a time",
+                rows["dataset"].iloc[0],
+                len(new),
+                name,
+                at,
+            )

@@ -1,9 +1,10 @@
-"""Layers over time that keep the channels of a sample together in memory where that is faster: on a CPU in full precision, to learn, and for batches of short signals.
+"""Layers over time that keep the channels of a sample together in memory where that is faster: on a
+CPU in full precision, to learn, and for batches of short signals.
 
-A signal (B, C, L) is then stored as (B, L, C). What the kernel of a convolution sees lies together in it, so that a
-convolution is a few products of matrices (`src/convolution.py`); means over records and samples, and over neighbouring
-samples, take a fifth of the time or less. Weights, their names and their shapes are those of `torch.nn`, and so are the
-numbers within rounding.
+A signal (B, C, L) is then stored as (B, L, C). What the kernel of a convolution sees lies together
+in it, so that a convolution is a few products of matrices (`src/convolution.py`); means over
+records and samples, and over neighbouring samples, take a fifth of the time or less. Weights, their
+names and their shapes are those of `torch.nn`, and so are the numbers within rounding.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from torch.autograd.function import once_differentiable
 
 from src.convolution import check_kernel, convolve
 
-# where no gradients follow, oneDNN is faster for longer records and for smaller batches (measured on AVX2)
+# where no gradients follow, oneDNN is faster for longer records and for smaller batches (measured
+# on AVX2)
 _MAX_SAMPLES = 250  # of a record
 _MIN_BATCH = 500  # samples of all records
 
 
 class Conv1d(nn.Conv1d):
-    """`torch.nn.Conv1d` of stride 1 or more, padded by half its kernel, without bias; maps (B, n_in, L) to (B, n_out, L / stride).
+    """`torch.nn.Conv1d` of stride 1 or more, padded by half its kernel, without bias; maps (B,
+    n_in, L) to (B, n_out, L / stride).
 
     Parameters
     ----------
@@ -47,7 +50,10 @@ class Conv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, the faster way."""
         n_records, _, n_samples = x.shape
-        if _is_plain(x) and (torch.is_grad_enabled() or (n_samples <= _MAX_SAMPLES and n_records * n_samples >= _MIN_BATCH)):
+        if _is_plain(x) and (
+            torch.is_grad_enabled()
+            or (n_samples <= _MAX_SAMPLES and n_records * n_samples >= _MIN_BATCH)
+        ):
             return convolve(x.transpose(1, 2), self.weight, self.stride[0]).transpose(1, 2)
         return super().forward(x)
 
@@ -69,7 +75,9 @@ class GELU(nn.GELU):
 
 
 class AvgPool1d(nn.AvgPool1d):
-    """`torch.nn.AvgPool1d` over `size` samples and as many further on; the last are fewer where the signal does not divide."""
+    """`torch.nn.AvgPool1d` over `size` samples and as many further on; the last are fewer where the
+    signal does not divide.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(size, ceil_mode=True, count_include_pad=False)
@@ -83,13 +91,22 @@ class AvgPool1d(nn.AvgPool1d):
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Tell whether a signal is on the CPU in full precision, and the network is run rather than looked at."""
+    """Tell whether a signal is on the CPU in full precision, and the network is run rather than
+    looked at.
+    """
     is_run = not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-    return is_run and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return (
+        is_run
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def _by_sample(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a layer that treats all samples alike to (B, C, L); where channels lie together, to the samples of all records as (B * L, C)."""
+    """Apply a layer that treats all samples alike to (B, C, L); where channels lie together, to the
+    samples of all records as (B * L, C).
+    """
     by_sample = x.transpose(1, 2)
     if not _is_plain(x) or x.is_contiguous() or not by_sample.is_contiguous():
         return layer(x)
@@ -97,7 +114,9 @@ def _by_sample(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class _MeanOfTwo(torch.autograd.Function):
-    """The mean of each two samples of (B, C, L), a last one alone as it is; torch takes seven times as long where samples lie together."""
+    """The mean of each two samples of (B, C, L), a last one alone as it is; torch takes seven times
+    as long where samples lie together.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

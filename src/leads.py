@@ -9,10 +9,16 @@ STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4",
 
 _ALIASES = {
     **{name.upper(): name for name in STANDARD_LEADS},
-    **{f"ML{roman}": roman for roman in ("I", "II", "III")},  # modified limb leads of ambulatory recorders
-    **{f"D{roman}": roman for roman in ("I", "II", "III")},  # derivation, in Spanish and French exports
+    **{
+        f"ML{roman}": roman for roman in ("I", "II", "III")
+    },  # modified limb leads of ambulatory recorders
+    **{
+        f"D{roman}": roman for roman in ("I", "II", "III")
+    },  # derivation, in Spanish and French exports
     **{f"D{i}": roman for i, roman in enumerate(("I", "II", "III"), 1)},
-    **{f"LEAD{i}": roman for i, roman in enumerate(("I", "II", "III"), 1)},  # while "ECG 1" is the first channel, whatever its lead
+    **{
+        f"LEAD{i}": roman for i, roman in enumerate(("I", "II", "III"), 1)
+    },  # while "ECG 1" is the first channel, whatever its lead
     **{f"C{i}": f"V{i}" for i in range(1, 7)},  # chest electrodes by their IEC name
     **{f"MV{i}": f"V{i}" for i in range(1, 7)},
 }
@@ -41,4 +47,13 @@ def canonical_lead(name: str) -> str | None:
 
 def is_unnamed(name: str) -> bool:
     """Tell whether a source's lead name says only that the channel is an ECG, or nothing."""
-    return re.sub(r"[\s_\-\d]+", "", name).upper() in {"", "ECG", "EKG", "LEAD", "CH", "CHANNEL", "SIGNAL", "VAL"}
+    return re.sub(r"[\s_\-\d]+", "", name).upper() in {
+        "",
+        "ECG",
+        "EKG",
+        "LEAD",
+        "CH",
+        "CHANNEL",
+        "SIGNAL",
+        "VAL",
+    }

@@ -1,6 +1,7 @@
 """Leave one source out: train on all datasets but one, judge on that one, in turn.
 
-It answers what a random split cannot: how the model does on recordings from elsewhere. ``splits.json`` is only read.
+It answers what a random split cannot: how the model does on recordings from elsewhere.
+``splits.json`` is only read.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def run_leave_one_out(
     processed
         The folder that preprocessing filled.
     out
-        Gets ``leave_one_out.json`` and a run per dataset, ``without_<dataset>``, with its ``metrics_left_out.json`` (all
-        records of the dataset) and ``metrics_seen.json`` (the test split of the others).
+        Gets ``leave_one_out.json`` and a run per dataset, ``without_<dataset>``, with its
+        ``metrics_left_out.json`` (all records of the dataset) and ``metrics_seen.json`` (the test
+        split of the others).
     datasets
         Which to leave out; by default each in turn.
     intervals
@@ -64,27 +66,52 @@ def run_leave_one_out(
     Returns
     -------
     list of dict
-        A row per dataset: ``left_out``, ``n_train``, and ``left_out_metrics`` and ``seen_metrics`` with n_records and the
-        macro averages; ``seen_metrics`` is None where the others have no test split.
+        A row per dataset: ``left_out``, ``n_train``, and ``left_out_metrics`` and ``seen_metrics``
+        with n_records and the macro averages; ``seen_metrics`` is None where the others have no
+        test split.
 
     Raises
     ------
     ValueError
-        If there are fewer than two datasets, one is unknown, or one has no class in common with the others; if soft targets,
-        or the checkpoint to start from, may know the dataset that is left out.
+        If there are fewer than two datasets, one is unknown, or one has no class in common with the
+        others; if soft targets, or the checkpoint to start from, may know the dataset that is left
+        out.
     """
     if config.train.soft_targets:
-        raise ValueError(f"soft_targets is {config.train.soft_targets}: expected none, since the networks that gave them may have learned the dataset left out")
+        raise ValueError(
+            f"soft_targets is {config.train.soft_targets}: expected none, since the "
+            "networks that gave them may have learned the dataset left out"
+        )
     processed = local_copy(processed)
     splits = load_records(processed, keep_other=config.train.keep_other)
     folds = {name: leave_out(splits, name) for name in _choose(splits, datasets, processed)}
-    loaders = {name: build_fold(config, fold) for name, fold in folds.items()}  # every mistake shows before the first run
+    loaders = {
+        name: build_fold(config, fold) for name, fold in folds.items()
+    }  # every mistake shows before the first run
     for name, fold in loaders.items():
         if not len(fold.records["test"]):
-            raise ValueError(f"{processed}: no record of {name} carries a class that the other datasets train: {fold.classes}")
-    seen = {name: _seen(splits, name, fold, config.train.keep_negative) for name, fold in loaders.items()}
-    held = [(fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out") for name, fold in loaders.items()]
-    refuse_learned(config, [*held, *((records.signal_hashes, "the test recordings of the datasets that train") for records in seen.values())])
+            raise ValueError(
+                f"{processed}: no record of {name} carries a class that the other "
+                f"datasets train: {fold.classes}"
+            )
+    seen = {
+        name: _seen(splits, name, fold, config.train.keep_negative)
+        for name, fold in loaders.items()
+    }
+    held = [
+        (fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
+        for name, fold in loaders.items()
+    ]
+    refuse_learned(
+        config,
+        [
+            *held,
+            *(
+                (records.signal_hashes, "the test recordings of the datasets that train")
+                for records in seen.values()
+            ),
+        ],
+    )
     options, rows = JudgeOptions(intervals=intervals), []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
@@ -94,8 +121,12 @@ def run_leave_one_out(
             {
                 "left_out": name,
                 "n_train": len(fold.records["train"]),
-                "left_out_metrics": _judge(checkpoint, fold.records["test"], config, options, run / "metrics_left_out.json"),
-                "seen_metrics": _judge(checkpoint, seen[name], config, options, run / "metrics_seen.json"),
+                "left_out_metrics": _judge(
+                    checkpoint, fold.records["test"], config, options, run / "metrics_left_out.json"
+                ),
+                "seen_metrics": _judge(
+                    checkpoint, seen[name], config, options, run / "metrics_seen.json"
+                ),
             }
         )
         save_json(rows, Path(out) / "leave_one_out.json")
@@ -105,17 +136,22 @@ def run_leave_one_out(
 def _choose(splits: Splits, datasets: Sequence[str], processed: str | Path) -> list[str]:
     there = sorted({name for records in splits.values() for name in records.datasets})
     if len(there) < 2:
-        raise ValueError(f"{processed}: holds {', '.join(there)} alone: expected two datasets or more, to leave one out")
+        raise ValueError(
+            f"{processed}: holds {', '.join(there)} alone: expected two datasets or more, "
+            "to leave one out"
+        )
     if unknown := [name for name in datasets if name not in there]:
-        raise ValueError(f"{processed}: no records of {', '.join(unknown)}: there are {', '.join(there)}")
+        raise ValueError(
+            f"{processed}: no records of {', '.join(unknown)}: there are {', '.join(there)}"
+        )
     return list(datasets) or there
 
 
 def leave_out(splits: Splits, dataset: str) -> Splits:
     """Return train and val without a dataset, and all its records as test.
 
-    A recording of the dataset that another one holds as well is taken out of train and val, so that none is judged that
-    was learned from.
+    A recording of the dataset that another one holds as well is taken out of train and val, so that
+    none is judged that was learned from.
     """
     test = _join([_keep(records, {dataset}) for records in splits.values()])
     copies = FingerprintIndex(test.signal_hashes)
@@ -124,8 +160,13 @@ def leave_out(splits: Splits, dataset: str) -> Splits:
         others = _keep(splits[name], set(splits[name].datasets) - {dataset})
         fold[name] = others.subset(np.flatnonzero(~copies.contains(others.signal_hashes)).tolist())
         if len(fold[name]) < len(others):
-            logger.warning("%d recordings of %s are in %s too: left out of %s", len(others) - len(fold[name]), dataset,
-                           ", ".join(sorted(set(others.datasets))), name)  # fmt: skip
+            logger.warning(
+                "%d recordings of %s are in %s too: left out of %s",
+                len(others) - len(fold[name]),
+                dataset,
+                ", ".join(sorted(set(others.datasets))),
+                name,
+            )
     return fold
 
 
@@ -135,30 +176,48 @@ def _keep(records: LabelledRecords, datasets: set[str]) -> LabelledRecords:
 
 def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
     """Return the records of all parts as one; they are of the same processed folder."""
-    return LabelledRecords(parts[0].processed, *(tuple(x for part in parts for x in getattr(part, name)) for name in PARALLEL_FIELDS))
+    return LabelledRecords(
+        parts[0].processed,
+        *(tuple(x for part in parts for x in getattr(part, name)) for name in PARALLEL_FIELDS),
+    )
 
 
 def _seen(splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool) -> LabelledRecords:
     """Return the test records of the datasets trained on."""
     others = _keep(splits["test"], set(splits["test"].datasets) - {dataset})
-    return choose_records(others, fold.classes, single_label=fold.single_label, keep_negative=keep_negative and not fold.single_label)
+    return choose_records(
+        others,
+        fold.classes,
+        single_label=fold.single_label,
+        keep_negative=keep_negative and not fold.single_label,
+    )
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:
-    """Return the loaders of chosen records; they read the record files, since the packed cache goes by the usual splits."""
+    """Return the loaders of chosen records; they read the record files, since the packed cache goes
+    by the usual splits.
+    """
     config = replace(config, loader=replace(config.loader, cache="off"))
     return build_dataloaders(config, splits["train"].processed, splits=splits)
 
 
 def _judge(
-    checkpoint: Checkpoint, records: LabelledRecords, config: Config, options: JudgeOptions, path: Path
+    checkpoint: Checkpoint,
+    records: LabelledRecords,
+    config: Config,
+    options: JudgeOptions,
+    path: Path,
 ) -> dict[str, Any] | None:
     """Judge records, keep the whole result at `path` and return its head."""
     if not len(records):
         return None
     device = device_info(config.train.device).device
-    predictions = predict_records(checkpoint, records, batch_size=config.loader.batch_size, device=device)
-    _, metrics = judge(predictions, select_rows(load_manifest(records.processed), records.keys), options)
+    predictions = predict_records(
+        checkpoint, records, batch_size=config.loader.batch_size, device=device
+    )
+    _, metrics = judge(
+        predictions, select_rows(load_manifest(records.processed), records.keys), options
+    )
     save_json({"checkpoint": str(checkpoint.path), **metrics}, path)
     head = {name: metrics[name] for name in ("n_records", *_MACROS, "undefined_classes")}
     return head | ({"intervals": metrics["intervals"]} if "intervals" in metrics else {})
@@ -170,6 +229,8 @@ def format_leave_one_out(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         for name, key in (("the dataset", "left_out_metrics"), ("test of others", "seen_metrics")):
             if found := row[key]:
-                numbers = ["-" if found[macro] is None else f"{found[macro]:.3f}" for macro in _MACROS]
+                numbers = [
+                    "-" if found[macro] is None else f"{found[macro]:.3f}" for macro in _MACROS
+                ]
                 table.append([row["left_out"], name, str(found["n_records"]), *numbers])
     return format_table(table)

@@ -24,7 +24,8 @@ class Verdict:
     scores
         Class -> probability, of those classes and of any other that comes next.
     error
-        How far a probability lies on the wrong side of the decision, 0 to 1; 0 where everything is right.
+        How far a probability lies on the wrong side of the decision, 0 to 1; 0 where everything is
+        right.
     """
 
     key: str
@@ -38,10 +39,12 @@ class Verdict:
 
 
 def measure_errors(predictions: Predictions) -> Floats:
-    """Return for each record how far it is on the wrong side of the decision, shape (n_records,), 0 where it is right.
+    """Return for each record how far it is on the wrong side of the decision, shape (n_records,), 0
+    where it is right.
 
-    With one label per record it is the probability of the class called less that of the true one; with several, the
-    greatest distance of a wrong entry from its threshold. Entries that are not annotated do not count.
+    With one label per record it is the probability of the class called less that of the true one;
+    with several, the greatest distance of a wrong entry from its threshold. Entries that are not
+    annotated do not count.
     """
     wrong = _wrong(predictions)
     if predictions.single_label:
@@ -56,12 +59,15 @@ def measure_errors(predictions: Predictions) -> Floats:
 def find_worst(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
     """Return the records that are most wrong, the worst first; fewer where fewer are wrong."""
     errors, is_wrong = measure_errors(predictions), _wrong(predictions).sum(axis=1) > 0
-    order = [row for row in np.argsort(-errors, kind="stable") if is_wrong[row]]  # a tie is an error of 0
+    order = [
+        row for row in np.argsort(-errors, kind="stable") if is_wrong[row]
+    ]  # a tie is an error of 0
     return [_verdict(predictions, int(row), float(errors[row])) for row in order[:n_records]]
 
 
 def find_typical(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
-    """Return for each class the record that is right and has the class with the highest probability.
+    """Return for each class the record that is right and has the class with the highest
+    probability.
 
     The classes with most records come first, and no record stands twice.
     """
@@ -77,14 +83,18 @@ def find_typical(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
 
 def _wrong(predictions: Predictions) -> NDArray[np.bool_]:
     """Return which annotated entries are decided wrongly, shape (n_records, n_classes)."""
-    wrong: NDArray[np.bool_] = (predictions.y_pred != predictions.y_true) & ~np.isnan(predictions.y_true)
+    wrong: NDArray[np.bool_] = (predictions.y_pred != predictions.y_true) & ~np.isnan(
+        predictions.y_true
+    )
     return wrong
 
 
 def _verdict(predictions: Predictions, row: int, error: float) -> Verdict:
     outcome, scores = predictions.y_true[row], predictions.y_score[row]
     called = (predictions.y_pred[row] == 1) & ~np.isnan(outcome)
-    shown = dict.fromkeys([*np.flatnonzero((outcome == 1) | called), *np.argsort(-scores, kind="stable")[:3]])
+    shown = dict.fromkeys(
+        [*np.flatnonzero((outcome == 1) | called), *np.argsort(-scores, kind="stable")[:3]]
+    )
     by_score = sorted(shown, key=lambda column: -scores[column])
     return Verdict(
         key=predictions.keys[row],

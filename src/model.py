@@ -1,8 +1,9 @@
 """`ResNet1d`: a residual network over leads and time, sized for laptops.
 
-The residual block is that of He et al. (CVPR 2016) with GELU (Hendrycks and Gimpel, 2016) for ReLU; the shortcut averages
-before it projects, as in "Bag of tricks" (He et al., CVPR 2019), and the head concatenates mean and maximum over time as
-the ECG networks of Strodthoff et al. (IEEE JBHI 2021) do.
+The residual block is that of He et al. (CVPR 2016) with GELU (Hendrycks and Gimpel, 2016) for ReLU;
+the shortcut averages before it projects, as in "Bag of tricks" (He et al., CVPR 2019), and the head
+concatenates mean and maximum over time as the ECG networks of Strodthoff et al. (IEEE JBHI 2021)
+do.
 """
 
 from __future__ import annotations
@@ -56,18 +57,20 @@ class ResNet1d(nn.Module):
     n_classes
         Output classes.
     base_channels
-        Unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels. 64 gives 1.4 M parameters.
+        Unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels. 64 gives 1.4
+        M parameters.
     dropout
         Share of features dropped before the classifier.
     lead_mask
-        Let the network know which leads are absent, that is zero throughout: each adds a learned value to every channel
-        of the stem.
+        Let the network know which leads are absent, that is zero throughout: each adds a learned
+        value to every channel of the stem.
 
     Notes
     -----
-    Input (B, n_leads, n_samples) of any n_samples from 250 up; output (B, n_classes). The stem halves the rate and the
-    pool after it halves it again, and the early stages are narrow: most weights work on few samples, which makes the
-    network fast. At 100 Hz a stem that takes a quarter of the rate at once lost accuracy.
+    Input (B, n_leads, n_samples) of any n_samples from 250 up; output (B, n_classes). The stem
+    halves the rate and the pool after it halves it again, and the early stages are narrow: most
+    weights work on few samples, which makes the network fast. At 100 Hz a stem that takes a quarter
+    of the rate at once lost accuracy.
     """
 
     def __init__(
@@ -79,7 +82,11 @@ class ResNet1d(nn.Module):
         lead_mask: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("n_leads", n_leads), ("n_classes", n_classes), ("base_channels", base_channels)):
+        for name, value in (
+            ("n_leads", n_leads),
+            ("n_classes", n_classes),
+            ("base_channels", base_channels),
+        ):
             if value < 1:
                 raise ValueError(f"{name} is {value}: expected 1 or more")
         self.n_leads, self.n_classes, self.base_channels = n_leads, n_classes, base_channels
@@ -116,7 +123,9 @@ class ResNet1d(nn.Module):
         classifier = self.head[1]
         assert isinstance(classifier, nn.Linear)
         kept = nn.Linear(classifier.in_features, n_classes)
-        kept.load_state_dict({name: value[:n_classes] for name, value in classifier.state_dict().items()})
+        kept.load_state_dict(
+            {name: value[:n_classes] for name, value in classifier.state_dict().items()}
+        )
         self.head[1], self.n_classes = kept.to(classifier.weight.device), n_classes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -129,7 +138,8 @@ class ResNet1d(nn.Module):
         """
         if x.ndim != 3 or x.shape[1] != self.n_leads or x.shape[2] < MIN_SAMPLES:
             raise ValueError(
-                f"input has shape {tuple(x.shape)}: expected (batch, {self.n_leads} leads, {MIN_SAMPLES} samples or more)"
+                f"input has shape {tuple(x.shape)}: expected (batch, {self.n_leads} "
+                f"leads, {MIN_SAMPLES} samples or more)"
             )
         features = self.stem(x)  # (B, 3/4 base_channels, n_samples / 2)
         if self.lead_mask is not None:

@@ -1,6 +1,8 @@
-"""Muon: momentum whose steps are orthogonalized, for the kernels of a network (Jordan et al., 2024).
+"""Muon: momentum whose steps are orthogonalized, for the kernels of a network (Jordan et al.,
+2024).
 
-``torch.optim.Muon`` takes matrices only; here a kernel (n_out, n_in, width) counts as the matrix (n_out, n_in * width).
+``torch.optim.Muon`` takes matrices only; here a kernel (n_out, n_in, width) counts as the matrix
+(n_out, n_in * width).
 """
 
 from __future__ import annotations
@@ -11,7 +13,11 @@ from typing import Any
 import torch
 
 _STEPS = 5
-_A, _B, _C = 3.4445, -4.7750, 2.0315  # the quintic of Jordan et al., which takes singular values of 0 to 1 to about 1
+_A, _B, _C = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # the quintic of Jordan et al., which takes singular values of 0 to 1 to about 1
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
@@ -24,8 +30,8 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
 
     Notes
     -----
-    A step is ``x = factor @ x``, and all factors are polynomials of the first ``x @ x.T``. So they are worked out, and
-    multiplied, on square matrices of the shorter side alone.
+    A step is ``x = factor @ x``, and all factors are polynomials of the first ``x @ x.T``. So they
+    are worked out, and multiplied, on square matrices of the shorter side alone.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: torch.Tensor = matrix.T if is_tall else matrix
@@ -63,7 +69,11 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[torch.Tensor], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[torch.Tensor],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 

@@ -38,7 +38,9 @@ def run_notebook(
         If a cell fails; the message gives its error.
     """
     if config is not None and not Path(config).is_file():
-        raise ValueError(f"{config}: no such file; expected settings in JSON that come before the notebook's own")
+        raise ValueError(
+            f"{config}: no such file; expected settings in JSON that come before the notebook's own"
+        )
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -46,7 +48,11 @@ def run_notebook(
     document = nbformat.read(str(notebook), as_version=4)  # type: ignore[no-untyped-call]
     out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
-    environment = {**os.environ, "ECG_CONFIG": str(Path(config).resolve())} if config is not None else dict(os.environ)
+    environment = (
+        {**os.environ, "ECG_CONFIG": str(Path(config).resolve())}
+        if config is not None
+        else dict(os.environ)
+    )
     client = NotebookClient(
         document,
         timeout=timeout_s,
@@ -57,7 +63,9 @@ def run_notebook(
     try:
         client.execute(env=environment)
     except CellExecutionError as error:
-        raise RuntimeError(f"{notebook}: a cell failed ({error.ename}: {error.evalue}); {out} shows where") from None
+        raise RuntimeError(
+            f"{notebook}: a cell failed ({error.ename}: {error.evalue}); {out} shows where"
+        ) from None
     finally:
         with atomic_path(out) as temporary:
             nbformat.write(document, str(temporary))  # type: ignore[no-untyped-call]

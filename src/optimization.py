@@ -1,4 +1,6 @@
-"""What a fit is made of: loss, optimizer, schedule, and the state that a checkpoint keeps to go on from."""
+"""What a fit is made of: loss, optimizer, schedule, and the state that a checkpoint keeps to go on
+from.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,11 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
-    """Return a loss of logits (B, n_classes) and targets (B, n_classes) with NaN where not annotated.
+    """Return a loss of logits (B, n_classes) and targets (B, n_classes) with NaN where not
+    annotated.
 
-    Cross-entropy for one label per record, with the logits of unannotated classes left out of the softmax; else binary
-    cross-entropy over the annotated entries.
+    Cross-entropy for one label per record, with the logits of unannotated classes left out of the
+    softmax; else binary cross-entropy over the annotated entries.
     """
 
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -36,7 +39,9 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
         shares = target.nan_to_num()  # one-hot, or two classes where records are blended
         uniform = ~unknown / (~unknown).sum(dim=1, keepdim=True).clamp(min=1)
         shares = shares * (1 - label_smoothing) + uniform * label_smoothing
-        return nn.functional.cross_entropy(logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2), shares)
+        return nn.functional.cross_entropy(
+            logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2), shares
+        )
 
     def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         known = ~target.isnan()
@@ -48,11 +53,15 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
 
 
 def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
-    """Return a loss that adds to `main`, on the first `n_classes` columns, `weight` times the binary cross-entropy of the others."""
+    """Return a loss that adds to `main`, on the first `n_classes` columns, `weight` times the
+    binary cross-entropy of the others.
+    """
     others = make_loss(single_label=False)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return main(logits[:, :n_classes], target[:, :n_classes]) + weight * others(logits[:, n_classes:], target[:, n_classes:])
+        return main(logits[:, :n_classes], target[:, :n_classes]) + weight * others(
+            logits[:, n_classes:], target[:, n_classes:]
+        )
 
     return loss
 
@@ -60,21 +69,35 @@ def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
 def make_optimizers(
     model: nn.Module, lr: float, weight_decay: float, *, muon_lr: float = 0.0, fused: bool = True
 ) -> list[torch.optim.Optimizer]:
-    """Return AdamW (Loshchilov and Hutter, ICLR 2019), which decays matrices and kernels, not biases and norms.
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019), which decays matrices and kernels, not
+    biases and norms.
 
     With a `muon_lr`, the kernels behind the stem go to Muon at that rate instead.
     """
-    kernels = [p for name, p in model.named_parameters() if p.ndim > 2 and not name.startswith("stem.")] if muon_lr else []
+    kernels = (
+        [p for name, p in model.named_parameters() if p.ndim > 2 and not name.startswith("stem.")]
+        if muon_lr
+        else []
+    )
     taken = {id(p) for p in kernels}
     decay = [p for p in model.parameters() if p.ndim > 1 and id(p) not in taken]
     rest = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, fused=fused)]
-    return [*optimizers, Muon(kernels, lr=muon_lr, weight_decay=weight_decay)] if kernels else optimizers
+    return (
+        [*optimizers, Muon(kernels, lr=muon_lr, weight_decay=weight_decay)]
+        if kernels
+        else optimizers
+    )
 
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
-    """Return the factor of the learning rate: a linear rise over `warmup` steps, then half a cosine down to 0."""
+    """Return the factor of the learning rate: a linear rise over `warmup` steps, then half a cosine
+    down to 0.
+    """
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, n_steps - warmup)
@@ -82,7 +105,8 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
 
 
 class WeightAverage(torch.optim.swa_utils.AveragedModel):
-    """Moving average of weights and buffers, as of `AveragedModel` with an exponential average, but no step waits for the GPU.
+    """Moving average of weights and buffers, as of `AveragedModel` with an exponential average, but
+    no step waits for the GPU.
 
     Parameters
     ----------
@@ -107,13 +131,19 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
                 average.copy_(value)
             return
         for is_float in (True, False):  # the counters of batch norms are whole numbers
-            pairs = [pair for pair in zip(ours, theirs, strict=True) if pair[0].is_floating_point() == is_float]
+            pairs = [
+                pair
+                for pair in zip(ours, theirs, strict=True)
+                if pair[0].is_floating_point() == is_float
+            ]
             self.average_fn([average for average, _ in pairs], [value for _, value in pairs], None)
 
 
 @dataclass
 class TrainState:
-    """Everything that changes while a model is fitted; `network` is the model, or what wraps it to share the work."""
+    """Everything that changes while a model is fitted; `network` is the model, or what wraps it to
+    share the work.
+    """
 
     model: ResNet1d
     network: nn.Module
@@ -141,7 +171,9 @@ class TrainState:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm or math.inf)
-            skipped = together and not bool(torch.isfinite(norm))  # by all, while the scaler asks for the gradients of each alone
+            skipped = together and not bool(
+                torch.isfinite(norm)
+            )  # by all, while the scaler asks for the gradients of each alone
         for optimizer in () if skipped else self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -178,7 +210,9 @@ class TrainState:
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [s.state_dict() | {"lr_lambdas": None} for s in self.schedulers],  # a function is no plain value
+            "schedulers": [
+                s.state_dict() | {"lr_lambdas": None} for s in self.schedulers
+            ],  # a function is no plain value
             "scaler": self.scaler.state_dict(),
             "rng": rng_state(),
             "epoch": self.epoch,
@@ -193,10 +227,14 @@ class TrainState:
         Raises
         ------
         ValueError
-            If that was of a training with an average of the weights and this one has none, or the other way round.
+            If that was of a training with an average of the weights and this one has none, or the
+            other way round.
         """
         if (self.average is None) != (state["average"] is None):
-            raise ValueError(f"it has {'no average' if self.average is not None else 'an average'} of the weights")
+            raise ValueError(
+                f"it has {'no average' if self.average is not None else 'an average'} of "
+                "the weights"
+            )
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -211,7 +249,11 @@ class TrainState:
 
 
 def start_training(
-    model: ResNet1d, n_batches: int, config: TrainConfig, amp: torch.dtype | None = None, processes: Processes | None = None
+    model: ResNet1d,
+    n_batches: int,
+    config: TrainConfig,
+    amp: torch.dtype | None = None,
+    processes: Processes | None = None,
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -226,11 +268,17 @@ def start_training(
     amp
         Reduced precision to compute in, or None.
     processes
-        Those that train together, where there are several: their gradients are averaged, and on CUDA the statistics of
-        the batch norms are those of the whole batch.
+        Those that train together, where there are several: their gradients are averaged, and on
+        CUDA the statistics of the batch norms are those of the whole batch.
     """
     device = next(model.parameters()).device.type
-    optimizers = make_optimizers(model, config.lr, config.weight_decay, muon_lr=config.muon_lr, fused=device in ("cpu", "cuda"))
+    optimizers = make_optimizers(
+        model,
+        config.lr,
+        config.weight_decay,
+        muon_lr=config.muon_lr,
+        fused=device in ("cpu", "cuda"),
+    )
     n_steps = config.epochs * n_batches
     warmup = int(config.warmup_fraction * n_steps)
 
@@ -249,15 +297,22 @@ def start_training(
 
 
 def compile_network(network: nn.Module, n_leads: int, device: str) -> nn.Module:
-    """Return the network compiled by ``torch.compile``, or as it is, with a log line, where that does not work here."""
+    """Return the network compiled by ``torch.compile``, or as it is, with a log line, where that
+    does not work here.
+    """
     compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
     try:
         with torch.no_grad():
             network.eval()
             compiled(torch.zeros(2, n_leads, MIN_SAMPLES, device=device))
-    except Exception as error:  # noqa: BLE001  compilers fail in many ways, and none of them matters to the result
+    # compilers fail in many ways, and none of them matters to the result
+    except Exception as error:  # noqa: BLE001
         first = str(error).strip().split("\n", 1)[0]
-        logger.warning("torch.compile does not work here (%s: %s): going on without it", type(error).__name__, first)
+        logger.warning(
+            "torch.compile does not work here (%s: %s): going on without it",
+            type(error).__name__,
+            first,
+        )
         return network
     return compiled
 

@@ -1,4 +1,6 @@
-"""Command-line options to settings: an option per field of a settings class, and the types that argparse checks."""
+"""Command-line options to settings: an option per field of a settings class, and the types that
+argparse checks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-# Types of options ----------------------------------------------------------------------------------------------------
+# Types of options ---------------------------------------------------------------------------------
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -23,7 +25,9 @@ def at_least(least: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not (text.isdecimal() and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of {least} or more")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected a whole number of {least} or more"
+            )
         return int(text)
 
     return parse
@@ -46,7 +50,9 @@ def list_of(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
         try:
             return tuple(kind(item.strip()) for item in text.split(",") if item.strip())
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}; expected values between commas") from None
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: {error}; expected values between commas"
+            ) from None
 
     return parse
 
@@ -79,7 +85,7 @@ def threshold_rule(text: str) -> str:
     return text
 
 
-# Settings ------------------------------------------------------------------------------------------------------------
+# Settings -----------------------------------------------------------------------------------------
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
@@ -90,9 +96,19 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str
         if field.name in skip or dataclasses.is_dataclass(hints[field.name]):
             continue
         flag = "--" + field.name.replace("_", "-")
-        shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        text = f"{field.metadata['help']} (default: {shown if shown not in ('', None) else 'none'})".replace("%", "%%")
-        group.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, help=text, **_argument(hints[field.name]))
+        shown = (
+            ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        )
+        text = (
+            f"{field.metadata['help']} (default: {shown if shown not in ('', None) else 'none'})"
+        ).replace("%", "%%")
+        group.add_argument(
+            flag,
+            dest=field.name,
+            default=argparse.SUPPRESS,
+            help=text,
+            **_argument(hints[field.name]),
+        )
     for name, part in _parts(kind).items():
         if name not in skip:
             add_settings(parser, part)
@@ -101,7 +117,11 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str
 def _parts(kind: type) -> dict[str, type]:
     """Return the fields of a settings class that are settings classes themselves."""
     hints = get_type_hints(kind)
-    return {name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
 
 
 def _argument(hint: Any) -> dict[str, Any]:
@@ -125,23 +145,52 @@ def read_settings(args: argparse.Namespace, kind: type[S], base: S) -> S:
         If a value is out of range.
     """
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if f.name in args}  # type: ignore[arg-type]
-    given |= {name: read_settings(args, part, getattr(base, name)) for name, part in _parts(kind).items()}
+    given |= {
+        name: read_settings(args, part, getattr(base, name)) for name, part in _parts(kind).items()
+    }
     try:
         return dataclasses.replace(base, **given)  # type: ignore[type-var]
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-# Collections ---------------------------------------------------------------------------------------------------------
+# Collections --------------------------------------------------------------------------------------
 
 
 def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options that name collections, their labels and what their files do not say."""
     without = "" if required else " (default: generated recordings)"
-    parser.add_argument("--data", type=name_value, action="append", required=required, default=[], metavar="NAME=DIR", help=f"a collection and its folder or URL; may be repeated{without}")
-    parser.add_argument("--mapping", metavar="CSV", help="label table with dataset,record_id,mapped_label (default: none, every record gets OTHER)")
-    parser.add_argument("--source-fs", type=name_number, action="append", default=[], metavar="NAME=HZ", help="sampling rate of a collection whose files do not say it (default: none)")
-    parser.add_argument("--source-gain", type=name_number, action="append", default=[], metavar="NAME=ADU_PER_MV", help="gain of a collection whose files do not say it (default: none)")
+    parser.add_argument(
+        "--data",
+        type=name_value,
+        action="append",
+        required=required,
+        default=[],
+        metavar="NAME=DIR",
+        help=f"a collection and its folder or URL; may be repeated{without}",
+    )
+    parser.add_argument(
+        "--mapping",
+        metavar="CSV",
+        help="label table with dataset,record_id,mapped_label (default: none, every record "
+        "gets OTHER)",
+    )
+    parser.add_argument(
+        "--source-fs",
+        type=name_number,
+        action="append",
+        default=[],
+        metavar="NAME=HZ",
+        help="sampling rate of a collection whose files do not say it (default: none)",
+    )
+    parser.add_argument(
+        "--source-gain",
+        type=name_number,
+        action="append",
+        default=[],
+        metavar="NAME=ADU_PER_MV",
+        help="gain of a collection whose files do not say it (default: none)",
+    )
 
 
 def read_data(args: argparse.Namespace) -> DataConfig:
@@ -155,5 +204,7 @@ def read_data(args: argparse.Namespace) -> DataConfig:
     names = [name for name, _ in args.data]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"--data names {', '.join(twice)} more than once: expected each dataset with one folder")
+        raise UsageError(
+            f"--data names {', '.join(twice)} more than once: expected each dataset with one folder"
+        )
     return DataConfig(dict(args.data), args.mapping, dict(args.source_fs), dict(args.source_gain))

@@ -1,8 +1,8 @@
 """The packed cache: the record files of a split as one memory-mapped array, for fast random access.
 
-Signals are kept as int16 codes with a scale and an offset per lead, so that the error is at most half a step, which is a
-131,070th of the lead's range. File names carry a hash of what was packed: a cache is either of these very records or
-not found, and is then built anew.
+Signals are kept as int16 codes with a scale and an offset per lead, so that the error is at most
+half a step, which is a 131,070th of the lead's range. File names carry a hash of what was packed: a
+cache is either of these very records or not found, and is then built anew.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ _COLUMNS = ("dataset", "record_id", "config_hash", "input_hash")
 """Of the manifest: what tells which record files are packed."""
 _ROWS_HASHED = 100_000  # at a time
 _STEPS = 65535
-_INDEX: dict[str, type] = {"scale": np.float32, "offset": np.float32, "lead_mean": np.float32, "lead_std": np.float32,
-                          "lead_present": np.bool_, "n_valid": np.int32}  # fmt: skip
+_INDEX: dict[str, type] = {
+    "scale": np.float32,
+    "offset": np.float32,
+    "lead_mean": np.float32,
+    "lead_std": np.float32,
+    "lead_present": np.bool_,
+    "n_valid": np.int32,
+}
 """The arrays beside the codes, and their types."""
 _COPIED = ("lead_mean", "lead_std", "lead_present", "n_valid")
-
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class PackedSplit:
     keys
         Record keys.
     codes
-        int16 (n_records, n_leads, n_samples), memory-mapped; a code times `scale` plus `offset` is the z-scored signal.
+        int16 (n_records, n_leads, n_samples), memory-mapped; a code times `scale` plus `offset` is
+        the z-scored signal.
     scale, offset, lead_mean, lead_std
         float32 (n_records, n_leads); mean and std in mV.
     lead_present
@@ -78,12 +84,22 @@ class PackedSplit:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the codes where they are in a file."""
         codes = state["codes"]
-        vars(self).update(state, codes=np.load(codes, mmap_mode="r", allow_pickle=False) if isinstance(codes, str) else codes)
+        vars(self).update(
+            state,
+            codes=np.load(codes, mmap_mode="r", allow_pickle=False)
+            if isinstance(codes, str)
+            else codes,
+        )
 
     def read_codes(
-        self, rows: Sequence[int] | NDArray[np.int64], starts: Sequence[int] | None = None, n_samples: int = 0
+        self,
+        rows: Sequence[int] | NDArray[np.int64],
+        starts: Sequence[int] | None = None,
+        n_samples: int = 0,
     ) -> NDArray[np.int16]:
-        """Return codes (len(rows), n_leads, n_samples): whole records, or the windows that begin at `starts`."""
+        """Return codes (len(rows), n_leads, n_samples): whole records, or the windows that begin at
+        `starts`.
+        """
         if starts is None:
             return np.stack([self.codes[row] for row in rows])
         out = np.empty((len(rows), self.codes.shape[1], n_samples), np.int16)
@@ -102,7 +118,9 @@ def pack_hash(processed: str | Path, split: str) -> str:
     """Return the hash of what a packed split must hold, from the manifest."""
     rows = _rows(processed, split)
     digest = hashlib.blake2b(f"{PACK_VERSION}\n{split}\n".encode(), digest_size=8)
-    for start in range(0, len(rows), _ROWS_HASHED):  # a text of all rows would take gigabytes for millions
+    for start in range(
+        0, len(rows), _ROWS_HASHED
+    ):  # a text of all rows would take gigabytes for millions
         part = rows.iloc[start : start + _ROWS_HASHED]
         for name in _COLUMNS:
             digest.update("\n".join([*part[name], ""]).encode("utf-8", "backslashreplace"))
@@ -155,11 +173,16 @@ def _open(folder: Path, name: str) -> PackedSplit:
     except Exception as error:  # noqa: BLE001  NumPy raises whatever a damaged header makes it meet
         raise ValueError(f"{type(error).__name__}: {error}") from None
     if found != expected:
-        raise ValueError(f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, n_leads, n_samples)")
+        raise ValueError(
+            f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, "
+            "n_leads, n_samples)"
+        )
     for field, kind in _INDEX.items():
         array, shape = index[field], codes.shape[:1] if field == "n_valid" else codes.shape[:2]
         if array.dtype != kind or array.shape != shape or not np.isfinite(array).all():
-            raise ValueError(f"{field} is {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, finite")
+            raise ValueError(
+                f"{field} is {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, finite"
+            )
     if not ((index["n_valid"] > 0) & (index["n_valid"] <= codes.shape[2])).all():
         raise ValueError(f"n_valid is not within the {codes.shape[2]} samples")
     return PackedSplit(keys, codes, *(index[field] for field in _INDEX))
@@ -183,7 +206,10 @@ def _build(processed: Path, split: str, name: str) -> None:
     logger.info("packing the %d records of split %s", len(keys), split)
     index = {
         "keys": np.array(keys),
-        **{field: np.zeros(shape[:2], np.float32) for field in ("scale", "offset", "lead_mean", "lead_std")},
+        **{
+            field: np.zeros(shape[:2], np.float32)
+            for field in ("scale", "offset", "lead_mean", "lead_std")
+        },
         "lead_present": np.zeros(shape[:2], bool),
         "n_valid": np.zeros(shape[0], np.int32),
     }
@@ -193,7 +219,11 @@ def _build(processed: Path, split: str, name: str) -> None:
             path = record_path(processed, key)
             arrays = load_record_file(path, "signal", *_COPIED)
             if arrays["signal"].shape != shape[1:]:
-                raise ValueError(f"{path}: its signal is of shape {arrays['signal'].shape}, that of {keys[0]} of {shape[1:]}; delete it and run preprocess again, which makes it anew")
+                raise ValueError(
+                    f"{path}: its signal is of shape {arrays['signal'].shape}, that of "
+                    f"{keys[0]} of {shape[1:]}; delete it and run preprocess again, which "
+                    "makes it anew"
+                )
             codes[row], index["scale"][row], index["offset"][row] = quantize(arrays["signal"])
             for field in _COPIED:
                 index[field][row] = arrays[field]
@@ -204,8 +234,12 @@ def _build(processed: Path, split: str, name: str) -> None:
     _remove_others(folder, split, name)
 
 
-def quantize(signal: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
-    """Return int16 codes of a signal (n_leads, n_samples), and the scale and offset (n_leads,) that turn them back."""
+def quantize(
+    signal: NDArray[np.float32],
+) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
+    """Return int16 codes of a signal (n_leads, n_samples), and the scale and offset (n_leads,) that
+    turn them back.
+    """
     low, high = signal.min(axis=1).astype(np.float64), signal.max(axis=1).astype(np.float64)
     scale = (high - low) / _STEPS
     scale[scale == 0] = 1.0
@@ -213,13 +247,20 @@ def quantize(signal: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np
     codes = np.rint((signal - offset[:, None]) / scale[:, None])
     flat = high == low
     offset[flat], codes[flat] = low[flat], 0
-    return np.clip(codes, -32768, 32767).astype(np.int16), scale.astype(np.float32), offset.astype(np.float32)
+    return (
+        np.clip(codes, -32768, 32767).astype(np.int16),
+        scale.astype(np.float32),
+        offset.astype(np.float32),
+    )
 
 
 def _require_space(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < n_bytes * 1.05 + 1e6:
-        raise ValueError(f"{folder}: the packed cache takes {n_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; train with --cache off")
+        raise ValueError(
+            f"{folder}: the packed cache takes {n_bytes / 1e6:.0f} MB and "
+            f"{free / 1e6:.0f} MB are free; train with --cache off"
+        )
 
 
 def _remove_others(folder: Path, split: str, name: str) -> None:

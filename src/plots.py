@@ -1,8 +1,9 @@
-"""Figures of training and evaluation; every plot_* function returns a matplotlib Figure and needs no display.
+"""Figures of training and evaluation; every plot_* function returns a matplotlib Figure and needs
+no display.
 
-They take plain arrays and dictionaries, so that they can be drawn from saved results without the model. Sizes
-are those of a journal column or page, the type at least 7 pt, the colours Okabe and Ito's for colour-blind
-readers.
+They take plain arrays and dictionaries, so that they can be drawn from saved results without the
+model. Sizes are those of a journal column or page, the type at least 7 pt, the colours Okabe and
+Ito's for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -64,23 +65,26 @@ Floats = NDArray[np.float64]
 _BLUE, _ORANGE = PALETTE[0], PALETTE[1]
 
 
-# Training ------------------------------------------------------------------------------------------------------------
+# Training -----------------------------------------------------------------------------------------
 
 _LOSSES = {"train_loss": ("training", _BLUE), "val_loss": ("validation", _ORANGE)}
 _SCORES = {"val_f1_macro": ("macro F1", PALETTE[2]), "val_auroc_macro": ("macro AUROC", PALETTE[4])}
 _RATE = {"lr": ("learning rate", GREY)}
 
 
-def plot_training_history(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
+def plot_training_history(
+    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None
+) -> Figure:
     """Draw losses, validation scores and learning rate by epoch.
 
     Parameters
     ----------
     history
-        One mapping per epoch: epoch, train_loss, val_loss, val_f1_macro, val_auroc_macro, lr. What is missing
-        or None leaves a gap; a panel without a value is left out.
+        One mapping per epoch: epoch, train_loss, val_loss, val_f1_macro, val_auroc_macro, lr. What
+        is missing or None leaves a gap; a panel without a value is left out.
     best_epoch
-        The epoch to mark. By default that of the highest macro AUROC, else macro F1, else of the lowest loss.
+        The epoch to mark. By default that of the highest macro AUROC, else macro F1, else of the
+        lowest loss.
 
     Raises
     ------
@@ -89,7 +93,11 @@ def plot_training_history(history: Sequence[Mapping[str, Any]], best_epoch: int 
     """
     if not history:
         raise ValueError("history has no epoch: train for one epoch at least")
-    panels = [("Loss", _LOSSES, 3.0), ("Validation score", _SCORES, 3.0), ("Learning rate", _RATE, 1.3)]
+    panels = [
+        ("Loss", _LOSSES, 3.0),
+        ("Validation score", _SCORES, 3.0),
+        ("Learning rate", _RATE, 1.3),
+    ]
     panels = [
         (label, series, height)
         for label, series, height in panels
@@ -110,7 +118,10 @@ def plot_training_history(history: Sequence[Mapping[str, Any]], best_epoch: int 
     margin = max(0.5, 0.02 * (last - first))
     grid[-1].set_xlim(first - margin, last + margin)
     if best is not None:
-        style: dict[str, Any] = {"ha": "right" if best > (first + last) / 2 else "left", "va": "bottom"}
+        style: dict[str, Any] = {
+            "ha": "right" if best > (first + last) / 2 else "left",
+            "va": "bottom",
+        }
         style |= {
             "xycoords": grid[0].get_xaxis_transform(),
             "textcoords": "offset points",
@@ -137,11 +148,18 @@ def _any(history: Sequence[Mapping[str, Any]], series: Mapping[str, Any]) -> boo
 
 
 def _epochs(history: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    return np.array([row.get("epoch", number) for number, row in enumerate(history, 1)], dtype=np.int64)
+    return np.array(
+        [row.get("epoch", number) for number, row in enumerate(history, 1)], dtype=np.int64
+    )
 
 
 def _best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
-    for key, sign in (("val_auroc_macro", 1), ("val_f1_macro", 1), ("val_loss", -1), ("train_loss", -1)):
+    for key, sign in (
+        ("val_auroc_macro", 1),
+        ("val_f1_macro", 1),
+        ("val_loss", -1),
+        ("train_loss", -1),
+    ):
         values = sign * _column(history, key)
         if np.isfinite(values).any():
             return int(_epochs(history)[int(np.nanargmax(values))])
@@ -156,19 +174,27 @@ def _draw_series(
     for key, (label, color) in series.items():
         values = _column(history, key)
         if np.isfinite(values).any():
-            axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=2.5, linewidth=1.2)
+            axes.plot(
+                epochs,
+                values,
+                color=color,
+                label=label,
+                marker=marker,
+                markersize=2.5,
+                linewidth=1.2,
+            )
     if len(series) > 1:
         axes.legend(fontsize=TICK_PT, frameon=False)
 
 
-# Classes -------------------------------------------------------------------------------------------------------------
+# Classes ------------------------------------------------------------------------------------------
 
 
 def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix: numbers of records, coloured by their share of the true class.
 
-    Up to 10 classes show count and share, up to 20 the count, more the colour only. A class without a record
-    is grey.
+    Up to 10 classes show count and share, up to 20 the count, more the colour only. A class without
+    a record is grey.
 
     Parameters
     ----------
@@ -186,7 +212,8 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     n = len(classes)
     if n == 0 or counts.shape != (n, n):
         raise ValueError(
-            f"the matrix has shape {counts.shape}: expected ({n}, {n}) for {n} classes, at least one"
+            f"the matrix has shape {counts.shape}: expected ({n}, {n}) for {n} classes, "
+            "at least one"
         )
     if not (counts >= 0).all():
         raise ValueError(f"the matrix holds {counts.min():g}: expected counts of 0 or more")
@@ -197,12 +224,16 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor(LIGHT_GREY)
     axes.set_yticks(range(n), names)
-    turned: dict[str, Any] = {"rotation": 90, "va": "center"} if n > 10 else {"rotation": 40, "va": "top"}
+    turned: dict[str, Any] = (
+        {"rotation": 90, "va": "center"} if n > 10 else {"rotation": 40, "va": "top"}
+    )
     axes.set_xticks(range(n), names, ha="right", rotation_mode="anchor", **turned)
     axes.set(xlabel="Predicted class", ylabel="True class")
     if n <= 20:
         _write_cells(axes, counts, share, with_share=n <= 10)
-    bar = figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0), shrink=0.8, aspect=25)
+    bar = figure.colorbar(
+        image, ax=axes, format=PercentFormatter(1.0, decimals=0), shrink=0.8, aspect=25
+    )
     bar.set_label("Share of the true class", fontsize=LABEL_PT)
     bar.ax.tick_params(labelsize=TICK_PT)
     return figure
@@ -228,18 +259,30 @@ def _write_cells(axes: Axes, counts: Floats, share: Floats, *, with_share: bool)
         if with_share and count:
             text += f"\n{part:.0%}" if part >= 0.005 else "\n<1%"
         color = "white" if part > 0.6 else BLACK
-        axes.text(column, row, text, ha="center", va="center", fontsize=TICK_PT, color=color, linespacing=1.1)
+        axes.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=TICK_PT,
+            color=color,
+            linespacing=1.1,
+        )
 
 
 def plot_f1_scores(
-    per_class: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, tuple[float, float]] | None = None
+    per_class: Mapping[str, Mapping[str, Any]],
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Draw the F1 score of every class as a bar, best first, with the number of records that carry it.
+    """Draw the F1 score of every class as a bar, best first, with the number of records that carry
+    it.
 
     Parameters
     ----------
     per_class
-        Class -> f1 (None where it is undefined) and support, as in ``compute_metrics(...)["per_class"]``.
+        Class -> f1 (None where it is undefined) and support, as in
+        ``compute_metrics(...)["per_class"]``.
     intervals
         Class -> (low, high) of a confidence interval, for all classes or some.
 
@@ -257,7 +300,9 @@ def plot_f1_scores(
     axes.barh(range(len(names)), [scores[name] for name in names], color=PALETTE[5], height=0.7)
     for row, name in enumerate(names):
         if math.isnan(scores[name]):
-            axes.text(0.01, row, "undefined", fontsize=TICK_PT, color=GREY, va="center", style="italic")
+            axes.text(
+                0.01, row, "undefined", fontsize=TICK_PT, color=GREY, va="center", style="italic"
+            )
         elif intervals is not None and name in intervals:
             axes.hlines(row, *intervals[name], colors=BLACK, linewidth=1.0)
     name_rows(axes, names, limit=30)

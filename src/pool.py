@@ -1,6 +1,7 @@
 """Work handed to executors in chunks: a bounded number in flight, and a broken pool rebuilt.
 
-This is the one seam for scale: any factory of executors (`concurrent.futures.Executor`) serves, a local process pool or a cluster's.
+This is the one seam for scale: any factory of executors (`concurrent.futures.Executor`) serves, a
+local process pool or a cluster's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -35,10 +43,14 @@ _MAX_DEATHS = 2  # of workers that had one item to themselves
 
 
 class LocalExecutor(ProcessPoolExecutor):
-    """A pool of processes that start clean, each kept to one thread; they leave Ctrl-C to this process and end with it."""
+    """A pool of processes that start clean, each kept to one thread; they leave Ctrl-C to this
+    process and end with it.
+    """
 
     def __init__(self, workers: int) -> None:
-        super().__init__(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
+        super().__init__(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker
+        )
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit work of an importable module, for which a process may be started."""
@@ -53,13 +65,21 @@ class LocalExecutor(ProcessPoolExecutor):
 
 @contextmanager
 def _start_clean() -> Iterator[None]:
-    """Let processes that are started meanwhile be deaf to Ctrl-C from their first moment on, and know nothing of the main module.
+    """Let processes that are started meanwhile be deaf to Ctrl-C from their first moment on, and
+    know nothing of the main module.
 
-    They need nothing of it, and a script without a guard around its calls would make them once more in each process.
+    They need nothing of it, and a script without a guard around its calls would make them once more
+    in each process.
     """
     main = sys.modules["__main__"]
-    kept: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    kept: dict[str, object] = {
+        name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)
+    }
+    before = (
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if hasattr(signal, "pthread_sigmask")
+        else None
+    )
     try:
         main.__spec__ = None
         vars(main).pop("__file__", None)
@@ -71,18 +91,24 @@ def _start_clean() -> Iterator[None]:
 
 
 def can_start_processes() -> bool:
-    """Tell whether this system has the semaphores that a pool needs; containers without shared memory have none."""
+    """Tell whether this system has the semaphores that a pool needs; containers without shared
+    memory have none.
+    """
     try:
         multiprocessing.get_context("spawn").Semaphore()
     except (OSError, ImportError) as error:
-        logger.warning("no worker processes here (%s; is /dev/shm missing?): this process does the work", error)
+        logger.warning(
+            "no worker processes here (%s; is /dev/shm missing?): this process does the work", error
+        )
         return False
     return True
 
 
 @contextmanager
 def local_executors(workers: int, n_early: int, module: str) -> Iterator[ExecutorFactory]:
-    """Yield what makes pools of processes on this machine; `n_early` of the first start at once and load `module`, while this process goes on."""
+    """Yield what makes pools of processes on this machine; `n_early` of the first start at once and
+    load `module`, while this process goes on.
+    """
     waiting = [LocalExecutor(workers)]
     try:
         for _ in range(n_early):
@@ -99,7 +125,8 @@ def _load(module: str) -> None:
 
 
 def start_worker() -> None:
-    """Prepare a worker process, as the initializer of its pool: one thread, deaf to Ctrl-C, and gone when its parent is.
+    """Prepare a worker process, as the initializer of its pool: one thread, deaf to Ctrl-C, and
+    gone when its parent is.
 
     Several threads per worker on few cores are slower than one.
     """
@@ -126,7 +153,8 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def shrinking_chunks(items: Sequence[T], largest: int, workers: int) -> Iterator[list[T]]:
-    """Yield the items in lists of up to `largest`, several for each worker, and shorter towards the end.
+    """Yield the items in lists of up to `largest`, several for each worker, and shorter towards the
+    end.
 
     Workers that share the last items in small lists end at about the same time.
     """
@@ -161,8 +189,8 @@ def run_chunks(
     window
         Chunks in flight at a time.
     lost
-        Gives the result for an item on which workers die though they have nothing else to do; without it such an item
-        ends the run.
+        Gives the result for an item on which workers die though they have nothing else to do;
+        without it such an item ends the run.
 
     Raises
     ------
@@ -194,8 +222,8 @@ class _Sent(Generic[T]):
 class _Feeder(Generic[T, R]):
     """Keeps an executor fed, and remembers what is in flight so that a broken pool costs only that.
 
-    After a break the chunks that were in flight go one at a time, so that the one at fault shows; it then goes item by
-    item, and an item that kills two workers on its own is given up.
+    After a break the chunks that were in flight go one at a time, so that the one at fault shows;
+    it then goes item by item, and an item that kills two workers on its own is given up.
     """
 
     def __init__(
@@ -206,7 +234,13 @@ class _Feeder(Generic[T, R]):
         window: int,
         lost: Callable[[T], R] | None,
     ) -> None:
-        self.work, self.chunks, self.factory, self.window, self.lost = work, chunks, factory, window, lost
+        self.work, self.chunks, self.factory, self.window, self.lost = (
+            work,
+            chunks,
+            factory,
+            window,
+            lost,
+        )
         self.flying: dict[Future[R], _Sent[T]] = {}
         self.again: list[_Sent[T]] = []
         self.breaks = 0
@@ -236,7 +270,10 @@ class _Feeder(Generic[T, R]):
         self.flying.clear()
         logger.warning("a worker died: %d chunks are sent again", len(flying))
         if self.breaks > MAX_BREAKS:
-            raise RuntimeError(f"workers died {self.breaks} times in a row: is memory short? One worker shows the cause") from None
+            raise RuntimeError(
+                f"workers died {self.breaks} times in a row: is memory short? One worker "
+                "shows the cause"
+            ) from None
         if len(flying) != 1:
             self.again += flying
             return
@@ -266,7 +303,9 @@ class _Feeder(Generic[T, R]):
     def _take_apart(self, sent: _Sent[T], error: BaseException | None) -> Iterator[R]:
         """Queue the items of a chunk one by one; yields the result of an item that is given up."""
         if len(sent.items) > 1:
-            logger.warning("workers died on a chunk: its %d items are sent again one by one", len(sent.items))
+            logger.warning(
+                "workers died on a chunk: its %d items are sent again one by one", len(sent.items)
+            )
             self.again += [_Sent([item]) for item in sent.items]
         elif self.lost is not None:
             yield self.lost(sent.items[0])
@@ -290,7 +329,9 @@ class _Feeder(Generic[T, R]):
 
 
 def _shut_down(executor: Executor, wait: bool) -> None:
-    """Shut an executor down and drop what waits; a cluster's often knows no such option, and has nothing waiting but our window."""
+    """Shut an executor down and drop what waits; a cluster's often knows no such option, and has
+    nothing waiting but our window.
+    """
     try:
         executor.shutdown(wait=wait, cancel_futures=True)
     except TypeError:
@@ -298,5 +339,7 @@ def _shut_down(executor: Executor, wait: bool) -> None:
 
 
 def _lost_its_workers(future: Future[R]) -> bool:
-    """Tell whether a cluster gave a chunk up since worker after worker died on it, as Dask does, which goes on itself."""
+    """Tell whether a cluster gave a chunk up since worker after worker died on it, as Dask does,
+    which goes on itself.
+    """
     return not future.cancelled() and type(future.exception()).__name__ == "KilledWorker"

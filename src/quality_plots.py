@@ -38,7 +38,8 @@ def plot_collection_quality(manifest: pd.DataFrame, dataset: str) -> Figure:
     Parameters
     ----------
     manifest
-        As `src.store.load_manifest` returns it; records that could not be read have no flags and do not count.
+        As `src.store.load_manifest` returns it; records that could not be read have no flags and do
+        not count.
     dataset
         The collection.
 
@@ -55,13 +56,30 @@ def plot_collection_quality(manifest: pd.DataFrame, dataset: str) -> Figure:
     kinds = [kind for kind, _ in records.most_common(_MAX_ROWS)]
     flagged = int((rows["quality_flags"] != "").sum())
     figure = new_figure(PAGE_MM, 34 + 6.0 * max(len(kinds), 3))
-    title = f"{plain_text(dataset)}: {len(rows):,} records read, {flagged:,} with a flag ({flagged / len(rows):.1%})"
+    title = (
+        f"{plain_text(dataset)}: {len(rows):,} records read, {flagged:,} with a flag "
+        f"({flagged / len(rows):.1%})"
+    )
     axes = style_axes(figure.subplots(), title=title)
     if kinds:
-        _draw_shares(axes, kinds, np.array([[cells[kind, lead] for lead in (*STANDARD_LEADS, _WHOLE)] for kind in kinds]) / len(rows))
+        _draw_shares(
+            axes,
+            kinds,
+            np.array([[cells[kind, lead] for lead in (*STANDARD_LEADS, _WHOLE)] for kind in kinds])
+            / len(rows),
+        )
         write_column(axes, "records", [f"{records[kind]:,}" for kind in kinds])
     else:
-        axes.text(0.5, 0.5, "no flags", transform=axes.transAxes, ha="center", va="center", fontsize=LABEL_PT, color=GREY)
+        axes.text(
+            0.5,
+            0.5,
+            "no flags",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=LABEL_PT,
+            color=GREY,
+        )
         axes.set_axis_off()
     return figure
 
@@ -71,7 +89,10 @@ def _count_flags(flags: list[str]) -> tuple[Counter[tuple[str, str]], Counter[st
     cells: Counter[tuple[str, str]] = Counter()
     records: Counter[str] = Counter()
     for cell in flags:
-        found = {(kind, lead if lead in STANDARD_LEADS else _WHOLE) for kind, _, lead in (flag.partition(":") for flag in split_list(cell))}
+        found = {
+            (kind, lead if lead in STANDARD_LEADS else _WHOLE)
+            for kind, _, lead in (flag.partition(":") for flag in split_list(cell))
+        }
         cells.update(found)
         records.update({kind for kind, _ in found})
     return cells, records
@@ -80,7 +101,16 @@ def _count_flags(flags: list[str]) -> tuple[Counter[tuple[str, str]], Counter[st
 def _draw_shares(axes: Axes, kinds: list[str], shares: NDArray[np.float64]) -> None:
     top = max(0.05, float(shares.max()))  # a few flagged records stay pale
     edges = [np.arange(size + 1) - 0.5 for size in shares.shape]
-    image = axes.pcolormesh(edges[1], edges[0], shares, cmap="Blues", vmin=0, vmax=top, edgecolors="white", linewidth=0.6)
+    image = axes.pcolormesh(
+        edges[1],
+        edges[0],
+        shares,
+        cmap="Blues",
+        vmin=0,
+        vmax=top,
+        edgecolors="white",
+        linewidth=0.6,
+    )
     for (row, column), share in np.ndenumerate(shares):
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_PT}
         text = "" if not share else "<0.1" if share < 0.001 else f"{100 * share:.1f}"
@@ -91,6 +121,8 @@ def _draw_shares(axes: Axes, kinds: list[str], shares: NDArray[np.float64]) -> N
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("Lead (numbers: % of records)")
-    bar = axes.figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0), aspect=20, pad=0.08)
+    bar = axes.figure.colorbar(
+        image, ax=axes, format=PercentFormatter(1.0, decimals=0), aspect=20, pad=0.08
+    )
     bar.set_label("Share of records", fontsize=LABEL_PT)
     bar.ax.tick_params(labelsize=TICK_PT)

@@ -1,4 +1,6 @@
-"""Bytes on disk to an `ECGRecord`: mV, leads by name. Picks the reader by the file; the readers are in `src.formats`."""
+"""Bytes on disk to an `ECGRecord`: mV, leads by name. Picks the reader by the file; the readers are
+in `src.formats`.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,9 @@ __all__ = [
 class _Format:
     """How files of a suffix are read.
 
-    With an `extent` the windows of a long record are read one by one, else cut from the whole. `parts` lists the ids of
-    a file that may hold many records. `claims` tells records from other files of the suffix.
+    With an `extent` the windows of a long record are read one by one, else cut from the whole.
+    `parts` lists the ids of a file that may hold many records. `claims` tells records from other
+    files of the suffix.
     """
 
     read: Callable[[Path, RecordRequest], ECGRecord]
@@ -67,8 +70,13 @@ class _Format:
 
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 _FORMATS = {
-    ".hea": _Format(lambda path, request: read_wfdb(path, request.start, request.stop), lambda path, _: wfdb_extent(path)),
-    ".mat": _Format(lambda path, request: read_mat(path, request.source_fs, request.source_gain_per_mv)),
+    ".hea": _Format(
+        lambda path, request: read_wfdb(path, request.start, request.stop),
+        lambda path, _: wfdb_extent(path),
+    ),
+    ".mat": _Format(
+        lambda path, request: read_mat(path, request.source_fs, request.source_gain_per_mv)
+    ),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
@@ -89,13 +97,14 @@ MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.pa
 
 
 def resolve_record(path: str | Path) -> Path:
-    """Return the file that describes the record: the .hea where there is one, else the first of `READABLE_SUFFIXES`.
+    """Return the file that describes the record: the .hea where there is one, else the first of
+    `READABLE_SUFFIXES`.
 
     Parameters
     ----------
     path
-        A record file, the .dat of a WFDB record, the record's name without a suffix, or ``file::id`` for one of the
-        records of an HDF5 file of many, which is returned as it is.
+        A record file, the .dat of a WFDB record, the record's name without a suffix, or
+        ``file::id`` for one of the records of an HDF5 file of many, which is returned as it is.
 
     Raises
     ------
@@ -111,7 +120,9 @@ def resolve_record(path: str | Path) -> Path:
         if header is not None:
             return header
         if suffix == ".dat":
-            raise RecordError(file, f"its header {file.with_suffix('.hea').name} is not in the folder")
+            raise RecordError(
+                file, f"its header {file.with_suffix('.hea').name} is not in the folder"
+            )
     if suffix in _FORMATS and os.path.isfile(file):
         return Path(f"{file}::{part}") if part else file
     for candidate in READABLE_SUFFIXES:
@@ -120,14 +131,20 @@ def resolve_record(path: str | Path) -> Path:
             return found
     known = ", ".join((*READABLE_SUFFIXES, ".dat"))
     if os.path.isfile(file):
-        raise RecordError(file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {known}")
-    raise RecordError(file, f"no such record: expected a file of {known}, or a record name beside one")
+        raise RecordError(
+            file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {known}"
+        )
+    raise RecordError(
+        file, f"no such record: expected a file of {known}, or a record name beside one"
+    )
 
 
 def _sibling(stem: Path, suffix: str) -> Path | None:
-    """Return the file ``stem + suffix`` in either case, since with_suffix would cut names that hold a dot.
+    """Return the file ``stem + suffix`` in either case, since with_suffix would cut names that hold
+    a dot.
 
-    Names that no file system takes are no file, and neither are pipes and devices, which would be waited for.
+    Names that no file system takes are no file, and neither are pipes and devices, which would be
+    waited for.
     """
     candidates = (Path(f"{stem}{spelled}") for spelled in (suffix, suffix.upper()) if stem.name)
     return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
@@ -148,7 +165,9 @@ def record_name(path: str | Path) -> str:
 
 
 def may_be_record(path: str | Path) -> bool:
-    """Tell whether a file is read as a record of its own: by its suffix, and of an XML file by its root element too."""
+    """Tell whether a file is read as a record of its own: by its suffix, and of an XML file by its
+    root element too.
+    """
     kind = _FORMATS.get(os.path.splitext(path)[1].lower())
     return kind is not None and (kind.claims is None or kind.claims(Path(path)))
 
@@ -166,7 +185,8 @@ def list_parts(path: str | Path) -> tuple[str, ...]:
 
 
 def list_records(path: str | Path) -> list[Path]:
-    """Return the path of each record of a file, as `read_record` takes them: the file itself, or ``file::id`` for many.
+    """Return the path of each record of a file, as `read_record` takes them: the file itself, or
+    ``file::id`` for many.
 
     Raises
     ------
@@ -202,11 +222,16 @@ def read_record(
     RecordError
         A ValueError that names the file and says what was expected.
     """
-    return _read(resolve_record(path), RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv))
+    return _read(
+        resolve_record(path),
+        RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv),
+    )
 
 
 class RecordStart(NamedTuple):
-    """The first `seconds` of a record that was looked up and can be read; `n_samples` of the whole where only a part will be."""
+    """The first `seconds` of a record that was looked up and can be read; `n_samples` of the whole
+    where only a part will be.
+    """
 
     file: Path
     request: RecordRequest
@@ -217,35 +242,54 @@ class RecordStart(NamedTuple):
         """Read it; see `read_start`."""
         record = _read(self.file, self.request)
         n_samples = record.n_samples if self.n_samples is None else self.n_samples
-        if record.n_samples > 2 * self.seconds * record.fs:  # of a format that is read whole; several records are held at a time
-            record = dataclasses.replace(record, signal=record.signal[:, : round(self.seconds * record.fs)].copy())
+        if (
+            record.n_samples > 2 * self.seconds * record.fs
+        ):  # of a format that is read whole; several records are held at a time
+            record = dataclasses.replace(
+                record, signal=record.signal[:, : round(self.seconds * record.fs)].copy()
+            )
         return record, n_samples
 
 
 def find_start(
-    path: str | Path, seconds: float, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+    path: str | Path,
+    seconds: float,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
 ) -> RecordStart:
     """Look up the first `seconds` of a record without reading samples; see `read_start`.
 
-    Of several records all can be looked up first: the code that parses headers then stays in the processor's caches.
+    Of several records all can be looked up first: the code that parses headers then stays in the
+    processor's caches.
     """
     file = resolve_record(path)
     request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
     extent = _extent(file, request)
     if extent is None or extent.n_samples <= 2 * seconds * extent.fs:  # there is little to save
         return RecordStart(file, request, seconds, None)
-    return RecordStart(file, dataclasses.replace(request, stop=round(seconds * extent.fs)), seconds, extent.n_samples)
+    return RecordStart(
+        file,
+        dataclasses.replace(request, stop=round(seconds * extent.fs)),
+        seconds,
+        extent.n_samples,
+    )
 
 
 def read_start(
-    path: str | Path, seconds: float, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+    path: str | Path,
+    seconds: float,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
 ) -> tuple[ECGRecord, int]:
     """Read the first `seconds` of a record, and no more from disk where its format allows it.
 
     Returns
     -------
     record
-        As of `read_record`, but for the end; checksums, which are over the whole, are not compared then.
+        As of `read_record`, but for the end; checksums, which are over the whole, are not compared
+        then.
     n_samples
         The length of the whole record.
 
@@ -254,13 +298,21 @@ def read_start(
     RecordError
         As `read_record`.
     """
-    return find_start(path, seconds, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv).read()
+    return find_start(
+        path, seconds, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
+    ).read()
 
 
 def _read(path: Path, request: RecordRequest) -> ECGRecord:
     file, part = split_part(path)
-    with _named_errors(path), np.errstate(all="ignore"):  # numbers of a damaged file; what comes of them is checked
-        return checked_record(path, _format(file).read(file, dataclasses.replace(request, part=part) if part else request))
+    with (
+        _named_errors(path),
+        np.errstate(all="ignore"),
+    ):  # numbers of a damaged file; what comes of them is checked
+        return checked_record(
+            path,
+            _format(file).read(file, dataclasses.replace(request, part=part) if part else request),
+        )
 
 
 @contextmanager
@@ -284,15 +336,17 @@ def iter_records(
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
 ) -> Iterator[ECGRecord]:
-    """Yield the records of a file one at a time: its only one, each of many, or the windows of a long one.
+    """Yield the records of a file one at a time: its only one, each of many, or the windows of a
+    long one.
 
     Parameters
     ----------
     path, source_fs, source_gain_per_mv
         As for `read_record`.
     window_s
-        Window length in seconds; None yields records whole. WFDB, HDF5 and EDF records are read from disk window by window.
-        The samples after the last full window are left out; a record shorter than a window is its only window.
+        Window length in seconds; None yields records whole. WFDB, HDF5 and EDF records are read
+        from disk window by window. The samples after the last full window are left out; a record
+        shorter than a window is its only window.
     stride_s
         Seconds from the start of one window to the next; by default the window length.
 
@@ -305,7 +359,9 @@ def iter_records(
     """
     stride_s = window_s if stride_s is None else stride_s
     if (window_s is not None and window_s <= 0) or (stride_s is not None and stride_s <= 0):
-        raise ValueError(f"window_s is {window_s} and stride_s {stride_s}: expected positive seconds")
+        raise ValueError(
+            f"window_s is {window_s} and stride_s {stride_s}: expected positive seconds"
+        )
     request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
     for record in list_records(path):
         if window_s is None or stride_s is None:
@@ -314,7 +370,9 @@ def iter_records(
             yield from _iter_windows(record, request, window_s, stride_s)
 
 
-def _iter_windows(path: Path, request: RecordRequest, window_s: float, stride_s: float) -> Iterator[ECGRecord]:
+def _iter_windows(
+    path: Path, request: RecordRequest, window_s: float, stride_s: float
+) -> Iterator[ECGRecord]:
     """Yield windows, each read from disk as it comes where the format allows it."""
     extent = _extent(path, request)
     if extent is None:
@@ -325,9 +383,13 @@ def _iter_windows(path: Path, request: RecordRequest, window_s: float, stride_s:
         yield dataclasses.replace(window, record_id=window_name(window.record_id, index))
 
 
-def cut_windows(record: ECGRecord, window_s: float, stride_s: float | None = None) -> Iterator[ECGRecord]:
+def cut_windows(
+    record: ECGRecord, window_s: float, stride_s: float | None = None
+) -> Iterator[ECGRecord]:
     """Yield the windows of a record in memory, as `iter_records` yields those of a file."""
-    spans = _spans(Extent(record.n_samples, record.fs), window_s, window_s if stride_s is None else stride_s)
+    spans = _spans(
+        Extent(record.n_samples, record.fs), window_s, window_s if stride_s is None else stride_s
+    )
     for index, (start, stop) in enumerate(spans):
         name = window_name(record.record_id, index)
         yield dataclasses.replace(record, signal=record.signal[:, start:stop], record_id=name)
@@ -344,9 +406,14 @@ def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -
 
 
 def _spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:
-    """Yield the first sample of each full window and the sample after its last, or those of a record shorter than one."""
+    """Yield the first sample of each full window and the sample after its last, or those of a
+    record shorter than one.
+    """
     size = max(1, round(window_s * extent.fs))
-    yield from ((start, min(start + size, extent.n_samples)) for start in _starts(extent, window_s, stride_s))
+    yield from (
+        (start, min(start + size, extent.n_samples))
+        for start in _starts(extent, window_s, stride_s)
+    )
 
 
 def _starts(extent: Extent, window_s: float, stride_s: float) -> range:

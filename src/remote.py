@@ -1,6 +1,8 @@
-"""Folders behind URLs such as ``s3://bucket/folder``: listed, fetched from, uploaded to, through fsspec.
+"""Folders behind URLs such as ``s3://bucket/folder``: listed, fetched from, uploaded to, through
+fsspec.
 
-fsspec is imported, and the network touched, only where somebody gave a URL. ``file://`` URLs are local paths.
+fsspec is imported, and the network touched, only where somebody gave a URL. ``file://`` URLs are
+local paths.
 """
 
 from __future__ import annotations
@@ -17,10 +19,21 @@ from typing import Any
 
 from src.utils import import_extra, printable, stable_hash
 
-_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)")  # pathlib makes one slash of two; C:/ is a drive
+_URL = re.compile(
+    r"^([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)"
+)  # pathlib makes one slash of two; C:/ is a drive
 _FILE = re.compile(r"^file:(?://(?=/)|(?=/))")
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
-_STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "created")
+_STAMPS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "created",
+)
 _THREADS = 16  # transfers at a time: each waits for the network most of the time
 _MAX_NAME = 255  # bytes, of file systems
 
@@ -39,7 +52,10 @@ def as_url(path: str | Path) -> str | None:
         return None
     url = f"{match[1].lower()}://{text[match.end() :].rstrip('/')}"
     if _PASSWORD.search(url):
-        raise ValueError(f"{url.split(':')[0]}: the address holds a password; give it through the environment or the settings of fsspec")
+        raise ValueError(
+            f"{url.split(':')[0]}: the address holds a password; give it through the "
+            "environment or the settings of fsspec"
+        )
     return url
 
 
@@ -49,14 +65,18 @@ def as_path(path: str | Path) -> Path:
 
 
 def join_root(root: str | Path, relative: str) -> str:
-    """Return the path or URL of a file below a collection's folder, given relative to it with forward slashes."""
+    """Return the path or URL of a file below a collection's folder, given relative to it with
+    forward slashes.
+    """
     prefix, separator = _prefix(root)  # as texts, since a million paths would take seconds to make
     return prefix + relative.replace("/", separator)
 
 
 @lru_cache(maxsize=64)
 def _prefix(root: str | Path) -> tuple[str, str]:
-    """Return what the paths of all files below a folder or URL begin with, and what stands between their parts."""
+    """Return what the paths of all files below a folder or URL begin with, and what stands between
+    their parts.
+    """
     if url := as_url(root):
         return f"{url}/", "/"
     path = as_path(root)
@@ -79,17 +99,24 @@ class RemoteFolder:
 
     def _open(self) -> tuple[Any, str]:
         """Return the file system and the folder's path in it."""
-        fsspec = import_extra("fsspec.core", f"{self.url.split(':')[0]}:// URLs", "-r requirements-remote.txt")
+        fsspec = import_extra(
+            "fsspec.core", f"{self.url.split(':')[0]}:// URLs", "-r requirements-remote.txt"
+        )
         try:
             fs, path = fsspec.url_to_fs(self.url)
         except ImportError as error:
-            raise ValueError(f"{self.url}: {error}: pip install -r requirements-remote.txt has what s3:// needs") from None
+            raise ValueError(
+                f"{self.url}: {error}: pip install -r requirements-remote.txt has what s3:// needs"
+            ) from None
         except ValueError as error:
-            raise ValueError(f"{self.url}: {error}; expected a URL that fsspec knows, such as s3://bucket/folder") from None
+            raise ValueError(
+                f"{self.url}: {error}; expected a URL that fsspec knows, such as s3://bucket/folder"
+            ) from None
         return fs, path.rstrip("/")
 
     def list_files(self) -> dict[str, RemoteFile]:
-        """Return what lies below the folder by name, in one listing; names that a local folder could not hold are left out.
+        """Return what lies below the folder by name, in one listing; names that a local folder
+        could not hold are left out.
 
         Raises
         ------
@@ -113,7 +140,9 @@ class RemoteFolder:
         fs, root = self._open()
         try:
             with one_line_errors(self.url):
-                return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)]
+                return [
+                    str(path).rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)
+                ]
         except FileNotFoundError:
             return []
 
@@ -196,9 +225,13 @@ def _each(call: Any, items: Sequence[Any]) -> Iterator[Any]:
 
 
 def is_safe(name: str) -> bool:
-    """Tell whether a name of a store can be that of a file below a local folder: no way up, no other separator, no overlong part."""
+    """Tell whether a name of a store can be that of a file below a local folder: no way up, no
+    other separator, no overlong part.
+    """
     parts = name.split("/")
-    return not any(part in ("", ".", "..") or len(part.encode(errors="replace")) > _MAX_NAME for part in parts) and not re.search(r"[\\\x00]", name)
+    return not any(
+        part in ("", ".", "..") or len(part.encode(errors="replace")) > _MAX_NAME for part in parts
+    ) and not re.search(r"[\\\x00]", name)
 
 
 @contextmanager
@@ -225,7 +258,9 @@ def one_line_errors(url: str) -> Iterator[None]:
 
 
 def cache_folder(url: str, kind: str) -> Path:
-    """Return the local folder that stands for one behind a URL, below ``$XDG_CACHE_HOME`` or ``~/.cache``; it is not made."""
+    """Return the local folder that stands for one behind a URL, below ``$XDG_CACHE_HOME`` or
+    ``~/.cache``; it is not made.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = re.sub(r"[^\w.-]+", "-", PurePosixPath(url).name)[:60]
     return base / "ecg-tensor-pipeline" / kind / f"{name}-{stable_hash(url)}"

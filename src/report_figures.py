@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _N_MISTAKES = 4
 
 
-# Saving --------------------------------------------------------------------------------------------------------------
+# Saving -------------------------------------------------------------------------------------------
 
 
 def save_evaluation_figures(
@@ -57,36 +57,54 @@ def save_evaluation_figures(
     processed
         The folder of its records.
     figures
-        Gets ``<split>_<name>`` for each figure of the split, and ``data_<name>`` for those of all records.
+        Gets ``<split>_<name>`` for each figure of the split, and ``data_<name>`` for those of all
+        records.
     figure_format
         png, svg or pdf.
     """
     split, predictions = evaluation.split, evaluation.predictions
-    drawn = [(f"{split}_{name}", figure) for name, figure in draw_scores(evaluation.metrics, predictions)]
+    drawn = [
+        (f"{split}_{name}", figure) for name, figure in draw_scores(evaluation.metrics, predictions)
+    ]
     if worst := find_worst(predictions, _N_MISTAKES):
-        drawn.append((f"{split}_mistakes", plot_gallery([_gallery_record(processed, verdict) for verdict in worst])))
+        drawn.append(
+            (
+                f"{split}_mistakes",
+                plot_gallery([_gallery_record(processed, verdict) for verdict in worst]),
+            )
+        )
     drawn.append((f"{split}_ecg_example", plot_record(processed, predictions.keys[0])))
     drawn += [(f"data_{name}", figure) for name, figure in draw_data(load_manifest(processed))]
-    return [save_figure(figure, Path(figures) / f"{name}.{figure_format}") for name, figure in drawn]
+    return [
+        save_figure(figure, Path(figures) / f"{name}.{figure_format}") for name, figure in drawn
+    ]
 
 
-def save_quality_figures(processed: str | Path, figures: str | Path, figure_format: str = "png") -> list[Path]:
-    """Save a page on the quality of each collection in a processed folder, ``quality_<dataset>``; returns the files."""
+def save_quality_figures(
+    processed: str | Path, figures: str | Path, figure_format: str = "png"
+) -> list[Path]:
+    """Save a page on the quality of each collection in a processed folder, ``quality_<dataset>``;
+    returns the files.
+    """
     manifest = load_manifest(processed)
     datasets = sorted(set(manifest.loc[manifest["status"].isin(["ok", "rejected"]), "dataset"]))
     pages = [(name, plot_collection_quality(manifest, name)) for name in datasets]
-    return [save_figure(page, Path(figures) / f"quality_{name}.{figure_format}") for name, page in pages]
+    return [
+        save_figure(page, Path(figures) / f"quality_{name}.{figure_format}") for name, page in pages
+    ]
 
 
 def save_history_figure(run: str | Path, figures: str | Path, figure_format: str = "png") -> Figure:
-    """Draw the training history of a run and save it as ``training_history`` in the format png, svg or pdf."""
+    """Draw the training history of a run and save it as ``training_history`` in the format png, svg
+    or pdf.
+    """
     log = load_json(Path(run) / "training_log.json")
     figure = plot_training_history(log["history"], best_epoch=log["best_epoch"])
     save_figure(figure, Path(figures) / f"training_history.{figure_format}")
     return figure
 
 
-# Drawing -------------------------------------------------------------------------------------------------------------
+# Drawing ------------------------------------------------------------------------------------------
 
 
 def draw_scores(metrics: dict[str, Any], predictions: Predictions) -> Iterator[tuple[str, Figure]]:
@@ -105,13 +123,18 @@ def draw_scores(metrics: dict[str, Any], predictions: Predictions) -> Iterator[t
     yield "precision_recall", plot_precision_recall_curves(*scores)
     yield "reliability", plot_reliability_diagram(*scores)
     if metrics["confusion_matrix"] is not None:
-        yield "confusion_matrix", plot_confusion_matrix(metrics["confusion_matrix"], predictions.classes)
+        yield (
+            "confusion_matrix",
+            plot_confusion_matrix(metrics["confusion_matrix"], predictions.classes),
+        )
 
 
 def class_intervals(metrics: dict[str, Any], name: str) -> dict[str, tuple[float, float]]:
     """Return class -> interval of a metric, of the classes that have one."""
     found = metrics["intervals"]["per_class"] if "intervals" in metrics else {}
-    return {label: (row[name][0], row[name][1]) for label, row in found.items() if row[name] is not None}
+    return {
+        label: (row[name][0], row[name][1]) for label, row in found.items() if row[name] is not None
+    }
 
 
 def draw_data(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
@@ -129,14 +152,23 @@ def draw_balance(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     datasets = sorted(set(rows["dataset"]))
     if any(by_split.values()) and len(datasets) > 1:
         yield "source_balance", plot_source_balance(count_labels(rows, "dataset", datasets))
-    ages, sexes = [parse_age(cell) for cell in rows["age"]], [parse_sex(cell) for cell in rows["sex"]]
+    ages, sexes = (
+        [parse_age(cell) for cell in rows["age"]],
+        [parse_sex(cell) for cell in rows["sex"]],
+    )
     if any(age is not None for age in ages):
         yield "ages", plot_ages(ages, sexes)
 
 
-def count_labels(rows: pd.DataFrame, column: str, groups: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return group -> label -> number of records, for the groups of a column of the manifest that have records."""
-    found: dict[str, Counter[str]] = {group: Counter() for group in groups if (rows[column] == group).any()}
+def count_labels(
+    rows: pd.DataFrame, column: str, groups: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Return group -> label -> number of records, for the groups of a column of the manifest that
+    have records.
+    """
+    found: dict[str, Counter[str]] = {
+        group: Counter() for group in groups if (rows[column] == group).any()
+    }
     for group, cell in zip(rows[column], rows["labels"], strict=True):
         if group in found:
             found[group].update(split_list(cell))
@@ -147,7 +179,11 @@ def plot_record(processed: str | Path, key: str) -> Figure:
     """Draw a processed record in mV on ECG paper."""
     arrays = load_record_file(record_path(processed, key))
     return plot_ecg(
-        to_millivolts(arrays), float(arrays["fs"]), STANDARD_LEADS, title=key, lead_present=arrays["lead_present"]
+        to_millivolts(arrays),
+        float(arrays["fs"]),
+        STANDARD_LEADS,
+        title=key,
+        lead_present=arrays["lead_present"],
     )
 
 

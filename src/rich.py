@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 class Rich:
-    """Shows itself in a notebook as HTML, and as ``str(self)`` where a front end shows text only."""
+    """Shows itself in a notebook as HTML, and as ``str(self)`` where a front end shows text
+    only.
+    """
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -17,7 +19,9 @@ class Rich:
 
 
 def format_cell(value: object) -> str:
-    """Return a number or text as it stands in a table: thousands apart, three digits after the point, a dash for None."""
+    """Return a number or text as it stands in a table: thousands apart, three digits after the
+    point, a dash for None.
+    """
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, float):
@@ -29,7 +33,11 @@ def html_table(header: Sequence[str], rows: Iterable[Iterable[object]], caption:
     """Return a table; numbers stand to the right, the first column and texts to the left."""
     head = "".join(f'<th style="text-align:left">{html.escape(name)}</th>' for name in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    title = f'<caption style="text-align:left;font-weight:600">{html.escape(caption)}</caption>' if caption else ""
+    title = (
+        f'<caption style="text-align:left;font-weight:600">{html.escape(caption)}</caption>'
+        if caption
+        else ""
+    )
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -41,7 +49,8 @@ def _cell(value: object) -> str:
 def html_facts(facts: Mapping[str, object]) -> str:
     """Return names and values side by side, without those that are empty."""
     items = (
-        f'<span style="white-space:nowrap;margin-right:1.5em"><span style="opacity:.65">{html.escape(name)}</span> '
+        '<span style="white-space:nowrap;margin-right:1.5em"><span '
+        f'style="opacity:.65">{html.escape(name)}</span> '
         f"<b>{html.escape(format_cell(value))}</b></span> "
         for name, value in facts.items()
         if value not in (None, "")

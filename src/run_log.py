@@ -1,7 +1,8 @@
-"""What a run leaves to be looked up later: a log file in its output folder, and how far it is while it works.
+"""What a run leaves to be looked up later: a log file in its output folder, and how far it is while
+it works.
 
-The first line of a log is a JSON object with the run's id, configuration and versions, the last one what it came to; the
-log of the program stands in between.
+The first line of a log is a JSON object with the run's id, configuration and versions, the last one
+what it came to; the log of the program stands in between.
 """
 
 from __future__ import annotations
@@ -54,8 +55,15 @@ def log_run(out: str | Path, what: str, configuration: dict[str, Any]) -> Iterat
     run_id = f"{what}-{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     log = RunLog(run_id, Path(out) / "logs" / f"{run_id}.log")
     log.path.parent.mkdir(parents=True, exist_ok=True)
-    head = {"run": run_id, "started": started.isoformat(timespec="seconds"), "pid": os.getpid(), "host": platform.node(),
-            "command": sys.argv, "configuration": configuration, "environment": environment()}  # fmt: skip
+    head = {
+        "run": run_id,
+        "started": started.isoformat(timespec="seconds"),
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "command": sys.argv,
+        "configuration": configuration,
+        "environment": environment(),
+    }
     outcome = "done"
     with open(log.path, "w", encoding="utf-8", errors="backslashreplace") as stream:
         handler = logging.StreamHandler(stream)
@@ -72,7 +80,15 @@ def log_run(out: str | Path, what: str, configuration: dict[str, Any]) -> Iterat
             raise
         finally:
             logging.getLogger("src").removeHandler(handler)
-            _write_line(stream, {"run": run_id, "outcome": outcome, "seconds": round(time.monotonic() - began, 3), **log.result})
+            _write_line(
+                stream,
+                {
+                    "run": run_id,
+                    "outcome": outcome,
+                    "seconds": round(time.monotonic() - began, 3),
+                    **log.result,
+                },
+            )
 
 
 def _write_line(stream: TextIO, value: dict[str, Any]) -> None:
@@ -81,13 +97,16 @@ def _write_line(stream: TextIO, value: dict[str, Any]) -> None:
 
 
 def _in_notebook() -> bool:
-    """Tell whether this process is a notebook's kernel; that a library imported one does not make it one."""
+    """Tell whether this process is a notebook's kernel; that a library imported one does not make
+    it one.
+    """
     kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
     return kernel is not None and bool(kernel.initialized())
 
 
 class Progress:
-    """How far a run is: a bar on a terminal and in a notebook, elsewhere a line of the log now and then.
+    """How far a run is: a bar on a terminal and in a notebook, elsewhere a line of the log now and
+    then.
 
     Parameters
     ----------
@@ -103,7 +122,9 @@ class Progress:
         self.total, self.what, self.done = total, what, 0
         self.began = self.said = time.monotonic()
         shown = sys.stderr.isatty() or _in_notebook()
-        self.bar = tqdm(total=total, desc=what, unit="rec", disable=not shown or total == 0, smoothing=0.05)
+        self.bar = tqdm(
+            total=total, desc=what, unit="rec", disable=not shown or total == 0, smoothing=0.05
+        )
         self.has_bar = shown
 
     def update(self, n_records: int) -> None:
@@ -123,11 +144,25 @@ class Progress:
 
     def __str__(self) -> str:
         left_s = (self.total - self.done) / max(self.per_second, 1e-9)
-        left = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min" if left_s < 5400 else f"{left_s / 3600:.1f} h"
-        return f"{self.what}: {self.done} of {self.total} records, {self.per_second:.0f}/s, {left} left"
+        left = (
+            f"{left_s:.0f} s"
+            if left_s < 90
+            else f"{left_s / 60:.0f} min"
+            if left_s < 5400
+            else f"{left_s / 3600:.1f} h"
+        )
+        return (
+            f"{self.what}: {self.done} of {self.total} records, {self.per_second:.0f}/s, "
+            f"{left} left"
+        )
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.bar.close()

@@ -56,27 +56,54 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
 
 
 def _report_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataFrame) -> None:
-    """Log collections of which the mapping has no row at all: more often a name that was written in two ways than unlabelled data."""
+    """Log collections of which the mapping has no row at all: more often a name that was written in
+    two ways than unlabelled data.
+    """
     held = sorted(set(mapping["dataset"]))
     for name in [name for name, found in rows.items() if not found]:
-        logger.warning("the label mapping has no rows of dataset %r, so all its records get %s; it has rows of %s: if these are the same "
-                       "recordings, write --data with that name", name, FALLBACK_LABEL, ", ".join(held[:10]) or "none")  # fmt: skip
+        logger.warning(
+            "the label mapping has no rows of dataset %r, so all its records get %s; it has "
+            "rows of %s: if these are the same "
+            "recordings, write --data with that name",
+            name,
+            FALLBACK_LABEL,
+            ", ".join(held[:10]) or "none",
+        )
 
 
 def _check_roots(data: DataConfig) -> None:
     if not data.roots:
-        raise UsageError("no collection is named: give --data NAME=DIR, or data.roots in the configuration")
-    problems = [f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'" for name in data.roots if not is_plain_name(name)]
+        raise UsageError(
+            "no collection is named: give --data NAME=DIR, or data.roots in the configuration"
+        )
+    problems = [
+        f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'"
+        for name in data.roots
+        if not is_plain_name(name)
+    ]
     folded = Counter(name.casefold() for name in data.roots)
-    problems += [f"dataset {name!r} differs from another in case only" for name in data.roots if folded[name.casefold()] > 1]
+    problems += [
+        f"dataset {name!r} differs from another in case only"
+        for name in data.roots
+        if folded[name.casefold()] > 1
+    ]
     real: dict[str, str] = {}
     for name, root in data.roots.items():
         other = real.setdefault(as_url(root) or os.path.realpath(as_path(root)), name)
         if other != name:
             problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
-    for setting, values in (("source-fs", data.source_fs), ("source-gain", data.source_gain_per_mv)):
-        problems += [f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots]
-        problems += [f"--{setting} {n}={v}: expected a positive number" for n, v in values.items() if not v > 0]
+    for setting, values in (
+        ("source-fs", data.source_fs),
+        ("source-gain", data.source_gain_per_mv),
+    ):
+        problems += [
+            f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots
+        ]
+        problems += [
+            f"--{setting} {n}={v}: expected a positive number"
+            for n, v in values.items()
+            if not v > 0
+        ]
     if problems:
         raise UsageError("; ".join(problems))
 
@@ -94,17 +121,23 @@ def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> Reco
 
 
 def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
-    blank = blank_row(RecordTask(row.dataset, row.record_id, "", row), config)  # its path leads nowhere, so nothing is looked up
+    blank = blank_row(
+        RecordTask(row.dataset, row.record_id, "", row), config
+    )  # its path leads nowhere, so nothing is looked up
     return blank._replace(source_path=printable(row.path), status="missing", reason=reason)
 
 
 def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
-    """Return `limit` tasks, as evenly as can be from each dataset and from its beginning to its end."""
+    """Return `limit` tasks, as evenly as can be from each dataset and from its beginning to its
+    end.
+    """
     by_dataset: dict[str, list[RecordTask]] = {}
     for task in tasks:
         by_dataset.setdefault(task.dataset, []).append(task)
     chosen: list[RecordTask] = []
-    for left, members in zip(range(len(by_dataset), 0, -1), sorted(by_dataset.values(), key=len), strict=True):
+    for left, members in zip(
+        range(len(by_dataset), 0, -1), sorted(by_dataset.values(), key=len), strict=True
+    ):
         share = min(len(members), -(-(limit - len(chosen)) // left))
         chosen += [members[i * len(members) // share] for i in range(share)]
     return tuple(chosen[:limit])

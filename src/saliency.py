@@ -1,6 +1,8 @@
-"""Which samples of which leads a network's answer rests on: integrated gradients, Grad-CAM and occlusion.
+"""Which samples of which leads a network's answer rests on: integrated gradients, Grad-CAM and
+occlusion.
 
-A map has a value per input sample, positive where the sample speaks for the class and negative where it speaks against it.
+A map has a value per input sample, positive where the sample speaks for the class and negative
+where it speaks against it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Saliency:
     values
         Shape (n_leads, n_samples), in units of the class's logit.
     signal_mv
-        The recording as the model saw it but in mV, shape (n_leads, n_samples); NaN for an absent lead and after the end.
+        The recording as the model saw it but in mV, shape (n_leads, n_samples); NaN for an absent
+        lead and after the end.
     leads, fs
         Of both; `fs` in Hz.
     class_name, method
@@ -60,7 +63,9 @@ class Saliency:
         """The share of each lead in the sum of absolute values; all 0 where the map is."""
         weights = np.abs(self.values).sum(axis=1, dtype=np.float64)
         total = weights.sum() or 1.0
-        return {lead: float(weight / total) for lead, weight in zip(self.leads, weights, strict=True)}
+        return {
+            lead: float(weight / total) for lead, weight in zip(self.leads, weights, strict=True)
+        }
 
 
 def explain(
@@ -94,7 +99,10 @@ def explain(
         raise ValueError(f"class is {class_name!r}: expected one of {', '.join(card.classes)}")
     if method not in METHODS:
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
-    signal, target = to_input(arrays, card).to(next(model.parameters()).device), card.classes.index(class_name)
+    signal, target = (
+        to_input(arrays, card).to(next(model.parameters()).device),
+        card.classes.index(class_name),
+    )
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         return predict_logits(model, batch, card.crop_samples)
@@ -104,8 +112,17 @@ def explain(
     elif method == "grad_cam":
         values = grad_cam(model, signal, target, crop_samples=card.crop_samples)
     else:
-        values = occlude_stretches(forward, signal, target, window=max(1, round(_OCCLUDED_S * card.preprocess.fs)))
-    return Saliency(values, _drawn_signal(arrays, card.leads), card.leads, card.preprocess.fs, class_name, method)
+        values = occlude_stretches(
+            forward, signal, target, window=max(1, round(_OCCLUDED_S * card.preprocess.fs))
+        )
+    return Saliency(
+        values,
+        _drawn_signal(arrays, card.leads),
+        card.leads,
+        card.preprocess.fs,
+        class_name,
+        method,
+    )
 
 
 def _drawn_signal(arrays: dict[str, NDArray[Any]], leads: tuple[str, ...]) -> Floats:
@@ -115,7 +132,7 @@ def _drawn_signal(arrays: dict[str, NDArray[Any]], leads: tuple[str, ...]) -> Fl
     return drawn[[STANDARD_LEADS.index(lead) for lead in leads]]
 
 
-# Methods -------------------------------------------------------------------------------------------------------------
+# Methods ------------------------------------------------------------------------------------------
 
 
 def integrated_gradients(
@@ -127,11 +144,13 @@ def integrated_gradients(
     baseline: torch.Tensor | None = None,
     batch_size: int = 16,
 ) -> Floats:
-    """Integrate the gradient of a logit along the line from a baseline (Sundararajan et al., ICML 2017).
+    """Integrate the gradient of a logit along the line from a baseline (Sundararajan et al., ICML
+    2017).
 
-    The sum of the map is the logit of the signal less that of the baseline, up to the error of the sum over the steps,
-    whose points and weights are those of Gauss and Legendre. A network with `lead_mask` jumps at a baseline of zeros,
-    where it takes every lead for absent; the sum leaves that jump out.
+    The sum of the map is the logit of the signal less that of the baseline, up to the error of the
+    sum over the steps, whose points and weights are those of Gauss and Legendre. A network with
+    `lead_mask` jumps at a baseline of zeros, where it takes every lead for absent; the sum leaves
+    that jump out.
 
     Parameters
     ----------
@@ -160,17 +179,22 @@ def integrated_gradients(
     total = torch.zeros_like(signal)
     for start in range(0, n_steps, batch_size):
         chunk = slice(start, start + batch_size)
-        points = (baseline + shares[chunk] * (signal - baseline)).requires_grad_()  # (n_points, n_leads, n_samples)
+        points = (
+            baseline + shares[chunk] * (signal - baseline)
+        ).requires_grad_()  # (n_points, n_leads, n_samples)
         (gradients,) = torch.autograd.grad(forward(points)[:, target].sum(), points)
         total += (halved[chunk] * gradients).sum(dim=0)
     return _to_numpy(total * (signal - baseline))
 
 
-def grad_cam(model: ResNet1d, signal: torch.Tensor, target: int, *, crop_samples: int = 0) -> Floats:
-    """Weight the last features by the mean gradient of a logit and keep what is positive (Selvaraju et al., ICCV 2017).
+def grad_cam(
+    model: ResNet1d, signal: torch.Tensor, target: int, *, crop_samples: int = 0
+) -> Floats:
+    """Weight the last features by the mean gradient of a logit and keep what is positive (Selvaraju
+    et al., ICCV 2017).
 
-    The features are of all leads together: the map says when, not in which lead, and its rows are equal. Over crops, the
-    maps are averaged as the logits are.
+    The features are of all leads together: the map says when, not in which lead, and its rows are
+    equal. Over crops, the maps are averaged as the logits are.
 
     Parameters
     ----------
@@ -193,7 +217,9 @@ def grad_cam(model: ResNet1d, signal: torch.Tensor, target: int, *, crop_samples
     size = n_samples if len(starts) == 1 else crop_samples
     total, count = (torch.zeros(n_samples, device=signal.device) for _ in range(2))
     stretches = [slice(start, start + size) for start in starts]
-    moving = [stretch for stretch in stretches if (signal[:, stretch] != signal[:, stretch][:, :1]).any()]  # padding does not
+    moving = [
+        stretch for stretch in stretches if (signal[:, stretch] != signal[:, stretch][:, :1]).any()
+    ]  # padding does not
     for stretch in moving or stretches:
         total[stretch] += _class_activation(model, signal[:, stretch], target)
         count[stretch] += 1
@@ -208,22 +234,34 @@ def _class_activation(model: ResNet1d, signal: torch.Tensor, target: int) -> tor
     finally:
         handle.remove()
     (gradients,) = torch.autograd.grad(logit, kept[0])  # (1, n_channels, n_features)
-    positive = (gradients.mean(dim=2, keepdim=True) * kept[0]).sum(dim=1, keepdim=True).relu().detach()
-    spread: torch.Tensor = torch.nn.functional.interpolate(positive, size=signal.shape[1], mode="linear")
+    positive = (
+        (gradients.mean(dim=2, keepdim=True) * kept[0]).sum(dim=1, keepdim=True).relu().detach()
+    )
+    spread: torch.Tensor = torch.nn.functional.interpolate(
+        positive, size=signal.shape[1], mode="linear"
+    )
     return spread[0, 0]
 
 
 def occlude_stretches(
-    forward: Forward, signal: torch.Tensor, target: int, *, window: int, fill: float = 0.0, batch_size: int = 64
+    forward: Forward,
+    signal: torch.Tensor,
+    target: int,
+    *,
+    window: int,
+    fill: float = 0.0,
+    batch_size: int = 64,
 ) -> Floats:
-    """Return by how much a logit falls without each stretch of each lead (Zeiler and Fergus, ECCV 2014).
+    """Return by how much a logit falls without each stretch of each lead (Zeiler and Fergus, ECCV
+    2014).
 
     Parameters
     ----------
     forward, signal, target
         As for `integrated_gradients`, without the need for gradients.
     window
-        Samples of a stretch. Stretches overlap by half; a sample gets the mean over those that hold it.
+        Samples of a stretch. Stretches overlap by half; a sample gets the mean over those that hold
+        it.
     fill
         What stands in for the samples.
     batch_size
@@ -246,13 +284,21 @@ def occlude_stretches(
     return _to_numpy(total / count)
 
 
-def occlude_leads(forward: Forward, signal: torch.Tensor, target: int, *, fill: float = 0.0) -> Floats:
+def occlude_leads(
+    forward: Forward, signal: torch.Tensor, target: int, *, fill: float = 0.0
+) -> Floats:
     """Return by how much a logit falls without each lead, shape (n_leads,)."""
-    return _to_numpy(_falls(forward, signal, target, [(lead, slice(None)) for lead in range(len(signal))], fill))
+    return _to_numpy(
+        _falls(forward, signal, target, [(lead, slice(None)) for lead in range(len(signal))], fill)
+    )
 
 
 def _falls(
-    forward: Forward, signal: torch.Tensor, target: int, places: list[tuple[int, slice]], fill: float
+    forward: Forward,
+    signal: torch.Tensor,
+    target: int,
+    places: list[tuple[int, slice]],
+    fill: float,
 ) -> torch.Tensor:
     """Return the logit of the signal less that without each place, shape (n_places,)."""
     occluded = signal.repeat(len(places) + 1, 1, 1)

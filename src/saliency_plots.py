@@ -25,7 +25,8 @@ def plot_saliency(
     smooth_s: float = 0.04,
     duration_s: float = 10.0,
 ) -> Figure:
-    """Draw a recording with the paper coloured where a map is strong: orange for the class, blue against it.
+    """Draw a recording with the paper coloured where a map is strong: orange for the class, blue
+    against it.
 
     Parameters
     ----------
@@ -41,18 +42,25 @@ def plot_saliency(
     Raises
     ------
     ValueError
-        If the shapes differ, the map holds values that are not finite, or the recording cannot be drawn.
+        If the shapes differ, the map holds values that are not finite, or the recording cannot be
+        drawn.
     """
     weights = np.asarray(values, dtype=np.float64)
     if weights.shape != np.shape(signal):
-        raise ValueError(f"the map has shape {weights.shape}, the signal {np.shape(signal)}: expected the same")
+        raise ValueError(
+            f"the map has shape {weights.shape}, the signal {np.shape(signal)}: expected the same"
+        )
     if not np.isfinite(weights).all():
-        raise ValueError("the map holds values that are not finite: expected a number for each sample")
+        raise ValueError(
+            "the map holds values that are not finite: expected a number for each sample"
+        )
     smooth = _smooth(weights, max(1, round(smooth_s * fs)))
     drawn = smooth[np.isfinite(np.asarray(signal, dtype=np.float64))]
     full = float(np.quantile(np.abs(drawn), _FULL_COLOUR_SHARE)) if drawn.size else 0.0
     shade = np.clip(smooth / full, -1, 1) if full else np.zeros_like(smooth)
-    return plot_ecg(signal, fs, leads, title=title, layout=layout, duration_s=duration_s, shade=shade, note=note)
+    return plot_ecg(
+        signal, fs, leads, title=title, layout=layout, duration_s=duration_s, shade=shade, note=note
+    )
 
 
 def _smooth(weights: NDArray[np.float64], width: int) -> NDArray[np.float64]:

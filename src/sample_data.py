@@ -1,4 +1,6 @@
-"""Small collections of generated recordings on disk, in the formats, rates and lead orders that users have."""
+"""Small collections of generated recordings on disk, in the formats, rates and lead orders that
+users have.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ GAIN_PER_MV = 1000  # ADC units; an int16 then spans 32.7 mV to either side
 
 @dataclass(frozen=True)
 class SampleData:
-    """Where the sample collections are: the mapping table, and the folder of each dataset by name."""
+    """Where the sample collections are: the mapping table, and the folder of each dataset by
+    name.
+    """
 
     mapping: Path
     data: dict[str, Path]
@@ -38,10 +42,11 @@ def write_sample_collections(
 ) -> SampleData:
     """Write three small collections of different format, rate and lead order, with their mapping.
 
-    ``synthetic_wfdb`` (WFDB format 16, 500 Hz, 8 to 12 s), ``synthetic_challenge`` (PhysioNet Challenge .mat
-    and .hea, 1000 Hz, leads in other orders) and ``synthetic_mat`` (.mat without header, 257 Hz). The same
-    arguments write the same bytes, and leave the files alone that hold them already. Earlier sample records are
-    replaced; other files, and other datasets' rows of the mapping, stay.
+    ``synthetic_wfdb`` (WFDB format 16, 500 Hz, 8 to 12 s), ``synthetic_challenge`` (PhysioNet
+    Challenge .mat and .hea, 1000 Hz, leads in other orders) and ``synthetic_mat`` (.mat without
+    header, 257 Hz). The same arguments write the same bytes, and leave the files alone that hold
+    them already. Earlier sample records are replaced; other files, and other datasets' rows of the
+    mapping, stay.
 
     Parameters
     ----------
@@ -60,7 +65,9 @@ def write_sample_collections(
         If a number is out of range, or the mapping that is there has no column ``dataset``.
     """
     dest = Path(dest)
-    result = SampleData(dest / "unified_label_mapping.csv", {name: dest / name for name in _COLLECTIONS})
+    result = SampleData(
+        dest / "unified_label_mapping.csv", {name: dest / name for name in _COLLECTIONS}
+    )
     records = iter_sample_records(n_records, seed, multi_label=multi_label)
     rows = _read_other_rows(result.mapping)
     written: dict[str, set[str]] = {name: set() for name in result.data}
@@ -73,17 +80,23 @@ def write_sample_collections(
     for name, folder in result.data.items():
         _remove_earlier(folder, _COLLECTIONS[name].prefix, written[name])
     _write_mapping(result.mapping, rows)
-    logger.info("wrote %d sample recordings in %d collections to %s", n_records, len(result.data), dest)
+    logger.info(
+        "wrote %d sample recordings in %d collections to %s", n_records, len(result.data), dest
+    )
     return result
 
 
 def iter_sample_records(
     n_records: int = 120, seed: int = 0, *, multi_label: bool = False
 ) -> Iterator[tuple[str, ECGRecord]]:
-    """Yield dataset and record of all that `write_sample_collections` writes for the same arguments."""
+    """Yield dataset and record of all that `write_sample_collections` writes for the same
+    arguments.
+    """
     n_sets = len(_COLLECTIONS)
     if n_records < n_sets or seed < 0:
-        raise UsageError(f"n_records is {n_records} and seed {seed}: expected at least {n_sets} and 0")
+        raise UsageError(
+            f"n_records is {n_records} and seed {seed}: expected at least {n_sets} and 0"
+        )
     rng = np.random.default_rng(seed)
     order = rng.permutation(CLASSES).tolist()
     labels = [order[i % len(order)] for i in range(n_records)]
@@ -99,7 +112,9 @@ def iter_sample_records(
 def _iter_collection(
     name: str, labels: list[str], n_before: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, ECGRecord]]:
-    """Yield the records of one collection as its files have them; half belong to patients with two."""
+    """Yield the records of one collection as its files have them; half belong to patients with
+    two.
+    """
     collection, n = _COLLECTIONS[name], len(labels)
     n_pairs = round(n / 4)
     owners = rng.permutation([*range(n_pairs), *range(n - n_pairs)])
@@ -122,8 +137,14 @@ def _with_second_label(label: str, rng: np.random.Generator) -> str:
 
 
 def _with_shuffled_leads(record: ECGRecord, rng: np.random.Generator) -> ECGRecord:
-    """Put the chest leads first or all in random order, and write aVR as AVR in half of the records."""
-    order = np.roll(np.arange(record.n_leads), 6) if rng.random() < 0.5 else rng.permutation(record.n_leads)
+    """Put the chest leads first or all in random order, and write aVR as AVR in half of the
+    records.
+    """
+    order = (
+        np.roll(np.arange(record.n_leads), 6)
+        if rng.random() < 0.5
+        else rng.permutation(record.n_leads)
+    )
     upper = rng.random() < 0.5
     leads = tuple(record.leads[i].upper() if upper else record.leads[i] for i in order)
     return dataclasses.replace(record, signal=record.signal[order], leads=leads)
@@ -137,9 +158,13 @@ def write_wfdb(record: ECGRecord, folder: Path) -> None:
 
 
 def write_challenge(record: ECGRecord, folder: Path) -> None:
-    """Write a record as the PhysioNet Challenges do: a MAT 4 matrix, read as format 16 from byte 24 on."""
+    """Write a record as the PhysioNet Challenges do: a MAT 4 matrix, read as format 16 from byte 24
+    on.
+    """
     adu = _to_adu(record)
-    mat4 = struct.pack("<5i4s", 30, *adu.shape, 0, 4, b"val\0")  # 30: little-endian, int16, full matrix
+    mat4 = struct.pack(
+        "<5i4s", 30, *adu.shape, 0, 4, b"val\0"
+    )  # 30: little-endian, int16, full matrix
     _put(folder / f"{record.record_id}.mat", mat4 + adu.T.tobytes())
     codes = ",".join(SNOMED_CODES[label] for label in record.codes)
     comments = f"#Age: {record.age:.0f}\n#Sex: {str(record.sex).capitalize()}\n#Dx: {codes}\n"
@@ -148,13 +173,17 @@ def write_challenge(record: ECGRecord, folder: Path) -> None:
 
 
 def write_mat(record: ECGRecord, folder: Path) -> None:
-    """Write a MAT 5 file with int16 ``val`` (n_leads, n), ``fs`` in Hz and ``gain`` in ADC units per mV."""
+    """Write a MAT 5 file with int16 ``val`` (n_leads, n), ``fs`` in Hz and ``gain`` in ADC units
+    per mV.
+    """
     from scipy.io import savemat
 
     stream = io.BytesIO()
     savemat(stream, {"val": _to_adu(record), "fs": record.fs, "gain": float(GAIN_PER_MV)})
     stream.seek(0)
-    stream.write(b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116))  # SciPy's own text tells the time
+    stream.write(
+        b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116)
+    )  # SciPy's own text tells the time
     _put(folder / f"{record.record_id}.mat", stream.getvalue())
 
 
@@ -165,7 +194,9 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _to_adu(record: ECGRecord) -> NDArray[np.int16]:
-    """Return ADC units, shape (n_leads, n); the lowest int16 marks a missing sample and is left out."""
+    """Return ADC units, shape (n_leads, n); the lowest int16 marks a missing sample and is left
+    out.
+    """
     return np.clip(np.rint(record.signal * GAIN_PER_MV), 1 - 2**15, 2**15 - 1).astype("<i2")
 
 
@@ -189,7 +220,9 @@ class _Collection:
 
 
 _COLLECTIONS = {
-    "synthetic_wfdb": _Collection("sw", 500.0, (10.0, 12.0, 10.0, 8.0, 10.0, 10.0, 10.0), write_wfdb),
+    "synthetic_wfdb": _Collection(
+        "sw", 500.0, (10.0, 12.0, 10.0, 8.0, 10.0, 10.0, 10.0), write_wfdb
+    ),
     "synthetic_challenge": _Collection("sc", 1000.0, (10.0,), write_challenge, shuffled=True),
     "synthetic_mat": _Collection("sm", 257.0, (10.0,), write_mat),
 }
@@ -220,13 +253,18 @@ def _read_other_rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         if "dataset" not in (reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected a column 'dataset'; choose another folder or move this file")
+            raise ValueError(
+                f"{path}: expected a column 'dataset'; choose another folder or move this file"
+            )
         return [row for row in reader if row["dataset"] not in _COLLECTIONS]
 
 
 def _write_mapping(path: Path, rows: list[dict[str, str]]) -> None:
     columns = list(dict.fromkeys([*rows[-1], *rows[0]]))  # ours, then what other rows have besides
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

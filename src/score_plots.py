@@ -1,4 +1,6 @@
-"""Figures of a classifier's scores: ROC, precision-recall and reliability. `src.plots` offers them too."""
+"""Figures of a classifier's scores: ROC, precision-recall and reliability. `src.plots` offers them
+too.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ class _Curve:
 def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]) -> Figure:
     """Draw the ROC curve of every class and their mean, with the areas below them.
 
-    The mean is over sensitivities at equal false positive rates, so that its area is the macro AUROC. Beyond
-    12 classes the 12 most frequent are named and the others grey.
+    The mean is over sensitivities at equal false positive rates, so that its area is the macro
+    AUROC. Beyond 12 classes the 12 most frequent are named and the others grey.
 
     Parameters
     ----------
@@ -56,8 +58,16 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    curves, undefined = _class_curves(y_true, y_score, classes, lambda outcome, score: roc_curve(outcome, score)[:2], roc_auc_score)
-    figure, axes = _curve_page(curves, undefined, "thick: mean, macro AUROC" if len(curves) > 1 else "AUROC")
+    curves, undefined = _class_curves(
+        y_true,
+        y_score,
+        classes,
+        lambda outcome, score: roc_curve(outcome, score)[:2],
+        roc_auc_score,
+    )
+    figure, axes = _curve_page(
+        curves, undefined, "thick: mean, macro AUROC" if len(curves) > 1 else "AUROC"
+    )
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     if len(curves) > 1:
         grid = np.linspace(0, 1, 501)
@@ -65,15 +75,19 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
         grid, mean = np.append(0, grid), np.append(0, mean)  # every curve rises from the origin
         axes.plot(grid, mean, color=BLACK, linewidth=1.8, gid="macro")
     axes.set(
-        xlabel="1 \N{MINUS SIGN} specificity (false positive rate)", ylabel="Sensitivity (true positive rate)"
+        xlabel="1 \N{MINUS SIGN} specificity (false positive rate)",
+        ylabel="Sensitivity (true positive rate)",
     )
     return figure
 
 
-def plot_precision_recall_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]) -> Figure:
+def plot_precision_recall_curves(
+    y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]
+) -> Figure:
     """Draw the precision-recall curve of every class, with its average precision.
 
-    Steps as in the definition of average precision, without interpolation (Davis and Goadrich, 2006).
+    Steps as in the definition of average precision, without interpolation (Davis and Goadrich,
+    2006).
 
     Parameters
     ----------
@@ -104,19 +118,35 @@ def _class_curves(
     trace: Callable[[Floats, Floats], tuple[Floats, Floats]],
     compute_area: Callable[[Floats, Floats], float],
 ) -> tuple[list[_Curve], list[str]]:
-    """Return the curve of each class, and the names of those with only positives or only negatives."""
+    """Return the curve of each class, and the names of those with only positives or only
+    negatives.
+    """
     curves, undefined = [], []
     for name, outcome, score in _outcomes(*_check_scores(y_true, y_score, classes), classes):
         if np.unique(outcome).size < 2:
             undefined.append(name)
         else:
-            curves.append(_Curve(name, *_visible(*trace(outcome, score)), float(compute_area(outcome, score)), int(outcome.sum())))
+            curves.append(
+                _Curve(
+                    name,
+                    *_visible(*trace(outcome, score)),
+                    float(compute_area(outcome, score)),
+                    int(outcome.sum()),
+                )
+            )
     return curves, undefined
 
 
-def _check_scores(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]) -> tuple[Floats, Floats]:
+def _check_scores(
+    y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]
+) -> tuple[Floats, Floats]:
     truth, scores = np.asarray(y_true, dtype=np.float64), np.asarray(y_score, dtype=np.float64)
-    if truth.ndim != 2 or truth.shape != scores.shape or truth.shape[1] != len(classes) or not len(classes):
+    if (
+        truth.ndim != 2
+        or truth.shape != scores.shape
+        or truth.shape[1] != len(classes)
+        or not len(classes)
+    ):
         raise ValueError(
             f"y_true has shape {truth.shape} and y_score {scores.shape}: "
             f"expected both (n_records, {len(classes)}), a column for each class"
@@ -130,14 +160,18 @@ def _check_scores(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str])
     return truth, scores
 
 
-def _outcomes(truth: Floats, scores: Floats, classes: Sequence[str]) -> list[tuple[str, Floats, Floats]]:
+def _outcomes(
+    truth: Floats, scores: Floats, classes: Sequence[str]
+) -> list[tuple[str, Floats, Floats]]:
     """Return name, outcomes and scores of each class over the records annotated for it."""
     known = np.isfinite(truth)
     return [(name, truth[known[:, i], i], scores[known[:, i], i]) for i, name in enumerate(classes)]
 
 
 def _visible(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Drop points that no eye can tell from the one before, which make vector files of large sets huge."""
+    """Drop points that no eye can tell from the one before, which make vector files of large sets
+    huge.
+    """
     cells = np.round(np.stack([x, y]) * 2000)
     keep = np.append(True, (np.diff(cells) != 0).any(axis=0))
     keep[-1] = True
@@ -150,19 +184,32 @@ def _curve_page(
     """Draw the class curves on a square panel, named below it with their areas."""
     by_support = sorted(curves, key=lambda curve: -curve.n_positive)
     named, others = by_support[:_NAMED_CURVES], by_support[_NAMED_CURVES:]
-    figure = new_figure(COLUMN_MM, 91 + 3.7 * (math.ceil(len(named) / 2) + bool(undefined) + bool(others)))
+    figure = new_figure(
+        COLUMN_MM, 91 + 3.7 * (math.ceil(len(named) / 2) + bool(undefined) + bool(others))
+    )
     axes = style_axes(figure.subplots(), grid="both")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     for curve in others:
         axes.plot(
-            curve.x, curve.y, color=_PALE, linewidth=0.6, drawstyle=drawstyle, gid=f"curve-{curve.name}"
+            curve.x,
+            curve.y,
+            color=_PALE,
+            linewidth=0.6,
+            drawstyle=drawstyle,
+            gid=f"curve-{curve.name}",
         )
     lines = []
     for number, curve in enumerate(named):
-        style: dict[str, Any] = {"linewidth": 1.2, "drawstyle": drawstyle, "gid": f"curve-{curve.name}"}
+        style: dict[str, Any] = {
+            "linewidth": 1.2,
+            "drawstyle": drawstyle,
+            "gid": f"curve-{curve.name}",
+        }
         style["color"] = PALETTE[number % len(PALETTE)]
         style["linestyle"] = "-" if number < len(PALETTE) else "--"
-        lines += axes.plot(curve.x, curve.y, label=f"{plain_text(curve.name, 20)}  {curve.area:.3f}", **style)
+        lines += axes.plot(
+            curve.x, curve.y, label=f"{plain_text(curve.name, 20)}  {curve.area:.3f}", **style
+        )
     title = _areas_title(curves, len(others), undefined, macro)
     style = {
         "ncols": 2,
@@ -175,13 +222,17 @@ def _curve_page(
     return figure, axes
 
 
-def _areas_title(curves: Sequence[_Curve], n_others: int, undefined: Sequence[str], macro: str) -> str:
+def _areas_title(
+    curves: Sequence[_Curve], n_others: int, undefined: Sequence[str], macro: str
+) -> str:
     lines = ["no curve"]
     if curves:
         noun = "class" if len(curves) == 1 else "classes"
         lines = [f"{macro} {np.mean([curve.area for curve in curves]):.3f} ({len(curves)} {noun})"]
     if n_others:
-        lines.append(f"grey: the {n_others} rarer classes; named: the {_NAMED_CURVES} most frequent")
+        lines.append(
+            f"grey: the {n_others} rarer classes; named: the {_NAMED_CURVES} most frequent"
+        )
     if undefined:
         lines.append(plain_text(f"positives or negatives only: {', '.join(undefined)}", 60))
     return "\n".join(lines)
@@ -190,12 +241,12 @@ def _areas_title(curves: Sequence[_Curve], n_others: int, undefined: Sequence[st
 def plot_reliability_diagram(
     y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str], *, n_bins: int = 10
 ) -> Figure:
-    """Draw how often a class is there against how probable the model said it is, over the spread of the
-    scores.
+    """Draw how often a class is there against how probable the model said it is, over the spread of
+    the scores.
 
-    All pairs of record and class are pooled in bins of equal width; bars are Wilson's 95 % interval (1927).
-    ECE is the expected calibration error of the pool (Naeini et al., 2015). Up to 6 classes are drawn one by
-    one as well, where a bin holds 10 predictions or more.
+    All pairs of record and class are pooled in bins of equal width; bars are Wilson's 95 % interval
+    (1927). ECE is the expected calibration error of the pool (Naeini et al., 2015). Up to 6 classes
+    are drawn one by one as well, where a bin holds 10 predictions or more.
 
     Parameters
     ----------
@@ -207,14 +258,16 @@ def plot_reliability_diagram(
     Raises
     ------
     ValueError
-        If the shapes disagree, an outcome is not 0, 1 or NaN, a score is no probability or there is no bin.
+        If the shapes disagree, an outcome is not 0, 1 or NaN, a score is no probability or there is
+        no bin.
     """
     truth, scores = _check_scores(y_true, y_score, classes)
     if n_bins < 1:
         raise ValueError(f"n_bins is {n_bins}: expected 1 or more")
     if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
         raise ValueError(
-            f"y_score runs from {scores.min():g} to {scores.max():g}: expected probabilities from 0 to 1"
+            f"y_score runs from {scores.min():g} to {scores.max():g}: expected "
+            "probabilities from 0 to 1"
         )
     known = np.isfinite(truth)
     figure = new_figure(COLUMN_MM, 112)
@@ -222,8 +275,12 @@ def plot_reliability_diagram(
     style_axes(top, grid="both").plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     lines: list[Line2D] = []
     if 1 < len(classes) <= len(PALETTE):
-        for color, (name, outcome, score) in zip(PALETTE, _outcomes(truth, scores, classes), strict=False):
-            lines += _draw_reliability(top, Reliability.of(outcome, score, n_bins), color, plain_text(name, 20))
+        for color, (name, outcome, score) in zip(
+            PALETTE, _outcomes(truth, scores, classes), strict=False
+        ):
+            lines += _draw_reliability(
+                top, Reliability.of(outcome, score, n_bins), color, plain_text(name, 20)
+            )
     pool = Reliability.of(truth[known], scores[known], n_bins)
     lines += _draw_reliability(top, pool, BLACK, "all classes", intervals=True)
     title = f"ECE {pool.error:.3f}" if pool.counts.any() else "no outcome"
@@ -236,17 +293,31 @@ def plot_reliability_diagram(
         title=title,
         title_fontsize=TICK_PT,
     )
-    style_axes(bottom, grid="y").set(xlabel="Predicted probability", ylabel="Predictions", yscale="log")
-    bottom.stairs(pool.counts, np.linspace(0, 1, n_bins + 1), baseline=0.5, fill=True, color=PALETTE[5])
+    style_axes(bottom, grid="y").set(
+        xlabel="Predicted probability", ylabel="Predictions", yscale="log"
+    )
+    bottom.stairs(
+        pool.counts, np.linspace(0, 1, n_bins + 1), baseline=0.5, fill=True, color=PALETTE[5]
+    )
     bottom.set_ylim(0.5, max(2 * pool.counts.max(), 10))
     figure.align_ylabels()
     return figure
 
 
-def _draw_reliability(axes: Axes, bins: Reliability, color: str, label: str, *, intervals: bool = False) -> list[Line2D]:
+def _draw_reliability(
+    axes: Axes, bins: Reliability, color: str, label: str, *, intervals: bool = False
+) -> list[Line2D]:
     there = bins.counts >= (1 if intervals else _MIN_PREDICTIONS)
     width, size = (1.6, 3.5) if intervals else (0.9, 0.0)
-    lines = axes.plot(bins.predicted[there], bins.observed[there], "o-", color=color, lw=width, ms=size, label=label)
+    lines = axes.plot(
+        bins.predicted[there],
+        bins.observed[there],
+        "o-",
+        color=color,
+        lw=width,
+        ms=size,
+        label=label,
+    )
     if intervals:
         low, high = bins.interval()
         axes.vlines(bins.predicted[there], low[there], high[there], colors=color, linewidth=0.9)

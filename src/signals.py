@@ -27,7 +27,9 @@ class OrderedLeads(NamedTuple):
     flags: tuple[str, ...]
 
 
-def order_leads(signal: Signal, leads: Sequence[str], wanted: Sequence[str] = STANDARD_LEADS) -> OrderedLeads:
+def order_leads(
+    signal: Signal, leads: Sequence[str], wanted: Sequence[str] = STANDARD_LEADS
+) -> OrderedLeads:
     """Put leads in the wanted order by name; an absent lead becomes zeros, never another lead.
 
     Parameters
@@ -35,7 +37,8 @@ def order_leads(signal: Signal, leads: Sequence[str], wanted: Sequence[str] = ST
     signal
         Shape (n_leads, n_samples), mV.
     leads
-        Names as in the source. A single lead that has no name of its own is taken as lead I, with a flag.
+        Names as in the source. A single lead that has no name of its own is taken as lead I, with a
+        flag.
     wanted
         Standard names in the order of the rows to return.
     """
@@ -50,8 +53,12 @@ def order_leads(signal: Signal, leads: Sequence[str], wanted: Sequence[str] = ST
 
 
 @lru_cache(maxsize=256)
-def _find_leads(leads: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[int | None, ...], NDArray[np.bool_], tuple[str, ...]]:
-    """Return the row of each wanted lead, which of them are there, and a flag for each name that is taken for none or is odd."""
+def _find_leads(
+    leads: tuple[str, ...], wanted: tuple[str, ...]
+) -> tuple[tuple[int | None, ...], NDArray[np.bool_], tuple[str, ...]]:
+    """Return the row of each wanted lead, which of them are there, and a flag for each name that is
+    taken for none or is odd.
+    """
     flags: list[str] = []
     if len(leads) == 1 and is_unnamed(leads[0]):
         names: list[str | None] = ["I"]
@@ -72,7 +79,8 @@ def _find_leads(leads: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[
 
 
 def fill_gaps(signal: Signal, max_gap: int) -> tuple[Signal, int]:
-    """Interpolate linearly over runs of NaN or infinity up to `max_gap` samples, in a copy; the ends take the nearest value.
+    """Interpolate linearly over runs of NaN or infinity up to `max_gap` samples, in a copy; the
+    ends take the nearest value.
 
     Returns
     -------
@@ -94,7 +102,9 @@ def fill_gaps(signal: Signal, max_gap: int) -> tuple[Signal, int]:
             continue
         for start, end in zip(starts, ends, strict=True):
             if end - start <= max_gap:
-                filled[lead, start:end] = np.interp(np.arange(start, end), known, signal[lead, known])
+                filled[lead, start:end] = np.interp(
+                    np.arange(start, end), known, signal[lead, known]
+                )
     return filled, longest
 
 
@@ -106,25 +116,32 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 @lru_cache(maxsize=256)
 def rate_ratio(source_fs: float, target_fs: float) -> Fraction:
-    """Return target / source as up / down with a denominator up to 1000: exact for usual rates, for odd ones within 0.1 % up to a hundred times the target."""
+    """Return target / source as up / down with a denominator up to 1000: exact for usual rates, for
+    odd ones within 0.1 % up to a hundred times the target.
+    """
     return Fraction(target_fs / source_fs).limit_denominator(1000)
 
 
 @lru_cache(maxsize=64)
 def _anti_alias_filter(up: int, down: int) -> NDArray[np.float64]:
-    """Return the low-pass of SciPy's resample_poly: a sinc in a Kaiser window (5.0) over 10 periods of the lower rate."""
+    """Return the low-pass of SciPy's resample_poly: a sinc in a Kaiser window (5.0) over 10 periods
+    of the lower rate.
+    """
     widest = max(up, down)
-    taps = np.sinc(np.arange(-10 * widest, 10 * widest + 1) / widest) * np.kaiser(20 * widest + 1, 5.0)
+    taps = np.sinc(np.arange(-10 * widest, 10 * widest + 1) / widest) * np.kaiser(
+        20 * widest + 1, 5.0
+    )
     return np.asarray(taps * (up / taps.sum()))
 
 
 @dataclass(frozen=True)
 class _FilterBank:
-    """A polyphase filter as matrix products: every `step` input samples give `period` output samples.
+    """A polyphase filter as matrix products: every `step` input samples give `period` output
+    samples.
 
-    Each of `parts` is the input sample, relative to the first of a block, with which a window begins, and weights
-    (n_inputs, n_outputs) that turn the window into the next outputs of the block. Products of the zeros in it cost less
-    than picking the others.
+    Each of `parts` is the input sample, relative to the first of a block, with which a window
+    begins, and weights (n_inputs, n_outputs) that turn the window into the next outputs of the
+    block. Products of the zeros in it cost less than picking the others.
     """
 
     step: int
@@ -160,7 +177,9 @@ def _filter_bank(up: int, down: int) -> _FilterBank:
 @lru_cache(maxsize=64)
 def _single_bank(up: int, down: int) -> _FilterBank:
     bank = _filter_bank(up, down)
-    return replace(bank, parts=tuple((first, weights.astype(np.float32)) for first, weights in bank.parts))
+    return replace(
+        bank, parts=tuple((first, weights.astype(np.float32)) for first, weights in bank.parts)
+    )
 
 
 def _apply(bank: _FilterBank, signal: NDArray[Any], n_out: int) -> NDArray[Any]:
@@ -172,8 +191,14 @@ def _apply(bank: _FilterBank, signal: NDArray[Any], n_out: int) -> NDArray[Any]:
     windows = np.lib.stride_tricks.sliding_window_view
     out = []
     for first, weights in bank.parts:
-        part = windows(padded[:, bank.before + first :], len(weights), axis=1)[:, :: bank.step][:, :n_blocks]
-        out.append((np.ascontiguousarray(part).reshape(-1, len(weights)) @ weights).reshape(n_leads, n_blocks, -1))
+        part = windows(padded[:, bank.before + first :], len(weights), axis=1)[:, :: bank.step][
+            :, :n_blocks
+        ]
+        out.append(
+            (np.ascontiguousarray(part).reshape(-1, len(weights)) @ weights).reshape(
+                n_leads, n_blocks, -1
+            )
+        )
     joined = out[0] if len(out) == 1 else np.concatenate(out, axis=2)
     return joined.reshape(n_leads, -1)[:, :n_out]
 
@@ -185,7 +210,8 @@ def _step_response(up: int, down: int, n_samples: int, n_out: int) -> Signal:
 
 
 def resample(signal: Signal, source_fs: float, target_fs: float) -> Signal:
-    """Resample by an anti-aliased polyphase filter; equal to ``scipy.signal.resample_poly`` within rounding.
+    """Resample by an anti-aliased polyphase filter; equal to ``scipy.signal.resample_poly`` within
+    rounding.
 
     Parameters
     ----------
@@ -212,7 +238,9 @@ def resample(signal: Signal, source_fs: float, target_fs: float) -> Signal:
 
 
 def source_samples_needed(n_samples: int, source_fs: float, target_fs: float) -> int:
-    """Return how many source samples decide the first `n_samples` after resampling, filter tails included."""
+    """Return how many source samples decide the first `n_samples` after resampling, filter tails
+    included.
+    """
     ratio = rate_ratio(source_fs, target_fs)
     if ratio == 1:
         return n_samples
@@ -248,17 +276,23 @@ def standardize(signal: Signal, flat_std: float = 1e-6) -> Standardized:
     return Standardized(centred, mean.astype(np.float32), std.astype(np.float32))
 
 
-_RUN = 1024  # samples at most summed in single precision, which loses nothing that matters; such sums are added in double precision
+# samples at most summed in single precision, which loses nothing that matters; such sums are added
+# in double precision
+_RUN = 1024
 _ONES = np.ones(_RUN, np.float32)
 
 
 def _row_sums(signal: Signal, squared: bool = False) -> NDArray[np.float64]:
-    """Return the sum of each row, or of its squares, at the speed of single precision and nearly as exact as in double."""
+    """Return the sum of each row, or of its squares, at the speed of single precision and nearly as
+    exact as in double.
+    """
     n_samples = signal.shape[1]
     n_runs = -(-n_samples // _RUN)
     size = n_samples // n_runs
     runs = signal[:, : n_runs * size].reshape(len(signal), n_runs, size)
-    sums: NDArray[np.float64] = np.vecdot(runs, runs if squared else _ONES[:size]).sum(axis=1, dtype=np.float64)
+    sums: NDArray[np.float64] = np.vecdot(runs, runs if squared else _ONES[:size]).sum(
+        axis=1, dtype=np.float64
+    )
     if n_runs * size == n_samples:
         return sums
     return sums + _row_sums(signal[:, n_runs * size :], squared)

@@ -1,4 +1,6 @@
-"""The network as a scikit-learn estimator over arrays, for its cross-validation, searches and pipelines."""
+"""The network as a scikit-learn estimator over arrays, for its cross-validation, searches and
+pipelines.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,10 @@ _FLAT = 1e-6  # a lead whose standard deviation is below this many mV stays 0, a
 class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """`src.model.ResNet1d` with ``fit(X, y)``, ``predict_proba(X)`` and ``predict(X)``.
 
-    X has the shape (n_records, n_leads, n_samples), any leads and 250 samples or more, all finite. y has one label per
-    record, numbers or strings, or the shape (n_records, n_classes) for several: 1 present, 0 absent, NaN not known.
-    There is no validation and no early stopping: cross-validation judges, and what it judges is the last epoch.
+    X has the shape (n_records, n_leads, n_samples), any leads and 250 samples or more, all finite.
+    y has one label per record, numbers or strings, or the shape (n_records, n_classes) for several:
+    1 present, 0 absent, NaN not known. There is no validation and no early stopping:
+    cross-validation judges, and what it judges is the last epoch.
 
     Parameters
     ----------
@@ -42,7 +45,8 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     base_channels, dropout
         As in `src.config.ModelConfig`.
     crop_samples
-        Train on random crops of this length and average overlapping ones when predicting; 0 uses whole records.
+        Train on random crops of this length and average overlapping ones when predicting; 0 uses
+        whole records.
     standardize
         Bring each lead of each record to mean 0 and standard deviation 1 first.
     device
@@ -53,7 +57,8 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     classes_
-        Labels in the order of the columns of `predict_proba`; with several labels per record, the numbers of the columns of y.
+        Labels in the order of the columns of `predict_proba`; with several labels per record, the
+        numbers of the columns of y.
     model_
         The network, on the CPU.
     losses_
@@ -102,7 +107,8 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If shapes disagree, a sample is not finite, or there are fewer than two records or classes.
+            If shapes disagree, a sample is not finite, or there are fewer than two records or
+            classes.
         """
         signals = self._check_signals(X)
         targets, classes, single = _encode(y, len(signals))
@@ -124,7 +130,13 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _train(
-        self, model: ResNet1d, signals: Floats, targets: Floats, single: bool, config: TrainConfig, device: str
+        self,
+        model: ResNet1d,
+        signals: Floats,
+        targets: Floats,
+        single: bool,
+        config: TrainConfig,
+        device: str,
     ) -> list[float]:
         loader = make_loader(
             _ArrayDataset(signals, targets, self.crop_samples),
@@ -135,10 +147,13 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         state = start_training(model, len(loader), config)
         loss_fn = make_loss(single, config.label_smoothing)
-        return [train_epoch(state, loader, loss_fn, config, device=device) for _ in range(config.epochs)]
+        return [
+            train_epoch(state, loader, loss_fn, config, device=device) for _ in range(config.epochs)
+        ]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
-        """Return probabilities (n_records, n_classes): a softmax, or a sigmoid for each class with several labels.
+        """Return probabilities (n_records, n_classes): a softmax, or a sigmoid for each class with
+        several labels.
 
         Raises
         ------
@@ -150,7 +165,9 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         signals = self._check_signals(X)
         if signals.shape[1] != self.n_leads_in_:
-            raise ValueError(f"X has {signals.shape[1]} leads: expected {self.n_leads_in_}, as in fit")
+            raise ValueError(
+                f"X has {signals.shape[1]} leads: expected {self.n_leads_in_}, as in fit"
+            )
         device = device_info(self.device).device
         model = self.model_.to(device)
         parts = []
@@ -162,7 +179,9 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return to_scores(torch.cat(parts), self.single_label_)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """Return the most probable label of each record, or with several labels 1 and 0 (n_records, n_classes)."""
+        """Return the most probable label of each record, or with several labels 1 and 0 (n_records,
+        n_classes).
+        """
         scores = self.predict_proba(X)
         if self.single_label_:
             labels: NDArray[Any] = self.classes_[scores.argmax(axis=1)]
@@ -173,16 +192,25 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the records as the network sees them."""
         signals = np.asarray(X, np.float32)
         if signals.ndim != 3 or not len(signals) or signals.shape[2] < MIN_SAMPLES:
-            raise ValueError(f"X has shape {signals.shape}: expected (n_records, n_leads, {MIN_SAMPLES} samples or more)")
+            raise ValueError(
+                f"X has shape {signals.shape}: expected (n_records, n_leads, "
+                f"{MIN_SAMPLES} samples or more)"
+            )
         if self.crop_samples and self.crop_samples < MIN_SAMPLES:
-            raise ValueError(f"crop_samples is {self.crop_samples}: expected 0, or {MIN_SAMPLES} or more")
+            raise ValueError(
+                f"crop_samples is {self.crop_samples}: expected 0, or {MIN_SAMPLES} or more"
+            )
         if not np.isfinite(signals).all():
-            raise ValueError("X holds samples that are not finite: fill or leave out what is missing")
+            raise ValueError(
+                "X holds samples that are not finite: fill or leave out what is missing"
+            )
         if not self.standardize:
             return np.ascontiguousarray(signals)
         centred = signals - signals.mean(axis=2, keepdims=True)
         spread = centred.std(axis=2, keepdims=True)
-        standard: Floats = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > _FLAT)
+        standard: Floats = np.divide(
+            centred, spread, out=np.zeros_like(centred), where=spread > _FLAT
+        )
         return standard
 
 
@@ -211,7 +239,10 @@ def _encode(y: ArrayLike, n_records: int) -> tuple[Floats, NDArray[Any], bool]:
     """Return targets (n_records, n_classes), the classes, and whether each record carries one."""
     labels = np.asarray(y)
     if labels.ndim not in (1, 2) or len(labels) != n_records:
-        raise ValueError(f"y has shape {labels.shape}: expected ({n_records},) labels or ({n_records}, n_classes) columns of 0 and 1")
+        raise ValueError(
+            f"y has shape {labels.shape}: expected ({n_records},) labels or ({n_records}, "
+            "n_classes) columns of 0 and 1"
+        )
     if n_records < 2:
         raise ValueError("there is one record: expected two or more to train on")
     if labels.ndim == 2:
@@ -219,14 +250,24 @@ def _encode(y: ArrayLike, n_records: int) -> tuple[Floats, NDArray[Any], bool]:
             raise ValueError("y has no column: expected one of 0 and 1 for each class")
         targets = labels.astype(np.float32)
         if not (np.isnan(targets) | (targets == 0) | (targets == 1)).all():
-            raise ValueError("y holds other values than 0, 1 and NaN: expected a column of outcomes for each class")
+            raise ValueError(
+                "y holds other values than 0, 1 and NaN: expected a column of outcomes "
+                "for each class"
+            )
         return targets, np.arange(labels.shape[1]), False
-    if labels.dtype.kind == "f" and not (np.isfinite(labels) & np.equal(labels, np.floor(labels))).all():
-        raise ValueError("Unknown label type: y holds fractions or NaN: expected a class per record")
+    if (
+        labels.dtype.kind == "f"
+        and not (np.isfinite(labels) & np.equal(labels, np.floor(labels))).all()
+    ):
+        raise ValueError(
+            "Unknown label type: y holds fractions or NaN: expected a class per record"
+        )
     try:
         classes, column = np.unique(labels, return_inverse=True)
     except TypeError:
-        raise ValueError("y holds None, or labels of several types: expected a class per record") from None
+        raise ValueError(
+            "y holds None, or labels of several types: expected a class per record"
+        ) from None
     if len(classes) < 2:
         raise ValueError(f"y holds one class, {classes[0]!r}: expected two or more")
     return np.eye(len(classes), dtype=np.float32)[column], classes, True

@@ -13,7 +13,8 @@ from src.store import ManifestRow
 
 
 class SourceFolders:
-    """The folders of the collections, so that one that vanishes ends the run instead of each of its records.
+    """The folders of the collections, so that one that vanishes ends the run instead of each of its
+    records.
 
     Behind a URL it is the fetching that notices.
     """
@@ -37,9 +38,16 @@ class SourceFolders:
             if os.path.isfile(path):
                 continue
             root = self.roots[row.dataset]
-            escaped = os.sep == "/" and "\\" in row.source_path  # what cannot be printed was escaped, so the path leads nowhere
+            escaped = (
+                os.sep == "/" and "\\" in row.source_path
+            )  # what cannot be printed was escaped, so the path leads nowhere
             if _place(root) != self.places[row.dataset] or (not escaped and _is_empty(path.parent)):
-                raise OSError(errno.ENOENT, "the folder is gone, or is another one now; bring it back and run the same command again", root)
+                raise OSError(
+                    errno.ENOENT,
+                    "the folder is gone, or is another one now; bring it back and run the "
+                    "same command again",
+                    root,
+                )
 
 
 def _place(folder: str) -> tuple[int, int] | None:
@@ -51,7 +59,9 @@ def _place(folder: str) -> tuple[int, int] | None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Tell whether nothing is in a folder, as where a mount was removed, or the folder is not there."""
+    """Tell whether nothing is in a folder, as where a mount was removed, or the folder is not
+    there.
+    """
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None

@@ -1,7 +1,8 @@
 """Patient-safe, stratified splits that never move a recording once it is placed.
 
-Records with a fold follow their fold. The others are placed by iterative stratification (Sechidis, Tsoumakas and
-Vlahavas, ECML PKDD 2011) over groups: a patient's records, and those that are one recording, stay together.
+Records with a fold follow their fold. The others are placed by iterative stratification (Sechidis,
+Tsoumakas and Vlahavas, ECML PKDD 2011) over groups: a patient's records, and those that are one
+recording, stay together.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SplitItem:
-    """What the split of a record depends on: its key, patient (or None), labels, dataset and fold (or None).
+    """What the split of a record depends on: its key, patient (or None), labels, dataset and fold
+    (or None).
 
     `recording` names what several records are copies of; it is empty for a record without a copy.
     """
@@ -88,31 +90,43 @@ def make_splits(
     val_folds, test_folds
         Folds of the mapping that validate and test; every other fold trains.
     previous
-        Key -> split of an earlier run: these records stay where they are, and so do later ones of their patients.
+        Key -> split of an earlier run: these records stay where they are, and so do later ones of
+        their patients.
     taken_out
-        Copies that get no split: their patients hold the other copies and the other records together all the same.
+        Copies that get no split: their patients hold the other copies and the other records
+        together all the same.
 
     Raises
     ------
     ValueError
-        If folds, or folds and an earlier run, put the records of one patient or the copies of one recording in two
-        splits; the message lists them.
+        If folds, or folds and an earlier run, put the records of one patient or the copies of one
+        recording in two splits; the message lists them.
     """
     placed = _place_by_fold(items, set(val_folds), set(test_folds))
     fixed = {**(previous or {}), **placed}
     groups = _groups(items, (), seed)
-    _refuse_torn_copies(groups, fixed)  # those taken out are in no split, and none of the others is their copy
+    _refuse_torn_copies(
+        groups, fixed
+    )  # those taken out are in no split, and none of the others is their copy
     if taken_out:
         groups = _groups(items, taken_out, seed)
     assignment = _place_known_groups(groups, fixed)
-    _stratify([group for group in groups if group.name not in assignment], groups, assignment, fractions)
-    _fill_empty_splits(groups, assignment, fractions, frozen={g.name for g in groups if _known(g, fixed)})
+    _stratify(
+        [group for group in groups if group.name not in assignment], groups, assignment, fractions
+    )
+    _fill_empty_splits(
+        groups, assignment, fractions, frozen={g.name for g in groups if _known(g, fixed)}
+    )
     keys: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
     for group in groups:
         keys[assignment[group.name]] += [item.key for item in group.members]
     _report_rare(groups, assignment)
     rule = {
-        "method": "folds" if items and len(placed) == len(items) else "stratified" if not placed else "folds and stratified",
+        "method": "folds"
+        if items and len(placed) == len(items)
+        else "stratified"
+        if not placed
+        else "folds and stratified",
         "fractions": dict(fractions),
         "val_folds": list(val_folds),
         "test_folds": list(test_folds),
@@ -123,7 +137,9 @@ def make_splits(
     return Splits(train, val, test, seed, rule)
 
 
-def _place_by_fold(items: Sequence[SplitItem], val_folds: set[int], test_folds: set[int]) -> dict[str, str]:
+def _place_by_fold(
+    items: Sequence[SplitItem], val_folds: set[int], test_folds: set[int]
+) -> dict[str, str]:
     def split_of(fold: int) -> str:
         return "val" if fold in val_folds else "test" if fold in test_folds else "train"
 
@@ -132,19 +148,27 @@ def _place_by_fold(items: Sequence[SplitItem], val_folds: set[int], test_folds: 
     for item in items:
         if item.key in placed and item.patient_id:
             homes[item.subject].add(placed[item.key])
-    torn = sorted(name.replace("\t", " patient ") for name, splits in homes.items() if len(splits) > 1)
+    torn = sorted(
+        name.replace("\t", " patient ") for name, splits in homes.items() if len(splits) > 1
+    )
     if torn:
         raise ValueError(
             f"the folds put records of {len(torn)} patients in two splits: {', '.join(torn[:10])}"
-            f"{' ...' if len(torn) > 10 else ''}; give each patient one fold in the mapping, or leave the column fold out"
+            f"{' ...' if len(torn) > 10 else ''}; give each patient one fold in the "
+            "mapping, or leave the column fold out"
         )
     return placed
 
 
 def _groups(items: Sequence[SplitItem], taken_out: Sequence[SplitItem], seed: int) -> list[_Group]:
     """Return the groups in an order that depends on the seed and their names only."""
-    links = [(item.subject, f"\t\t{item.recording}" if item.recording else item.subject) for item in [*items, *taken_out]]
-    name_of = {part: first for whole in join_pairs(links) for first in [min(whole)] for part in whole}
+    links = [
+        (item.subject, f"\t\t{item.recording}" if item.recording else item.subject)
+        for item in [*items, *taken_out]
+    ]
+    name_of = {
+        part: first for whole in join_pairs(links) for first in [min(whole)] for part in whole
+    }
     groups: dict[str, _Group] = {}
     for item in items:
         name = name_of[item.subject]
@@ -159,7 +183,9 @@ def _groups(items: Sequence[SplitItem], taken_out: Sequence[SplitItem], seed: in
 
 
 def _refuse_torn_copies(groups: Sequence[_Group], fixed: Mapping[str, str]) -> None:
-    """Refuse folds and places that put copies of one recording in two splits: either choice would move or leak a record."""
+    """Refuse folds and places that put copies of one recording in two splits: either choice would
+    move or leak a record.
+    """
     torn = []
     for group in groups:
         homes = {item.key: fixed[item.key] for item in group.members if item.key in fixed}
@@ -167,9 +193,12 @@ def _refuse_torn_copies(groups: Sequence[_Group], fixed: Mapping[str, str]) -> N
             torn.append(" = ".join(f"{key} ({homes[key]})" for key in sorted(homes)))
     if torn:
         raise ValueError(
-            f"the folds or an earlier run put copies of {len(torn)} recordings in two splits: {', '.join(sorted(torn)[:10])}"
-            f"{' ...' if len(torn) > 10 else ''}; give copies one fold in the mapping or leave the column fold out, delete splits.json "
-            "to place every record anew, or leave copies out with --on-duplicate keep-first or drop-all"
+            f"the folds or an earlier run put copies of {len(torn)} recordings in two "
+            f"splits: {', '.join(sorted(torn)[:10])}"
+            f"{' ...' if len(torn) > 10 else ''}; give copies one fold in the mapping or "
+            "leave the column fold out, delete splits.json "
+            "to place every record anew, or leave copies out with --on-duplicate "
+            "keep-first or drop-all"
         )
 
 
@@ -185,8 +214,8 @@ def _known(group: _Group, fixed: Mapping[str, str]) -> bool:
 def _place_known_groups(groups: Sequence[_Group], fixed: Mapping[str, str]) -> dict[str, str]:
     """Keep groups where one of their records already is.
 
-    Patient ids that were learned late may join records of two splits; train then wins, for a record that has been
-    trained on must not test.
+    Patient ids that were learned late may join records of two splits; train then wins, for a record
+    that has been trained on must not test.
     """
     assignment = {}
     for group in groups:
@@ -194,12 +223,20 @@ def _place_known_groups(groups: Sequence[_Group], fixed: Mapping[str, str]) -> d
         if homes:
             assignment[group.name] = min(homes, key=SPLIT_NAMES.index)
         if len(homes) > 1:
-            logger.warning("records of %s were in %s: all go to %s now", group.name.strip(), sorted(homes), assignment[group.name])
+            logger.warning(
+                "records of %s were in %s: all go to %s now",
+                group.name.strip(),
+                sorted(homes),
+                assignment[group.name],
+            )
     return assignment
 
 
 def _stratify(
-    waiting: Sequence[_Group], groups: Sequence[_Group], assignment: dict[str, str], fractions: Mapping[str, float]
+    waiting: Sequence[_Group],
+    groups: Sequence[_Group],
+    assignment: dict[str, str],
+    fractions: Mapping[str, float],
 ) -> None:
     """Place the waiting groups, rarest label first, each where that label is needed most."""
     active = [name for name in SPLIT_NAMES if fractions[name] > 0]
@@ -212,12 +249,18 @@ def _stratify(
             by_label[label].append(group)
     left = {label: len(members) for label, members in by_label.items()}
     while left:
-        label = min(left, key=lambda name: (left[name], name.startswith("\t"), name))  # of equals, classes before datasets
-        for group in sorted(by_label[label], key=lambda item: -item.counts[label]):  # large groups are hard to fit late
+        label = min(
+            left, key=lambda name: (left[name], name.startswith("\t"), name)
+        )  # of equals, classes before datasets
+        for group in sorted(
+            by_label[label], key=lambda item: -item.counts[label]
+        ):  # large groups are hard to fit late
             if group.name in assignment:
                 continue
             without = [name for name in active if name not in homes[label]]
-            last_chance = n_groups[label] >= len(active) and left[label] <= len(without)  # large groups overfill one split
+            last_chance = n_groups[label] >= len(active) and left[label] <= len(
+                without
+            )  # large groups overfill one split
             split = _neediest(without if last_chance else active, needed[label], needed[""])
             assignment[group.name] = split
             for other, count in [*group.counts.items(), ("", len(group.members))]:
@@ -265,20 +308,29 @@ def _needs(
     for group in groups:
         if group.name in assignment:
             for label, count in [*group.counts.items(), ("", len(group.members))]:
-                needed[label][assignment[group.name]] = needed[label].get(assignment[group.name], 0.0) - count
+                needed[label][assignment[group.name]] = (
+                    needed[label].get(assignment[group.name], 0.0) - count
+                )
     return needed
 
 
 def _fill_empty_splits(
-    groups: Sequence[_Group], assignment: dict[str, str], fractions: Mapping[str, float], frozen: set[str]
+    groups: Sequence[_Group],
+    assignment: dict[str, str],
+    fractions: Mapping[str, float],
+    frozen: set[str],
 ) -> None:
     """Move a group or two out of train where many classes of one record each left a split empty."""
     for split in ("val", "test"):
         sizes = Counter(assignment.values())
         movable = [g for g in groups if assignment[g.name] == "train" and g.name not in frozen]
         if fractions[split] > 0 and not sizes[split] and len(movable) >= 2 and not frozen:
-            in_train = Counter(label for g in groups if assignment[g.name] == "train" for label in g.counts)
-            common = max(movable, key=lambda g: (min(in_train[label] for label in g.counts), -len(g.members)))
+            in_train = Counter(
+                label for g in groups if assignment[g.name] == "train" for label in g.counts
+            )
+            common = max(
+                movable, key=lambda g: (min(in_train[label] for label in g.counts), -len(g.members))
+            )
             assignment[common.name] = split
 
 
@@ -287,7 +339,11 @@ def _report_rare(groups: Sequence[_Group], assignment: Mapping[str, str]) -> Non
     counts: Counter[str] = Counter()
     for group in groups:
         counts.update(group.counts)
-    rare = [f"{label} ({counts[label]})" for label in sorted(homes) if len(homes[label]) == 1 and not label.startswith("\t")]
+    rare = [
+        f"{label} ({counts[label]})"
+        for label in sorted(homes)
+        if len(homes[label]) == 1 and not label.startswith("\t")
+    ]
     if rare and len(set(assignment.values())) > 1:
         logger.warning("too rare to be in more than one split: %s", ", ".join(rare))
 
@@ -313,6 +369,7 @@ def load_splits(path: str | Path) -> Splits:
         return Splits(train, val, test, int(values["seed"]), dict(values["rule"]))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"{path}: not a splits file (expected train, val, test, seed and rule): put back a copy of it, or delete it and run "
+            f"{path}: not a splits file (expected train, val, test, seed and rule): put "
+            "back a copy of it, or delete it and run "
             "preprocess again, which places every record anew"
         ) from None

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 121))
 """Years from the first up to below the second."""
 UNKNOWN = "unknown"
-_SHOWN = {"accuracy": "accuracy", "f1_macro": "F1", "auroc_macro": "AUROC", "average_precision_macro": "AP"}
+_SHOWN = {
+    "accuracy": "accuracy",
+    "f1_macro": "F1",
+    "auroc_macro": "AUROC",
+    "average_precision_macro": "AP",
+}
 
 
 def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -32,7 +37,10 @@ def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     rows = manifest.set_axis(record_keys(manifest).tolist())
     absent = [key for key in keys if key not in rows.index]
     if absent:
-        raise ValueError(f"{len(absent)} records are not in the manifest, such as {absent[0]}: give that of their folder")
+        raise ValueError(
+            f"{len(absent)} records are not in the manifest, such as {absent[0]}: give "
+            "that of their folder"
+        )
     return rows[~rows.index.duplicated()].loc[list(keys)]
 
 
@@ -45,7 +53,9 @@ def age_band(age: object) -> str:
     return f"{low}-{high - 1}" if high < AGE_BANDS[-1][1] else f"{low}+"
 
 
-def compute_subgroups(predictions: Predictions, rows: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+def compute_subgroups(
+    predictions: Predictions, rows: pd.DataFrame
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Judge the records of each source, sex and age band on their own.
 
     Parameters
@@ -58,9 +68,10 @@ def compute_subgroups(predictions: Predictions, rows: pd.DataFrame) -> dict[str,
     Returns
     -------
     dict
-        ``dataset``, ``sex`` and ``age``: group -> n_records, n_patients, accuracy, f1_macro, auroc_macro,
-        average_precision_macro, undefined_classes, and per_class: name -> support, f1, auroc. Macro averages are over the
-        classes that the group has, so compare groups with different ``undefined_classes`` class by class.
+        ``dataset``, ``sex`` and ``age``: group -> n_records, n_patients, accuracy, f1_macro,
+        auroc_macro, average_precision_macro, undefined_classes, and per_class: name -> support, f1,
+        auroc. Macro averages are over the classes that the group has, so compare groups with
+        different ``undefined_classes`` class by class.
     """
     labels = {
         "dataset": rows["dataset"].to_numpy(str),
@@ -69,19 +80,29 @@ def compute_subgroups(predictions: Predictions, rows: pd.DataFrame) -> dict[str,
     }
     patients = np.array(patients_of(rows))
     return {
-        name: {group: _judge_group(predictions, patients, groups == group) for group in _in_order(groups)}
+        name: {
+            group: _judge_group(predictions, patients, groups == group)
+            for group in _in_order(groups)
+        }
         for name, groups in labels.items()
     }
 
 
 def _in_order(groups: NDArray[np.str_]) -> list[str]:
     """Return the groups that occur, the unknown last."""
-    return sorted((str(group) for group in np.unique(groups)), key=lambda group: (group == UNKNOWN, group))
+    return sorted(
+        (str(group) for group in np.unique(groups)), key=lambda group: (group == UNKNOWN, group)
+    )
 
 
-def _judge_group(predictions: Predictions, patients: NDArray[np.str_], members: NDArray[np.bool_]) -> dict[str, Any]:
+def _judge_group(
+    predictions: Predictions, patients: NDArray[np.str_], members: NDArray[np.bool_]
+) -> dict[str, Any]:
     metrics = compute_metrics(predictions.subset(np.flatnonzero(members)))
-    rows = {c: {name: row[name] for name in ("support", "f1", "auroc")} for c, row in metrics["per_class"].items()}
+    rows = {
+        c: {name: row[name] for name in ("support", "f1", "auroc")}
+        for c, row in metrics["per_class"].items()
+    }
     return {
         "n_records": metrics["n_records"],
         "n_patients": len(np.unique(patients[members])),
@@ -92,7 +113,9 @@ def _judge_group(predictions: Predictions, patients: NDArray[np.str_], members: 
 
 
 def format_subgroups(tables: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Return the tables of `compute_subgroups` as one aligned plain table, without those of a single group."""
+    """Return the tables of `compute_subgroups` as one aligned plain table, without those of a
+    single group.
+    """
     lines = [["group", "records", "patients", *_SHOWN.values(), "undefined classes"]]
     for name, groups in tables.items():
         if len(groups) > 1:
@@ -102,4 +125,10 @@ def format_subgroups(tables: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 def _cells(group: str, row: dict[str, Any]) -> list[str]:
     numbers = ["-" if row[name] is None else f"{row[name]:.3f}" for name in _SHOWN]
-    return [group, str(row["n_records"]), str(row["n_patients"]), *numbers, str(len(row["undefined_classes"]))]
+    return [
+        group,
+        str(row["n_records"]),
+        str(row["n_patients"]),
+        *numbers,
+        str(len(row["undefined_classes"])),
+    ]

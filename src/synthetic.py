@@ -1,8 +1,10 @@
-"""Sample 12-lead recordings with known labels, for demo and tests; `src.sample_data` writes collections of them.
+"""Sample 12-lead recordings with known labels, for demo and tests; `src.sample_data` writes
+collections of them.
 
-A moving cardiac dipole (Frank's axes: x to the left, y to the feet, z to the back) is built from Gaussian
-waves in every beat and seen through lead vectors. Only I, II and V1 to V6 are simulated; the other four leads
-follow from I and II, noise included, as they do in an electrocardiograph. Not for clinical use.
+A moving cardiac dipole (Frank's axes: x to the left, y to the feet, z to the back) is built from
+Gaussian waves in every beat and seen through lead vectors. Only I, II and V1 to V6 are simulated;
+the other four leads follow from I and II, noise included, as they do in an electrocardiograph. Not
+for clinical use.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Patient:
-    """What recordings of one person share: the heart's position, and factors on amplitudes and QT."""
+    """What recordings of one person share: the heart's position, and factors on amplitudes and
+    QT.
+    """
 
     patient_id: str
     age: int
@@ -87,7 +91,12 @@ class _Traits:
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "NORM": dataclasses.asdict(_Traits()),
-    "AF": {"rate_bpm": (65.0, 115.0), "rhythm": "fibrillation", "pr_s": (0.0, 0.0), "ectopy": False},
+    "AF": {
+        "rate_bpm": (65.0, 115.0),
+        "rhythm": "fibrillation",
+        "pr_s": (0.0, 0.0),
+        "ectopy": False,
+    },
     "LBBB": {"conduction": "LBBB", "st_elevation": False},
     "RBBB": {"conduction": "RBBB", "st_elevation": False},
     "AVB1": {"pr_s": (0.225, 0.32)},
@@ -100,7 +109,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Conduction:
-    """How the ventricles are activated; a wave is centre and width in QRS durations, then x, y, z in mV."""
+    """How the ventricles are activated; a wave is centre and width in QRS durations, then x, y, z
+    in mV.
+    """
 
     qrs_s: tuple[float, float]
     qrs_waves: tuple[tuple[float, float, float, float, float], ...]
@@ -149,15 +160,18 @@ _ECTOPIC = (
         t_wave=(0.32, 0.42, 0.42),
     ),
 )
-# Injury current of an anterior and of an inferior infarction; leads that look from the other side go down.
+# Injury current of an anterior and of an inferior infarction; leads that look from the other side
+# go down.
 _INJURY = ((0.10, -0.14, -0.26), (-0.12, 0.26, 0.10))
 
 
 @dataclass(frozen=True)
 class Wave:
-    """A bump of the dipole in every beat, ``exp(-|u|**power / 2)`` with u the time from its centre in widths.
+    """A bump of the dipole in every beat, ``exp(-|u|**power / 2)`` with u the time from its centre
+    in widths.
 
-    Times are in s from the onset of the QRS complex, one for all beats or one for each; the dipole is in mV.
+    Times are in s from the onset of the QRS complex, one for all beats or one for each; the dipole
+    is in mV.
     """
 
     centre_s: float | Array
@@ -208,13 +222,17 @@ def generate_ecg(
     """
     traits = _find_traits(label)
     if not (50 <= fs < np.inf and 0 < duration_s < np.inf and round(duration_s * fs) > 0):
-        raise ValueError(f"fs is {fs} and duration_s {duration_s}: expected at least 50 Hz, and a length")
+        raise ValueError(
+            f"fs is {fs} and duration_s {duration_s}: expected at least 50 Hz, and a length"
+        )
     levels, factor = (noise, 1.0) if isinstance(noise, NoiseLevels) else (NoiseLevels(), noise)
     if not 0 <= factor < np.inf:
         raise ValueError(f"noise is {factor}: expected zero or more, or NoiseLevels")
     patient = patient or generate_patient(rng)
     t = np.arange(round(duration_s * fs)) / fs
-    independent = lead_vectors(patient) @ _simulate_dipole(traits, patient, t, rng)  # (8, n_samples)
+    independent = lead_vectors(patient) @ _simulate_dipole(
+        traits, patient, t, rng
+    )  # (8, n_samples)
     independent += factor * _electrode_noise(levels, t, fs, rng)
     return ECGRecord(
         record_id,
@@ -271,7 +289,9 @@ def lead_vectors(patient: Patient) -> Array:
 
 
 def signal_from_independent(independent: Array) -> NDArray[np.float32]:
-    """Derive all leads, shape (12, n), from the independent ones, (8, n), after Einthoven and Goldberger."""
+    """Derive all leads, shape (12, n), from the independent ones, (8, n), after Einthoven and
+    Goldberger.
+    """
     i, ii = independent[0], independent[1]
     limbs = (i, ii, ii - i, -(i + ii) / 2, i - ii / 2, ii - i / 2)
     return np.concatenate([np.stack(limbs), independent[2:]]).astype(np.float32)
@@ -280,22 +300,27 @@ def signal_from_independent(independent: Array) -> NDArray[np.float32]:
 def signal_from_waves(waves: Sequence[Wave], onsets_s: Array, gains: Array, t: Array) -> Array:
     """Return the dipole in mV, shape (3, n), at times `t` in s: the sum of waves over beats.
 
-    `onsets_s` and `gains`, shape (n_beats,), are each beat's QRS onset in s and factor on its amplitude. A
-    sample sees the nearest beat's wave of each kind only; those of other beats have died away there.
+    `onsets_s` and `gains`, shape (n_beats,), are each beat's QRS onset in s and factor on its
+    amplitude. A sample sees the nearest beat's wave of each kind only; those of other beats have
+    died away there.
     """
     dipole = np.zeros((3, t.size))
     for wave in waves:
         centres = onsets_s + wave.centre_s
         beat = np.searchsorted((centres[1:] + centres[:-1]) / 2, t)
         u = t - centres[beat]
-        left, right = (np.broadcast_to(width, onsets_s.shape)[beat] for width in (wave.left_s, wave.right_s))
+        left, right = (
+            np.broadcast_to(width, onsets_s.shape)[beat] for width in (wave.left_s, wave.right_s)
+        )
         course = gains[beat] * np.exp(-0.5 * np.abs(u / np.where(u < 0, left, right)) ** wave.power)
         dipole += np.outer(wave.dipole, course)
     return dipole
 
 
 def compute_qt_s(qtc_s: float, rr_s: float | Array) -> Array:
-    """Return the QT interval for an RR interval in s: Fridericia, Acta Med Scand 1920;53:469-486."""
+    """Return the QT interval for an RR interval in s: Fridericia, Acta Med Scand
+    1920;53:469-486.
+    """
     return np.asarray(qtc_s * np.cbrt(rr_s), dtype=np.float64)
 
 
@@ -311,7 +336,9 @@ def _electrode_noise(levels: NoiseLevels, t: Array, fs: float, rng: np.random.Ge
     return noise
 
 
-def _simulate_dipole(traits: _Traits, patient: Patient, t: Array, rng: np.random.Generator) -> Array:
+def _simulate_dipole(
+    traits: _Traits, patient: Patient, t: Array, rng: np.random.Generator
+) -> Array:
     """Return the dipole in the heart's own axes in mV, shape (3, n)."""
     rr_s, duration_s = 60 / rng.uniform(*traits.rate_bpm), float(t[-1])
     fibrillates = traits.rhythm == "fibrillation"
@@ -336,7 +363,9 @@ def _simulate_dipole(traits: _Traits, patient: Patient, t: Array, rng: np.random
     return dipole
 
 
-def _beat_onsets(rr_s: float, duration_s: float, fibrillates: bool, rng: np.random.Generator) -> Array:
+def _beat_onsets(
+    rr_s: float, duration_s: float, fibrillates: bool, rng: np.random.Generator
+) -> Array:
     """Return QRS onsets in s from before the first sample to beyond the last.
 
     Sinus rhythm breathes; in fibrillation each interval is independent of the last, down to 0.33 s.
@@ -351,8 +380,12 @@ def _beat_onsets(rr_s: float, duration_s: float, fibrillates: bool, rng: np.rand
     return np.cumsum(rr) - (2 + rng.random()) * rr_s
 
 
-def _with_ectopic_beats(onsets: Array, duration_s: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Replace some beats by premature ones; the sinus beat after keeps its time: a compensatory pause."""
+def _with_ectopic_beats(
+    onsets: Array, duration_s: float, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Replace some beats by premature ones; the sinus beat after keeps its time: a compensatory
+    pause.
+    """
     coupling = rng.uniform(0.60, 0.72) + rng.normal(0, 0.01, onsets.size - 1)
     early = onsets[:-1] + coupling * np.diff(onsets)  # where beats 1, 2, ... would come prematurely
     visible = np.flatnonzero((early > 0.1) & (early < duration_s - 0.4))
@@ -368,13 +401,19 @@ def _beat_gains(onsets: Array, rng: np.random.Generator) -> Array:
 
 
 def _t_wave(qt_s: Array, dipole: Array | Sequence[float]) -> Wave:
-    """Return T; it ends two widths after its peak, where the tangent of a Gaussian meets the baseline."""
+    """Return T; it ends two widths after its peak, where the tangent of a Gaussian meets the
+    baseline.
+    """
     return Wave(0.80 * qt_s, 0.145 * qt_s, 0.10 * qt_s, dipole)
 
 
-def _ventricular_waves(beat: _Conduction, qt_s: Array, t_gain: float, rng: np.random.Generator) -> list[Wave]:
+def _ventricular_waves(
+    beat: _Conduction, qt_s: Array, t_gain: float, rng: np.random.Generator
+) -> list[Wave]:
     qrs_s = rng.uniform(*beat.qrs_s)
-    waves = [Wave(at * qrs_s, width * qrs_s, width * qrs_s, xyz) for at, width, *xyz in beat.qrs_waves]
+    waves = [
+        Wave(at * qrs_s, width * qrs_s, width * qrs_s, xyz) for at, width, *xyz in beat.qrs_waves
+    ]
     qt_s = qt_s + max(qrs_s - 0.09, 0.0)  # a wide QRS lengthens QT
     return [*waves, _t_wave(qt_s, [t_gain * value for value in beat.t_wave])]
 
@@ -388,7 +427,9 @@ def _injury_waves(qt_s: Array, rng: np.random.Generator) -> list[Wave]:
 
 
 def _atrial_waves(pr_s: float, rng: np.random.Generator) -> list[Wave]:
-    """Return P: the right atrium, to the feet and forward, then the left, to the left and backward."""
+    """Return P: the right atrium, to the feet and forward, then the left, to the left and
+    backward.
+    """
     gain, width_s = rng.uniform(0.8, 1.2), rng.uniform(0.016, 0.020)
     centre_s = 2 * width_s - pr_s
     right = Wave(centre_s, width_s, width_s, gain * np.array((0.030, 0.095, -0.060)))

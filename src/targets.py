@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = ("dataset", "record_id", "patient_id", "labels", "annotated", "label_source", "split", "status", "reason", "signal_hash", "weight")
+_COLUMNS = (
+    "dataset",
+    "record_id",
+    "patient_id",
+    "labels",
+    "annotated",
+    "label_source",
+    "split",
+    "status",
+    "reason",
+    "signal_hash",
+    "weight",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,9 @@ class LabelledRecords:
     def subset(self, keep: Iterable[int]) -> LabelledRecords:
         """Return the records at the positions `keep`."""
         keep = list(keep)
-        return LabelledRecords(self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in PARALLEL_FIELDS))
+        return LabelledRecords(
+            self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in PARALLEL_FIELDS)
+        )
 
     @property
     def paths(self) -> list[Path]:
@@ -53,7 +67,9 @@ class LabelledRecords:
         return [record_path(self.processed, key) for key in self.keys]
 
 
-PARALLEL_FIELDS = tuple(field.name for field in fields(LabelledRecords) if field.name != "processed")
+PARALLEL_FIELDS = tuple(
+    field.name for field in fields(LabelledRecords) if field.name != "processed"
+)
 
 
 def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str, LabelledRecords]:
@@ -64,24 +80,35 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
     processed
         The folder that preprocessing filled.
     keep_other
-        Keep records whose label is the fallback ``OTHER``; an ``OTHER`` that the mapping gave is a class like any other.
+        Keep records whose label is the fallback ``OTHER``; an ``OTHER`` that the mapping gave is a
+        class like any other.
 
     Raises
     ------
     ValueError
-        If the folder has no manifest, no record that is ok, or a weight that is none; if preprocessing was interrupted in it.
+        If the folder has no manifest, no record that is ok, or a weight that is none; if
+        preprocessing was interrupted in it.
     """
     processed = Path(processed)
     manifest = load_manifest(processed, _COLUMNS)
     rows = manifest[manifest["status"] == "ok"]
     if n_left := int((manifest["reason"] == INTERRUPTED).sum()):
-        raise ValueError(f"{processed}: {n_left} records were being made anew when preprocessing was interrupted; run it again to its end first")
+        raise ValueError(
+            f"{processed}: {n_left} records were being made anew when preprocessing was "
+            "interrupted; run it again to its end first"
+        )
     if not len(rows):
-        raise ValueError(f"{processed}: no processed records here; run preprocess with --out {processed} first")
+        raise ValueError(
+            f"{processed}: no processed records here; run preprocess with --out {processed} first"
+        )
     if not keep_other:
         fallback = rows["label_source"] == "fallback"
         if fallback.any():
-            logger.info("%d records without a label of their own are left out (keep them with --keep-other)", fallback.sum())
+            logger.info(
+                "%d records without a label of their own are left out (keep them with "
+                "--keep-other)",
+                fallback.sum(),
+            )
         rows = rows[~fallback]
     return {name: _records_of(processed, rows[rows["split"] == name]) for name in SPLIT_NAMES}
 
@@ -105,7 +132,10 @@ def _read_weight(cell: str, processed: Path) -> float:
     except ValueError:
         weight = math.nan
     if not 0 <= weight < math.inf:
-        raise ValueError(f"{processed / 'manifest.csv'}: weight is {printable(repr(cell))}: expected a number from 0 up; delete it and run preprocess again")
+        raise ValueError(
+            f"{processed / 'manifest.csv'}: weight is {printable(repr(cell))}: expected a "
+            "number from 0 up; delete it and run preprocess again"
+        )
     return weight
 
 
@@ -121,7 +151,9 @@ def is_single_label(records: LabelledRecords) -> bool:
 
 
 def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> NDArray[np.float32]:
-    """Return targets (n_records, n_classes): 1 present, 0 absent, NaN where the source did not look for the class."""
+    """Return targets (n_records, n_classes): 1 present, 0 absent, NaN where the source did not look
+    for the class.
+    """
     column = {name: i for i, name in enumerate(classes)}
     targets = np.zeros((len(records), len(classes)), np.float32)
     for row, (labels, annotated) in enumerate(zip(records.labels, records.annotated, strict=True)):
@@ -135,9 +167,14 @@ def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> NDArray[
 
 
 def soften_targets(
-    targets: NDArray[np.float32], keys: Sequence[str], classes: Sequence[str], soft: Predictions, share: float
+    targets: NDArray[np.float32],
+    keys: Sequence[str],
+    classes: Sequence[str],
+    soft: Predictions,
+    share: float,
 ) -> NDArray[np.float32]:
-    """Blend targets with probabilities that other networks gave the same records (Hinton et al., 2015).
+    """Blend targets with probabilities that other networks gave the same records (Hinton et al.,
+    2015).
 
     Parameters
     ----------
@@ -158,51 +195,86 @@ def soften_targets(
     row_of = {key: row for row, key in enumerate(soft.keys)}
     column_of = {name: column for column, name in enumerate(soft.classes)}
     pairs = [(row, row_of[key]) for row, key in enumerate(keys) if key in row_of]
-    columns = [(column, column_of[name]) for column, name in enumerate(classes) if name in column_of]
+    columns = [
+        (column, column_of[name]) for column, name in enumerate(classes) if name in column_of
+    ]
     if not pairs or not columns:
-        raise ValueError(f"soft targets hold {len(pairs)} of the {len(keys)} training records and {len(columns)} of the {len(classes)} classes: "
-                         "expected predictions for the records of the training split")  # fmt: skip
+        raise ValueError(
+            f"soft targets hold {len(pairs)} of the {len(keys)} training records and "
+            f"{len(columns)} of the {len(classes)} classes: "
+            "expected predictions for the records of the training split"
+        )
     rows, theirs = (np.array(part) for part in zip(*pairs, strict=True))
     mine, other = (np.array(part) for part in zip(*columns, strict=True))
     blend = targets.copy()
-    blend[np.ix_(rows, mine)] += share * (soft.y_score[np.ix_(theirs, other)] - targets[np.ix_(rows, mine)]).astype(np.float32)
+    blend[np.ix_(rows, mine)] += share * (
+        soft.y_score[np.ix_(theirs, other)] - targets[np.ix_(rows, mine)]
+    ).astype(np.float32)
     return blend
 
 
 def choose_records(
-    records: LabelledRecords, classes: Sequence[str], *, single_label: bool, keep_negative: bool = False
+    records: LabelledRecords,
+    classes: Sequence[str],
+    *,
+    single_label: bool,
+    keep_negative: bool = False,
 ) -> LabelledRecords:
-    """Keep the records that can train or be judged: exactly one label of `classes`, or for several labels one at least.
+    """Keep the records that can train or be judged: exactly one label of `classes`, or for several
+    labels one at least.
 
     With `keep_negative`, records for several labels may carry none of them.
     """
     wanted = set(classes)
     counts = [len(wanted.intersection(labels)) for labels in records.labels]
-    keep = [i for i, n in enumerate(counts) if n == 1 or (n > 1 and not single_label) or (n == 0 and keep_negative)]
+    keep = [
+        i
+        for i, n in enumerate(counts)
+        if n == 1 or (n > 1 and not single_label) or (n == 0 and keep_negative)
+    ]
     if len(keep) < len(records):
         what = "exactly one label" if single_label else "a label"
-        logger.info("%d of %d records are left out: they do not carry %s of the classes", len(records) - len(keep), len(records), what)  # fmt: skip
+        logger.info(
+            "%d of %d records are left out: they do not carry %s of the classes",
+            len(records) - len(keep),
+            len(records),
+            what,
+        )
     return records.subset(keep)
 
 
 def auxiliary_classes(train: LabelledRecords, config: TrainConfig) -> tuple[str, ...]:
-    """Return the labels of the training records beside `config.classes`, if they are to be learned as well."""
+    """Return the labels of the training records beside `config.classes`, if they are to be learned
+    as well.
+    """
     if not config.auxiliary_weight:
         return ()
     return tuple(name for name in find_classes(train) if name not in config.classes)
 
 
 def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str, ...], bool]:
-    """Return the classes and whether each record carries one label, from the settings or else from the records."""
+    """Return the classes and whether each record carries one label, from the settings or else from
+    the records.
+    """
     there = find_classes(train)
     classes = config.classes or there
     unknown = [name for name in classes if name not in there]
     if unknown:
-        raise ValueError(f"classes {', '.join(unknown)} have no training record: there are {', '.join(there) or 'none'}")
+        raise ValueError(
+            f"classes {', '.join(unknown)} have no training record: there are "
+            f"{', '.join(there) or 'none'}"
+        )
     if not classes:
-        raise ValueError("no training record has a label: preprocess with --mapping, or train with --keep-other")
-    has_others = config.keep_negative or config.auxiliary_weight or classes == (FALLBACK_LABEL,)  # which a trial without labels learns
+        raise ValueError(
+            "no training record has a label: preprocess with --mapping, or train with --keep-other"
+        )
+    has_others = (
+        config.keep_negative or config.auxiliary_weight or classes == (FALLBACK_LABEL,)
+    )  # which a trial without labels learns
     if len(classes) < 2 and not (config.target == "multi" and has_others):
-        raise ValueError(f"only class {', '.join(classes)} is there to train on: expected two or more classes, or --target multi --keep-negative, which tells one from its absence")
+        raise ValueError(
+            f"only class {', '.join(classes)} is there to train on: expected two or more "
+            "classes, or --target multi --keep-negative, which tells one from its absence"
+        )
     single = config.target == "single" or (config.target == "auto" and is_single_label(train))
     return classes, single

@@ -1,4 +1,6 @@
-"""The history of a training run for TensorBoard, written as it grows. tensorboard comes with requirements-tensorboard.txt."""
+"""The history of a training run for TensorBoard, written as it grows. tensorboard comes with
+requirements-tensorboard.txt.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from src.utils import import_extra
 
 @contextmanager
 def log_epochs(folder: Path, enabled: bool) -> Iterator[Callable[[HistoryRow], None] | None]:
-    """Yield what writes each row of the history as scalars of its epoch, or None where it is not `enabled`.
+    """Yield what writes each row of the history as scalars of its epoch, or None where it is not
+    `enabled`.
 
-    A resumed run goes on in a new file; what an earlier one wrote for the same epochs or later is hidden.
+    A resumed run goes on in a new file; what an earlier one wrote for the same epochs or later is
+    hidden.
 
     Raises
     ------
@@ -26,7 +30,9 @@ def log_epochs(folder: Path, enabled: bool) -> Iterator[Callable[[HistoryRow], N
         yield None
         return
     import_extra("tensorboard", "training with --tensorboard", "-r requirements-tensorboard.txt")
-    board: Any = import_extra("torch.utils.tensorboard", "training with --tensorboard", "-r requirements-tensorboard.txt")
+    board: Any = import_extra(
+        "torch.utils.tensorboard", "training with --tensorboard", "-r requirements-tensorboard.txt"
+    )
     writers: list[Any] = []
 
     def write(row: HistoryRow) -> None:

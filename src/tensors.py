@@ -1,4 +1,6 @@
-"""Records to record files, several at a time: standard leads, rate and length, z-scored, with the row that says what became of it."""
+"""Records to record files, several at a time: standard leads, rate and length, z-scored, with the
+row that says what became of it.
+"""
 
 from __future__ import annotations
 
@@ -49,17 +51,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WINDOW_COUNT = "x"
-"""Parts the input hash of a window, which is hexadecimal, from the number of its record's windows."""
+"""Parts the input hash of a window, which is hexadecimal, from the number of its record's windows.
+"""
 
 _MAX_PATH = 5000  # characters
 _FLUSHED_FILES = 32  # are brought to the disk at a time, while the next are made
 _VALUES_TOGETHER = 4_000_000  # of the records that go through a step together
 _MAX_RATE_ERROR = 1e-3  # of the rate that comes out; only sources far above the target pass it
-_FILTER_MARGIN_S = 30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
+_FILTER_MARGIN_S = (
+    30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
+)
 
 
 class RejectedError(ValueError):
-    """A readable record that a limit of the configuration keeps out, with its flags where they are known."""
+    """A readable record that a limit of the configuration keeps out, with its flags where they are
+    known.
+    """
 
     def __init__(self, reason: str, flags: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -70,8 +77,8 @@ class RejectedError(ValueError):
 class RecordTask:
     """A record to process: where it is, what its labels are and what its file does not say.
 
-    The path of one of the records of a file of many is ``file::id``. A record behind a URL has a stamp, which changes when
-    it does, and is read from a local copy.
+    The path of one of the records of a file of many is ``file::id``. A record behind a URL has a
+    stamp, which changes when it does, and is read from a local copy.
     """
 
     dataset: str
@@ -95,7 +102,9 @@ class RecordTask:
 
 
 class Tensor(NamedTuple):
-    """What a record becomes: the arrays of its record file but for its names, remarks, and what tells it from others."""
+    """What a record becomes: the arrays of its record file but for its names, remarks, and what
+    tells it from others.
+    """
 
     arrays: dict[str, Any]
     flags: tuple[str, ...]
@@ -108,13 +117,14 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     Returns
     -------
     Tensor
-        `arrays` holds signal (12, n_samples) z-scored, lead_mean and lead_std in mV, lead_present, n_valid and fs.
+        `arrays` holds signal (12, n_samples) z-scored, lead_mean and lead_std in mV, lead_present,
+        n_valid and fs.
 
     Raises
     ------
     RejectedError
-        If no lead is known, the record is too short or its rate is far above the target, a gap of missing samples is too long,
-        or a quality flag rejects it.
+        If no lead is known, the record is too short or its rate is far above the target, a gap of
+        missing samples is too long, or a quality flag rejects it.
     """
     tensor = build_tensors([record], config)[0]
     if isinstance(tensor, RejectedError):
@@ -122,11 +132,13 @@ def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
     return tensor
 
 
-def build_tensors(records: Sequence[ECGRecord], config: PreprocessConfig) -> list[Tensor | RejectedError]:
+def build_tensors(
+    records: Sequence[ECGRecord], config: PreprocessConfig
+) -> list[Tensor | RejectedError]:
     """Turn records into tensors, as `build_tensor` does, or give the reason why one is rejected.
 
-    Each step is taken for all of them, since its code then stays in the processor's caches; records of one rate and length,
-    as most of a collection are, are judged in one go.
+    Each step is taken for all of them, since its code then stays in the processor's caches; records
+    of one rate and length, as most of a collection are, are judged in one go.
     """
     made: dict[int, Tensor | RejectedError] = {}
     alike: dict[tuple[float, int, int], list[tuple[int, _Window]]] = {}
@@ -136,7 +148,9 @@ def build_tensors(records: Sequence[ECGRecord], config: PreprocessConfig) -> lis
         except RejectedError as error:
             made[i] = error
         else:
-            alike.setdefault((record.fs, record.n_samples, window.signal.shape[1]), []).append((i, window))
+            alike.setdefault((record.fs, record.n_samples, window.signal.shape[1]), []).append(
+                (i, window)
+            )
     for (fs, *_), group in alike.items():
         windows = [window for _, window in group]
         present = np.stack([window.ordered.present for window in windows])
@@ -150,7 +164,9 @@ def build_tensors(records: Sequence[ECGRecord], config: PreprocessConfig) -> lis
 
 
 class _Window(NamedTuple):
-    """What of a record its tensor is made of: the standard leads, from them the samples needed with gaps filled, and flags."""
+    """What of a record its tensor is made of: the standard leads, from them the samples needed with
+    gaps filled, and flags.
+    """
 
     ordered: OrderedLeads
     signal: Signal
@@ -160,28 +176,49 @@ class _Window(NamedTuple):
 def _cut_window(record: ECGRecord, config: PreprocessConfig) -> _Window:
     ordered = order_leads(record.signal, record.leads, STANDARD_LEADS)
     if not ordered.present.any():
-        raise RejectedError(f"no known lead among {', '.join(map(repr, record.leads))}: expected names such as II or V1")
+        raise RejectedError(
+            f"no known lead among {', '.join(map(repr, record.leads))}: expected names "
+            "such as II or V1"
+        )
     if record.duration_s < config.min_duration_s:
-        raise RejectedError(f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s")
+        raise RejectedError(
+            f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s"
+        )
     if abs(rate_ratio(record.fs, config.fs) * record.fs / config.fs - 1) > _MAX_RATE_ERROR:
-        raise RejectedError(f"its rate of {record.fs:g} Hz cannot be brought to {config.fs:g} Hz: expected at most some hundred times as much")
+        raise RejectedError(
+            f"its rate of {record.fs:g} Hz cannot be brought to {config.fs:g} Hz: "
+            "expected at most some hundred times as much"
+        )
     window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
     window, flags = _without_gaps(window, record.fs, config)
     return _Window(ordered, window, [*record.flags, *ordered.flags, *flags])
 
 
 def _finish(
-    window: _Window, fs: float, config: PreprocessConfig, constant: NDArray[np.bool_], quality: list[str], fingerprint: str
+    window: _Window,
+    fs: float,
+    config: PreprocessConfig,
+    constant: NDArray[np.bool_],
+    quality: list[str],
+    fingerprint: str,
 ) -> Tensor | RejectedError:
-    """Bring a window to the rate and length wanted; `constant` are its leads (12,) that do not change at all."""
+    """Bring a window to the rate and length wanted; `constant` are its leads (12,) that do not
+    change at all.
+    """
     present = window.ordered.present
     resampled = resample(window.signal, fs, config.fs)[:, : config.n_samples]
     if constant.any() and rate_ratio(fs, config.fs) != 1:
-        resampled[constant] = window.signal[constant, :1]  # the filter's edges would make a flat lead look alive
+        resampled[constant] = window.signal[
+            constant, :1
+        ]  # the filter's edges would make a flat lead look alive
     scaled = standardize(resampled, config.flat_std_mv)
     flat = np.asarray((scaled.std == 0) & present)
     flags = [*window.flags, *quality]
-    flags += [f"flat:{lead}" for lead, is_flat in zip(STANDARD_LEADS, flat.tolist(), strict=True) if is_flat]
+    flags += [
+        f"flat:{lead}"
+        for lead, is_flat in zip(STANDARD_LEADS, flat.tolist(), strict=True)
+        if is_flat
+    ]
     if reason := find_rejection(flags, config.quality.reject_flags):
         return RejectedError(reason, flags)
     arrays = {
@@ -195,18 +232,19 @@ def _finish(
     return Tensor(arrays, tuple(flags), fingerprint)
 
 
-def _without_gaps(
-    window: Signal, fs: float, config: PreprocessConfig
-) -> tuple[Signal, list[str]]:
+def _without_gaps(window: Signal, fs: float, config: PreprocessConfig) -> tuple[Signal, list[str]]:
     """Interpolate short gaps, with a flag per lead; a longer one rejects the record."""
     max_gap = int(config.max_gap_s * fs)
     filled, longest = fill_gaps(window, max_gap)
     if longest == 0:
         return window, []
-    gapped = [lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if not np.isfinite(row).all()]
+    gapped = [
+        lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if not np.isfinite(row).all()
+    ]
     if not np.isfinite(filled).all():
         raise RejectedError(
-            f"{longest / fs:.3g} s of samples are missing in one gap (leads {', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
+            f"{longest / fs:.3g} s of samples are missing in one gap (leads "
+            f"{', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
         )
     return filled, [f"gap_filled:{lead}" for lead in gapped]
 
@@ -218,18 +256,26 @@ def unreadable_row(blank: ManifestRow, reason: str) -> ManifestRow:
 
 def find_task(task: RecordTask, config: PreprocessConfig) -> RecordStart:
     """Look up what of a record its tensor depends on."""
-    seconds = max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S  # a record cut shorter would look too short
-    return find_start(task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv)
+    seconds = (
+        max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S
+    )  # a record cut shorter would look too short
+    return find_start(
+        task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv
+    )
 
 
 def _process_starts(
     tasks: Sequence[RecordTask], processed: Path, config: PreprocessConfig, batch: FileBatch
 ) -> list[ManifestRow]:
-    """Process records step by step together: each step's code then stays in the processor's caches, which saves a tenth of the time."""
+    """Process records step by step together: each step's code then stays in the processor's caches,
+    which saves a tenth of the time.
+    """
     blanks = [blank_row(task, config) for task in tasks]
     found = [_or_error(find_task, task, config) for task in tasks]
     starts = [start if isinstance(start, RecordError) else _or_error(start.read) for start in found]
-    tensors = iter(build_tensors([start[0] for start in starts if not isinstance(start, RecordError)], config))
+    tensors = iter(
+        build_tensors([start[0] for start in starts if not isinstance(start, RecordError)], config)
+    )
     made: list[tuple[ManifestRow, Tensor | RejectedError | None]] = []
     for blank, start in zip(blanks, starts, strict=True):
         if isinstance(start, RecordError):
@@ -240,7 +286,12 @@ def _process_starts(
         made.append((_describe(record, tensor, blank, n_samples), tensor))
     paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
     save_record_files(
-        [(path, _all_arrays(result, row)) for path, (row, result) in zip(paths, made, strict=True) if isinstance(result, Tensor)], batch
+        [
+            (path, _all_arrays(result, row))
+            for path, (row, result) in zip(paths, made, strict=True)
+            if isinstance(result, Tensor)
+        ],
+        batch,
     )
     return [row for row, _ in made]
 
@@ -256,9 +307,11 @@ def _or_error(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | Re
 def _process_windows(
     task: RecordTask, processed: Path, config: PreprocessConfig, batch: FileBatch
 ) -> list[ManifestRow]:
-    """Process the windows of a record one by one; they belong together in the splits as one patient's records do.
+    """Process the windows of a record one by one; they belong together in the splits as one
+    patient's records do.
 
-    The input hash of each ends in their number, which tells a later run whether all of them are there.
+    The input hash of each ends in their number, which tells a later run whether all of them are
+    there.
     """
     blank = blank_row(task, config)
     start = len(batch)
@@ -266,7 +319,9 @@ def _process_windows(
     rows = []
     try:
         for index, window in enumerate(_iter_windows(task, config)):
-            row = blank._replace(record_id=window_name(task.record_id, index), patient_id=patient_id)
+            row = blank._replace(
+                record_id=window_name(task.record_id, index), patient_id=patient_id
+            )
             tensor = build_tensors([window], config)[0]
             row = _describe(window, tensor, row, window.n_samples)
             if isinstance(tensor, Tensor):
@@ -289,16 +344,27 @@ def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRec
     )
 
 
-def _describe(record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRow, n_samples: int) -> ManifestRow:
-    """Return the row with what the record says of itself, `n_samples` long as a whole, and with what became of it."""
+def _describe(
+    record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRow, n_samples: int
+) -> ManifestRow:
+    """Return the row with what the record says of itself, `n_samples` long as a whole, and with
+    what became of it.
+    """
     facts: dict[str, Any] = {"n_samples": n_samples, "fs": record.fs}
     if row.age == "" and record.age is not None:
         facts["age"] = record.age
     if not row.sex and record.sex:
         facts["sex"] = record.sex
     if isinstance(tensor, RejectedError):
-        return row._replace(**facts, status="rejected", reason=str(tensor), quality_flags=join_list(tensor.flags or record.flags))
-    return row._replace(**facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint)
+        return row._replace(
+            **facts,
+            status="rejected",
+            reason=str(tensor),
+            quality_flags=join_list(tensor.flags or record.flags),
+        )
+    return row._replace(
+        **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint
+    )
 
 
 def _all_arrays(tensor: Tensor, row: ManifestRow) -> dict[str, Any]:
@@ -335,7 +401,9 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
 
 
 def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
-    """Return the hash of everything a record file depends on: settings, labels, and the source's size and time."""
+    """Return the hash of everything a record file depends on: settings, labels, and the source's
+    size and time.
+    """
     source = task.stamp or _source_stat(task.path)
     label = task.row
     parts = (
@@ -344,7 +412,17 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
         source,
         task.source_fs,
         task.source_gain_per_mv,
-        (label.labels, label.annotated, label.patient_id, label.fold, label.age, label.sex, label.weight) if label else None,
+        (
+            label.labels,
+            label.annotated,
+            label.patient_id,
+            label.fold,
+            label.age,
+            label.sex,
+            label.weight,
+        )
+        if label
+        else None,
     )
     return stable_hash(parts)
 
@@ -373,7 +451,9 @@ def _samples_stat(path: str) -> tuple[int, ...]:
 
 
 def _named_stat(header: Path) -> tuple[int, ...]:
-    """Return sizes and times of the files that a header without samples of its own name stands for: segments, and their samples."""
+    """Return sizes and times of the files that a header without samples of its own name stands for:
+    segments, and their samples.
+    """
     found: list[int] = []
     with suppress(OSError):
         for named in named_files(header):
@@ -388,7 +468,8 @@ def _named_stat(header: Path) -> tuple[int, ...]:
 def process_chunk(
     tasks: Sequence[RecordTask], processed: Path, config: PreprocessConfig, on_error: str
 ) -> list[ManifestRow]:
-    """Process several records in a worker; with `on_error` raise, stop at the first bad one, after those that are read with it.
+    """Process several records in a worker; with `on_error` raise, stop at the first bad one, after
+    those that are read with it.
 
     When it returns, the record files that the rows speak of are on the disk under their names.
     """
@@ -397,7 +478,11 @@ def process_chunk(
     rows: list[ManifestRow] = []
     with FileBatch() as batch:
         for group in chunked(tasks, 1 if config.window_s else together):
-            made = _process_windows(group[0], processed, config, batch) if config.window_s else _process_starts(group, processed, config, batch)
+            made = (
+                _process_windows(group[0], processed, config, batch)
+                if config.window_s
+                else _process_starts(group, processed, config, batch)
+            )
             bad = next((row for row in made if row.status != "ok"), None)
             if on_error == "raise" and bad is not None:
                 raise RecordError(bad.source_path, bad.reason)

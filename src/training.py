@@ -17,7 +17,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.augment import drop_leads, mix_records
-from src.checkpoints import Checkpoint, ModelCard, build_model, load_checkpoint, save_checkpoint, start_from
+from src.checkpoints import (
+    Checkpoint,
+    ModelCard,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+    start_from,
+)
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.datasets import Batch
@@ -56,7 +63,9 @@ AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class TrainResult(Rich):
-    """What a training run left: the network that did best on validation, its history and where it is kept."""
+    """What a training run left: the network that did best on validation, its history and where it
+    is kept.
+    """
 
     model: ResNet1d
     card: ModelCard
@@ -68,12 +77,22 @@ class TrainResult(Rich):
 
     def __str__(self) -> str:
         score = "undefined" if self.best_metric is None else f"{self.best_metric:.4f}"
-        return f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {score} ({shown_path(self.best_path)})"
+        return (
+            f"best epoch {self.best_epoch} of {len(self.history)}: {self.metric_name} {score} "
+            f"({shown_path(self.best_path)})"
+        )
 
     def _repr_html_(self) -> str:
-        facts = {"best epoch": self.best_epoch, "of": len(self.history), self.metric_name: self.best_metric, "kept in": shown_path(self.best_path)}
+        facts = {
+            "best epoch": self.best_epoch,
+            "of": len(self.history),
+            self.metric_name: self.best_metric,
+            "kept in": shown_path(self.best_path),
+        }
         rows = [[row[name] for name in ("epoch", *_SHOWN)] for row in self.history]
-        return html_facts(facts) + html_table([name.replace("_", " ") for name in ("epoch", *_SHOWN)], rows)
+        return html_facts(facts) + html_table(
+            [name.replace("_", " ") for name in ("epoch", *_SHOWN)], rows
+        )
 
 
 def train_epoch(
@@ -105,10 +124,14 @@ def train_epoch(
     state.network.train()
     if config.freeze_norm:
         freeze_norms(state.model)
-    total = torch.zeros((), device=device, dtype=torch.float32 if device.startswith("mps") else torch.float64)  # MPS has no doubles
+    total = torch.zeros(
+        (), device=device, dtype=torch.float32 if device.startswith("mps") else torch.float64
+    )  # MPS has no doubles
     n_seen = 0
     for batch in batches:
-        signal = drop_leads(batch.signal.to(device, non_blocking=True), config.lead_dropout)  # (B, n_leads, T)
+        signal = drop_leads(
+            batch.signal.to(device, non_blocking=True), config.lead_dropout
+        )  # (B, n_leads, T)
         target = batch.target.to(device, non_blocking=True)  # (B, n_classes)
         signal, target = mix_records(signal, target, config.mixup)
         with torch.autocast(device.split(":")[0], dtype=amp, enabled=amp is not None):
@@ -128,9 +151,16 @@ def freeze_norms(model: nn.Module) -> None:
 
 
 def validate(
-    model: nn.Module, loaders: DataLoaders, loss_fn: Loss, *, device: str = "cpu", crop_samples: int = 0
+    model: nn.Module,
+    loaders: DataLoaders,
+    loss_fn: Loss,
+    *,
+    device: str = "cpu",
+    crop_samples: int = 0,
 ) -> dict[str, float | None]:
-    """Return loss, macro F1 and macro AUROC on the validation records; nothing when there are none."""
+    """Return loss, macro F1 and macro AUROC on the validation records; nothing when there are
+    none.
+    """
     if loaders.val is None:
         return {"val_loss": None, "val_f1_macro": None, "val_auroc_macro": None}
     logits, targets = predict(model, loaders.val, device=device, crop_samples=crop_samples)
@@ -143,7 +173,11 @@ def validate(
         single_label=loaders.single_label,
     )
     metrics = compute_metrics(predictions)
-    return {"val_loss": float(loss_fn(logits, targets)), "val_f1_macro": metrics["f1_macro"], "val_auroc_macro": metrics["auroc_macro"]}
+    return {
+        "val_loss": float(loss_fn(logits, targets)),
+        "val_f1_macro": metrics["f1_macro"],
+        "val_auroc_macro": metrics["auroc_macro"],
+    }
 
 
 def fit(
@@ -157,7 +191,8 @@ def fit(
     on_epoch: Callable[[HistoryRow], None] | None = None,
     processes: Processes | None = None,
 ) -> TrainResult:
-    """Fit `model` and keep ``best.pth`` and ``latest.pth`` under ``out/models``, and ``out/training_log.json``.
+    """Fit `model` and keep ``best.pth`` and ``latest.pth`` under ``out/models``, and
+    ``out/training_log.json``.
 
     Parameters
     ----------
@@ -172,7 +207,8 @@ def fit(
     out
         The run's folder.
     resume
-        Go on from ``latest.pth`` where there is one; the result is the same, bit for bit on a CPU, as without the break.
+        Go on from ``latest.pth`` where there is one; the result is the same, bit for bit on a CPU,
+        as without the break.
     on_epoch
         Called with each row of the history.
     processes
@@ -189,13 +225,20 @@ def fit(
         keep_freed_memory(2**30)
     amp = _amp_dtype(config.amp, info.amp_dtype)
     state = start_training(model.to(info.device), len(loaders.train), config, amp, processes)
-    files = _RunFiles(out, card, _new_log(model, card, config, loaders, info, amp), best_metric_name(loaders.single_label))
+    files = _RunFiles(
+        out,
+        card,
+        _new_log(model, card, config, loaders, info, amp),
+        best_metric_name(loaders.single_label),
+    )
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
         if processes.is_main:
             files.keep(state, config)  # the run may have ended between its files
     elif processes.is_main:
-        files.latest.unlink(missing_ok=True)  # of another run, from which a resume would not go on with this one
+        files.latest.unlink(
+            missing_ok=True
+        )  # of another run, from which a resume would not go on with this one
     loss_fn = train_loss = make_loss(loaders.single_label, config.label_smoothing)
     if loaders.auxiliary:
         train_loss = with_auxiliary(loss_fn, len(loaders.classes), config.auxiliary_weight)
@@ -206,12 +249,23 @@ def fit(
         loss = train_epoch(state, batches, train_loss, config, device=info.device, amp=amp)
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
         if not math.isfinite(loss):
-            raise ValueError(f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr (now {config.lr:g})")
+            raise ValueError(
+                f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr "
+                f"(now {config.lr:g})"
+            )
         scores: dict[str, float | None] = {}
         if processes.is_main:
-            scores = validate(state.judged, loaders, loss_fn, device=info.device, crop_samples=card.crop_samples)
+            scores = validate(
+                state.judged, loaders, loss_fn, device=info.device, crop_samples=card.crop_samples
+            )
         scores = processes.share(scores)
-        row: HistoryRow = {"epoch": state.epoch + 1, "train_loss": loss, **scores, "lr": rate, "seconds": round(time.perf_counter() - start, 3)}
+        row: HistoryRow = {
+            "epoch": state.epoch + 1,
+            "train_loss": loss,
+            **scores,
+            "lr": rate,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
         state.end_epoch(row, files.metric_name, has_validation=loaders.val is not None)
         if processes.is_main:
             files.keep(state, config)
@@ -222,7 +276,9 @@ def fit(
     model.keep_outputs(len(card.classes))
     model.load_state_dict(load_checkpoint(files.best).weights)
     score = state.best_score(files.metric_name)
-    return TrainResult(model.eval(), card, state.history, state.best_epoch, score, files.metric_name, files.best)
+    return TrainResult(
+        model.eval(), card, state.history, state.best_epoch, score, files.metric_name, files.best
+    )
 
 
 def best_metric_name(single_label: bool) -> str:
@@ -248,21 +304,39 @@ class _RunFiles:
         return self.out / "models" / "best.pth"
 
     def keep(self, state: TrainState, config: TrainConfig) -> None:
-        """Write the checkpoints and the log, the latest one first: it holds what the others are made of."""
+        """Write the checkpoints and the log, the latest one first: it holds what the others are
+        made of.
+        """
         weights = _kept_weights(state.judged, len(self.card.classes))
         score = state.best_score(self.metric_name)
-        summary = {"best_epoch": state.best_epoch, "best_metric": score, "best_metric_name": self.metric_name}
+        summary = {
+            "best_epoch": state.best_epoch,
+            "best_metric": score,
+            "best_metric_name": self.metric_name,
+        }
         save_checkpoint(self.latest, self.card, weights, state.state_dict())
         if state.best_epoch == state.epoch:
             save_checkpoint(self.best, self.card, weights, {"epoch": state.epoch, **summary})
-        stopped = "early" if _is_stale(state, config) else "finished" if state.epoch >= config.epochs else "not yet"
-        save_json({**self.log, "history": state.history, **summary, "stopped": stopped}, self.out / "training_log.json")
+        stopped = (
+            "early"
+            if _is_stale(state, config)
+            else "finished"
+            if state.epoch >= config.epochs
+            else "not yet"
+        )
+        save_json(
+            {**self.log, "history": state.history, **summary, "stopped": stopped},
+            self.out / "training_log.json",
+        )
 
 
 def _kept_weights(model: ResNet1d, n_classes: int) -> dict[str, torch.Tensor]:
     """Return the weights without the auxiliary outputs."""
     weights = model.state_dict()
-    return {name: value[:n_classes] if name.startswith("head.1.") else value for name, value in weights.items()}
+    return {
+        name: value[:n_classes] if name.startswith("head.1.") else value
+        for name, value in weights.items()
+    }
 
 
 def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
@@ -273,7 +347,9 @@ def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
 
 
 _KEPT = ("lr", "muon_lr", "weight_decay", "warmup_fraction")
-"""Settings that the state of the optimizers and schedules holds, so that others would stand in the log and do nothing."""
+"""Settings that the state of the optimizers and schedules holds, so that others would stand in the
+log and do nothing.
+"""
 
 
 def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
@@ -282,34 +358,53 @@ def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
     Raises
     ------
     ValueError
-        If it is of another network or input, or learned from recordings that this run does not train on and may judge.
+        If it is of another network or input, or learned from recordings that this run does not
+        train on and may judge.
     """
     checkpoint = load_checkpoint(latest)
     there, again = checkpoint.card, "choose another --out, or start anew without --resume"
     if there.classes != card.classes:
-        raise ValueError(f"{latest}: was trained on classes {', '.join(there.classes)}, this run has {', '.join(card.classes)}; {again}")
+        raise ValueError(
+            f"{latest}: was trained on classes {', '.join(there.classes)}, this run has "
+            f"{', '.join(card.classes)}; {again}"
+        )
     names = ("single_label", "model", "preprocess", "leads", "normalization", "crop_samples")
     fitted, now = (known.config.get("train", {}) for known in (there, card))
-    pairs = {name: (getattr(there, name), getattr(card, name)) for name in names} | {name: (fitted[name], now.get(name)) for name in _KEPT if name in fitted}
-    if differ := [f"{name} {held} where this run has {wanted}" for name, (held, wanted) in pairs.items() if held != wanted]:
+    pairs = {name: (getattr(there, name), getattr(card, name)) for name in names} | {
+        name: (fitted[name], now.get(name)) for name in _KEPT if name in fitted
+    }
+    if differ := [
+        f"{name} {held} where this run has {wanted}"
+        for name, (held, wanted) in pairs.items()
+        if held != wanted
+    ]:
         raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(differ)}; {again}")
     if lost := set(there.train_hashes) - set(card.train_hashes) - {""}:
-        raise ValueError(f"{latest}: learned from {len(lost)} recordings that this run does not train on (other splits, parts, seed or start); {again}")
+        raise ValueError(
+            f"{latest}: learned from {len(lost)} recordings that this run does not train "
+            f"on (other splits, parts, seed or start); {again}"
+        )
     try:
         state.load_state_dict(checkpoint.state)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{latest}: does not fit these settings, such as ema_decay, muon_lr or auxiliary_weight ({printable(str(error))}); {again}") from None
+        raise ValueError(
+            f"{latest}: does not fit these settings, such as ema_decay, muon_lr or "
+            f"auxiliary_weight ({printable(str(error))}); {again}"
+        ) from None
     logger.info("%s: going on after epoch %d", latest, state.epoch)
 
 
 def _batches_of(loaders: DataLoaders, config: TrainConfig, epoch: int) -> DataLoader[Batch]:
-    """Return the loader of an epoch: crops first, whole records in the last ones where that is set."""
+    """Return the loader of an epoch: crops first, whole records in the last ones where that is
+    set.
+    """
     is_late = epoch >= config.epochs - config.whole_epochs
     return loaders.whole if is_late and loaders.whole is not None else loaders.train
 
 
 def _order_epoch(loader: DataLoader[Batch], seed: int, epoch: int, processes: Processes) -> None:
-    """Seed the order of an epoch by its number, so that a resumed run draws what an uninterrupted one would.
+    """Seed the order of an epoch by its number, so that a resumed run draws what an uninterrupted
+    one would.
 
     The order is the same in every process, while crops, dropout and augmentation differ.
     """
@@ -320,12 +415,19 @@ def _order_epoch(loader: DataLoader[Batch], seed: int, epoch: int, processes: Pr
 
 
 def _is_stale(state: TrainState, config: TrainConfig) -> bool:
-    comes = config.whole_epochs and state.epoch < config.epochs  # the epochs on whole records, which the model is judged on
+    comes = (
+        config.whole_epochs and state.epoch < config.epochs
+    )  # the epochs on whole records, which the model is judged on
     return bool(config.patience) and not comes and state.epoch - state.best_epoch >= config.patience
 
 
 def _new_log(
-    model: ResNet1d, card: ModelCard, config: TrainConfig, loaders: DataLoaders, info: DeviceInfo, amp: torch.dtype | None
+    model: ResNet1d,
+    card: ModelCard,
+    config: TrainConfig,
+    loaders: DataLoaders,
+    info: DeviceInfo,
+    amp: torch.dtype | None,
 ) -> dict[str, Any]:
     trainable = {name for name, _ in model.named_parameters()}
     return {
@@ -337,7 +439,11 @@ def _new_log(
         "classes": card.classes,
         "single_label": card.single_label,
         "loss": "cross-entropy" if card.single_label else "binary cross-entropy",
-        "n_parameters": sum(weights.numel() for name, weights in _kept_weights(model, len(card.classes)).items() if name in trainable),
+        "n_parameters": sum(
+            weights.numel()
+            for name, weights in _kept_weights(model, len(card.classes)).items()
+            if name in trainable
+        ),
         "n_train": len(loaders.records["train"]),
         "n_val": len(loaders.records["val"]),
         "data_hash": stable_hash([_identity(loaders.records[name]) for name in ("train", "val")]),
@@ -345,7 +451,9 @@ def _new_log(
 
 
 def _identity(records: LabelledRecords) -> list[Any]:
-    """Return what tells records from others: their names, their signals and what they are taught as."""
+    """Return what tells records from others: their names, their signals and what they are taught
+    as.
+    """
     return [records.keys, records.signal_hashes, records.labels, records.annotated]
 
 
@@ -353,18 +461,27 @@ def _format_row(row: HistoryRow) -> str:
     return "  ".join(f"{name} {row[name]:.4g}" for name in _SHOWN if row[name] is not None)
 
 
-# From a configuration ------------------------------------------------------------------------------------------------
+# From a configuration -----------------------------------------------------------------------------
 
 
 def _warn_of_learned(source: Checkpoint, hashes: Sequence[str]) -> None:
-    """Warn where the validation split holds recordings that the network to start from was trained on."""
+    """Warn where the validation split holds recordings that the network to start from was trained
+    on.
+    """
     if n_known := int(FingerprintIndex(source.card.train_hashes).contains(hashes).sum()):
-        logger.warning("%s: was trained on %d of the %d recordings of val, so the best epoch is chosen on what it knows; place it by the same "
-                       "folds or seed as its training set", source.path, n_known, len(hashes))  # fmt: skip
+        logger.warning(
+            "%s: was trained on %d of the %d recordings of val, so the best epoch is chosen "
+            "on what it knows; place it by the same "
+            "folds or seed as its training set",
+            source.path,
+            n_known,
+            len(hashes),
+        )
 
 
 def refuse_learned(config: Config, held: Sequence[tuple[Sequence[str], str]]) -> None:
-    """Refuse a start from a network that was trained on recordings for which the networks to be trained shall answer.
+    """Refuse a start from a network that was trained on recordings for which the networks to be
+    trained shall answer.
 
     Parameters
     ----------
@@ -383,7 +500,10 @@ def refuse_learned(config: Config, held: Sequence[tuple[Sequence[str], str]]) ->
     known = FingerprintIndex(load_checkpoint(config.train.init_from).card.train_hashes)
     for hashes, whose in held:
         if n_known := int(known.contains(hashes).sum()):
-            raise ValueError(f"{config.train.init_from}: was trained on {n_known} of {whose}; start from another checkpoint, or from none")
+            raise ValueError(
+                f"{config.train.init_from}: was trained on {n_known} of {whose}; start "
+                "from another checkpoint, or from none"
+            )
 
 
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
@@ -392,13 +512,20 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
     Raises
     ------
     ValueError
-        If the crops are too short for the network or longer than the records, or auxiliary classes shall stay that there are none of.
+        If the crops are too short for the network or longer than the records, or auxiliary classes
+        shall stay that there are none of.
     """
     size, fs = loaders.view.crop_samples, preprocess.fs
     if size and not MIN_SAMPLES <= size <= preprocess.n_samples:
-        raise ValueError(f"crop_s is {config.train.crop_s:g}: expected 0, or {MIN_SAMPLES / fs:g} to {preprocess.n_samples / fs:g} s, which is {MIN_SAMPLES} to {preprocess.n_samples} samples at {fs:g} Hz")
+        raise ValueError(
+            f"crop_s is {config.train.crop_s:g}: expected 0, or {MIN_SAMPLES / fs:g} to "
+            f"{preprocess.n_samples / fs:g} s, which is {MIN_SAMPLES} to "
+            f"{preprocess.n_samples} samples at {fs:g} Hz"
+        )
     if config.train.keep_auxiliary and loaders.single_label:
-        raise ValueError("keep_auxiliary is set, but each record carries one label: expected --target multi")
+        raise ValueError(
+            "keep_auxiliary is set, but each record carries one label: expected --target multi"
+        )
     kept = to_jsonable(replace(config, preprocess=preprocess))
     return ModelCard(
         classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary else ()),
@@ -408,7 +535,11 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
         crop_samples=0 if config.train.whole_epochs else loaders.view.crop_samples,
-        config={name: settings for name, settings in kept.items() if name not in ("root", "data", "splits", "execution")},  # of other steps, or folders
+        config={
+            name: settings
+            for name, settings in kept.items()
+            if name not in ("root", "data", "splits", "execution")
+        },  # of other steps, or folders
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )
 
@@ -451,21 +582,36 @@ def run_training(
         if processes.is_main:
             stack.enter_context(hold_folder(out, "train"))
             remove_leftovers([out, out / "models"])
-            log = stack.enter_context(log_run(out, "train", {"processed": processed, "resume": resume, **to_jsonable(config)}))
+            log = stack.enter_context(
+                log_run(
+                    out, "train", {"processed": processed, "resume": resume, **to_jsonable(config)}
+                )
+            )
         on_epoch = stack.enter_context(log_epochs(board, train.tensorboard and processes.is_main))
         seed_everything(config.train.seed, config.train.deterministic)
         if loaders is None:
             loaders = _build_loaders(config, processed, processes)
         card = build_card(config, loaders, load_preprocess_config(processed))
-        model = model or build_model(card, len(loaders.classes) + len(loaders.auxiliary) - len(card.classes))
+        model = model or build_model(
+            card, len(loaders.classes) + len(loaders.auxiliary) - len(card.classes)
+        )
         if config.train.init_from:
             source = load_checkpoint(config.train.init_from)
             start_from(model, source, card)
             _warn_of_learned(source, loaders.records["val"].signal_hashes)
-            card = replace(card, train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))))
+            card = replace(
+                card,
+                train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))),
+            )
         logger.info("%s", loaders)
-        logger.info("training %d parameters on %s", count_parameters(model), device_info(config.train.device).device)
-        result = fit(model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes)
+        logger.info(
+            "training %d parameters on %s",
+            count_parameters(model),
+            device_info(config.train.device).device,
+        )
+        result = fit(
+            model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes
+        )
         if processes.is_main:
             log.result = _facts(result, loaders)
         return result
@@ -495,7 +641,8 @@ def _build_loaders(config: Config, processed: Path, processes: Processes) -> Dat
 
 
 def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
-    """Return one row per run from its ``training_log.json``, and every ``metrics_<split>.json`` that it has.
+    """Return one row per run from its ``training_log.json``, and every ``metrics_<split>.json``
+    that it has.
 
     Raises
     ------
@@ -505,20 +652,31 @@ def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
     rows = []
     for run in map(Path, runs):
         if not (run / "training_log.json").exists():
-            raise ValueError(f"{run}: no training_log.json here; expected the folder of a training run")
+            raise ValueError(
+                f"{run}: no training_log.json here; expected the folder of a training run"
+            )
         try:
             rows.append(_run_row(run))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{run}: its logs are not as train and evaluate write them ({error!r})") from None
+            raise ValueError(
+                f"{run}: its logs are not as train and evaluate write them ({error!r})"
+            ) from None
     return rows
 
 
 def _run_row(run: Path) -> dict[str, Any]:
     log = load_json(run / "training_log.json")
-    row = {"run": run.name, "epochs": len(log["history"]), "best_epoch": log["best_epoch"], log["best_metric_name"]: log["best_metric"]}
+    row = {
+        "run": run.name,
+        "epochs": len(log["history"]),
+        "best_epoch": log["best_epoch"],
+        log["best_metric_name"]: log["best_metric"],
+    }
     row["minutes"] = round(sum(epoch["seconds"] for epoch in log["history"]) / 60, 2)
     for path in sorted(run.glob("metrics_*.json")):
         metrics = load_json(path)
         split = path.stem.removeprefix("metrics_")
-        row |= {f"{split}_{name}": metrics[name] for name in ("f1_macro", "auroc_macro", "accuracy")}
+        row |= {
+            f"{split}_{name}": metrics[name] for name in ("f1_macro", "auroc_macro", "accuracy")
+        }
     return row

@@ -1,6 +1,8 @@
-"""What every module may lean on: logging set-up, seeding, device info, project paths, JSON and atomic writes.
+"""What every module may lean on: logging set-up, seeding, device info, project paths, JSON and
+atomic writes.
 
-Nothing of the project is imported here, and heavy libraries are imported inside the functions that need them.
+Nothing of the project is imported here, and heavy libraries are imported inside the functions that
+need them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class ProjectPaths:
-    """Where a project keeps its inputs and outputs; `project_paths` makes one from a root folder."""
+    """Where a project keeps its inputs and outputs; `project_paths` makes one from a root
+    folder.
+    """
 
     root: Path
     mapping: Path
@@ -65,22 +69,30 @@ def project_paths(root: str | Path = PROJECT_ROOT) -> ProjectPaths:
 
 
 def setup_logging(level: int | str = logging.INFO, file: str | Path | None = None) -> None:
-    """Send the log to stderr, and to `file` when one is given; calling it again replaces the handlers."""
+    """Send the log to stderr, and to `file` when one is given; calling it again replaces the
+    handlers.
+    """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if file is not None:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+        level=level,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
     )
 
 
 def keep_freed_memory(limit: int = 2**26) -> None:
-    """Have the C library keep the memory of arrays that are freed, up to `limit` bytes, for those that follow.
+    """Have the C library keep the memory of arrays that are freed, up to `limit` bytes, for those
+    that follow.
 
-    The GNU library gives arrays of over 128 kB back to the system at once, and getting the same memory again, page by page,
-    costs a fifth of the time that a record takes to preprocess, and up to a seventh of a training step on a CPU. Arrays of
-    over 32 MB, the most that the library can keep, are still given back, and the process keeps the rest until it ends.
+    The GNU library gives arrays of over 128 kB back to the system at once, and getting the same
+    memory again, page by page, costs a fifth of the time that a record takes to preprocess, and up
+    to a seventh of a training step on a CPU. Arrays of over 32 MB, the most that the library can
+    keep, are still given back, and the process keeps the rest until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -112,7 +124,9 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS for repeatable sums
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # required by cuBLAS for repeatable sums
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
@@ -120,7 +134,9 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """The compute device and machine a run uses; `amp_dtype` is None where full precision is best."""
+    """The compute device and machine a run uses; `amp_dtype` is None where full precision is
+    best.
+    """
 
     device: str
     name: str
@@ -146,7 +162,9 @@ def memory_gib() -> float:
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be, whatever the data are: a value out of range, or options that do not go together."""
+    """What was asked for cannot be, whatever the data are: a value out of range, or options that do
+    not go together.
+    """
 
 
 def device_info(device: str = "auto") -> DeviceInfo:
@@ -205,9 +223,16 @@ def import_extra(module: str, purpose: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise ValueError(f"{purpose} needs the package {module.split('.')[0]}: pip install {install}") from None
-    except (ImportError, OSError) as error:  # a library that was built for another machine or version
-        raise ValueError(f"{purpose} needs the package {module.split('.')[0]}, which does not load here: {error}") from None
+        raise ValueError(
+            f"{purpose} needs the package {module.split('.')[0]}: pip install {install}"
+        ) from None
+    except (
+        ImportError,
+        OSError,
+    ) as error:  # a library that was built for another machine or version
+        raise ValueError(
+            f"{purpose} needs the package {module.split('.')[0]}, which does not load here: {error}"
+        ) from None
 
 
 def environment() -> dict[str, Any]:
@@ -258,18 +283,23 @@ def _git_folder(path: Path) -> Path:
 
 
 def _source_hash() -> str:
-    """Return a hash of the modules, which tells changed code from that of the commit, and code without a commit."""
+    """Return a hash of the modules, which tells changed code from that of the commit, and code
+    without a commit.
+    """
     folder = Path(__file__).parent
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
-    return stable_hash([[name, hashlib.blake2b((folder / name).read_bytes()).hexdigest()] for name in files])
+    return stable_hash(
+        [[name, hashlib.blake2b((folder / name).read_bytes()).hexdigest()] for name in files]
+    )
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
 
-    A reader thus sees the old file or the new one, never a part. The bytes reach the disk before the
-    rename, so that a power cut cannot leave an empty file under the final name, and the new name before this returns.
+    A reader thus sees the old file or the new one, never a part. The bytes reach the disk before
+    the rename, so that a power cut cannot leave an empty file under the final name, and the new
+    name before this returns.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,7 +314,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a name beside `path` that says which process of which machine makes it, so that others know what is left over."""
+    """Return a name beside `path` that says which process of which machine makes it, so that others
+    know what is left over.
+    """
     return path.with_name(temporary_name(path.name))
 
 
@@ -300,7 +332,9 @@ def host_id() -> str:
 
 
 def sync_path(path: str | Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; where a system syncs no folders that is all it can do."""
+    """Wait until a file, or the names in a folder, are on the disk; where a system syncs no folders
+    that is all it can do.
+    """
     try:
         handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     except PermissionError:  # a folder on Windows
@@ -308,7 +342,11 @@ def sync_path(path: str | Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # a file system that cannot sync this
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+            errno.EROFS,
+        ):  # a file system that cannot sync this
             raise
     finally:
         os.close(handle)
@@ -317,7 +355,8 @@ def sync_path(path: str | Path) -> None:
 def printable(text: str, limit: int = 200) -> str:
     """Return a text as it may stand in a log, a terminal and a table.
 
-    Control characters and what no encoding can write are escaped, and what is longer than `limit` is cut.
+    Control characters and what no encoding can write are escaped, and what is longer than `limit`
+    is cut.
     """
     if len(text) > limit:
         text = text[: limit - 4] + " ..."
@@ -327,9 +366,15 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    """Return a path as it stands in what a reader sees: from the project folder on where it lies in it."""
+    """Return a path as it stands in what a reader sees: from the project folder on where it lies in
+    it.
+    """
     path = Path(path)
-    return path.relative_to(PROJECT_ROOT).as_posix() if path.is_relative_to(PROJECT_ROOT) else str(path)
+    return (
+        path.relative_to(PROJECT_ROOT).as_posix()
+        if path.is_relative_to(PROJECT_ROOT)
+        else str(path)
+    )
 
 
 def load_json(path: str | Path) -> Any:
@@ -344,8 +389,8 @@ def load_json(path: str | Path) -> Any:
 def save_json(value: Any, path: str | Path) -> None:
     """Write `value` as strict, indented JSON, atomically.
 
-    Dataclasses, paths, tuples and NumPy scalars and arrays are converted; NaN and infinities become null, since
-    strict JSON has no word for them.
+    Dataclasses, paths, tuples and NumPy scalars and arrays are converted; NaN and infinities become
+    null, since strict JSON has no word for them.
     """
     text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
@@ -354,10 +399,17 @@ def save_json(value: Any, path: str | Path) -> None:
 
 def to_jsonable(value: Any) -> Any:
     """Convert nested containers of dataclasses, paths and NumPy values to plain JSON types."""
-    if value is None or type(value) in (str, int, bool):  # most are, and asking further takes ten times as long
+    if value is None or type(value) in (
+        str,
+        int,
+        bool,
+    ):  # most are, and asking further takes ten times as long
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: to_jsonable(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
     if isinstance(value, dict):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -373,12 +425,18 @@ _encode_sorted = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
 
 
 def stable_hash(value: Any, n_hex: int = 16) -> str:
-    """Return a hexadecimal hash of a JSON-like value that is the same in every process and on every machine."""
-    return hashlib.blake2b(_encode_sorted(to_jsonable(value)).encode(), digest_size=32).hexdigest()[:n_hex]
+    """Return a hexadecimal hash of a JSON-like value that is the same in every process and on every
+    machine.
+    """
+    return hashlib.blake2b(_encode_sorted(to_jsonable(value)).encode(), digest_size=32).hexdigest()[
+        :n_hex
+    ]
 
 
 def join_pairs(pairs: Iterable[tuple[H, H]]) -> list[tuple[H, ...]]:
-    """Return the sets of items that pairs connect, each in the order in which its items came first."""
+    """Return the sets of items that pairs connect, each in the order in which its items came
+    first.
+    """
     parent: dict[H, H] = {}
 
     def root(item: H) -> H:

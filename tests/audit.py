@@ -1,7 +1,9 @@
-"""Look up known vulnerabilities of the packages that are installed here: ``make audit``, which CI runs too.
+"""Look up known vulnerabilities of the packages that are installed here: ``make audit``, which CI
+runs too.
 
-Asks the advisory database of OSV (https://google.github.io/osv.dev/api/). Status 1 where it knows of one; where it cannot be
-reached, status 0 with a line that says that nothing was looked up. Only names and versions of packages are sent.
+Asks the advisory database of OSV (https://google.github.io/osv.dev/api/). Status 1 where it knows
+of one; where it cannot be reached, status 0 with a line that says that nothing was looked up. Only
+names and versions of packages are sent.
 """
 
 from __future__ import annotations
@@ -21,8 +23,14 @@ Package = tuple[str, str]  # name and version
 
 
 def installed_packages() -> list[Package]:
-    """Return what is installed in this environment; a build of a version, such as +cpu, goes by the version."""
-    found = {(str(d.metadata["Name"]).lower(), d.version.split("+")[0]) for d in distributions() if d.metadata["Name"]}
+    """Return what is installed in this environment; a build of a version, such as +cpu, goes by the
+    version.
+    """
+    found = {
+        (str(d.metadata["Name"]).lower(), d.version.split("+")[0])
+        for d in distributions()
+        if d.metadata["Name"]
+    }
     return sorted(found)
 
 
@@ -36,17 +44,29 @@ def known_vulnerabilities(packages: Sequence[Package], database: str) -> dict[Pa
     ValueError
         If it answers something else.
     """
-    queries = [{"package": {"name": name, "ecosystem": "PyPI"}, "version": version} for name, version in packages]
-    request = urllib.request.Request(database, json.dumps({"queries": queries}).encode(), {"Content-Type": "application/json"})
+    queries = [
+        {"package": {"name": name, "ecosystem": "PyPI"}, "version": version}
+        for name, version in packages
+    ]
+    request = urllib.request.Request(
+        database, json.dumps({"queries": queries}).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         results = json.loads(answer.read())
     try:
-        found = [[str(advisory["id"]) for advisory in result.get("vulns", ())] for result in results["results"]]
+        found = [
+            [str(advisory["id"]) for advisory in result.get("vulns", ())]
+            for result in results["results"]
+        ]
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"expected results, found {str(results)[:100]}") from None
     if len(found) != len(packages):
         raise ValueError(f"{len(found)} results for {len(packages)} packages")
-    return {package: advisories for package, advisories in zip(packages, found, strict=True) if advisories}
+    return {
+        package: advisories
+        for package, advisories in zip(packages, found, strict=True)
+        if advisories
+    }
 
 
 def main(database: str = DATABASE) -> int:
@@ -54,7 +74,10 @@ def main(database: str = DATABASE) -> int:
     try:
         found = known_vulnerabilities(packages, database)
     except (OSError, ValueError) as error:
-        _say(f"skipped: the advisory database gave no answer, so none of {len(packages)} packages was looked up ({str(error)[:200]})")
+        _say(
+            f"skipped: the advisory database gave no answer, so none of {len(packages)} "
+            f"packages was looked up ({str(error)[:200]})"
+        )
         return 0
     for (name, version), advisories in found.items():
         _say(f"{name} {version}: {', '.join(advisories)}")

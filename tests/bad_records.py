@@ -1,4 +1,6 @@
-"""Files that no reader can take, by what is wrong with them; each function writes one record and returns its file."""
+"""Files that no reader can take, by what is wrong with them; each function writes one record and
+returns its file.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def _write(folder: Path, name: str, header: str, samples: bytes = b"") -> Path:
 
 
 def _header(name: str, n_samples: int = N_SAMPLES, storage: str = "16") -> str:
-    lines = [f"{name} 2 100 {n_samples}", *(f"{name}.dat {storage} 1000/mV 16 0 0 0 0 {lead}" for lead in ("I", "II"))]
+    lines = [
+        f"{name} 2 100 {n_samples}",
+        *(f"{name}.dat {storage} 1000/mV 16 0 0 0 0 {lead}" for lead in ("I", "II")),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -96,10 +101,18 @@ def all_nan(folder: Path, name: str = "all_nan") -> Path:
 BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     # name: how to write it, the status it gets, what its reason says
     "empty_header": (empty_header, "unreadable", "header is empty"),
-    "empty_samples": (empty_samples, "unreadable", "holds 0 samples of 2 leads, the header promises 1000"),
+    "empty_samples": (
+        empty_samples,
+        "unreadable",
+        "holds 0 samples of 2 leads, the header promises 1000",
+    ),
     "empty_mat": (empty_mat, "unreadable", "file is empty"),
     "truncated_mat": (truncated_mat, "unreadable", "not readable as a MAT file"),
-    "promises_more": (promises_more, "unreadable", "holds 503 samples of 2 leads, the header promises 1000"),
+    "promises_more": (
+        promises_more,
+        "unreadable",
+        "holds 503 samples of 2 leads, the header promises 1000",
+    ),
     "no_samples": (no_samples, "unreadable", "no_samples.dat is not in the folder"),
     "unknown_storage": (unknown_storage, "unreadable", "not readable as WFDB"),
     "zero_leads": (zero_leads, "unreadable", "zero leads"),

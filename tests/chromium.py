@@ -1,4 +1,6 @@
-"""Headless Chromium over the DevTools protocol, for tests of pages: load, run JavaScript, touch, print, take pictures."""
+"""Headless Chromium over the DevTools protocol, for tests of pages: load, run JavaScript, touch,
+print, take pictures.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--no-first-run")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+    "--no-first-run",
+)
 
 
 class Page:
-    """One page; `problems` are the messages and errors of its console, `requests` what it asked for."""
+    """One page; `problems` are the messages and errors of its console, `requests` what it asked
+    for.
+    """
 
     def __init__(self, address: str) -> None:
         from websocket import create_connection
@@ -45,20 +58,38 @@ class Page:
         told, method = message.get("params", {}), message.get("method")
         if method == "Runtime.exceptionThrown":
             self.problems.append(str(told["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" or (method == "Log.entryAdded" and told["entry"]["level"] != "verbose"):
+        elif method == "Runtime.consoleAPICalled" or (
+            method == "Log.entryAdded" and told["entry"]["level"] != "verbose"
+        ):
             self.problems.append(json.dumps(told))
         elif method == "Network.requestWillBeSent":
             self.requests.append(told["request"]["url"])
         return message
 
-    def open(self, place: Path | str, width: int = 1280, height: int = 900, *, mobile: bool = False, dark: bool = False) -> None:
+    def open(
+        self,
+        place: Path | str,
+        width: int = 1280,
+        height: int = 900,
+        *,
+        mobile: bool = False,
+        dark: bool = False,
+    ) -> None:
         """Load a file or an address and wait until it is there."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=mobile,
+        )
         self.send("Emulation.setTouchEmulationEnabled", enabled=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.problems, self.requests = [], []
-        self.send("Page.navigate", url=place.resolve().as_uri() if isinstance(place, Path) else place)
+        self.send(
+            "Page.navigate", url=place.resolve().as_uri() if isinstance(place, Path) else place
+        )
         while self._receive().get("method") != "Page.loadEventFired":
             pass
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -66,7 +97,9 @@ class Page:
     def run(self, code: str, timeout_s: float = 60) -> Any:
         """Return the value of an expression in the page, waiting for a promise."""
         self.socket.settimeout(timeout_s)
-        answer = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        answer = self.send(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -85,7 +118,13 @@ class Page:
 
     def print(self, path: Path) -> Path:
         """Save as PDF, on A4."""
-        answer = self.send("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False, preferCSSPageSize=False)
+        answer = self.send(
+            "Page.printToPDF",
+            paperWidth=8.27,
+            paperHeight=11.69,
+            printBackground=False,
+            preferCSSPageSize=False,
+        )
         path.write_bytes(base64.b64decode(answer["data"]))
         return path
 
@@ -101,7 +140,9 @@ def start_chromium(profile: Path) -> Iterator[Page]:
     try:
         port = _wait_for_port(profile / "DevToolsActivePort")
         with urlopen(f"http://127.0.0.1:{port}/json") as answer:
-            address = next(item["webSocketDebuggerUrl"] for item in json.load(answer) if item["type"] == "page")
+            address = next(
+                item["webSocketDebuggerUrl"] for item in json.load(answer) if item["type"] == "page"
+            )
         page = Page(address)
         try:
             yield page

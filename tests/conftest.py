@@ -1,4 +1,6 @@
-"""Fixtures shared by the tests: sample collections, a processed folder, and real recordings where they are at hand."""
+"""Fixtures shared by the tests: sample collections, a processed folder, and real recordings where
+they are at hand.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of a small model wait for each other longer than they compute
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads of a small model wait for each other longer than they compute
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 sys.path.insert(0, str(ROOT))
 
@@ -46,14 +50,21 @@ def compute_fingerprint(signal: Signal, fs: float) -> str:
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """Return a function that unpacks a collection of real recordings once, or skips the test with the reason."""
+    """Return a function that unpacks a collection of real recordings once, or skips the test with
+    the reason.
+    """
     unpacker = SHARED / "data" / "unpack.py"
 
     def unpack(name: str) -> Path:
         if not unpacker.exists():
-            pytest.skip(f"real recordings are not at hand (no {unpacker.parent.name}/ with them beside the project)")
+            pytest.skip(
+                f"real recordings are not at hand (no {unpacker.parent.name}/ with them "
+                "beside the project)"
+            )
         folder = ROOT / "data" / "real"
-        subprocess.run([sys.executable, str(unpacker), str(folder), name], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, str(unpacker), str(folder), name], check=True, capture_output=True
+        )
         return folder / name
 
     return unpack
@@ -71,13 +82,21 @@ def sample_roots(sample: SampleData) -> DataConfig:
 
 
 @pytest.fixture(scope="session")
-def processed(sample: SampleData, sample_roots: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def processed(
+    sample: SampleData, sample_roots: DataConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The sample collections at 100 Hz and 1000 samples; tests must not change it."""
     from src.config import ExecutionConfig
     from src.preprocessing import run_preprocessing
 
     out = tmp_path_factory.mktemp("processed")
-    run_preprocessing(sample_roots, out, mapping=sample.mapping, config=SMALL, execution=ExecutionConfig(workers=1))
+    run_preprocessing(
+        sample_roots,
+        out,
+        mapping=sample.mapping,
+        config=SMALL,
+        execution=ExecutionConfig(workers=1),
+    )
     return out
 
 

@@ -1,4 +1,6 @@
-"""Runs in processes of their own that tests kill, and what must be true of the folders that they leave."""
+"""Runs in processes of their own that tests kill, and what must be true of the folders that they
+leave.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from src.store import load_manifest, load_record_file
 CONFIG = PreprocessConfig(fs=100.0, n_samples=500)
 # A server that has everything loaded makes a process in some hundredths of a second.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["crash_runs", "src.training", "src.__main__", "pandas", "scipy.signal", "tqdm"])
+CONTEXT.set_forkserver_preload(
+    ["crash_runs", "src.training", "src.__main__", "pandas", "scipy.signal", "tqdm"]
+)
 
 
 def write_collection(root: Path, n_records: int, n_samples: int = 600) -> Path:
@@ -35,18 +39,32 @@ def write_collection(root: Path, n_records: int, n_samples: int = 600) -> Path:
     for i in range(n_records):
         samples = np.cumsum(rng.integers(-40, 41, (n_samples, 2)), axis=0).astype("<i2")
         (root / "src" / f"r{i}.dat").write_bytes(samples.tobytes()[: 99 if i % 17 == 16 else None])
-        lines = [f"r{i} 2 100 {n_samples}", *(f"r{i}.dat 16 1000/mV 16 0 0 0 0 {lead}" for lead in ("II", "V1"))]
+        lines = [
+            f"r{i} 2 100 {n_samples}",
+            *(f"r{i}.dat 16 1000/mV 16 0 0 0 0 {lead}" for lead in ("II", "V1")),
+        ]
         (root / "src" / f"r{i}.hea").write_text("\n".join(lines) + "\n")
     rows = [f"d,r{i},{'ABC'[i % 3]},p{i // 2}" for i in range(n_records)]
-    (root / "m.csv").write_text("\n".join(["dataset,record_id,mapped_label,patient_id", *rows, "d,absent,A,"]) + "\n")
+    (root / "m.csv").write_text(
+        "\n".join(["dataset,record_id,mapped_label,patient_id", *rows, "d,absent,A,"]) + "\n"
+    )
     return root
 
 
 def forked(workers: int) -> Executor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"), initializer=start_worker)
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("fork"), initializer=start_worker
+    )
 
 
-def preprocess(root: Path, out: Path, workers: int = 1, chunk_size: int = 4, config: PreprocessConfig = CONFIG, factory: Callable[[], Executor] | None = None) -> None:
+def preprocess(
+    root: Path,
+    out: Path,
+    workers: int = 1,
+    chunk_size: int = 4,
+    config: PreprocessConfig = CONFIG,
+    factory: Callable[[], Executor] | None = None,
+) -> None:
     run_preprocessing(
         DataConfig({"d": str(root / "src")}),
         out,
@@ -80,7 +98,9 @@ def require_whole(out: Path) -> None:
     for path in (out / "records").glob("[!.]*.npz"):
         assert load_record_file(path)["signal"].shape == (12, CONFIG.n_samples)
     manifest = load_manifest(out)
-    for dataset, record_id in manifest.loc[manifest["status"] == "ok", ["dataset", "record_id"]].to_numpy():
+    for dataset, record_id in manifest.loc[
+        manifest["status"] == "ok", ["dataset", "record_id"]
+    ].to_numpy():
         assert (out / "records" / f"{dataset}__{record_id}.npz").exists()
     if (out / "splits.json").exists():
         load_splits(out / "splits.json")

@@ -1,4 +1,6 @@
-"""The folder that the documents' examples run in: a copy of the project with small generated collections laid out like the real ones."""
+"""The folder that the documents' examples run in: a copy of the project with small generated
+collections laid out like the real ones.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,28 @@ from src.synthetic import CLASSES, generate_ecg, generate_patient
 from src.utils import PROJECT_ROOT
 
 COPIED = ("src", "recipes", "notebooks", "artifacts/pretrained", "Makefile", "pyproject.toml")
-SCP = {"NORM": "NORM", "AF": "AFIB", "LBBB": "CLBBB", "RBBB": "CRBBB", "AVB1": "1AVB", "PVC": "PVC", "STE": "IMI", "BRADY": "LVH", "TACHY": "NDT"}
-AHA = {"NORM": "1", "AF": "50", "LBBB": "104", "RBBB": "106", "AVB1": "82", "PVC": "60", "STE": "145", "BRADY": "22", "TACHY": "21"}
+SCP = {
+    "NORM": "NORM",
+    "AF": "AFIB",
+    "LBBB": "CLBBB",
+    "RBBB": "CRBBB",
+    "AVB1": "1AVB",
+    "PVC": "PVC",
+    "STE": "IMI",
+    "BRADY": "LVH",
+    "TACHY": "NDT",
+}
+AHA = {
+    "NORM": "1",
+    "AF": "50",
+    "LBBB": "104",
+    "RBBB": "106",
+    "AVB1": "82",
+    "PVC": "60",
+    "STE": "145",
+    "BRADY": "22",
+    "TACHY": "21",
+}
 CPSC = {"NORM": 1, "AF": 2, "AVB1": 3, "LBBB": 4, "RBBB": 5, "PVC": 7, "STE": 9}
 
 
@@ -39,13 +61,28 @@ def build_project(folder: Path) -> Path:
     return folder
 
 
-def generate(n: int, name: Callable[[int], str], *, seed: int, fs: float, duration_s: float = 10.0, classes: Iterable[str] = CLASSES) -> list[ECGRecord]:
+def generate(
+    n: int,
+    name: Callable[[int], str],
+    *,
+    seed: int,
+    fs: float,
+    duration_s: float = 10.0,
+    classes: Iterable[str] = CLASSES,
+) -> list[ECGRecord]:
     """Return records of all classes in turn, two of a patient."""
     rng, labels = np.random.default_rng(seed), list(classes)
     patients = [generate_patient(rng, f"p{i:03d}") for i in range(-(-n // 2))]
     owners = [patients[i % len(patients)] for i in range(n)]
     return [
-        generate_ecg(labels[i % len(labels)], fs=fs, duration_s=duration_s, rng=rng, patient=owners[i], record_id=name(i + 1))
+        generate_ecg(
+            labels[i % len(labels)],
+            fs=fs,
+            duration_s=duration_s,
+            rng=rng,
+            patient=owners[i],
+            record_id=name(i + 1),
+        )
         for i in range(n)
     ]
 
@@ -61,7 +98,11 @@ def write_own(folder: Path) -> None:
     records = generate(45, lambda i: f"rec{i:03d}", seed=1, fs=250, classes=("NORM", "AF", "PVC"))
     for record in records:
         write_wfdb(record, folder)
-    write_table(folder / "labels.csv", "file,diagnosis,patient", ((r.record_id, r.codes[0], r.patient_id) for r in records))
+    write_table(
+        folder / "labels.csv",
+        "file,diagnosis,patient",
+        ((r.record_id, r.codes[0], r.patient_id) for r in records),
+    )
 
 
 def write_ptbxl(folder: Path) -> None:
@@ -73,8 +114,23 @@ def write_ptbxl(folder: Path) -> None:
         write_wfdb(record, folder / "records100" / "00000")
         place = f"00000/{record.record_id}"
         codes = {SCP[record.codes[0]]: 100.0, "SR": 0.0}
-        rows.append((i + 1, i + 1, f"{record.age:.0f}", int(record.sex == "female"), codes, i // len(CLASSES) + 1, f"records100/{place}", f"records500/{place}"))
-    write_table(folder / "ptbxl_database.csv", "ecg_id,patient_id,age,sex,scp_codes,strat_fold,filename_lr,filename_hr", rows)
+        rows.append(
+            (
+                i + 1,
+                i + 1,
+                f"{record.age:.0f}",
+                int(record.sex == "female"),
+                codes,
+                i // len(CLASSES) + 1,
+                f"records100/{place}",
+                f"records500/{place}",
+            )
+        )
+    write_table(
+        folder / "ptbxl_database.csv",
+        "ecg_id,patient_id,age,sex,scp_codes,strat_fold,filename_lr,filename_hr",
+        rows,
+    )
 
 
 def write_challenge2021(folder: Path) -> None:
@@ -89,7 +145,18 @@ def write_sph(folder: Path) -> None:
     for record in records:
         with h5py.File(folder / "records" / f"{record.record_id}.h5", "w") as file:
             file["ecg"] = record.signal.astype(np.float16)
-    rows = ((r.record_id, AHA[r.codes[0]], r.patient_id, f"{r.age:.0f}", str(r.sex)[0].upper(), r.n_samples, "2020-01-01") for r in records)
+    rows = (
+        (
+            r.record_id,
+            AHA[r.codes[0]],
+            r.patient_id,
+            f"{r.age:.0f}",
+            str(r.sex)[0].upper(),
+            r.n_samples,
+            "2020-01-01",
+        )
+        for r in records
+    )
     write_table(folder / "metadata.csv", "ECG_ID,AHA_Code,Patient_ID,Age,Sex,N,Date", rows)
 
 
@@ -98,7 +165,11 @@ def write_cpsc2018(folder: Path) -> None:
     records = generate(14, lambda i: f"A{i:04d}", seed=5, fs=500, classes=CPSC)
     for record in records:
         write_challenge(record, folder)
-    write_table(folder / "REFERENCE.csv", "Recording,First_label,Second_label,Third_label", ((r.record_id, CPSC[r.codes[0]], "", "") for r in records))
+    write_table(
+        folder / "REFERENCE.csv",
+        "Recording,First_label,Second_label,Third_label",
+        ((r.record_id, CPSC[r.codes[0]], "", "") for r in records),
+    )
 
 
 def write_long(folder: Path) -> None:

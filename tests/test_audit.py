@@ -16,7 +16,19 @@ class Database(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
-        body = self.answer or json.dumps({"results": [{"vulns": [{"id": "PYSEC-1"}]} if query["package"]["name"] == "numpy" else {} for query in asked]}).encode()
+        body = (
+            self.answer
+            or json.dumps(
+                {
+                    "results": [
+                        {"vulns": [{"id": "PYSEC-1"}]}
+                        if query["package"]["name"] == "numpy"
+                        else {}
+                        for query in asked
+                    ]
+                }
+            ).encode()
+        )
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -47,11 +59,18 @@ def test_versions_are_those_of_the_index() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"results": []}', b'{"results": [1]}'])
-def test_an_answer_that_is_none_skips_the_audit(database: str, answer: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_none_skips_the_audit(
+    database: str,
+    answer: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Database, "answer", answer)
     assert main(database) == 0 and capsys.readouterr().out.startswith("skipped: ")
 
 
-def test_without_a_network_the_audit_is_skipped_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network_the_audit_is_skipped_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main("http://127.0.0.1:9/") == 0
     assert "skipped: the advisory database gave no answer" in capsys.readouterr().out

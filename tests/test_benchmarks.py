@@ -15,7 +15,10 @@ def test_preprocessing_is_compared_on_the_same_records(tmp_path: Path) -> None:
     result = measure_preprocessing(None, 80, 257.0, 1, 1, tmp_path)
     assert result["largest_difference"] < 1e-5
     assert 0.3 < result["bytes_ratio"] < 1.5
-    assert result["ratio"]["n"] == result["cpu_ratio"]["n"] == 1 and result["cpu_ms_per_record"]["median"] > 0
+    assert (
+        result["ratio"]["n"] == result["cpu_ratio"]["n"] == 1
+        and result["cpu_ms_per_record"]["median"] > 0
+    )
     plot_ratios({"preprocessing": [result]}, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 1000
 
@@ -28,8 +31,12 @@ def test_a_command_tells_its_memory_and_its_failure() -> None:
 
 
 def test_sections_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.__main__.measure_inference", lambda *arguments: {"records_per_s_per_core": 1.0})
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--only", "inference", "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        "benchmarks.__main__.measure_inference", lambda *arguments: {"records_per_s_per_core": 1.0}
+    )
+    monkeypatch.setattr(
+        "sys.argv", ["benchmarks", "--quick", "--only", "inference", "--out", str(tmp_path)]
+    )
     for _ in range(2):
         main()
     results = load_json(tmp_path / "results.json")

@@ -26,21 +26,35 @@ def multi(y_true: object, y_score: object) -> Predictions:
 
 
 def single(n: int, sharpness: float, seed: int = 0) -> Predictions:
-    """Records whose outcomes follow softmax(logits), with the scores softmax(sharpness * logits)."""
+    """Records whose outcomes follow softmax(logits), with the scores softmax(sharpness *
+    logits).
+    """
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, 3)) * 1.5
     y_true = np.eye(3)[(logits + rng.gumbel(size=(n, 3))).argmax(axis=1)]
     scores = np.exp(sharpness * logits)
-    return Predictions(tuple(map(str, range(n))), y_true, scores / scores.sum(axis=1, keepdims=True), tuple("ABC"))
+    return Predictions(
+        tuple(map(str, range(n))), y_true, scores / scores.sum(axis=1, keepdims=True), tuple("ABC")
+    )
 
 
-# Thresholds ----------------------------------------------------------------------------------------------------------
+# Thresholds ---------------------------------------------------------------------------------------
 
 
 def test_rules() -> None:
     assert ThresholdRule.parse("none") is None and ThresholdRule.parse("f1") == ThresholdRule()
-    assert str(ThresholdRule.parse("sensitivity=0.9")) == "sensitivity=0.9" and str(ThresholdRule()) == "f1"
-    for text in ("sensitivity", "sensitivity=0", "sensitivity=1.5", "sensitivity=high", "specificity=0.9", "F1"):
+    assert (
+        str(ThresholdRule.parse("sensitivity=0.9")) == "sensitivity=0.9"
+        and str(ThresholdRule()) == "f1"
+    )
+    for text in (
+        "sensitivity",
+        "sensitivity=0",
+        "sensitivity=1.5",
+        "sensitivity=high",
+        "specificity=0.9",
+        "F1",
+    ):
         with pytest.raises(ValueError, match=f"thresholds is '{text}'"):
             ThresholdRule.parse(text)
 
@@ -50,18 +64,31 @@ def test_thresholds_by_hand() -> None:
     validation = multi([[1], [0], [1], [1], [0]], [[0.9], [0.8], [0.6], [0.4], [0.2]])
     assert choose_thresholds(validation, ThresholdRule()).values == pytest.approx([0.3])
     for wanted, threshold in ((1.0, 0.3), (2 / 3, 0.5), (0.6, 0.5), (1 / 3, 0.85), (0.1, 0.85)):
-        assert choose_thresholds(validation, ThresholdRule(wanted)).values == pytest.approx([threshold]), wanted
+        assert choose_thresholds(validation, ThresholdRule(wanted)).values == pytest.approx(
+            [threshold]
+        ), wanted
 
 
 def test_thresholds_do_what_they_promise() -> None:
     rng = np.random.default_rng(0)
     y_true = (rng.random((300, 3)) < 0.2).astype(float)
     validation = multi(y_true, (rng.random((300, 3)) + y_true) / 2)
-    sensitive = compute_metrics(choose_thresholds(validation, ThresholdRule(0.9)).apply(validation))["per_class"]
+    sensitive = compute_metrics(
+        choose_thresholds(validation, ThresholdRule(0.9)).apply(validation)
+    )["per_class"]
     assert all(0.9 <= row["recall"] < 0.92 for row in sensitive.values())
-    best = compute_metrics(choose_thresholds(validation, ThresholdRule()).apply(validation))["per_class"]
+    best = compute_metrics(choose_thresholds(validation, ThresholdRule()).apply(validation))[
+        "per_class"
+    ]
     for fixed in np.linspace(0.05, 0.95, 19):
-        other = Predictions(validation.keys, y_true, validation.y_score, validation.classes, False, np.full(3, fixed))
+        other = Predictions(
+            validation.keys,
+            y_true,
+            validation.y_score,
+            validation.classes,
+            False,
+            np.full(3, fixed),
+        )
         others = compute_metrics(other)["per_class"]
         assert all(best[name]["f1"] >= others[name]["f1"] for name in best)
 
@@ -78,11 +105,13 @@ def test_thresholds_need_several_labels() -> None:
         choose_thresholds(single(10, 1.0), ThresholdRule())
 
 
-# Reliability ---------------------------------------------------------------------------------------------------------
+# Reliability --------------------------------------------------------------------------------------
 
 
 def test_calibration_error_by_hand() -> None:
-    """Bins of a half: 0.1 and 0.3 (mean 0.2, one of two there), 0.9 and 1.0 (mean 0.95, both there)."""
+    """Bins of a half: 0.1 and 0.3 (mean 0.2, one of two there), 0.9 and 1.0 (mean 0.95, both
+    there).
+    """
     bins = Reliability.of([0, 1, 1, 1], [0.1, 0.3, 0.9, 1.0], n_bins=2)
     assert bins.counts.tolist() == [2, 2] and bins.observed.tolist() == [0.5, 1]
     assert bins.predicted == pytest.approx([0.2, 0.95])
@@ -92,21 +121,32 @@ def test_calibration_error_by_hand() -> None:
 
 def test_measured_calibration() -> None:
     found = measure_calibration(multi([[1, NAN], [0, NAN]], [[0.75, 0.1], [0.25, 0.1]]), n_bins=4)
-    assert found["per_class"] == {"A": 0.25, "B": None} and found["ece_macro"] == 0.25 and found["ece_top"] is None
+    assert (
+        found["per_class"] == {"A": 0.25, "B": None}
+        and found["ece_macro"] == 0.25
+        and found["ece_top"] is None
+    )
     assert found["brier"] == pytest.approx(0.25**2)
-    good, sharp = (measure_calibration(single(20_000, sharpness))["ece_top"] for sharpness in (1.0, 3.0))
+    good, sharp = (
+        measure_calibration(single(20_000, sharpness))["ece_top"] for sharpness in (1.0, 3.0)
+    )
     assert good < 0.02 and sharp > 0.1
 
 
-# Calibration ---------------------------------------------------------------------------------------------------------
+# Calibration --------------------------------------------------------------------------------------
 
 
 def test_the_temperature_is_found_and_decisions_stay() -> None:
     calibration = fit_calibration(single(20_000, sharpness=2.5))
-    assert calibration.to_json() == {"method": "temperature", "temperature": pytest.approx(2.5, rel=0.05)}
+    assert calibration.to_json() == {
+        "method": "temperature",
+        "temperature": pytest.approx(2.5, rel=0.05),
+    }
     test = single(5000, sharpness=2.5, seed=1)
     calibrated = calibration.apply(test)
-    assert (calibrated.y_pred == test.y_pred).all() and calibrated.y_score.sum(axis=1) == pytest.approx(1)
+    assert (calibrated.y_pred == test.y_pred).all() and calibrated.y_score.sum(
+        axis=1
+    ) == pytest.approx(1)
     assert measure_calibration(calibrated)["ece_top"] < 0.03 < measure_calibration(test)["ece_top"]
 
 
@@ -126,15 +166,21 @@ def test_sigmoids_equal_logistic_regression_on_smoothed_targets() -> None:
     n1, n0 = y_true.sum(), 400 - y_true.sum()
     smoothed = np.where(y_true == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
     rows, sides = np.tile(logits, 2)[:, None], np.repeat([1, 0], 400)
-    oracle = LogisticRegression(C=np.inf, tol=1e-10).fit(rows, sides, sample_weight=np.append(smoothed, 1 - smoothed))
+    oracle = LogisticRegression(C=np.inf, tol=1e-10).fit(
+        rows, sides, sample_weight=np.append(smoothed, 1 - smoothed)
+    )
     y_true = np.append(y_true, NAN)  # not annotated, so not looked at
-    found = fit_calibration(multi(y_true[:, None], 1 / (1 + np.exp(-np.append(logits, 9.0)))[:, None]))
+    found = fit_calibration(
+        multi(y_true[:, None], 1 / (1 + np.exp(-np.append(logits, 9.0)))[:, None])
+    )
     assert found.slope == pytest.approx(oracle.coef_[0], abs=1e-5)
     assert found.intercept == pytest.approx(oracle.intercept_, abs=1e-5)
 
 
 def test_calibration_of_extremes_stays_finite() -> None:
-    validation = multi([[1, 0], [0, 0], [1, 0], [0, 0]], [[1.0, 0.2], [0.0, 0.1], [1.0, 0.3], [0.0, 0.4]])
+    validation = multi(
+        [[1, 0], [0, 0], [1, 0], [0, 0]], [[1.0, 0.2], [0.0, 0.1], [1.0, 0.3], [0.0, 0.4]]
+    )
     calibration = fit_calibration(validation)
     assert calibration.unchanged == ("B",) and calibration.slope[0] > 0
     calibrated = calibration.apply(validation)

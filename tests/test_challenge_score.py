@@ -35,14 +35,19 @@ def table(tmp_path: Path) -> WeightTable:
     return WeightTable.load(path)
 
 
-def make(y_true: list[list[int]], y_score: list[list[float]], classes: tuple[str, ...]) -> Predictions:
-    return Predictions(tuple(f"r{i}" for i in range(len(y_true))), y_true, y_score, classes, single_label=False)
+def make(
+    y_true: list[list[int]], y_score: list[list[float]], classes: tuple[str, ...]
+) -> Predictions:
+    return Predictions(
+        tuple(f"r{i}" for i in range(len(y_true))), y_true, y_score, classes, single_label=False
+    )
 
 
 def test_the_score_by_hand(table: WeightTable) -> None:
     """Records: sinus called AF; AF and RBBB called AF; RBBB called nothing.
 
-    Observed 0.2/2 + (1 + 0.5)/2 + 0; correct 1 + (1 + 0.5 + 0.5 + 1)/2 + 1; inactive 1 + (0.2 + 0.4)/3 + 0.4/2.
+    Observed 0.2/2 + (1 + 0.5)/2 + 0; correct 1 + (1 + 0.5 + 0.5 + 1)/2 + 1; inactive 1 + (0.2 +
+    0.4)/3 + 0.4/2.
     """
     truth = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], bool)
     called = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
@@ -54,10 +59,17 @@ def test_the_score_by_hand(table: WeightTable) -> None:
 
 
 def test_codes_and_class_names_score_alike(table: WeightTable) -> None:
-    truth, scores = [[1, 0, 0], [0, 1, 1], [0, 0, 1]], [[0.2, 0.6, 0.1], [0.1, 0.9, 0.4], [0.3, 0.2, 0.2]]
-    by_code = compute_challenge_scores(make(truth, scores, (SINUS_RHYTHM, "164889003", "59118001")), table)
+    truth, scores = (
+        [[1, 0, 0], [0, 1, 1], [0, 0, 1]],
+        [[0.2, 0.6, 0.1], [0.1, 0.9, 0.4], [0.3, 0.2, 0.2]],
+    )
+    by_code = compute_challenge_scores(
+        make(truth, scores, (SINUS_RHYTHM, "164889003", "59118001")), table
+    )
     by_name = compute_challenge_scores(make(truth, scores, ("NSR", "AF", "RBBB")), table)
-    assert by_code == by_name and by_code["challenge_score"] == pytest.approx((0.85 - 1.4) / (3.5 - 1.4))
+    assert by_code == by_name and by_code["challenge_score"] == pytest.approx(
+        (0.85 - 1.4) / (3.5 - 1.4)
+    )
     json.dumps(by_code, allow_nan=False)
     assert "challenge_score -0.262" in format_challenge(by_code)
 
@@ -65,7 +77,11 @@ def test_codes_and_class_names_score_alike(table: WeightTable) -> None:
 def test_equivalent_classes_are_one(table: WeightTable) -> None:
     """Either code called is a call, and the probabilities are averaged."""
     classes = ("NSR", "713427006", "59118001")
-    apart = make([[0, 1, 0], [0, 0, 1], [1, 0, 0]], [[0.1, 0.9, 0.1], [0.1, 0.2, 0.6], [0.9, 0.2, 0.8]], classes)
+    apart = make(
+        [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
+        [[0.1, 0.9, 0.1], [0.1, 0.2, 0.6], [0.9, 0.2, 0.8]],
+        classes,
+    )
     found = compute_challenge_scores(apart, table)["per_class"]["713427006|59118001"]
     assert found == {"auroc": 0.25, "auprc": pytest.approx((1 / 2 + 2 / 3) / 2), "f_measure": 0.8}
 
@@ -93,9 +109,13 @@ def test_f_and_g_measures_equal_scikit_learn() -> None:
 
 
 def test_shared_records_by_hand() -> None:
-    """The first record counts half for each of its two labels: class A has 0.5 hits and 1 false alarm, B 0.5 misses."""
+    """The first record counts half for each of its two labels: class A has 0.5 hits and 1 false
+    alarm, B 0.5 misses.
+    """
     truth, called = np.array([[1, 1], [0, 0]], bool), np.array([[1, 0], [1, 0]], bool)
-    assert f_measure(truth, called, 2, share_records=True) == pytest.approx([5 * 0.5 / (5 * 0.5 + 1), 0])
+    assert f_measure(truth, called, 2, share_records=True) == pytest.approx(
+        [5 * 0.5 / (5 * 0.5 + 1), 0]
+    )
     assert g_measure(truth, called, 2, share_records=True) == pytest.approx([0.5 / 1.5, 0])
 
 
@@ -126,6 +146,10 @@ def test_the_published_table_fits_the_crosswalk() -> None:
 
     table = WeightTable.load(path)
     assert len(table.names) == 26 and table.weights.shape == (26, 26)
-    assert sorted(table.columns_of(name)[0] for name in load_class_set("challenge2021").classes) == list(range(26))
+    assert sorted(
+        table.columns_of(name)[0] for name in load_class_set("challenge2021").classes
+    ) == list(range(26))
     truth = np.random.default_rng(0).random((50, 26)) < 0.1
-    assert score_outputs(truth, truth, truth.astype(float), table)["challenge_score"] == pytest.approx(1)
+    assert score_outputs(truth, truth, truth.astype(float), table)[
+        "challenge_score"
+    ] == pytest.approx(1)

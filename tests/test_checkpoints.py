@@ -18,7 +18,15 @@ from src.checkpoints import (
 )
 from src.config import ModelConfig, PreprocessConfig
 
-CARD = ModelCard(("A", "B"), True, ModelConfig(base_channels=8), PreprocessConfig(fs=100.0, n_samples=1000), thresholds=(0.1, 0.2), config={"a": [1]}, train_hashes=("x",))
+CARD = ModelCard(
+    ("A", "B"),
+    True,
+    ModelConfig(base_channels=8),
+    PreprocessConfig(fs=100.0, n_samples=1000),
+    thresholds=(0.1, 0.2),
+    config={"a": [1]},
+    train_hashes=("x",),
+)
 
 
 def test_a_checkpoint_is_enough_on_its_own(tmp_path: Path) -> None:
@@ -50,7 +58,15 @@ def test_other_files_are_refused_with_their_name(tmp_path: Path) -> None:
     torch.save({"format": 99, "card": {}, "weights": {}, "state": {}}, path)
     with pytest.raises(ValueError, match="checkpoint format 99, this version reads 1"):
         load_checkpoint(path)
-    torch.save({"format": 1, "card": {"classes": ["A"], "single_label": 1, "extra": 2}, "weights": {}, "state": {}}, path)
+    torch.save(
+        {
+            "format": 1,
+            "card": {"classes": ["A"], "single_label": 1, "extra": 2},
+            "weights": {},
+            "state": {},
+        },
+        path,
+    )
     with pytest.raises(ValueError, match="unknown setting extra"):
         load_checkpoint(path)
 

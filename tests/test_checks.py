@@ -30,12 +30,27 @@ def test_a_dry_run_writes_nothing(
 
 
 def test_the_report_says_what_is_there(sample: SampleData, sample_roots: DataConfig) -> None:
-    report = check_datasets(sample_roots, sample.mapping, SMALL, ExecutionConfig(workers=2), n_probe=4)
+    report = check_datasets(
+        sample_roots, sample.mapping, SMALL, ExecutionConfig(workers=2), n_probe=4
+    )
     assert report.ok and not report.unmatched
     wfdb, challenge, _ = report.datasets
-    assert (wfdb.name, wfdb.n_records, wfdb.n_labelled, wfdb.n_probed) == ("synthetic_wfdb", 12, 12, 4)
-    assert [check.formats for check in report.datasets] == [{".hea": 12}, {".hea": 12}, {".mat": 12}]
-    assert [check.rates for check in report.datasets] == [{"500 Hz": 4}, {"1000 Hz": 4}, {"257 Hz": 4}]
+    assert (wfdb.name, wfdb.n_records, wfdb.n_labelled, wfdb.n_probed) == (
+        "synthetic_wfdb",
+        12,
+        12,
+        4,
+    )
+    assert [check.formats for check in report.datasets] == [
+        {".hea": 12},
+        {".hea": 12},
+        {".mat": 12},
+    ]
+    assert [check.rates for check in report.datasets] == [
+        {"500 Hz": 4},
+        {"1000 Hz": 4},
+        {"257 Hz": 4},
+    ]
     assert wfdb.leads == {"I II III aVR aVL aVF V1 V2 V3 V4 V5 V6": 4} and len(challenge.leads) > 1
     assert sum(report.labels.values()) == 36 and report.labels["NORM"] == 4
     text = str(report)
@@ -43,16 +58,23 @@ def test_the_report_says_what_is_there(sample: SampleData, sample_roots: DataCon
     assert "  rates: 257 Hz (4)" in text and "with 2 workers" in text
 
 
-def test_rows_without_a_file_are_named(sample: SampleData, sample_roots: DataConfig, tmp_path: Path) -> None:
+def test_rows_without_a_file_are_named(
+    sample: SampleData, sample_roots: DataConfig, tmp_path: Path
+) -> None:
     mapping = tmp_path / "mapping.csv"
     rows = "".join(f"synthetic_wfdb,lost{i:02d},NORM\n" for i in range(12))
-    mapping.write_text(f"dataset,record_id,mapped_label\nsynthetic_wfdb,sw00001,AF\nelsewhere,x,AF\n{rows}")
+    mapping.write_text(
+        f"dataset,record_id,mapped_label\nsynthetic_wfdb,sw00001,AF\nelsewhere,x,AF\n{rows}"
+    )
     report = check_datasets(sample_roots, mapping, SMALL, n_probe=1)
     assert len(report.unmatched) == 12, "rows of a collection that is not named are no matter"
     assert report.unmatched[0] == "synthetic_wfdb/lost00: no file of this name in the folder"
     assert report.datasets[0].n_labelled == 1 and report.labels == {"AF": 1}
     assert "12 rows of the mapping have no file:" in str(report) and "... and 2 more" in str(report)
-    assert f"{len(report.unlabelled)} records have no row of the mapping:" in str(report) and "synthetic_wfdb/sw00001" not in report.unlabelled
+    assert (
+        f"{len(report.unlabelled)} records have no row of the mapping:" in str(report)
+        and "synthetic_wfdb/sw00001" not in report.unlabelled
+    )
 
 
 def test_problems_are_counted_by_what_is_wrong(tmp_path: Path) -> None:
@@ -75,11 +97,15 @@ def test_an_empty_folder_is_not_ok(tmp_path: Path) -> None:
 
 
 def test_estimates_grow_with_the_collection() -> None:
-    check = DatasetCheck("a", "/a", n_records=1000, n_labelled=0, n_probed=4, seconds=2.0, n_bytes=600_000)
+    check = DatasetCheck(
+        "a", "/a", n_records=1000, n_labelled=0, n_probed=4, seconds=2.0, n_bytes=600_000
+    )
     check.problems["broken"] = 1
     assert check.estimated_seconds == 500
     assert check.estimated_bytes == 200_000_000
-    assert str(CheckReport((check,), (), (), Counter(), workers=2)).endswith("estimate: 4 min with 2 workers, 200.0 MB of record files")
+    assert str(CheckReport((check,), (), (), Counter(), workers=2)).endswith(
+        "estimate: 4 min with 2 workers, 200.0 MB of record files"
+    )
     assert DatasetCheck("a", "/a", 1000, 0).estimated_bytes == 0
 
 

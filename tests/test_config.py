@@ -21,7 +21,9 @@ from src.config import (
 
 
 def test_config_survives_json(tmp_path: Path) -> None:
-    config = build_config({"data": {"roots": {"a": "/x"}, "source_fs": {"a": 257}}, "train": {"classes": ["B", "A"]}})
+    config = build_config(
+        {"data": {"roots": {"a": "/x"}, "source_fs": {"a": 257}}, "train": {"classes": ["B", "A"]}}
+    )
     save_config(config, tmp_path / "c.json")
     assert load_config(tmp_path / "c.json") == config
     assert config.train.classes == ("B", "A") and config.data.source_fs == {"a": 257.0}
@@ -33,14 +35,24 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         load_config(path)
     text = str(error.value)
-    for part in ("bad.json", "lr is -1", "unknown setting train.epoch", "preprocess.fs is 'fast'", "unknown setting extra"):
+    for part in (
+        "bad.json",
+        "lr is -1",
+        "unknown setting train.epoch",
+        "preprocess.fs is 'fast'",
+        "unknown setting extra",
+    ):
         assert part in text
 
 
 def test_options_may_stand_outside_their_section(tmp_path: Path) -> None:
     path = tmp_path / "flat.json"
     path.write_text('{"epochs": 3, "base-channels": 8, "batch_size": 4, "train": {"lr": 0.1}}')
-    expected = {"train": {"epochs": 3, "lr": 0.1}, "model": {"base_channels": 8}, "loader": {"batch_size": 4}}
+    expected = {
+        "train": {"epochs": 3, "lr": 0.1},
+        "model": {"base_channels": 8},
+        "loader": {"batch_size": 4},
+    }
     assert load_config(path) == build_config(expected)
     path.write_text('{"epochs": 3, "train": {"epochs": 4}}')
     with pytest.raises(ValueError, match="unknown setting epochs"):  # which of the two is meant?
@@ -48,7 +60,11 @@ def test_options_may_stand_outside_their_section(tmp_path: Path) -> None:
 
 
 def test_no_two_sections_of_training_have_a_setting_of_one_name() -> None:
-    names = [field.name for kind in (TrainConfig, ModelConfig, LoaderConfig) for field in dataclasses.fields(kind)]
+    names = [
+        field.name
+        for kind in (TrainConfig, ModelConfig, LoaderConfig)
+        for field in dataclasses.fields(kind)
+    ]
     assert len(set(names)) == len(names)
 
 
@@ -69,7 +85,9 @@ def test_values_out_of_range_are_refused(kind: type, values: dict[str, object]) 
 
 def test_every_setting_has_a_help_text() -> None:
     for section in dataclasses.fields(Config):
-        kind = section.default_factory if section.default_factory is not dataclasses.MISSING else None
+        kind = (
+            section.default_factory if section.default_factory is not dataclasses.MISSING else None
+        )
         for field in dataclasses.fields(kind) if kind else [section]:  # type: ignore[arg-type]
             assert field.metadata.get("help"), field.name
 
@@ -82,11 +100,23 @@ def test_the_hash_follows_result_settings() -> None:
 
 def test_changes_are_named_with_their_defaults() -> None:
     assert list_changes(Config(root="elsewhere")) == []
-    config = build_config({"data": {"roots": {"mine": "data/mine"}}, "train": {"epochs": 3, "classes": ["AF", "NORM"], "init_from": "best.pth"}})
+    config = build_config(
+        {
+            "data": {"roots": {"mine": "data/mine"}},
+            "train": {"epochs": 3, "classes": ["AF", "NORM"], "init_from": "best.pth"},
+        }
+    )
     assert list_changes(config) == [
         ("data.roots", "mine=data/mine", "none"),
         ("train.epochs", "3", "30"),
         ("train.init_from", "best.pth", "none"),
         ("train.classes", "AF, NORM", "none"),
     ]
-    assert [plain_value(value) for value in (True, None, 2.0, 1e-6, (), "a")] == ["true", "none", "2", "1e-06", "none", "a"]
+    assert [plain_value(value) for value in (True, None, 2.0, 1e-6, (), "a")] == [
+        "true",
+        "none",
+        "2",
+        "1e-06",
+        "none",
+        "a",
+    ]

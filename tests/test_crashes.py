@@ -1,4 +1,6 @@
-"""Runs that are killed, out of disk, or lose their sources: nothing half-written is seen, and the next run ends the same."""
+"""Runs that are killed, out of disk, or lose their sources: nothing half-written is seen, and the
+next run ends the same.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,15 @@ from src.training import run_training
 from src.utils import load_json, temporary_path
 
 KILLS = int(os.environ.get("ECG_SOAK_KILLS", "10"))
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"
+)
 
 
 def memory_folder() -> Iterator[Path]:
-    """A folder in memory where there is one: a kill is the same there, and syncing, which is counted here, costs nothing."""
+    """A folder in memory where there is one: a kill is the same there, and syncing, which is
+    counted here, costs nothing.
+    """
     roomy = os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 8 * 2**30
     folder = Path(tempfile.mkdtemp(prefix="ecg-", dir="/dev/shm" if roomy else None))
     yield folder
@@ -72,10 +78,12 @@ def whole(collection: Path) -> dict[str, bytes]:
     return outputs(collection / "whole")
 
 
-# Killed --------------------------------------------------------------------------------------------------------------
+# Killed -------------------------------------------------------------------------------------------
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(collection: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
+    collection: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
     rng, out, kills = random.Random(4), tmp_path / "out", 0
     while kills < KILLS:
         options = {"workers": 2, "factory": partial(forked, 2)} if kills % 3 == 2 else {}
@@ -115,7 +123,9 @@ def test_a_crash_at_any_operation_on_the_disk_costs_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("step", range(3, 40, 4))
-def test_a_crash_while_records_are_made_anew_leaves_no_manifest_that_lies(tmp_path: Path, step: int) -> None:
+def test_a_crash_while_records_are_made_anew_leaves_no_manifest_that_lies(
+    tmp_path: Path, step: int
+) -> None:
     """Files of new settings may be there, but the manifest then vouches for none of them."""
     root, other = write_collection(tmp_path, 6), PreprocessConfig(fs=50.0, n_samples=500)
     for out in ("out", "whole"):
@@ -124,20 +134,33 @@ def test_a_crash_while_records_are_made_anew_leaves_no_manifest_that_lies(tmp_pa
     process = start(crash_after, step, root, root / "out", config=other)
     process.join()
     manifest = load_manifest(root / "out")
-    for record_id, config_hash in manifest.loc[manifest["status"] == "ok", ["record_id", "config_hash"]].to_numpy():
-        assert str(load_record_file(root / "out" / "records" / f"d__{record_id}.npz")["config_hash"]) == config_hash
+    for record_id, config_hash in manifest.loc[
+        manifest["status"] == "ok", ["record_id", "config_hash"]
+    ].to_numpy():
+        assert (
+            str(load_record_file(root / "out" / "records" / f"d__{record_id}.npz")["config_hash"])
+            == config_hash
+        )
     preprocess(root, root / "out", config=other)
     assert outputs(root / "out") == outputs(root / "whole")
 
 
 @needs_proc
-def test_workers_killed_again_and_again_cost_no_record(collection: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_workers_killed_again_and_again_cost_no_record(
+    collection: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
     out, rng = tmp_path / "out", random.Random(1)
-    process = start(preprocess, collection, out, workers=2, chunk_size=2)  # real workers, started anew each time
+    process = start(
+        preprocess, collection, out, workers=2, chunk_size=2
+    )  # real workers, started anew each time
     for _ in range(max(2, KILLS // 5)):
         wait_until(lambda: len(descendants(process.pid)) >= 2 or not process.is_alive())
         time.sleep(rng.uniform(0.0, 0.8))
-        workers = [pid for pid in descendants(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [
+            pid
+            for pid in descendants(process.pid)
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         if workers:
             os.kill(rng.choice(workers), signal.SIGKILL)
     process.join(60)
@@ -148,8 +171,20 @@ def test_workers_killed_again_and_again_cost_no_record(collection: Path, whole: 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_takes_its_workers_with_it(tmp_path: Path, how: signal.Signals) -> None:
     root = write_collection(tmp_path, 400)
-    arguments = ["preprocess", "--data", f"d={root / 'src'}", "--out", str(root / "out"), "--fs", "100", "--n-samples", "500"]
-    process = start(run_command, [*arguments, "--workers", "2", "--chunk-size", "1"], tmp_path / "stderr")
+    arguments = [
+        "preprocess",
+        "--data",
+        f"d={root / 'src'}",
+        "--out",
+        str(root / "out"),
+        "--fs",
+        "100",
+        "--n-samples",
+        "500",
+    ]
+    process = start(
+        run_command, [*arguments, "--workers", "2", "--chunk-size", "1"], tmp_path / "stderr"
+    )
     wait_until(Journal(root / "out").path.exists)
     family = descendants(process.pid)
     assert len(family) >= 2
@@ -162,13 +197,17 @@ def test_a_stopped_command_takes_its_workers_with_it(tmp_path: Path, how: signal
     wait_until(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in family), 5.0)
     if how is not signal.SIGKILL:
         word = "terminated" if how is signal.SIGTERM else "interrupted"
-        assert (tmp_path / "stderr").read_text().splitlines()[-1] == f"{word}; run the same command again to go on"
+        assert (tmp_path / "stderr").read_text().splitlines()[
+            -1
+        ] == f"{word}; run the same command again to go on"
         assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
 def run_command(arguments: list[str], stderr: Path) -> None:
     """Run the command line with the standard error in a file."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background, as the tests may, ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what runs in a shell's background, as the tests may, ignores it
     handle = os.open(stderr, os.O_CREAT | os.O_WRONLY)
     os.dup2(handle, 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
@@ -181,11 +220,17 @@ def test_a_record_that_kills_its_readers_is_listed_and_the_others_are_done(tmp_p
         patch.setattr(src.staging, "process_chunk", die_on_r3)
         preprocess(root, root / "out", workers=2, factory=partial(forked, 2))
     manifest = load_manifest(root / "out").set_index("record_id")
-    assert manifest.loc["r3", "status"] == "unreadable" and "two worker processes" in manifest.loc["r3", "reason"]
+    assert (
+        manifest.loc["r3", "status"] == "unreadable"
+        and "two worker processes" in manifest.loc["r3", "reason"]
+    )
     assert (manifest.drop(["r3", "absent"])["status"] == "ok").all()
     preprocess(root, root / "out")  # a later run tries it again
     preprocess(root, root / "whole")
-    assert load_manifest(root / "out")["status"].tolist() == load_manifest(root / "whole")["status"].tolist()
+    assert (
+        load_manifest(root / "out")["status"].tolist()
+        == load_manifest(root / "whole")["status"].tolist()
+    )
 
 
 real_chunk = src.staging.process_chunk
@@ -197,16 +242,23 @@ def die_on_r3(tasks: list[src.preprocessing.RecordTask], **options: object) -> o
     return real_chunk(tasks, **options)
 
 
-# Training ------------------------------------------------------------------------------------------------------------
+# Training -----------------------------------------------------------------------------------------
 
 
-def test_training_killed_at_random_moments_ends_bit_for_bit_the_same(processed: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(QUICK, train=dataclasses.replace(QUICK.train, epochs=5, ema_decay=0.9, crop_s=5.0))
+def test_training_killed_at_random_moments_ends_bit_for_bit_the_same(
+    processed: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        QUICK, train=dataclasses.replace(QUICK.train, epochs=5, ema_decay=0.9, crop_s=5.0)
+    )
     train = partial(run_training, config, processed)
     began = time.monotonic()
     start(train, tmp_path / "whole").join()
     rng, duration, kills = random.Random(2), time.monotonic() - began, 0
-    while not (tmp_path / "out" / "training_log.json").exists() or load_json(tmp_path / "out" / "training_log.json")["stopped"] != "finished":
+    while (
+        not (tmp_path / "out" / "training_log.json").exists()
+        or load_json(tmp_path / "out" / "training_log.json")["stopped"] != "finished"
+    ):
         process = start(train, tmp_path / "out", resume=True)
         process.join(rng.uniform(0.3, 1.0) * duration if kills < KILLS // 2 else None)
         kills += process.is_alive()
@@ -214,15 +266,22 @@ def test_training_killed_at_random_moments_ends_bit_for_bit_the_same(processed: 
         process.join()
     for name in ("latest.pth", "best.pth"):
         one, other = (load_checkpoint(tmp_path / run / "models" / name) for run in ("whole", "out"))
-        assert one.card == other.card and all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
+        assert one.card == other.card and all(
+            torch.equal(one.weights[key], other.weights[key]) for key in one.weights
+        )
     one, other = (load_json(tmp_path / run / "training_log.json") for run in ("whole", "out"))
     for log in (one, other):
-        log["history"] = [{name: value for name, value in row.items() if name != "seconds"} for row in log["history"]]
+        log["history"] = [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in log["history"]
+        ]
         del log["created"]
     assert one == other and not list((tmp_path / "out").rglob(".tmp-*"))
 
 
-def test_a_resumed_run_mends_what_the_end_left_between_its_files(processed: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_mends_what_the_end_left_between_its_files(
+    processed: Path, tmp_path: Path
+) -> None:
     run_training(QUICK, processed, tmp_path)
     best = load_checkpoint(tmp_path / "models" / "best.pth")
     (tmp_path / "training_log.json").unlink()
@@ -234,10 +293,12 @@ def test_a_resumed_run_mends_what_the_end_left_between_its_files(processed: Path
     assert load_json(tmp_path / "training_log.json")["stopped"] == "finished"
 
 
-# Disk and sources ----------------------------------------------------------------------------------------------------
+# Disk and sources ---------------------------------------------------------------------------------
 
 
-def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(collection: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(
+    collection: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = [25]
 
     write = Archive.write
@@ -251,7 +312,11 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(collectio
 
     with monkeypatch.context() as patch:
         patch.setattr(Archive, "write", full)
-        with pytest.raises(OSError, match=r"No space left on device; mend that and run the same command again: '.*records/d__r\d+\.npz'"):
+        with pytest.raises(
+            OSError,
+            match=r"No space left on device; mend that and run the same command again: "
+            r"'.*records/d__r\d+\.npz'",
+        ):
             preprocess(collection, tmp_path / "out")
     require_whole(tmp_path / "out")
     assert not list(tmp_path.rglob(".tmp-*"))
@@ -259,7 +324,9 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(collectio
     assert outputs(tmp_path / "out") == whole
 
 
-def test_files_that_may_not_grow_end_the_run_too(collection: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_files_that_may_not_grow_end_the_run_too(
+    collection: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
     """The system itself refuses to write on, here in the journal."""
     process = start(with_small_files, collection, tmp_path / "out")
     process.join()
@@ -273,7 +340,9 @@ def with_small_files(root: Path, out: Path) -> None:
     preprocess(root, out)
 
 
-def test_a_folder_that_cannot_be_written_is_named(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_named(
+    collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if not Path("/proc/version").exists():
         pytest.skip("needs a folder that even the administrator cannot write into")
     assert main(["preprocess", "--data", f"d={collection / 'src'}", "--out", "/proc/ecg"]) == 1
@@ -281,7 +350,9 @@ def test_a_folder_that_cannot_be_written_is_named(collection: Path, capsys: pyte
     assert last.startswith("error: ") and "/proc/ecg" in last
 
 
-def test_a_vanished_collection_ends_the_run_and_the_next_ends_the_same(collection: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vanished_collection_ends_the_run_and_the_next_ends_the_same(
+    collection: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = [0]
 
     def vanish(tasks: list[src.preprocessing.RecordTask], **options: object) -> object:
@@ -293,7 +364,9 @@ def test_a_vanished_collection_ends_the_run_and_the_next_ends_the_same(collectio
 
     with monkeypatch.context() as patch:
         patch.setattr(src.staging, "process_chunk", vanish)
-        with pytest.raises(OSError, match=r"the folder is gone, or is another one now; bring it back .*src"):
+        with pytest.raises(
+            OSError, match=r"the folder is gone, or is another one now; bring it back .*src"
+        ):
             preprocess(collection, tmp_path / "out")
     (collection / "src").rmdir()
     (collection / "away").rename(collection / "src")
@@ -302,11 +375,15 @@ def test_a_vanished_collection_ends_the_run_and_the_next_ends_the_same(collectio
     assert outputs(tmp_path / "out") == whole
 
 
-def test_a_file_that_vanishes_is_a_row_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_is_a_row_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_collection(tmp_path, 6)
 
     def lose(tasks: list[src.preprocessing.RecordTask], **options: object) -> object:
-        (root / "src" / "r5.hea").rename(root / "r5.hea") if (root / "src" / "r5.hea").exists() else None
+        (root / "src" / "r5.hea").rename(root / "r5.hea") if (
+            root / "src" / "r5.hea"
+        ).exists() else None
         return real_chunk(tasks, **options)
 
     with monkeypatch.context() as patch:
@@ -319,7 +396,7 @@ def test_a_file_that_vanishes_is_a_row_and_is_tried_again(tmp_path: Path, monkey
     assert load_manifest(root / "out").set_index("record_id").loc["r5", "status"] == "ok"
 
 
-# Pieces --------------------------------------------------------------------------------------------------------------
+# Pieces -------------------------------------------------------------------------------------------
 
 
 def test_a_batch_shows_nothing_before_it_is_committed(tmp_path: Path) -> None:
@@ -340,11 +417,17 @@ def test_files_of_a_batch_get_their_names_when_the_disk_has_them(tmp_path: Path)
             batch.flush()
             assert len(batch) == 0 and not (tmp_path / name).exists()
         assert (tmp_path / "c").read_text() == "c"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]  # what was not committed is gone
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a",
+        "b",
+        "c",
+    ]  # what was not committed is gone
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_disk_that_fails_to_sync_keeps_names_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+def test_a_disk_that_fails_to_sync_keeps_names_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
     def fail(_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -356,7 +439,9 @@ def test_a_disk_that_fails_to_sync_keeps_names_from_files(tmp_path: Path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_system_of_unknown_kind_syncs_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_of_unknown_kind_syncs_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
     monkeypatch.setattr(durable, "_LOCAL_FILE_SYSTEMS", set())
     monkeypatch.setattr(durable, "sync_path", asked.append)
@@ -365,7 +450,9 @@ def test_a_file_system_of_unknown_kind_syncs_file_by_file(tmp_path: Path, monkey
         Path(batch.add(tmp_path / "a")).write_text("a")
         batch.commit()
     durable._is_local.cache_clear()
-    assert len(asked) == 2 and asked[1] == str(tmp_path) and (tmp_path / "a").read_text() == "a"  # the file, then its name
+    assert (
+        len(asked) == 2 and asked[1] == str(tmp_path) and (tmp_path / "a").read_text() == "a"
+    )  # the file, then its name
 
 
 def test_a_batch_over_very_many_folders_holds_one_of_them_open(tmp_path: Path) -> None:
@@ -397,12 +484,18 @@ def test_a_held_folder_is_refused_with_who_holds_it(tmp_path: Path) -> None:
         process = start(hold_briefly, tmp_path, tmp_path / "said")
         process.join()
     said = (tmp_path / "said").read_text()
-    assert f"train runs here already, process {os.getpid()} on " in said and " since 20" in said and "wait for it" in said
+    assert (
+        f"train runs here already, process {os.getpid()} on " in said
+        and " since 20" in said
+        and "wait for it" in said
+    )
     hold_briefly(tmp_path, tmp_path / "said")
     assert (tmp_path / "said").read_text() == "held" and not (tmp_path / ".lock").exists()
 
 
-def test_a_lock_file_that_names_nobody_is_left_alone_while_it_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_that_names_nobody_is_left_alone_while_it_is_young(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may just be made, where a file system has no locks of its own."""
     import fcntl
 
@@ -411,7 +504,10 @@ def test_a_lock_file_that_names_nobody_is_left_alone_while_it_is_young(tmp_path:
 
     monkeypatch.setattr(fcntl, "flock", none)
     (tmp_path / ".lock").touch()
-    with pytest.raises(RuntimeError, match="another process holds this folder"), hold_folder(tmp_path, "again"):
+    with (
+        pytest.raises(RuntimeError, match="another process holds this folder"),
+        hold_folder(tmp_path, "again"),
+    ):
         pass
     os.utime(tmp_path / ".lock", (0, 0))
     with hold_folder(tmp_path, "again"):
@@ -428,7 +524,9 @@ def hold_briefly(folder: Path, said: Path) -> None:
 
 
 @pytest.mark.parametrize("system_locks", [True, False])
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system_locks: bool) -> None:
+def test_the_lock_of_a_dead_process_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system_locks: bool
+) -> None:
     process = start(die_holding, tmp_path)
     process.join()
     assert process.exitcode == 9 and (tmp_path / ".lock").exists()
@@ -439,7 +537,11 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path, monkeypatch: p
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", none)
-    with hold_folder(tmp_path, "again"), pytest.raises(RuntimeError, match="again runs here already"), hold_folder(tmp_path, "twice"):
+    with (
+        hold_folder(tmp_path, "again"),
+        pytest.raises(RuntimeError, match="again runs here already"),
+        hold_folder(tmp_path, "twice"),
+    ):
         pass
     assert not (tmp_path / ".lock").exists()
 
@@ -450,13 +552,19 @@ def die_holding(folder: Path) -> None:
 
 
 def test_two_runs_on_one_folder(collection: Path, processed: Path, tmp_path: Path) -> None:
-    with hold_folder(tmp_path, "preprocess"), pytest.raises(RuntimeError, match="preprocess runs here already"):
+    with (
+        hold_folder(tmp_path, "preprocess"),
+        pytest.raises(RuntimeError, match="preprocess runs here already"),
+    ):
         preprocess(collection, tmp_path)
-    with hold_folder(tmp_path, "train"), pytest.raises(RuntimeError, match="train runs here already"):
+    with (
+        hold_folder(tmp_path, "train"),
+        pytest.raises(RuntimeError, match="train runs here already"),
+    ):
         run_training(QUICK, processed, tmp_path)
 
 
-# In a notebook -------------------------------------------------------------------------------------------------------
+# In a notebook ------------------------------------------------------------------------------------
 
 
 @needs_proc
@@ -467,7 +575,8 @@ def test_an_interrupted_cell_stops_its_workers_and_can_be_run_again(tmp_path: Pa
     root = write_collection(tmp_path, 600)
     cell = (
         "from src.config import *\nfrom src.preprocessing import run_preprocessing\n"
-        f"run_preprocessing(DataConfig({{'d': {str(root / 'src')!r}}}), {str(root / 'out')!r}, config=PreprocessConfig(fs=100.0, n_samples=500),"
+        f"run_preprocessing(DataConfig({{'d': {str(root / 'src')!r}}}), "
+        f"{str(root / 'out')!r}, config=PreprocessConfig(fs=100.0, n_samples=500),"
         " execution=ExecutionConfig(workers=2, chunk_size=1)).by_status"
     )
     manager = KernelManager()
@@ -480,14 +589,20 @@ def test_an_interrupted_cell_stops_its_workers_and_can_be_run_again(tmp_path: Pa
         wait_until(Journal(root / "out").path.exists, 60)
         manager.interrupt_kernel()
         message = client.get_shell_msg(timeout=20)
-        while message["parent_header"]["msg_id"] != asked:  # a busy kernel answers late what it was asked when it started
+        while (
+            message["parent_header"]["msg_id"] != asked
+        ):  # a busy kernel answers late what it was asked when it started
             message = client.get_shell_msg(timeout=20)
         assert message["content"].get("ename") == "KeyboardInterrupt"
         kernel = manager.provisioner.pid  # type: ignore[union-attr]
-        wait_until(lambda: not any(b"spawn_main" in _command_line(pid) for pid in descendants(kernel)), 5.0)
+        wait_until(
+            lambda: not any(b"spawn_main" in _command_line(pid) for pid in descendants(kernel)), 5.0
+        )
         require_whole(root / "out")
         reply = client.execute(cell, reply=True, timeout=120)["content"]
-        assert reply["status"] == "ok" and (load_manifest(root / "out")["status"] == "ok").sum() > 500
+        assert (
+            reply["status"] == "ok" and (load_manifest(root / "out")["status"] == "ok").sum() > 500
+        )
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

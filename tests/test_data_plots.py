@@ -88,7 +88,11 @@ def test_quality_page_counts_status_flags_rates_and_reasons(flags: str) -> None:
         "# s are missing": 1,
     }
     legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
-    assert [text.get_text() for text in legend.get_texts()] == ["ok (3)", "unreadable (2)", "odd (1)"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "ok (3)",
+        "unreadable (2)",
+        "odd (1)",
+    ]
     assert all(axes.get_xlabel() == "Records" for axes in figure.axes)
 
 
@@ -112,8 +116,13 @@ def test_quality_page_is_shorter_where_no_record_is_left_out() -> None:
     assert complete.get_figheight() < plot_quality_summary(MANIFEST).get_figheight()
 
 
-@pytest.mark.parametrize(("names", "turned"), [(("a", "b"), False), (("synthetic_challenge", "synthetic_mat", "synthetic_wfdb"), True)])
-def test_names_of_sources_are_turned_where_they_would_touch(names: tuple[str, ...], turned: bool) -> None:
+@pytest.mark.parametrize(
+    ("names", "turned"),
+    [(("a", "b"), False), (("synthetic_challenge", "synthetic_mat", "synthetic_wfdb"), True)],
+)
+def test_names_of_sources_are_turned_where_they_would_touch(
+    names: tuple[str, ...], turned: bool
+) -> None:
     axes = _draw(plot_source_balance({name: {"AF": 1} for name in names})).axes[0]
     boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
     assert all(bool(label.get_rotation()) == turned for label in axes.get_xticklabels())
@@ -125,21 +134,31 @@ def test_quality_page_names_a_missing_column() -> None:
         plot_quality_summary(MANIFEST.drop(columns=["status", "fs"]))
 
 
-# Ages ----------------------------------------------------------------------------------------------------------------
+# Ages ---------------------------------------------------------------------------------------------
 
 
 def test_ages_stand_in_bands_of_five_years_by_sex() -> None:
-    figure = plot_ages([61, 64.9, 65, 30, None, float("nan")], ["female", "female", "male", None, "male", "female"])
+    figure = plot_ages(
+        [61, 64.9, 65, 30, None, float("nan")], ["female", "female", "male", None, "male", "female"]
+    )
     figure.canvas.draw()
     (axes,) = figure.axes
     assert axes.get_xlim() == (30, 70) and axes.get_ylabel() == "Records"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["women (2)", "men (1)", "sex unknown (1)"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "women (2)",
+        "men (1)",
+        "sex unknown (1)",
+    ]
     counts = [[bar.get_height() for bar in bars] for bars in axes.containers]
     assert counts == [[0, 0, 0, 0, 0, 0, 2, 0], [0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 0]]
 
 
 def test_ages_of_one_group_and_of_none() -> None:
-    assert [text.get_text() for text in plot_ages([0, 3], ["male", "male"]).legends[0].get_texts()] == ["men (2)"]
-    assert "no ages known" in [text.get_text() for text in plot_ages([None], ["male"]).axes[0].texts]
+    assert [
+        text.get_text() for text in plot_ages([0, 3], ["male", "male"]).legends[0].get_texts()
+    ] == ["men (2)"]
+    assert "no ages known" in [
+        text.get_text() for text in plot_ages([None], ["male"]).axes[0].texts
+    ]
     with pytest.raises(ValueError, match="1 ages and 2 sexes"):
         plot_ages([50], ["male", "female"])

@@ -27,7 +27,9 @@ from src.targets import LabelledRecords, choose_records, encode_targets, find_cl
 def records(*labels: tuple[str, ...], annotated: tuple[str, ...] = ()) -> LabelledRecords:
     n = len(labels)
     keys = tuple(f"d__{i}" for i in range(n))
-    return LabelledRecords(Path("p"), keys, labels, (annotated,) * n, keys, ("d",) * n, ("",) * n, (1.0,) * n)
+    return LabelledRecords(
+        Path("p"), keys, labels, (annotated,) * n, keys, ("d",) * n, ("",) * n, (1.0,) * n
+    )
 
 
 def test_targets_mark_what_a_source_did_not_look_for() -> None:
@@ -62,7 +64,9 @@ def test_batches_are_the_record_files(processed: Path) -> None:
     for batch in loader:
         assert batch.signal.shape[1:] == (12, 1000) and batch.signal.dtype == torch.float32
         for signal, target, row in zip(batch.signal, batch.target, batch.row.tolist(), strict=True):
-            np.testing.assert_array_equal(signal.numpy(), load_signal(record_path(processed, split.keys[row])))
+            np.testing.assert_array_equal(
+                signal.numpy(), load_signal(record_path(processed, split.keys[row]))
+            )
             np.testing.assert_array_equal(target.numpy(), targets[row])
             seen.append(row)
     assert sorted(seen) == list(range(len(split)))
@@ -73,7 +77,11 @@ def test_the_order_follows_the_seed(processed: Path) -> None:
     config = Config(train=TrainConfig(seed=4), loader=LoaderConfig(batch_size=8))
 
     def rows(config: Config) -> list[int]:
-        return [row for batch in build_dataloaders(config, processed).train for row in batch.row.tolist()]
+        return [
+            row
+            for batch in build_dataloaders(config, processed).train
+            for row in batch.row.tolist()
+        ]
 
     assert rows(config) == rows(config)
     assert rows(config) != rows(dataclasses.replace(config, train=TrainConfig(seed=5)))
@@ -82,7 +90,9 @@ def test_the_order_follows_the_seed(processed: Path) -> None:
 def test_loader_processes_read_the_same(processed: Path) -> None:
     split = load_records(processed)["val"]
     dataset = ECGDataset(split.paths, encode_targets(split, find_classes(split)))
-    alone, helped = (make_loader(dataset, LoaderConfig(batch_size=2, loader_workers=n)) for n in (0, 1))
+    alone, helped = (
+        make_loader(dataset, LoaderConfig(batch_size=2, loader_workers=n)) for n in (0, 1)
+    )
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.signal, b.signal) and torch.equal(a.target, b.target)
 
@@ -97,8 +107,12 @@ def test_balanced_sampling_evens_out_the_classes(processed: Path) -> None:
     assert shares.min() > 0.05 and len(drawn) == len(loaders.classes)
 
 
-def test_the_fallback_is_left_out_unless_asked_for(tmp_path: Path, sample_roots: DataConfig) -> None:
-    run_preprocessing(sample_roots, tmp_path, config=SMALL, execution=ExecutionConfig(workers=1), limit=6)
+def test_the_fallback_is_left_out_unless_asked_for(
+    tmp_path: Path, sample_roots: DataConfig
+) -> None:
+    run_preprocessing(
+        sample_roots, tmp_path, config=SMALL, execution=ExecutionConfig(workers=1), limit=6
+    )
     with pytest.raises(ValueError, match="no training record has a label"):
         build_dataloaders(Config(), tmp_path)
     kept = build_dataloaders(Config(train=TrainConfig(keep_other=True, target="multi")), tmp_path)
@@ -118,13 +132,20 @@ def test_errors_say_what_to_do(tmp_path: Path, processed: Path) -> None:
 def test_the_packed_cache_gives_the_batches_of_the_record_files(processed: Path, mode: str) -> None:
     batches = []
     for cache in ("packed", "off"):
-        config = Config(loader=LoaderConfig(batch_size=4, cache=cache), train=TrainConfig(normalization=mode, leads=("V2", "I"), crop_s=2.0))
+        config = Config(
+            loader=LoaderConfig(batch_size=4, cache=cache),
+            train=TrainConfig(normalization=mode, leads=("V2", "I"), crop_s=2.0),
+        )
         loaders = build_dataloaders(config, processed)
         assert loaders.val is not None
         torch.manual_seed(0)
         batches.append((loaders.view, next(iter(loaders.val)), next(iter(loaders.train))))
     (view, val, train), (other_view, other_val, other_train) = batches
-    assert view == other_view and val.signal.shape[1:] == (2, 1000) and train.signal.shape[1:] == (2, 200)
+    assert (
+        view == other_view
+        and val.signal.shape[1:] == (2, 1000)
+        and train.signal.shape[1:] == (2, 200)
+    )
     torch.testing.assert_close(val.signal, other_val.signal, atol=2e-3, rtol=0)
     assert torch.equal(val.target, other_val.target) and torch.equal(train.row, other_train.row)
 
@@ -142,15 +163,23 @@ def test_millivolts_and_lead_choice_come_from_the_view(processed: Path) -> None:
 
 def test_crops_begin_inside_the_valid_samples() -> None:
     starts = draw_starts(torch.tensor([5, 100, 1000] * 50), 100, 1000).reshape(50, 3)
-    assert (starts[:, :2] == 0).all() and starts[:, 2].min() >= 0 and 800 < starts[:, 2].max() <= 900
+    assert (
+        (starts[:, :2] == 0).all() and starts[:, 2].min() >= 0 and 800 < starts[:, 2].max() <= 900
+    )
 
 
-def test_weights_of_the_label_table_decide_how_often_a_record_is_drawn(processed: Path, tmp_path: Path) -> None:
+def test_weights_of_the_label_table_decide_how_often_a_record_is_drawn(
+    processed: Path, tmp_path: Path
+) -> None:
     shutil.copytree(processed, tmp_path / "p")
     manifest = load_manifest(tmp_path / "p")
-    manifest["weight"] = ["0" if split == "train" and i % 2 else "" for i, split in enumerate(manifest["split"])]
+    manifest["weight"] = [
+        "0" if split == "train" and i % 2 else "" for i, split in enumerate(manifest["split"])
+    ]
     save_manifest(manifest, tmp_path / "p")
-    config = dataclasses.replace(QUICK, loader=dataclasses.replace(QUICK.loader, balanced_sampling=False))
+    config = dataclasses.replace(
+        QUICK, loader=dataclasses.replace(QUICK.loader, balanced_sampling=False)
+    )
     loaders = build_dataloaders(config, tmp_path / "p")
     drawn = {int(row) for batch in loaders.train for row in batch.row}
     assert drawn and {loaders.records["train"].weights[row] for row in drawn} == {1.0}
@@ -161,17 +190,26 @@ def test_weights_of_the_label_table_decide_how_often_a_record_is_drawn(processed
 
 
 @pytest.mark.parametrize("cell", ["much", "nan", "-1", "inf"])
-def test_a_weight_that_is_none_is_refused_with_its_file(processed: Path, tmp_path: Path, cell: str) -> None:
+def test_a_weight_that_is_none_is_refused_with_its_file(
+    processed: Path, tmp_path: Path, cell: str
+) -> None:
     save_manifest(load_manifest(processed).assign(weight=cell), tmp_path)
-    with pytest.raises(ValueError, match=rf"manifest\.csv: weight is '{cell}': expected a number from 0 up"):
+    with pytest.raises(
+        ValueError, match=rf"manifest\.csv: weight is '{cell}': expected a number from 0 up"
+    ):
         load_records(tmp_path)
 
 
 def test_training_processes_draw_other_crops_in_their_loader_processes(processed: Path) -> None:
-    dataset = ECGDataset([record_path(processed, key) for key in load_records(processed)["train"].keys[:4]], np.eye(4, dtype=np.float32))
+    dataset = ECGDataset(
+        [record_path(processed, key) for key in load_records(processed)["train"].keys[:4]],
+        np.eye(4, dtype=np.float32),
+    )
     drawn = []
     for rank in (0, 1):
-        loader = make_loader(dataset, LoaderConfig(loader_workers=1), train=True, processes=Processes(rank, 2))
+        loader = make_loader(
+            dataset, LoaderConfig(loader_workers=1), train=True, processes=Processes(rank, 2)
+        )
         torch.manual_seed(3)  # torch seeds the loader processes of all ranks alike
         assert loader.worker_init_fn is not None
         loader.worker_init_fn(0)

@@ -32,7 +32,11 @@ def why_absent(*modules: str) -> str:
 
 NO_PARQUET = why_absent("pyarrow.parquet")
 NO_DATASETS = NO_PARQUET or why_absent("datasets")
-NO_BRAINDECODE = why_absent("braindecode.datasets") if importlib.util.find_spec("braindecode") else "braindecode is not installed"
+NO_BRAINDECODE = (
+    why_absent("braindecode.datasets")
+    if importlib.util.find_spec("braindecode")
+    else "braindecode is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,9 @@ def parquet(processed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("parquet")
     summary = export_dataset(processed, out)
     splits = load_splits(processed / "splits.json")
-    assert summary.n_records == {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
+    assert summary.n_records == {
+        name: len(getattr(splits, name)) for name in ("train", "val", "test")
+    }
     assert str(summary).startswith(f"{out}: train {len(splits.train)}, val ")
     return out
 
@@ -56,16 +62,25 @@ def test_parquet_holds_the_voltages_and_what_is_known(parquet: Path, processed: 
     for row in table.to_pylist():
         arrays = load_record_file(record_path(processed, row["key"]))
         signal, n_valid = np.array(row["signal"], np.float32), row["n_valid"]
-        assert signal.shape == (12, 1000) and n_valid == int(arrays["n_valid"]) and row["fs"] == 100.0
+        assert (
+            signal.shape == (12, 1000) and n_valid == int(arrays["n_valid"]) and row["fs"] == 100.0
+        )
         np.testing.assert_array_equal(signal[:, :n_valid], to_millivolts(arrays))
-        assert not signal[:, n_valid:].any() and row["lead_present"] == arrays["lead_present"].tolist()
+        assert (
+            not signal[:, n_valid:].any() and row["lead_present"] == arrays["lead_present"].tolist()
+        )
         known = rows.loc[(row["dataset"], row["record_id"])]
-        assert ";".join(row["labels"]) == known["labels"] and (row["patient_id"] or "") == known["patient_id"]
+        assert (
+            ";".join(row["labels"]) == known["labels"]
+            and (row["patient_id"] or "") == known["patient_id"]
+        )
         assert row["age"] == (float(known["age"]) if known["age"] else None)
 
 
 @pytest.mark.skipif(bool(NO_PARQUET), reason=NO_PARQUET)
-def test_row_groups_hold_few_records(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_hold_few_records(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pyarrow import parquet as pq
 
     monkeypatch.setattr("src.dataset_export._AT_A_TIME", 5)
@@ -75,7 +90,9 @@ def test_row_groups_hold_few_records(processed: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.skipif(bool(NO_DATASETS), reason=NO_DATASETS)
-def test_hugging_face_datasets_opens_it(parquet: Path, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face_datasets_opens_it(
+    parquet: Path, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -86,12 +103,16 @@ def test_hugging_face_datasets_opens_it(parquet: Path, processed: Path, tmp_path
         record = opened["train"].with_format("numpy")[0]
     arrays = load_record_file(record_path(processed, str(record["key"])))
     assert record["signal"].shape == (12, 1000) and record["signal"].dtype == np.float32
-    np.testing.assert_array_equal(record["signal"][:, : int(arrays["n_valid"])], to_millivolts(arrays))
+    np.testing.assert_array_equal(
+        record["signal"][:, : int(arrays["n_valid"])], to_millivolts(arrays)
+    )
 
 
 @pytest.mark.skipif(bool(NO_BRAINDECODE), reason=NO_BRAINDECODE)
 @pytest.mark.parametrize("single", [True, False])
-def test_braindecode_opens_and_windows_it(processed: Path, tmp_path: Path, single: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_braindecode_opens_and_windows_it(
+    processed: Path, tmp_path: Path, single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("src.dataset_export._AT_A_TIME", 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -103,13 +124,19 @@ def test_braindecode_opens_and_windows_it(processed: Path, tmp_path: Path, singl
         described = load_json(tmp_path / "out" / "classes.json")
         opened = load_concat_dataset(tmp_path / "out" / "test", preload=True)
         assert len(opened.datasets) == len(load_splits(processed / "splits.json").test)
-        windows = create_fixed_length_windows(opened, window_size_samples=400, window_stride_samples=400, drop_last_window=True)
+        windows = create_fixed_length_windows(
+            opened, window_size_samples=400, window_stride_samples=400, drop_last_window=True
+        )
         signal, target, _ = windows[0]
     arrays = load_record_file(record_path(processed, opened.description["key"][0]))
     assert described["single_label"] == single and signal.shape == (12, 400)
     np.testing.assert_allclose(1000 * signal, to_millivolts(arrays)[:, :400], atol=1e-5)
     labels = set(str(opened.description["labels"][0]).split(";"))
-    called = {described["classes"][target]} if single else {name for name, value in zip(described["classes"], target, strict=True) if value == 1}
+    called = (
+        {described["classes"][target]}
+        if single
+        else {name for name, value in zip(described["classes"], target, strict=True) if value == 1}
+    )
     assert called == labels
     with pytest.raises(ValueError, match="exists already"):
         export_dataset(folder, tmp_path / "out", kind="braindecode")
@@ -120,24 +147,44 @@ def with_two_labels(processed: Path, to: Path) -> Path:
     (to / "records").symlink_to(processed / "records")
     shutil.copy(processed / "splits.json", to / "splits.json")
     manifest = load_manifest(processed)
-    save_manifest(manifest.assign(labels=manifest["labels"].where(manifest["labels"] == "NORM", manifest["labels"] + ";ABNORMAL")), to)
+    save_manifest(
+        manifest.assign(
+            labels=manifest["labels"].where(
+                manifest["labels"] == "NORM", manifest["labels"] + ";ABNORMAL"
+            )
+        ),
+        to,
+    )
     return to
 
 
-def test_what_cannot_be_written_is_refused(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="format is 'tfrecord': expected one of parquet, braindecode"):
+def test_what_cannot_be_written_is_refused(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        ValueError, match="format is 'tfrecord': expected one of parquet, braindecode"
+    ):
         export_dataset(processed, tmp_path, kind="tfrecord")
     with pytest.raises(ValueError, match="no processed records here"):
         export_dataset(tmp_path, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ValueError, match=r"writing Parquet needs the package pyarrow: pip install -r requirements-datasets\.txt"):
+    with pytest.raises(
+        ValueError,
+        match=r"writing Parquet needs the package pyarrow: pip install -r "
+        r"requirements-datasets\.txt",
+    ):
         export_dataset(processed, tmp_path)
     monkeypatch.setitem(sys.modules, "braindecode.datasets", None)
-    with pytest.raises(ValueError, match=r"needs the package braindecode: pip install -r requirements-datasets\.txt"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs the package braindecode: pip install -r requirements-datasets\.txt",
+    ):
         export_dataset(processed, tmp_path, kind="braindecode")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_class_named_like_a_column_is_refused() -> None:
     with pytest.raises(ValueError, match="classes age are named like what is known of a record"):
-        _describe({"key": "k", "age": 50.0}, ("age", "MI"), np.array([1, 0], np.float32), single=False)
+        _describe(
+            {"key": "k", "age": 50.0}, ("age", "MI"), np.array([1, 0], np.float32), single=False
+        )

@@ -38,15 +38,42 @@ def test_two_processes_follow_the_losses_of_one(processed: Path, tmp_path: Path)
         loader=LoaderConfig(batch_size=4, balanced_sampling=False),
     )
     save_config(config, tmp_path / "config.json")
-    common = ["-m", "src", "train", "--config", str(tmp_path / "config.json"), "--processed", str(processed), "--out"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *common, str(tmp_path / "two")]
+    common = [
+        "-m",
+        "src",
+        "train",
+        "--config",
+        str(tmp_path / "config.json"),
+        "--processed",
+        str(processed),
+        "--out",
+    ]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *common,
+        str(tmp_path / "two"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     for arguments in ([*common, str(tmp_path / "one")], launch):
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
         assert done.returncode == 0, done.stderr
     one, two = (load_json(tmp_path / name / "training_log.json") for name in ("one", "two"))
     assert len(two["history"]) == 2
     for a, b in zip(one["history"], two["history"], strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
         assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
-    assert dataclasses.asdict(config)["train"]["freeze_norm"] and (tmp_path / "two" / "models" / "best.pth").exists()
+    assert (
+        dataclasses.asdict(config)["train"]["freeze_norm"]
+        and (tmp_path / "two" / "models" / "best.pth").exists()
+    )

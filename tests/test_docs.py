@@ -1,4 +1,6 @@
-"""The documents keep up with the code: every setting and option is explained, links lead somewhere, commands are right."""
+"""The documents keep up with the code: every setting and option is explained, links lead somewhere,
+commands are right.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,20 @@ from src import config
 from src.__main__ import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
-WRITTEN = ("README.md", "IMPLEMENTATION_GUIDE.md", "SETUP_SUMMARY.md", "CHANGELOG.md", "CONTRIBUTING.md")
-DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])]
-SHELL = re.compile(r"(\$ )?(python3?|make|pip|git|source|export|cd|docker|torchrun|printf|jupyter|conda|uv)\b")
+WRITTEN = (
+    "README.md",
+    "IMPLEMENTATION_GUIDE.md",
+    "SETUP_SUMMARY.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+)
+DOCUMENTS = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+]
+SHELL = re.compile(
+    r"(\$ )?(python3?|make|pip|git|source|export|cd|docker|torchrun|printf|jupyter|conda|uv)\b"
+)
 
 
 def text_of(name: str) -> str:
@@ -30,36 +43,60 @@ def text_of(name: str) -> str:
 
 
 def blocks(name: str, *languages: str) -> list[str]:
-    """Return the fenced blocks in one of the languages; one without a language is a shell's when it begins like it."""
+    """Return the fenced blocks in one of the languages; one without a language is a shell's when it
+    begins like it.
+    """
     found = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
-    return [text for language, text in found if (language or ("bash" if SHELL.match(text) else "text")) in languages]
+    return [
+        text
+        for language, text in found
+        if (language or ("bash" if SHELL.match(text) else "text")) in languages
+    ]
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     actions = build_parser()._actions
-    return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
+    return next(
+        action.choices for action in actions if isinstance(action, argparse._SubParsersAction)
+    )
 
 
-# The guide -----------------------------------------------------------------------------------------------------------
+# The guide ----------------------------------------------------------------------------------------
 
 
 def settings_classes() -> list[type]:
-    classes = [value for value in vars(config).values() if isinstance(value, type) and dataclasses.is_dataclass(value)]
+    classes = [
+        value
+        for value in vars(config).values()
+        if isinstance(value, type) and dataclasses.is_dataclass(value)
+    ]
     return [kind for kind in classes if kind.__module__ == config.__name__]
 
 
 @pytest.mark.parametrize("kind", settings_classes())
 def test_every_setting_is_explained(kind: type) -> None:
     guide = text_of("IMPLEMENTATION_GUIDE.md")
-    missing = [field.name for field in dataclasses.fields(kind) if not re.search(rf"`[^`\n]*\b{field.name}\b[^`\n]*`", guide)]
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if not re.search(rf"`[^`\n]*\b{field.name}\b[^`\n]*`", guide)
+    ]
     assert kind.__name__ in guide and not missing
 
 
 @pytest.mark.parametrize("name", parsers())
 def test_every_option_is_explained(name: str) -> None:
     guide = text_of("IMPLEMENTATION_GUIDE.md")
-    flags = [action.option_strings[-1 if len(action.option_strings) == 1 else 0] for action in parsers()[name]._actions if action.option_strings]
-    missing = [flag for flag in flags if flag != "-h" and not re.search(rf"(?<![\w-]){flag}(?![\w-])", guide)]
+    flags = [
+        action.option_strings[-1 if len(action.option_strings) == 1 else 0]
+        for action in parsers()[name]._actions
+        if action.option_strings
+    ]
+    missing = [
+        flag
+        for flag in flags
+        if flag != "-h" and not re.search(rf"(?<![\w-]){flag}(?![\w-])", guide)
+    ]
     assert f"`{name}`" in guide or f"src {name}" in guide
     assert not missing
 
@@ -67,11 +104,18 @@ def test_every_option_is_explained(name: str) -> None:
 def test_every_module_has_its_line_in_the_readme() -> None:
     readme = text_of("README.md")
     modules = [path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
-    names = {path.relative_to(ROOT).as_posix(): (path.name, f"src/{path.parent.name}/`") for path in modules}
-    assert not [path for path, (name, package) in names.items() if not re.search(rf"\b{name}\b", readme) and package not in readme]
+    names = {
+        path.relative_to(ROOT).as_posix(): (path.name, f"src/{path.parent.name}/`")
+        for path in modules
+    }
+    assert not [
+        path
+        for path, (name, package) in names.items()
+        if not re.search(rf"\b{name}\b", readme) and package not in readme
+    ]
 
 
-# Links ---------------------------------------------------------------------------------------------------------------
+# Links --------------------------------------------------------------------------------------------
 
 
 def anchors(path: Path) -> set[str]:
@@ -86,7 +130,10 @@ def test_links_lead_somewhere(name: str) -> None:
     if unwritten:
         pytest.skip(f"{', '.join(unwritten)} not written yet")
     prose = re.sub(r"^```.*?^```", "", text_of(name), flags=re.MULTILINE | re.DOTALL)
-    links = [*re.findall(r"\]\(<?([^)\s>]+)", prose), *re.findall(r"(?:src|href)=\"([^\"]+)\"", prose)]
+    links = [
+        *re.findall(r"\]\(<?([^)\s>]+)", prose),
+        *re.findall(r"(?:src|href)=\"([^\"]+)\"", prose),
+    ]
     broken = []
     for link in links:
         target, _, anchor = link.partition("#")
@@ -98,13 +145,15 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not broken
 
 
-# Commands and code ---------------------------------------------------------------------------------------------------
+# Commands and code --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_shell_blocks_parse(name: str) -> None:
     for block in blocks(name, "bash", "sh", "shell"):
-        done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
+        done = subprocess.run(
+            ["bash", "-n"], input=block, text=True, capture_output=True, check=False
+        )
         assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
@@ -134,7 +183,9 @@ def test_python_blocks_import_what_is_there(name: str) -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for name in DOCUMENTS:
         used = set(re.findall(r"(?:^|`)make ([\w-]+)", text_of(name), re.MULTILINE))
         assert used <= targets, f"{name}: {used - targets}"

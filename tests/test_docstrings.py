@@ -1,4 +1,6 @@
-"""Docstrings keep up with signatures: what a Parameters section names is there, and is all there is."""
+"""Docstrings keep up with signatures: what a Parameters section names is there, and is all there
+is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "src").rglob("*.py"))
-SECTION = re.compile(r"^Parameters\n-+\n(.*?)(?=\n[A-Z][A-Za-z ]+\n-+\n|\Z)", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(
+    r"^Parameters\n-+\n(.*?)(?=\n[A-Z][A-Za-z ]+\n-+\n|\Z)", re.MULTILINE | re.DOTALL
+)
 MOST_UNEXPLAINED = 5
 """A public function with more parameters than this needs the section."""
 
@@ -33,7 +37,17 @@ def public_functions(path: Path) -> Iterator[tuple[str, Function, str]]:
 
 def parameters_of(function: Function) -> list[str]:
     arguments = function.args
-    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg) if a]
+    names = [
+        a.arg
+        for a in (
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            arguments.vararg,
+            arguments.kwarg,
+        )
+        if a
+    ]
     return [name for name in names if name not in ("self", "cls")]
 
 
@@ -45,14 +59,23 @@ def explained(docstring: str) -> list[str]:
     return [name.strip(" *`") for head in heads for name in head.split(",")]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES])
+@pytest.mark.parametrize(
+    "path", MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES]
+)
 def test_parameters_are_explained_as_they_are(path: Path) -> None:
     for name, function, docstring in public_functions(path):
         names, told = parameters_of(function), explained(docstring)
-        assert not told or sorted(told) == sorted(names), f"{name}: {sorted(set(told) ^ set(names))}"
-        assert told or len(names) <= MOST_UNEXPLAINED, f"{name} has {len(names)} parameters and explains none"
+        assert not told or sorted(told) == sorted(names), (
+            f"{name}: {sorted(set(told) ^ set(names))}"
+        )
+        assert told or len(names) <= MOST_UNEXPLAINED, (
+            f"{name} has {len(names)} parameters and explains none"
+        )
 
 
 def test_a_section_is_read() -> None:
-    assert explained("One.\n\nParameters\n----------\na, b\n    Two.\nc : int\n    Three.\n\nReturns\n-------\nint\n    Four.") == ["a", "b", "c"]
+    assert explained(
+        "One.\n\nParameters\n----------\na, b\n    Two.\nc : int\n    "
+        "Three.\n\nReturns\n-------\nint\n    Four."
+    ) == ["a", "b", "c"]
     assert explained("Nothing.") == []

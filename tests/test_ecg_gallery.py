@@ -32,7 +32,10 @@ def test_records_stand_below_each_other_without_overlap() -> None:
 def test_all_have_the_same_scale() -> None:
     figure = plot_gallery([record("one"), record("two", 4.0)])
     figure.canvas.draw()
-    widths = [np.ptp(axes.transData.transform([[0, 0], [5, 0]])[:, 0]) / figure.dpi * MM_PER_INCH for axes in figure.axes]
+    widths = [
+        np.ptp(axes.transData.transform([[0, 0], [5, 0]])[:, 0]) / figure.dpi * MM_PER_INCH
+        for axes in figure.axes
+    ]
     assert widths[0] == pytest.approx(widths[1]) and 2 < widths[0] < 5
 
 

@@ -15,7 +15,9 @@ FS = 100.0
 
 
 def _signal(n_leads: int = 12, seconds: float = 10.0) -> np.ndarray:
-    """A 1 mV spike every second over a line at 0, twice as tall in each following lead up to the third."""
+    """A 1 mV spike every second over a line at 0, twice as tall in each following lead up to the
+    third.
+    """
     signal = np.zeros((n_leads, round(seconds * FS)), dtype=np.float32)
     signal[:, 50::100] = np.minimum(np.arange(1, n_leads + 1), 3)[:, None] * 0.5
     return signal
@@ -47,7 +49,9 @@ def test_3x4_shows_twelve_stretches_over_a_rhythm_strip() -> None:
 
 def test_columns_are_consecutive_and_aligned_with_the_strip() -> None:
     figure = plot_ecg(_signal(), FS, STANDARD_LEADS)
-    starts = [_lines(figure, f"trace-{name}")[0].get_xdata()[0] for name in ("I", "aVR", "V1", "V4")]
+    starts = [
+        _lines(figure, f"trace-{name}")[0].get_xdata()[0] for name in ("I", "aVR", "V1", "V4")
+    ]
     assert np.diff(starts) == pytest.approx([62.5] * 3)
     assert _lines(figure, "trace-II")[1].get_xdata()[250] == pytest.approx(starts[1])
 
@@ -80,7 +84,9 @@ def test_6x2_and_strip_choice() -> None:
     figure = plot_ecg(_signal(), FS, STANDARD_LEADS, layout="6x2", rhythm_lead="v1")
     assert len(_lines(figure, "calibration")) == 7
     assert [len(line.get_xdata()) for line in _lines(figure, "trace-V1")] == [500, 1000]
-    assert len(_lines(plot_ecg(_signal(), FS, STANDARD_LEADS, rhythm_lead=None), "calibration")) == 3
+    assert (
+        len(_lines(plot_ecg(_signal(), FS, STANDARD_LEADS, rhythm_lead=None), "calibration")) == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,9 @@ def test_duration_cuts_and_says_so() -> None:
 
 @pytest.mark.parametrize("n_samples", [1, 3, 40])
 def test_very_short_recordings_can_be_drawn(n_samples: int, tmp_path) -> None:
-    figure = plot_ecg(np.zeros((12, n_samples)), FS, STANDARD_LEADS, lead_present=[True] * 11 + [False])
+    figure = plot_ecg(
+        np.zeros((12, n_samples)), FS, STANDARD_LEADS, lead_present=[True] * 11 + [False]
+    )
     figure.savefig(tmp_path / "a.png")
     assert figure.get_figwidth() * MM_PER_INCH == pytest.approx(90)
 

@@ -41,7 +41,21 @@ def test_the_twelve_leads_stand_in_rows_over_lead_ii() -> None:
     names = [element.text for element in root.iter("text")]
     assert names == [*STANDARD_LEADS, "II"]
     drawn = lines(svg)
-    assert [line[0, 0] for line in drawn] == [0, 0, 0, 62.5, 62.5, 62.5, 125, 125, 125, 187.5, 187.5, 187.5, 0]
+    assert [line[0, 0] for line in drawn] == [
+        0,
+        0,
+        0,
+        62.5,
+        62.5,
+        62.5,
+        125,
+        125,
+        125,
+        187.5,
+        187.5,
+        187.5,
+        0,
+    ]
     assert [len(line) for line in drawn] == [250] * 12 + [1000]
 
 
@@ -64,7 +78,9 @@ def test_a_gap_lifts_the_pen_and_an_absent_lead_is_empty() -> None:
 
 def test_names_are_escaped() -> None:
     svg = draw_ecg_svg(spikes(1, 100.0), 100.0, ["<b>"], label='"><script>')
-    assert "<script" not in svg and [element.text for element in ElementTree.fromstring(svg).iter("text")] == ["<b>"]
+    assert "<script" not in svg and [
+        element.text for element in ElementTree.fromstring(svg).iter("text")
+    ] == ["<b>"]
 
 
 def test_a_wrong_shape_is_refused() -> None:
@@ -76,6 +92,15 @@ def test_stretches_are_shaded_for_and_against() -> None:
     shade = np.zeros((1, 50), np.float32)
     shade[0, [0, 1, 49]] = [1.0, 0.1, -0.4]
     root = ElementTree.fromstring(draw_ecg_svg(spikes(1, 100.0, 2.0), 100.0, ["I"], shade=shade))
-    boxes = {path.get("class"): (path.get("fill-opacity"), path.get("d")) for path in root.iter("path") if "fill-opacity" in path.attrib}
-    assert {name: opacity for name, (opacity, _) in boxes.items()} == {"ecg-for": "0.75", "ecg-against": "0.3"}
-    assert str(boxes["ecg-for"][1]).startswith("M0 ") and str(boxes["ecg-against"][1]).startswith(f"M{49 * UNITS_PER_MM} ")
+    boxes = {
+        path.get("class"): (path.get("fill-opacity"), path.get("d"))
+        for path in root.iter("path")
+        if "fill-opacity" in path.attrib
+    }
+    assert {name: opacity for name, (opacity, _) in boxes.items()} == {
+        "ecg-for": "0.75",
+        "ecg-against": "0.3",
+    }
+    assert str(boxes["ecg-for"][1]).startswith("M0 ") and str(boxes["ecg-against"][1]).startswith(
+        f"M{49 * UNITS_PER_MM} "
+    )

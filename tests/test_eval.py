@@ -48,7 +48,9 @@ def best(run: Path) -> Path:
 
 
 def copy_with_manifest(processed: Path, to: Path, **columns: object) -> Path:
-    """Return a folder with the same records and another manifest: column=function of the old manifest."""
+    """Return a folder with the same records and another manifest: column=function of the old
+    manifest.
+    """
     to.mkdir()
     (to / "records").symlink_to(processed / "records")
     for name in ("splits.json", "preprocess_config.json"):
@@ -92,7 +94,9 @@ def test_prediction_keeps_the_order_whatever_the_batch(processed: Path) -> None:
     targets = np.arange(21, dtype=np.float32).reshape(7, 3)
     dataset = ECGDataset([record_path(processed, key) for key in keys], targets)
     model = nn.Sequential(nn.Conv1d(12, 3, 5), nn.BatchNorm1d(3), MeanOfLeads()).train()
-    answers = [predict(model, make_loader(dataset, LoaderConfig(batch_size=size))) for size in (2, 7)]
+    answers = [
+        predict(model, make_loader(dataset, LoaderConfig(batch_size=size))) for size in (2, 7)
+    ]
     assert not model.training and int(model[1].num_batches_tracked) == 0
     assert all(torch.equal(target, torch.from_numpy(targets)) for _, target in answers)
     torch.testing.assert_close(answers[0][0], answers[1][0])
@@ -104,7 +108,9 @@ def test_scores_are_probabilities() -> None:
     np.testing.assert_allclose(to_scores(logits, single_label=False), [[0.5, 0.75]], rtol=1e-6)
 
 
-def test_evaluation_leaves_predictions_and_metrics(processed: Path, trained: Path, tmp_path: Path) -> None:
+def test_evaluation_leaves_predictions_and_metrics(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
     evaluation = evaluate(best(trained), processed, out=tmp_path)
     assert set(evaluation.predictions.keys) == set(load_splits(processed / "splits.json").test)
     saved = Predictions.load(tmp_path / "predictions_test.npz")
@@ -117,17 +123,25 @@ def test_evaluation_leaves_predictions_and_metrics(processed: Path, trained: Pat
     assert str(evaluation).startswith("test: ")
 
 
-def test_evaluation_tells_sources_and_intervals(processed: Path, trained: Path, tmp_path: Path) -> None:
-    evaluation = evaluate(best(trained), processed, out=tmp_path, options=JudgeOptions(intervals=20, calibrate=True))
+def test_evaluation_tells_sources_and_intervals(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    evaluation = evaluate(
+        best(trained), processed, out=tmp_path, options=JudgeOptions(intervals=20, calibrate=True)
+    )
     metrics = load_json(tmp_path / "metrics_test.json")
     groups = metrics["subgroups"]["dataset"]
     assert sum(row["n_records"] for row in groups.values()) == metrics["n_records"]
-    assert metrics["intervals"]["n_resamples"] == 20 and metrics["calibration"]["learned_on"] == "val"
+    assert (
+        metrics["intervals"]["n_resamples"] == 20 and metrics["calibration"]["learned_on"] == "val"
+    )
     assert metrics["calibration"]["n_records"] == len(load_splits(processed / "splits.json").val)
     assert f"dataset {next(iter(groups))}" in str(evaluation)
 
 
-def test_a_model_validated_on_records_without_a_class_is_judged_on_them(processed: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_model_validated_on_records_without_a_class_is_judged_on_them(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
     test = load_splits(processed / "splits.json").test
 
     def one_left_blank(rows: pd.DataFrame) -> pd.Series[str]:
@@ -136,23 +150,44 @@ def test_a_model_validated_on_records_without_a_class_is_judged_on_them(processe
     folder = copy_with_manifest(processed, tmp_path / "p", labels=one_left_blank)
     for keep, n_records in ((True, len(test)), (False, len(test) - 1)):
         config = {"train": {"keep_negative": keep}}
-        checkpoint = changed_checkpoint(trained, tmp_path / "c.pth", single_label=False, config=config)
+        checkpoint = changed_checkpoint(
+            trained, tmp_path / "c.pth", single_label=False, config=config
+        )
         evaluation = evaluate(checkpoint, folder)
         assert evaluation.metrics["n_records"] == n_records
         protocols = evaluation.metrics["protocols"]
-        assert (protocols["labelled"]["n_records"], protocols["all"]["n_records"]) == (len(test) - 1, len(test))
-        assert protocols["all" if keep else "labelled"]["auroc_macro"] == evaluation.metrics["auroc_macro"]
+        assert (protocols["labelled"]["n_records"], protocols["all"]["n_records"]) == (
+            len(test) - 1,
+            len(test),
+        )
+        assert (
+            protocols["all" if keep else "labelled"]["auroc_macro"]
+            == evaluation.metrics["auroc_macro"]
+        )
         assert f"{len(test)} records with and without one: macro F1" in str(evaluation)
 
 
-def test_nothing_is_chosen_on_the_split_that_is_judged(processed: Path, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split is 'val', and the calibration would be chosen on it"):
-        evaluate(best(trained), processed, split="val", out=tmp_path, options=JudgeOptions(calibrate=True))
+def test_nothing_is_chosen_on_the_split_that_is_judged(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match="split is 'val', and the calibration would be chosen on it"
+    ):
+        evaluate(
+            best(trained),
+            processed,
+            split="val",
+            out=tmp_path,
+            options=JudgeOptions(calibrate=True),
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_scores_do_not_depend_on_the_batch(processed: Path, trained: Path) -> None:
-    one, many = (evaluate(best(trained), processed, split="train", batch_size=size).predictions for size in (1, 64))
+    one, many = (
+        evaluate(best(trained), processed, split="train", batch_size=size).predictions
+        for size in (1, 64)
+    )
     np.testing.assert_allclose(one.y_score, many.y_score, atol=1e-5)
 
 
@@ -160,22 +195,34 @@ def test_files_get_the_scores_of_their_record_files(processed: Path, trained: Pa
     """What a new file is answered is what the evaluation found for the same recording."""
     predictions = evaluate(best(trained), processed, split="val").predictions
     manifest = load_manifest(processed)
-    source = dict(zip(manifest["dataset"] + "__" + manifest["record_id"], manifest["source_path"], strict=True))
-    rows = predict_files(load_checkpoint(best(trained)), [source[key] for key in predictions.keys], batch_size=2)
+    source = dict(
+        zip(
+            manifest["dataset"] + "__" + manifest["record_id"], manifest["source_path"], strict=True
+        )
+    )
+    rows = predict_files(
+        load_checkpoint(best(trained)), [source[key] for key in predictions.keys], batch_size=2
+    )
     np.testing.assert_allclose([row.scores for row in rows], predictions.y_score, atol=1e-5)
 
 
-def test_a_model_of_windows_averages_those_of_a_file(processed: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_model_of_windows_averages_those_of_a_file(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
     source = next(path for path in load_manifest(processed)["source_path"] if path.endswith(".hea"))
     halves = PreprocessConfig(fs=100.0, n_samples=500, window_s=5.0)
     checkpoint = load_checkpoint(changed_checkpoint(trained, tmp_path / "c.pth", preprocess=halves))
     model = load_model(checkpoint, "cpu")
-    windows = [build_tensor(window, halves).arrays["signal"] for window in iter_records(source, window_s=5)]
+    windows = [
+        build_tensor(window, halves).arrays["signal"] for window in iter_records(source, window_s=5)
+    ]
     with torch.inference_mode():
         logits = predict_logits(model, torch.from_numpy(np.stack(windows)))
     [row] = predict_files(checkpoint, [source], batch_size=1)
     assert len(windows) == 2 and row.record_id == Path(source).stem
-    np.testing.assert_allclose(row.scores, to_scores(logits, checkpoint.card.single_label).mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(
+        row.scores, to_scores(logits, checkpoint.card.single_label).mean(axis=0), atol=1e-5
+    )
 
 
 def test_a_model_of_crops_is_judged_on_windows(processed: Path, tmp_path: Path) -> None:
@@ -183,7 +230,9 @@ def test_a_model_of_crops_is_judged_on_windows(processed: Path, tmp_path: Path) 
     run_training(dataclasses.replace(QUICK, train=train), processed, tmp_path)
     assert load_checkpoint(best(tmp_path)).card.crop_samples == 400
     windows = evaluate(best(tmp_path), processed).predictions
-    whole = evaluate(changed_checkpoint(tmp_path, tmp_path / "whole.pth", crop_samples=0), processed).predictions
+    whole = evaluate(
+        changed_checkpoint(tmp_path, tmp_path / "whole.pth", crop_samples=0), processed
+    ).predictions
     assert windows.keys == whole.keys and not np.allclose(windows.y_score, whole.y_score, atol=1e-6)
 
 
@@ -192,31 +241,60 @@ def test_an_unknown_split_names_the_known(processed: Path, trained: Path) -> Non
         evaluate(best(trained), processed, split="dev")
 
 
-def test_an_empty_split_names_those_that_exist(processed: Path, trained: Path, tmp_path: Path) -> None:
-    no_test = copy_with_manifest(processed, tmp_path / "p", split=lambda rows: rows["split"].replace("test", "train"))
-    with pytest.raises(ValueError, match=r"split test has no records; splits with records: train \(\d+\), val \(\d+\)$"):
+def test_an_empty_split_names_those_that_exist(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    no_test = copy_with_manifest(
+        processed, tmp_path / "p", split=lambda rows: rows["split"].replace("test", "train")
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"split test has no records; splits with records: train \(\d+\), val \(\d+\)$",
+    ):
         evaluate(best(trained), no_test)
 
 
-def test_records_of_other_classes_are_one_clear_error(processed: Path, trained: Path, tmp_path: Path) -> None:
+def test_records_of_other_classes_are_one_clear_error(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
     other = copy_with_manifest(processed, tmp_path / "p", labels="ASTHMA")
-    with pytest.raises(ValueError, match=r"carries a class of the checkpoint \(AF, .*was it trained on other labels"):
+    with pytest.raises(
+        ValueError,
+        match=r"carries a class of the checkpoint \(AF, .*was it trained on other labels",
+    ):
         evaluate(best(trained), other)
 
 
-def test_records_of_another_shape_are_one_clear_error(processed: Path, trained: Path, tmp_path: Path) -> None:
-    longer = changed_checkpoint(trained, tmp_path / "c.pth", preprocess=PreprocessConfig(fs=500.0, n_samples=5000))
-    with pytest.raises(ValueError, match=r"trained on 5000 samples at 500 Hz, the records are 1000 samples at 100 Hz; preprocess with"):
+def test_records_of_another_shape_are_one_clear_error(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    longer = changed_checkpoint(
+        trained, tmp_path / "c.pth", preprocess=PreprocessConfig(fs=500.0, n_samples=5000)
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"trained on 5000 samples at 500 Hz, the records are 1000 samples at 100 Hz; "
+        r"preprocess with",
+    ):
         evaluate(longer, processed)
 
 
-def test_records_of_another_rate_are_one_clear_error(processed: Path, trained: Path, tmp_path: Path) -> None:
-    faster = changed_checkpoint(trained, tmp_path / "c.pth", preprocess=PreprocessConfig(fs=250.0, n_samples=1000))
-    with pytest.raises(ValueError, match="trained on 1000 samples at 250 Hz, the records are 1000 samples at 100 Hz"):
+def test_records_of_another_rate_are_one_clear_error(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    faster = changed_checkpoint(
+        trained, tmp_path / "c.pth", preprocess=PreprocessConfig(fs=250.0, n_samples=1000)
+    )
+    with pytest.raises(
+        ValueError,
+        match="trained on 1000 samples at 250 Hz, the records are 1000 samples at 100 Hz",
+    ):
         evaluate(faster, processed)
 
 
-def test_nothing_is_written_when_evaluation_fails(processed: Path, trained: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_when_evaluation_fails(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="no such checkpoint"):
         evaluate(tmp_path / "none.pth", processed, out=out)
@@ -225,19 +303,26 @@ def test_nothing_is_written_when_evaluation_fails(processed: Path, trained: Path
     assert not out.exists()
 
 
-# Recordings that the model was trained on ----------------------------------------------------------------------------
+# Recordings that the model was trained on ---------------------------------------------------------
 
 
-def test_a_split_with_training_recordings_is_refused_unless_allowed(processed: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_split_with_training_recordings_is_refused_unless_allowed(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
     where = load_splits(processed / "splits.json")
     learned = load_checkpoint(best(trained)).card.train_hashes[0]
     key = where.test[0]
 
     def leak(manifest: pd.DataFrame) -> pd.Series:
-        return manifest["signal_hash"].mask(manifest["dataset"] + "__" + manifest["record_id"] == key, learned)
+        return manifest["signal_hash"].mask(
+            manifest["dataset"] + "__" + manifest["record_id"] == key, learned
+        )
 
     leaky = copy_with_manifest(processed, tmp_path / "leaky", signal_hash=leak)
-    with pytest.raises(ValueError, match=rf"1 of \d+ records of split test .* was trained on: {key}; .*--allow-overlap"):
+    with pytest.raises(
+        ValueError,
+        match=rf"1 of \d+ records of split test .* was trained on: {key}; .*--allow-overlap",
+    ):
         evaluate(best(trained), leaky)
     assert key in evaluate(best(trained), leaky, allow_overlap=True).predictions.keys
     assert evaluate(best(trained), processed).split == "test"
@@ -245,12 +330,20 @@ def test_a_split_with_training_recordings_is_refused_unless_allowed(processed: P
 
 def test_training_recordings_are_marked_among_new_files(processed: Path, trained: Path) -> None:
     manifest = load_manifest(processed)
-    rows = [manifest[(manifest["split"] == split) & (manifest["label_source"] == "mapping")].iloc[0] for split in ("train", "test")]
+    rows = [
+        manifest[(manifest["split"] == split) & (manifest["label_source"] == "mapping")].iloc[0]
+        for split in ("train", "test")
+    ]
     paths = [row["source_path"] for row in rows]
     loaded = load_checkpoint(best(trained))
-    reasons = [row.reason for row in predict_files(loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0)]
+    reasons = [
+        row.reason
+        for row in predict_files(loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0)
+    ]
     assert reasons == ["the model was trained on this recording", ""]
-    allowed = predict_files(loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0, allow_overlap=True)
+    allowed = predict_files(
+        loaded, paths, source_fs=250.0, source_gain_per_mv=1000.0, allow_overlap=True
+    )
     assert [(row.status, row.reason) for row in allowed] == [("ok", "")] * 2
 
 
@@ -272,15 +365,23 @@ def test_targets_that_lie_on_another_device_come_back_with_the_logits() -> None:
     assert logits.shape == (2, 12) and torch.equal(targets, torch.ones(2, 12))
 
 
-def test_a_calibration_is_not_learned_on_training_recordings(processed: Path, trained: Path, tmp_path: Path) -> None:
-    hashes = tuple(load_manifest(processed)["signal_hash"][load_manifest(processed)["split"] == "val"])
+def test_a_calibration_is_not_learned_on_training_recordings(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    hashes = tuple(
+        load_manifest(processed)["signal_hash"][load_manifest(processed)["split"] == "val"]
+    )
     learned = changed_checkpoint(trained, tmp_path / "m.pth", train_hashes=hashes)
-    with pytest.raises(ValueError, match="of split val are recordings that the model was trained on"):
+    with pytest.raises(
+        ValueError, match="of split val are recordings that the model was trained on"
+    ):
         evaluate(learned, processed, options=JudgeOptions(calibrate=True))
     evaluate(learned, processed)
     evaluate(learned, processed, options=JudgeOptions(calibrate=True), allow_overlap=True)
 
 
 def test_a_record_that_breaks_off_is_unreadable() -> None:
-    answer = _sum_up("r", [NoInput("rejected", "gap"), torch.zeros(2), NoInput("unreadable", "truncated")])
+    answer = _sum_up(
+        "r", [NoInput("rejected", "gap"), torch.zeros(2), NoInput("unreadable", "truncated")]
+    )
     assert (answer.status, answer.reason, answer.scores) == ("unreadable", "truncated", None)

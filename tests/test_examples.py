@@ -1,6 +1,8 @@
-"""Every example of README, guide and pages runs: document by document, block by block, in a copy of the project.
+"""Every example of README, guide and pages runs: document by document, block by block, in a copy of
+the project.
 
-Blocks are run as they are written but for the changes listed here, which make them small and leave out what sets up a machine.
+Blocks are run as they are written but for the changes listed here, which make them small and leave
+out what sets up a machine.
 """
 
 from __future__ import annotations
@@ -32,11 +34,16 @@ CHANGES = (
 )
 NOT_RUN = {  # what is in a line -> why
     r"^make ": "each target is a command that other tests run",
-    r"^(python -m )?pip |^python3 -m venv|^source |^\.venv/bin/python": "makes, changes or presumes another environment",
+    r"^(python -m )?pip |^python3 -m venv|^source |^\.venv/bin/python": (
+        "makes, changes or presumes another environment"
+    ),
     r"^jupyter ": "test_jupyterlab.py starts it",
     r"s3://": "is on the network; test_remote.py has a server of its own",
 }
-NEEDED = {"export-dataset": "pyarrow", " export ": "onnx"}  # in a command -> module without which it is not run
+NEEDED = {
+    "export-dataset": "pyarrow",
+    " export ": "onnx",
+}  # in a command -> module without which it is not run
 WITH_EXAMPLES = [name for name in DOCUMENTS if blocks(name, "bash", "sh", "shell", "python", "py")]
 
 
@@ -52,8 +59,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, command: list[str], shown: str) -> None:
     """Run a command in the folder as somebody would who has activated the environment."""
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": here}
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=3600, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "PATH": here
+    }
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=3600,
+        check=False,
+    )
     assert done.returncode == 0, f"{shown}\n\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 
@@ -67,8 +84,16 @@ def changed(block: str) -> str:
 
 def lines_to_run(block: str) -> list[str]:
     """Return the lines of a shell block that are run."""
-    lines = [line for line in changed(block).splitlines() if line.strip() and not any(re.search(part, line) for part in NOT_RUN)]
-    return [line for line in lines if all(find_spec(module) for part, module in NEEDED.items() if part in line)]
+    lines = [
+        line
+        for line in changed(block).splitlines()
+        if line.strip() and not any(re.search(part, line) for part in NOT_RUN)
+    ]
+    return [
+        line
+        for line in lines
+        if all(find_spec(module) for part, module in NEEDED.items() if part in line)
+    ]
 
 
 def missing_modules(block: str) -> list[str]:
@@ -76,7 +101,11 @@ def missing_modules(block: str) -> list[str]:
     nodes = list(ast.walk(ast.parse(block)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    return sorted(name for name in {name.split(".")[0] for name in names} if name != "src" and find_spec(name) is None)
+    return sorted(
+        name
+        for name in {name.split(".")[0] for name in names}
+        if name != "src" and find_spec(name) is None
+    )
 
 
 def run_examples(folder: Path, name: str) -> None:
@@ -98,7 +127,9 @@ def after_readme(project: Path) -> Path:
 
 def test_examples_of_the_readme_run(after_readme: Path) -> None:
     runs = after_readme / "artifacts" / "runs"
-    assert (runs / "mine" / "report.html").is_file() and (runs / "ptbxl100" / "metrics_val.json").is_file()
+    assert (runs / "mine" / "report.html").is_file() and (
+        runs / "ptbxl100" / "metrics_val.json"
+    ).is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_EXAMPLES if name != "README.md"])

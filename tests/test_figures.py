@@ -1,4 +1,6 @@
-"""Saving figures, and what every figure owes: type of 7 pt and more, no pyplot, a picture in notebooks."""
+"""Saving figures, and what every figure owes: type of 7 pt and more, no pyplot, a picture in
+notebooks.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def test_equal_figures_give_equal_files(tmp_path: Path, suffix: str) -> None:
     second = save_figure(_figure(), tmp_path / f"b{suffix}")
     assert first == tmp_path / "deep" / f"a{suffix}"
     assert first.read_bytes() == second.read_bytes()
-    assert [path.name for path in first.parent.iterdir()] == [f"a{suffix}"]  # no temporary file stays
+    assert [path.name for path in first.parent.iterdir()] == [
+        f"a{suffix}"
+    ]  # no temporary file stays
 
 
 def test_png_has_the_size_of_the_page(tmp_path: Path) -> None:

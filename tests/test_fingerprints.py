@@ -29,7 +29,9 @@ def heart(seed: int, seconds: float = 10.0, fs: float = 500.0) -> Signal:
 
 
 def bits(first: Signal, second: Signal, fs_second: float = 500.0) -> int:
-    differing, compared = differing_bits([compute_fingerprint(first, 500.0)], [compute_fingerprint(second, fs_second)])
+    differing, compared = differing_bits(
+        [compute_fingerprint(first, 500.0)], [compute_fingerprint(second, fs_second)]
+    )
     assert compared.tolist() == [256]
     return int(differing[0])
 
@@ -57,11 +59,17 @@ def test_other_recordings_are_far() -> None:
 def test_the_format_stays() -> None:
     """Fingerprints are kept in manifests and checkpoints: these digits must not change."""
     time = np.arange(1000) / 100.0
-    signal = np.stack([np.sin(2 * np.pi * (1 + 0.3 * lead) * time) ** 5 for lead in range(12)]).astype(np.float32)
+    signal = np.stack(
+        [np.sin(2 * np.pi * (1 + 0.3 * lead) * time) ** 5 for lead in range(12)]
+    ).astype(np.float32)
     text = compute_fingerprint(signal, 100.0)
-    assert re.fullmatch("c218b[0-9a-f]{64}", text)  # a lead that repeats itself; leads II, I, V2, V5
+    assert re.fullmatch(
+        "c218b[0-9a-f]{64}", text
+    )  # a lead that repeats itself; leads II, I, V2, V5
     assert re.fullmatch("1218b[0-9a-f]{64}", compute_fingerprint(heart(0), 500.0))
-    assert (int(text[5:21], 16) ^ 0x8678033AE004BC9E).bit_count() <= 1  # one for a sum that rounds to another side of zero
+    assert (
+        int(text[5:21], 16) ^ 0x8678033AE004BC9E
+    ).bit_count() <= 1  # one for a sum that rounds to another side of zero
 
 
 def test_what_tells_nothing_has_no_fingerprint() -> None:
@@ -87,26 +95,38 @@ def test_dead_and_missing_leads_are_replaced_by_others() -> None:
 
 
 def beats(seed: int, fs: float = 500.0) -> Signal:
-    """Return twelve leads of one beat again and again at a fixed rate, with a little noise that no other seed shares."""
+    """Return twelve leads of one beat again and again at a fixed rate, with a little noise that no
+    other seed shares.
+    """
     time = np.arange(round(10 * fs)) / fs
     beat = np.exp(-0.5 * (((time * 1.2) % 1 - 0.5) / 0.03) ** 2)
     noise = np.random.default_rng(seed).normal(scale=0.02, size=(12, len(time)))
     return (np.arange(1, 13)[:, None] / 6 * beat + noise).astype(np.float32)
 
 
-def test_many_that_repeat_one_beat_are_no_copies_while_a_few_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_that_repeat_one_beat_are_no_copies_while_a_few_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     texts = [compute_fingerprint(beats(seed), 500.0) for seed in range(30)]
     assert {text[0] for text in texts} == {"c"}
     assert find_copies(texts) == [] and "30 recordings repeat themselves" in caplog.text
     assert find_copies([texts[0]] * 30) == []
-    assert not FingerprintIndex(texts[:8]).contains(texts[8:10]).any() and not FingerprintIndex(texts[:1] * 8).contains(texts[:1]).any()
-    assert find_copies(texts[:8]) == [tuple(range(8))]  # what several collections hold of one recording
+    assert (
+        not FingerprintIndex(texts[:8]).contains(texts[8:10]).any()
+        and not FingerprintIndex(texts[:1] * 8).contains(texts[:1]).any()
+    )
+    assert find_copies(texts[:8]) == [
+        tuple(range(8))
+    ]  # what several collections hold of one recording
     assert FingerprintIndex(texts[:3]).contains(texts[3:5]).all()
 
 
 def test_any_number_of_copies_of_an_irregular_rhythm_is_found() -> None:
     text = compute_fingerprint(heart(0), 500.0)
-    assert find_copies([text] * 30) == [tuple(range(30))] and FingerprintIndex([text] * 30).contains([text]).all()
+    assert (
+        find_copies([text] * 30) == [tuple(range(30))]
+        and FingerprintIndex([text] * 30).contains([text]).all()
+    )
 
 
 def test_gaps_are_bridged() -> None:
@@ -122,7 +142,10 @@ def test_copies_are_found_among_many_and_chained() -> None:
     words = rng.integers(0, 2**63, (5000, 4), dtype=np.uint64)
     flips = np.packbits(rng.random((500, 256)) < 0.04, axis=1).view(np.uint64).reshape(-1, 4)
     flips[np.bitwise_count(flips).sum(axis=1) > CLOSE] = 0
-    texts = ["1218b" + row.astype(">u8").tobytes().hex() for row in np.concatenate([words, words[:500] ^ flips, words[:1]])]
+    texts = [
+        "1218b" + row.astype(">u8").tobytes().hex()
+        for row in np.concatenate([words, words[:500] ^ flips, words[:1]])
+    ]
     expected = [(0, 5000, 5500), *((i, 5000 + i) for i in range(1, 500))]
     assert sorted(find_copies(texts)) == expected
     found = FingerprintIndex(texts[:5000]).contains(texts[5000:])
@@ -134,13 +157,29 @@ def test_fingerprints_of_another_kind_match_nothing() -> None:
     assert FingerprintIndex([]).contains(["1" * 69]).tolist() == [False]
 
 
-def test_every_copy_in_real_collections_is_found_and_no_other(real_data: Callable[[str], Path]) -> None:
-    """Challenge 2021's HR records and the 500 Hz sample are PTB-XL's by number, but 00459, which was 00460's double."""
+def test_every_copy_in_real_collections_is_found_and_no_other(
+    real_data: Callable[[str], Path],
+) -> None:
+    """Challenge 2021's HR records and the 500 Hz sample are PTB-XL's by number, but 00459, which
+    was 00460's double.
+    """
     names, prints = [], []
-    for path in sorted([*real_data("ptbxl100").rglob("*.hea"), *real_data("ptbxl500").rglob("*.hea"), *real_data("challenge2021").glob("*.hea")]):
+    for path in sorted(
+        [
+            *real_data("ptbxl100").rglob("*.hea"),
+            *real_data("ptbxl500").rglob("*.hea"),
+            *real_data("challenge2021").glob("*.hea"),
+        ]
+    ):
         record = read_record(path)
-        names.append(f"{path.parents[0 if path.parent.name == 'challenge2021' else 2].name}/{path.stem}")
-        prints.append(compute_fingerprint(order_leads(record.signal, record.leads, STANDARD_LEADS).signal, record.fs))
+        names.append(
+            f"{path.parents[0 if path.parent.name == 'challenge2021' else 2].name}/{path.stem}"
+        )
+        prints.append(
+            compute_fingerprint(
+                order_leads(record.signal, record.leads, STANDARD_LEADS).signal, record.fs
+            )
+        )
     number = {name: int(re.findall(r"\d+", name.split("/")[1])[0]) for name in names}
     number["ptbxl500/00459_hr"] = 460
     ours = [name for name in names if "/HR" in name or name.startswith("ptbxl")]
@@ -150,7 +189,9 @@ def test_every_copy_in_real_collections_is_found_and_no_other(real_data: Callabl
     expected = {tuple(sorted(copies)) for copies in homes.values() if len(copies) > 1}
     expected.add(("challenge2021/E07509", "challenge2021/E07510"))  # sample by sample the same
     assert {tuple(sorted(names[i] for i in group)) for group in find_copies(prints)} == expected
-    assert len(names) == 19_601 + 40 + 141 and sum(len(copies) for copies in expected) == 61 + 62 + 2
+    assert (
+        len(names) == 19_601 + 40 + 141 and sum(len(copies) for copies in expected) == 61 + 62 + 2
+    )
 
 
 def test_texts_that_are_no_fingerprints_match_nothing() -> None:

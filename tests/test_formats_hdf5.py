@@ -26,7 +26,9 @@ ONE = ExecutionConfig(workers=1)
 
 def ecg(i: int, n_samples: int = 2800, fs: float = 400.0) -> np.ndarray:
     """One simulated recording in mV, shape (12, n_samples)."""
-    return generate_ecg(CLASSES[i % len(CLASSES)], fs=fs, duration_s=n_samples / fs, rng=np.random.default_rng(i)).signal
+    return generate_ecg(
+        CLASSES[i % len(CLASSES)], fs=fs, duration_s=n_samples / fs, rng=np.random.default_rng(i)
+    ).signal
 
 
 def write_code15(path: Path, n: int = 10, unit: float = 1.0) -> list[np.ndarray]:
@@ -42,7 +44,7 @@ def write_code15(path: Path, n: int = 10, unit: float = 1.0) -> list[np.ndarray]
     return signals
 
 
-# One record per file -------------------------------------------------------------------------------------------------
+# One record per file ------------------------------------------------------------------------------
 
 
 def test_sph_layout(tmp_path: Path) -> None:
@@ -55,7 +57,12 @@ def test_sph_layout(tmp_path: Path) -> None:
     assert record.flags == ("fs_assumed", "lead_names_assumed")
     assert read_record(tmp_path / "S1", source_fs=250).fs == 250.0
     windows = list(iter_records(tmp_path / "S1.h5", window_s=3, stride_s=2))
-    assert [w.record_id for w in windows] == ["S1__w00000", "S1__w00001", "S1__w00002", "S1__w00003"]
+    assert [w.record_id for w in windows] == [
+        "S1__w00000",
+        "S1__w00001",
+        "S1__w00002",
+        "S1__w00003",
+    ]
     np.testing.assert_array_equal(windows[3].signal, record.signal[:, 3000:4500])
 
 
@@ -82,7 +89,9 @@ def test_what_the_file_says_comes_first(tmp_path: Path) -> None:
     assert (record.fs, record.leads, record.flags) == (400.0, ("DII", "V1"), ())
 
 
-@pytest.mark.parametrize(("unit", "flags"), [(1.0, ()), (1e3, ("unit_assumed:uV",)), (1e-3, ("unit_assumed:V",))])
+@pytest.mark.parametrize(
+    ("unit", "flags"), [(1.0, ()), (1e3, ("unit_assumed:uV",)), (1e-3, ("unit_assumed:V",))]
+)
 def test_a_unit_is_told_by_amplitude(tmp_path: Path, unit: float, flags: tuple[str, ...]) -> None:
     signal = ecg(2, 2000)
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -94,13 +103,22 @@ def test_a_unit_is_told_by_amplitude(tmp_path: Path, unit: float, flags: tuple[s
 
 @pytest.mark.parametrize(
     ("amplitude", "n_records", "expected"),
-    [(1.0, 1, 1.0), (9.0, 1, 1.0), (9.0, 20, 0.1), (1000.0, 20, 1e-3), (100.0, 20, None), (60.0, 1, None), (0.001, 20, 1e3), (0.0, 20, 1.0)],
+    [
+        (1.0, 1, 1.0),
+        (9.0, 1, 1.0),
+        (9.0, 20, 0.1),
+        (1000.0, 20, 1e-3),
+        (100.0, 20, None),
+        (60.0, 1, None),
+        (0.001, 20, 1e3),
+        (0.0, 20, 1.0),
+    ],
 )
 def test_units_by_amplitude(amplitude: float, n_records: int, expected: float | None) -> None:
     assert unit_by_amplitude(amplitude, n_records) == expected
 
 
-# Many records per file -----------------------------------------------------------------------------------------------
+# Many records per file ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("unit", "flags"), [(1.0, ()), (10.0, ("unit_assumed:0.1mV",))])
@@ -110,7 +128,11 @@ def test_code15_layout(tmp_path: Path, unit: float, flags: tuple[str, ...]) -> N
     assert hdf5_parts(path) == tuple(str(1000 + i) for i in range(10))
     for record, signal in zip(iter_records(path), signals, strict=True):
         np.testing.assert_allclose(record.signal, signal, atol=1e-5)
-        assert (record.fs, record.leads, record.flags) == (400.0, STANDARD_LEADS, ("fs_assumed", *flags, "lead_names_assumed"))
+        assert (record.fs, record.leads, record.flags) == (
+            400.0,
+            STANDARD_LEADS,
+            ("fs_assumed", *flags, "lead_names_assumed"),
+        )
     record = read_record(f"{path}::1003")
     assert (record.record_id, record.n_samples) == ("1003", 2800)
     assert len(list(iter_records(path, window_s=5))) == 5 * 2 + 5 * 1
@@ -128,13 +150,17 @@ def test_leads_first_ids_of_text_and_no_ids(tmp_path: Path) -> None:
     assert hdf5_parts(tmp_path / "b.h5") == ("b-00000", "b-00001", "b-00002")
 
 
-@pytest.mark.parametrize("options", [{"chunks": (3, 64, 1), "compression": "gzip"}, {"chunks": (1, 400, 12)}, {}])
+@pytest.mark.parametrize(
+    "options", [{"chunks": (3, 64, 1), "compression": "gzip"}, {"chunks": (1, 400, 12)}, {}]
+)
 def test_records_stored_in_any_chunks(tmp_path: Path, options: dict[str, object]) -> None:
     signals = np.stack([ecg(i, 400).T for i in range(10)])
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("tracings", data=signals, **options)
     for row in (9, 0, 4, 3, 5):
-        np.testing.assert_array_equal(read_record(f"{tmp_path}/a.h5::a-{row:05d}").signal, signals[row].T)
+        np.testing.assert_array_equal(
+            read_record(f"{tmp_path}/a.h5::a-{row:05d}").signal, signals[row].T
+        )
 
 
 def test_many_records_go_through_the_pipeline(tmp_path: Path) -> None:
@@ -144,7 +170,9 @@ def test_many_records_go_through_the_pipeline(tmp_path: Path) -> None:
     with h5py.File(root / "one.h5", "w") as file:
         file["ecg"] = ecg(5, 5000, 500.0)
     rows = [["dataset", "record_id", "mapped_label", "path"]]
-    rows += [["c", str(1000 + i), "AF", "exams_part0.hdf5" if i % 2 else ""] for i in range(10)] + [["c", "one", "NORM", "one.h5"]]
+    rows += [["c", str(1000 + i), "AF", "exams_part0.hdf5" if i % 2 else ""] for i in range(10)] + [
+        ["c", "one", "NORM", "one.h5"]
+    ]
     with open(tmp_path / "m.csv", "w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     data = DataConfig(roots={"c": str(root)})
@@ -153,18 +181,27 @@ def test_many_records_go_through_the_pipeline(tmp_path: Path) -> None:
     assert summary.by_status == {"ok": 11}
     manifest = load_manifest(out).set_index("record_id")
     assert manifest.loc["1001", ["labels", "n_samples", "fs"]].tolist() == ["AF", "2800", "400.0"]
-    assert manifest.loc["one", "labels"] == "NORM" and manifest.loc["1001", "source_path"].endswith("exams_part0.hdf5::1001")
+    assert manifest.loc["one", "labels"] == "NORM" and manifest.loc["1001", "source_path"].endswith(
+        "exams_part0.hdf5::1001"
+    )
     arrays = load_record_file(record_path(out, "c__1001"))
     assert arrays["n_valid"] == 700 and np.abs(to_millivolts(arrays)).max() > 0.3
-    assert run_preprocessing(data, out, mapping=tmp_path / "m.csv", config=SMALL, execution=ONE).n_skipped == 11
+    assert (
+        run_preprocessing(
+            data, out, mapping=tmp_path / "m.csv", config=SMALL, execution=ONE
+        ).n_skipped
+        == 11
+    )
 
 
 def test_folders_and_files_name_all_records_inside(tmp_path: Path) -> None:
     write_code15(tmp_path / "a.hdf5", n=2)
     (tmp_path / "broken.h5").write_bytes(b"nothing")
     assert [(r.relative, r.stem) for r in index_folder(tmp_path)] == [
-        ("a.hdf5::1000", "1000"), ("a.hdf5::1001", "1001"), ("broken.h5", "broken"),
-    ]  # fmt: skip
+        ("a.hdf5::1000", "1000"),
+        ("a.hdf5::1001", "1001"),
+        ("broken.h5", "broken"),
+    ]
     a, b = Path(f"{tmp_path}/a.hdf5::1000"), Path(f"{tmp_path}/a.hdf5::1001")
     assert list(find_record_files([tmp_path / "a.hdf5", b])) == [a, b]
     assert list(find_record_files([tmp_path])) == [a, b, tmp_path / "broken.h5"]
@@ -172,12 +209,17 @@ def test_folders_and_files_name_all_records_inside(tmp_path: Path) -> None:
 
 def test_predict_gives_a_row_per_record_inside(tmp_path: Path, trained: Path) -> None:
     write_code15(tmp_path / "a.hdf5", n=3)
-    assert predict_to_csv(trained / "models" / "best.pth", [tmp_path / "a.hdf5"], tmp_path / "p.csv", batch_size=2) == "3 ok"
+    assert (
+        predict_to_csv(
+            trained / "models" / "best.pth", [tmp_path / "a.hdf5"], tmp_path / "p.csv", batch_size=2
+        )
+        == "3 ok"
+    )
     with open(tmp_path / "p.csv", newline="") as stream:
         assert [row["record_id"] for row in csv.DictReader(stream)] == ["1000", "1001", "1002"]
 
 
-# Bad input -----------------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------------------
 
 
 def fill(path: Path, **datasets: object) -> Path:
@@ -210,20 +252,34 @@ def unwritten(path: Path, shape: tuple[int, ...] = (12, 30_000_000), **options: 
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda p: fill(p, other=np.ones(3)), "holds other: expected signals of 2 or 3 dimensions called ecg"),
+        (
+            lambda p: fill(p, other=np.ones(3)),
+            "holds other: expected signals of 2 or 3 dimensions called ecg",
+        ),
         (lambda p: fill(p, ecg=np.ones((12, 0))), r"ecg has shape \(12, 0\)"),
         (lambda p: fill(p, signal=np.ones((2, 90))), "says no sampling rate: give --source-fs"),
-        (lambda p: fill(p, ecg=np.ones((12, 90), np.int16)), "holds integers and says no unit: give --source-gain"),
+        (
+            lambda p: fill(p, ecg=np.ones((12, 90), np.int16)),
+            "holds integers and says no unit: give --source-gain",
+        ),
         (lambda p: fill(p, ecg=RNG.normal(size=(12, 90)) * 15), "is no voltage|are no voltage"),
-        (lambda p: fill(p, tracings=np.zeros((2, 90, 12))), r"holds many records, 2 in all \(a-00000, a-00001, \.\.\.\): name one as a\.h5::ID"),
+        (
+            lambda p: fill(p, tracings=np.zeros((2, 90, 12))),
+            r"holds many records, 2 in all \(a-00000, a-00001, \.\.\.\): name one as a\.h5::ID",
+        ),
         (external, "ecg is a link to another file"),
         (outside, "is stored outside the file"),
         (unwritten, "promises 1440000000 bytes, 0 are stored"),
-        (lambda p: unwritten(p, (12, 2_000_000_000)), r"has shape \(12, 2000000000\), the limit is"),
+        (
+            lambda p: unwritten(p, (12, 2_000_000_000)),
+            r"has shape \(12, 2000000000\), the limit is",
+        ),
         (lambda p: unwritten(p, (2_000_000_000, 10, 12)), "promises 2000000000 records"),
     ],
 )
-def test_bad_files_give_one_clear_error(tmp_path: Path, make: Callable[[Path], Path], expected: str) -> None:
+def test_bad_files_give_one_clear_error(
+    tmp_path: Path, make: Callable[[Path], Path], expected: str
+) -> None:
     with pytest.raises(RecordError, match=expected) as error:
         read_record(make(tmp_path / "a.h5"))
     assert "a.h5" in str(error.value)

@@ -1,4 +1,6 @@
-"""Every reader against files that are broken or made to do harm: a bounded run of the fuzzer, and what it found before."""
+"""Every reader against files that are broken or made to do harm: a bounded run of the fuzzer, and
+what it found before.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +40,27 @@ def test_mutated_files_are_read_or_refused() -> None:
     assert report.n_inputs > 300 and all(counts.total() for counts in report.counts.values())
 
 
-def test_guided_fuzzing_says_what_it_lacks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guided_fuzzing_says_what_it_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert fuzz_guided(["wfdb"]) == 0 and capsys.readouterr().out.startswith("skipped: atheris is not installed")
+    assert fuzz_guided(["wfdb"]) == 0 and capsys.readouterr().out.startswith(
+        "skipped: atheris is not installed"
+    )
     assert fuzz_guided(["x"]) == 2 and "expected one of wfdb" in capsys.readouterr().err
 
 
 def test_every_format_has_a_seed() -> None:
     suffixes = {Path(seed.entry).suffix for seed in record_seeds()}
-    assert set(READABLE_SUFFIXES) - suffixes <= {".hdf"}, "give a new format its seed in tests/fuzz/seeds.py"
+    assert set(READABLE_SUFFIXES) - suffixes <= {".hdf"}, (
+        "give a new format its seed in tests/fuzz/seeds.py"
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDS if name not in ("a million comments", "a million leads", "wide xml")])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in RECORDS if name not in ("a million comments", "a million leads", "wide xml")],
+)
 def test_harmful_records_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").mkdir()
     path = RECORDS[name](tmp_path / "x")
@@ -66,7 +77,7 @@ def test_harmful_archives_are_refused(tmp_path: Path, name: str) -> None:
         Predictions.load(tmp_path / "a.npz")
 
 
-# Recordings ----------------------------------------------------------------------------------------------------------
+# Recordings ---------------------------------------------------------------------------------------
 
 
 def write_seed(folder: Path, name: str, **replaced: tuple[bytes, bytes]) -> Path:
@@ -82,40 +93,68 @@ def test_segments_and_gaps_are_put_together(tmp_path: Path, name: str) -> None:
     path = write_seed(tmp_path, name)
     one, two = (wfdb.rdrecord(str(tmp_path / part)).p_signal.T for part in ("s1", "s2"))
     record = read_record(path)
-    np.testing.assert_allclose(record.signal, np.hstack([one, np.full((2, 10), np.nan), two]), atol=1e-6)
+    np.testing.assert_allclose(
+        record.signal, np.hstack([one, np.full((2, 10), np.nan), two]), atol=1e-6
+    )
     if name == "segments_layout":  # the package cannot read a gap without a layout
-        np.testing.assert_allclose(record.signal, wfdb.rdrecord(str(path.with_suffix(""))).p_signal.T, atol=1e-6)
+        np.testing.assert_allclose(
+            record.signal, wfdb.rdrecord(str(path.with_suffix(""))).p_signal.T, atol=1e-6
+        )
     assert record.leads == ("II", "V1") and record.flags == ()
     windows = list(iter_records(path, window_s=0.4))
-    np.testing.assert_array_equal(np.hstack([window.signal for window in windows]), record.signal[:, :120])
+    np.testing.assert_array_equal(
+        np.hstack([window.signal for window in windows]), record.signal[:, :120]
+    )
 
 
 def test_a_segment_that_disagrees_with_its_record_is_refused(tmp_path: Path) -> None:
     path = write_seed(tmp_path, "segments")
-    (tmp_path / "s2.hea").write_text((tmp_path / "s2.hea").read_text().replace("s2 2 100", "s2 2 200"))
-    with pytest.raises(RecordError, match="segment s2 has 60 samples at 200 Hz, the record says 60 at 100 Hz"):
+    (tmp_path / "s2.hea").write_text(
+        (tmp_path / "s2.hea").read_text().replace("s2 2 100", "s2 2 200")
+    )
+    with pytest.raises(
+        RecordError, match="segment s2 has 60 samples at 200 Hz, the record says 60 at 100 Hz"
+    ):
         read_record(path)
 
 
-@pytest.mark.parametrize("name", ["ptbxl", "mitdb", "big_endian", "wide", "frames", "format24", "format516", "segments"])
+@pytest.mark.parametrize(
+    "name", ["ptbxl", "mitdb", "big_endian", "wide", "frames", "format24", "format516", "segments"]
+)
 def test_one_changed_sample_is_flagged_in_every_storage_format(tmp_path: Path, name: str) -> None:
-    assert not [flag for flag in read_record(write_seed(tmp_path, name)).flags if "mismatch" in flag]
-    if name == "format516":  # a changed byte would break the FLAC stream, so the checksum is changed
+    assert not [
+        flag for flag in read_record(write_seed(tmp_path, name)).flags if "mismatch" in flag
+    ]
+    if (
+        name == "format516"
+    ):  # a changed byte would break the FLAC stream, so the checksum is changed
         header = tmp_path / "r.hea"
         first = next(line for line in header.read_text().splitlines() if line.startswith("r.dat"))
         fields = first.split()
-        header.write_text(header.read_text().replace(first, " ".join([*fields[:6], str(int(fields[6]) + 1), *fields[7:]])))
+        header.write_text(
+            header.read_text().replace(
+                first, " ".join([*fields[:6], str(int(fields[6]) + 1), *fields[7:]])
+            )
+        )
     else:
         samples = tmp_path / ("s1.dat" if name == "segments" else "r.dat")
         raw = bytearray(samples.read_bytes())
         raw[40] ^= 1
         samples.write_bytes(raw)
-    assert [flag for flag in read_record(tmp_path / "r.hea").flags if flag.startswith("checksum_mismatch")]
+    assert [
+        flag
+        for flag in read_record(tmp_path / "r.hea").flags
+        if flag.startswith("checksum_mismatch")
+    ]
 
 
 def test_an_initial_value_counts_where_no_checksum_is_given(tmp_path: Path) -> None:
     (tmp_path / "r.dat").write_bytes(np.array([5, 6], "<i2").tobytes())
-    for fields, flags in (("16 0 4", ("initial_value_mismatch:",)), ("16 0 5", ()), ("16 0 4 0 0 II", ())):
+    for fields, flags in (
+        ("16 0 4", ("initial_value_mismatch:",)),
+        ("16 0 5", ()),
+        ("16 0 4 0 0 II", ()),
+    ):
         (tmp_path / "r.hea").write_text(f"r 1 100 2\nr.dat 16 100/mV {fields}\n")
         assert read_record(tmp_path / "r").flags == flags
 
@@ -128,7 +167,9 @@ def test_voltages_beyond_single_precision_are_refused(tmp_path: Path) -> None:
 
 def test_texts_of_a_source_cannot_steer_a_terminal_or_break_a_table(tmp_path: Path) -> None:
     (tmp_path / "r.dat").write_bytes(bytes(8))
-    (tmp_path / "r.hea").write_text("r 1 100 4\nr.dat 16 100/mV 16 0 0 0 0 \x1b[31mI\x07I" + "x" * 900 + "\n")
+    (tmp_path / "r.hea").write_text(
+        "r 1 100 4\nr.dat 16 100/mV 16 0 0 0 0 \x1b[31mI\x07I" + "x" * 900 + "\n"
+    )
     (lead,) = read_record(tmp_path / "r").leads
     assert lead.startswith("\\x1b[31mI\\x07Ix") and len(lead) < 220
     assert printable("a\n\ud800é") == "a\\n\\ud800é"
@@ -151,19 +192,29 @@ def test_links_within_a_farm_are_followed(tmp_path: Path) -> None:
         (tmp_path / where).symlink_to("data") if where == "folder" else (tmp_path / where).mkdir()
     for name in ("r.hea", "r.dat"):
         (tmp_path / "both" / name).symlink_to(tmp_path / "data" / name)
-    assert read_record(tmp_path / "both" / "r").n_samples == read_record(tmp_path / "folder" / "r").n_samples == 120
+    assert (
+        read_record(tmp_path / "both" / "r").n_samples
+        == read_record(tmp_path / "folder" / "r").n_samples
+        == 120
+    )
 
 
-# Tables, settings, splits --------------------------------------------------------------------------------------------
+# Tables, settings, splits -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("dataset,record_id,mapped_label\nd,a\0b,N\n", r"column record_id, value 'a\\x00b': holds a control character"),
+        (
+            "dataset,record_id,mapped_label\nd,a\0b,N\n",
+            r"column record_id, value 'a\\x00b': holds a control character",
+        ),
         (",".join(["c"] * 2000) + "\n", "has 2000 columns"),
         ("dataset,record_id,mapped_label\nd,a,N,\x1b,x\n", "not a CSV table"),
-        ("dataset,record_id,mapped_label\nd," + "x" * 5000 + ",\n", r"xxx \.\.\.: is empty|mapped_label"),
+        (
+            "dataset,record_id,mapped_label\nd," + "x" * 5000 + ",\n",
+            r"xxx \.\.\.: is empty|mapped_label",
+        ),
     ],
 )
 def test_hostile_mappings(tmp_path: Path, text: str, expected: str) -> None:
@@ -175,7 +226,12 @@ def test_hostile_mappings(tmp_path: Path, text: str, expected: str) -> None:
 
 def test_hostile_json(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    for text in ("[" * 100_000, '{"train": {"classes": ' + json.dumps(list(range(5000))) + "}}", '{"preprocess": {"fs": 1e999}}', "[1]"):
+    for text in (
+        "[" * 100_000,
+        '{"train": {"classes": ' + json.dumps(list(range(5000))) + "}}",
+        '{"preprocess": {"fs": 1e999}}',
+        "[1]",
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"c\.json") as error:
             load_config(path)
@@ -185,7 +241,7 @@ def test_hostile_json(tmp_path: Path) -> None:
         load_splits(path)
 
 
-# Our own archives ----------------------------------------------------------------------------------------------------
+# Our own archives ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +255,9 @@ def test_hostile_json(tmp_path: Path) -> None:
         ("label", np.array([0x7FFFFFFF], "<u4").view("<U1"), "holds text that is none"),
     ],
 )
-def test_record_files_with_wrong_arrays(processed: Path, tmp_path: Path, name: str, value: np.ndarray, expected: str) -> None:
+def test_record_files_with_wrong_arrays(
+    processed: Path, tmp_path: Path, name: str, value: np.ndarray, expected: str
+) -> None:
     good = load_record_file(next((processed / "records").glob("*.npz")))
     np.savez(tmp_path / "a.npz", **{**good, name: value})
     with pytest.raises(ValueError, match=rf"a\.npz: not a record file \(.*{expected}"):
@@ -227,7 +285,7 @@ def test_rows_after_a_torn_line_are_kept(tmp_path: Path) -> None:
         assert journal.load()["record_id"].tolist()[-1] == "b" and len(journal.load()) <= 2
 
 
-# Checkpoints ---------------------------------------------------------------------------------------------------------
+# Checkpoints --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -268,7 +326,10 @@ def test_checkpoints_with_hostile_weights(checkpoint: Path) -> None:
         torch.save({**content, "weights": {**content["weights"], name: value}}, checkpoint)
         with pytest.raises(ValueError, match=rf"c\.pth: weights do not fit .*{expected}"):
             load_model(load_checkpoint(checkpoint))
-    variances = {key: value * 0 - 1 if key.endswith("running_var") else value for key, value in content["weights"].items()}
+    variances = {
+        key: value * 0 - 1 if key.endswith("running_var") else value
+        for key, value in content["weights"].items()
+    }
     torch.save({**content, "weights": variances}, checkpoint)
     with pytest.raises(ValueError, match="no finite number"):
         load_model(load_checkpoint(checkpoint))
@@ -296,18 +357,22 @@ def test_checkpoint_bytes_depend_on_their_content_only(checkpoint: Path, tmp_pat
     for name in ("a.pth", "b.pth"):
         save_checkpoint(tmp_path / name, loaded.card, loaded.weights, loaded.state)
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
-    assert dataclasses.asdict(loaded.card)["classes"] == ("A", "B") and not list(tmp_path.glob(".tmp*"))
+    assert dataclasses.asdict(loaded.card)["classes"] == ("A", "B") and not list(
+        tmp_path.glob(".tmp*")
+    )
 
 
 def test_a_manifest_whose_lines_ran_together_is_refused_in_time(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(",".join(MANIFEST_COLUMNS) + " d,r0" * 200_000)
     began = time.process_time()
-    with pytest.raises(ValueError, match=rf"not a manifest \(it has {200_000 + len(MANIFEST_COLUMNS)} columns\)"):
+    with pytest.raises(
+        ValueError, match=rf"not a manifest \(it has {200_000 + len(MANIFEST_COLUMNS)} columns\)"
+    ):
         load_manifest(tmp_path)
     assert time.process_time() - began < 1
 
 
-# MAT files of many parts ---------------------------------------------------------------------------------------------
+# MAT files of many parts --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -322,7 +387,9 @@ def test_a_manifest_whose_lines_ran_together_is_refused_in_time(tmp_path: Path) 
         ("r.mat", 2**26, "variable at byte 0 has type 0"),
     ],
 )
-def test_sparse_files_that_claim_to_be_large(tmp_path: Path, name: str, n_bytes: int, expected: str) -> None:
+def test_sparse_files_that_claim_to_be_large(
+    tmp_path: Path, name: str, n_bytes: int, expected: str
+) -> None:
     """They hold no data at all, but reading them whole would take all memory."""
     with open(tmp_path / name, "wb") as stream:
         stream.truncate(n_bytes)
@@ -354,7 +421,9 @@ def test_mat_files_of_many_parts_are_refused_in_time(tmp_path: Path) -> None:
         assert time.process_time() - began < 2
 
 
-def test_a_variable_that_uses_up_the_limit_leaves_none_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_uses_up_the_limit_leaves_none_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To zlib, nothing left means no limit."""
     monkeypatch.setattr("src.formats.mat_check._SMALL_BYTES", 1000)
     monkeypatch.setattr("src.formats.mat_check._MAX_RATIO", 0)

@@ -45,7 +45,9 @@ def test_records_in_memory_are_cut_like_files(path: Path) -> None:
     config = dataclasses.replace(SMALL, n_samples=300, window_s=3.0, stride_s=2.0)
     windows = list(iter_windows(read_record(path), config))
     of_file = list(iter_records(path, window_s=3.0, stride_s=2.0))
-    assert [window.record_id for window in windows] == [window.record_id for window in of_file] and len(windows) > 2
+    assert [window.record_id for window in windows] == [
+        window.record_id for window in of_file
+    ] and len(windows) > 2
     for window, other in zip(windows, of_file, strict=True):
         np.testing.assert_array_equal(window.signal, other.signal)
 

@@ -19,18 +19,42 @@ def run(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     out = layer(given)
     (out * torch.arange(1.0, out.numel() + 1).view_as(out).cos()).sum().backward()
     assert given.grad is not None
-    return [out.detach(), given.grad, *(weight.grad for weight in layer.parameters() if weight.grad is not None)]
+    return [
+        out.detach(),
+        given.grad,
+        *(weight.grad for weight in layer.parameters() if weight.grad is not None),
+    ]
 
 
 def both_layouts(x: torch.Tensor) -> list[torch.Tensor]:
-    """Return (B, C, L) with the samples of a channel together, and with the channels of a sample together."""
+    """Return (B, C, L) with the samples of a channel together, and with the channels of a sample
+    together.
+    """
     return [x, x.transpose(1, 2).contiguous().transpose(1, 2)]
 
 
-@pytest.mark.parametrize(("kernel", "stride", "n_samples"), [(3, 1, 8), (5, 2, 16), (5, 2, 17), (7, 3, 32), (3, 1, 1), (1, 1, 9), (1, 2, 9), (11, 2, 4), (7, 1, 200)])
-def test_convolutions_and_their_gradients_are_those_of_torch(kernel: int, stride: int, n_samples: int) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "stride", "n_samples"),
+    [
+        (3, 1, 8),
+        (5, 2, 16),
+        (5, 2, 17),
+        (7, 3, 32),
+        (3, 1, 1),
+        (1, 1, 9),
+        (1, 2, 9),
+        (11, 2, 4),
+        (7, 1, 200),
+    ],
+)
+def test_convolutions_and_their_gradients_are_those_of_torch(
+    kernel: int, stride: int, n_samples: int
+) -> None:
     torch.manual_seed(0)
-    mine, theirs = Conv1d(6, 10, kernel, stride), nn.Conv1d(6, 10, kernel, stride, kernel // 2, bias=False)
+    mine, theirs = (
+        Conv1d(6, 10, kernel, stride),
+        nn.Conv1d(6, 10, kernel, stride, kernel // 2, bias=False),
+    )
     theirs.load_state_dict(mine.state_dict())
     plain = torch.randn(5, 6, n_samples)
     wanted = run(theirs, plain)
@@ -42,13 +66,19 @@ def test_convolutions_and_their_gradients_are_those_of_torch(kernel: int, stride
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (5, 2), (1, 1)])
-def test_gradients_agree_with_finite_differences(kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_agree_with_finite_differences(
+    kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(layers, "_is_plain", lambda x: True)
     conv = Conv1d(2, 3, kernel, stride).double()
-    assert torch.autograd.gradcheck(conv, torch.randn(3, 2, 9, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        conv, torch.randn(3, 2, 9, dtype=torch.float64, requires_grad=True)
+    )
     for weight in conv.parameters():
         weight.requires_grad_(False)
-    assert torch.autograd.gradcheck(conv, torch.randn(3, 2, 9, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        conv, torch.randn(3, 2, 9, dtype=torch.float64, requires_grad=True)
+    )
 
 
 def test_weights_alone_are_learned_where_the_input_needs_no_gradient() -> None:
@@ -65,7 +95,10 @@ def test_norm_activation_and_pool_are_those_of_torch_in_both_layouts(n_samples: 
     pairs: list[tuple[nn.Module, nn.Module]] = [
         (BatchNorm1d(6), nn.BatchNorm1d(6)),
         (GELU(), nn.GELU()),
-        *((AvgPool1d(size), nn.AvgPool1d(size, ceil_mode=True, count_include_pad=False)) for size in (2, 3)),
+        *(
+            (AvgPool1d(size), nn.AvgPool1d(size, ceil_mode=True, count_include_pad=False))
+            for size in (2, 3)
+        ),
     ]
     for mine, theirs in pairs:
         wanted = run(theirs, plain)
@@ -95,7 +128,10 @@ def test_frozen_weights_get_no_gradient() -> None:
 def test_gradients_have_the_layout_of_the_weights() -> None:
     model = ResNet1d(base_channels=8)
     gradients = torch.autograd.grad(model(torch.randn(2, 12, 300)).sum(), list(model.parameters()))
-    assert all(gradient.stride() == weight.stride() for gradient, weight in zip(gradients, model.parameters(), strict=True))
+    assert all(
+        gradient.stride() == weight.stride()
+        for gradient, weight in zip(gradients, model.parameters(), strict=True)
+    )
 
 
 def test_what_a_convolution_returns_may_be_changed_in_place() -> None:
@@ -104,27 +140,41 @@ def test_what_a_convolution_returns_may_be_changed_in_place() -> None:
     assert conv.weight.grad is not None
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(kernel, stride) for stride in (1, 2, 3, 4) for kernel in range(1, 6 * stride + 2, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [(kernel, stride) for stride in (1, 2, 3, 4) for kernel in range(1, 6 * stride + 2, 2)],
+)
 def test_every_kernel_and_length_gives_what_torch_gives(kernel: int, stride: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 6, kernel, dtype=torch.float64, requires_grad=True)
     for n_samples in (*range(1, 18), 31, 33, 64):
         signal = torch.randn(3, n_samples, 6, dtype=torch.float64, requires_grad=True)
         found = convolve(signal, weight, stride)
-        wanted = torch.nn.functional.conv1d(signal.transpose(1, 2), weight, stride=stride, padding=kernel // 2).transpose(1, 2)
+        wanted = torch.nn.functional.conv1d(
+            signal.transpose(1, 2), weight, stride=stride, padding=kernel // 2
+        ).transpose(1, 2)
         torch.testing.assert_close(found, wanted)
         towards = torch.randn_like(wanted)
         for ours, theirs in zip(
-            torch.autograd.grad(found, (signal, weight), towards), torch.autograd.grad(wanted, (signal, weight), towards), strict=True
+            torch.autograd.grad(found, (signal, weight), towards),
+            torch.autograd.grad(wanted, (signal, weight), towards),
+            strict=True,
         ):
             torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (7, 2), (11, 2), (13, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (7, 2), (11, 2), (13, 2)]
+)
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_single_precision_rounds_to_a_hundred_thousandth(kernel: int, stride: int, offset: float) -> None:
+def test_single_precision_rounds_to_a_hundred_thousandth(
+    kernel: int, stride: int, offset: float
+) -> None:
     torch.manual_seed(0)
-    signal, weight = torch.randn(4, 100, 96) + offset, torch.randn(64, 96, kernel) / (96 * kernel) ** 0.5
+    signal, weight = (
+        torch.randn(4, 100, 96) + offset,
+        torch.randn(64, 96, kernel) / (96 * kernel) ** 0.5,
+    )
     towards = torch.randn(4, -(-100 // stride), 64)
     found = []
     for dtype in (torch.float32, torch.float64):
@@ -132,13 +182,17 @@ def test_single_precision_rounds_to_a_hundred_thousandth(kernel: int, stride: in
         if dtype == torch.float32:
             out = convolve(given[0], given[1], stride)
         else:
-            out = torch.nn.functional.conv1d(given[0].transpose(1, 2), given[1], stride=stride, padding=kernel // 2).transpose(1, 2)
+            out = torch.nn.functional.conv1d(
+                given[0].transpose(1, 2), given[1], stride=stride, padding=kernel // 2
+            ).transpose(1, 2)
         found.append([out, *torch.autograd.grad(out, given, towards.to(dtype))])
     for ours, exact in zip(*found, strict=True):
         assert (ours - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-def test_the_network_gives_what_it_gives_in_layers_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_gives_what_it_gives_in_layers_of_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     model, x = ResNet1d().eval(), torch.randn(4, 12, 1000)
     for norm in model.modules():
@@ -149,7 +203,9 @@ def test_the_network_gives_what_it_gives_in_layers_of_torch(monkeypatch: pytest.
         if not plain:
             monkeypatch.setattr(layers, "_is_plain", lambda x: False)
         logits = model(x)
-        found.append([logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))])
+        found.append(
+            [logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))]
+        )
     for ours, theirs in zip(*found, strict=True):
         assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
 
@@ -159,7 +215,11 @@ def test_no_records_are_convolved_to_none() -> None:
         conv, none = Conv1d(4, 3, kernel, stride), torch.empty(0, 4, 20, requires_grad=True)
         out = conv(none)
         out.sum().backward()
-        assert out.shape == (0, 3, 20 // stride) and none.grad is not None and none.grad.shape == none.shape
+        assert (
+            out.shape == (0, 3, 20 // stride)
+            and none.grad is not None
+            and none.grad.shape == none.shape
+        )
         assert conv.weight.grad is not None and not conv.weight.grad.any()
 
 
@@ -176,12 +236,19 @@ def test_values_that_are_not_finite_stay_in_their_record() -> None:
 def test_a_graph_that_is_kept_gives_the_same_gradients_again() -> None:
     conv, x = Conv1d(4, 3, 5, 2), torch.randn(3, 4, 20, requires_grad=True)
     loss = conv(x).square().sum()
-    first, again = (torch.autograd.grad(loss, [x, conv.weight], retain_graph=True) for _ in range(2))
+    first, again = (
+        torch.autograd.grad(loss, [x, conv.weight], retain_graph=True) for _ in range(2)
+    )
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
-@pytest.mark.parametrize(("n_records", "n_samples", "together"), [(2, 250, True), (2, 251, False), (1, 250, False), (30, 16, False), (32, 16, True)])
-def test_without_gradients_the_faster_way_is_taken(n_records: int, n_samples: int, together: bool) -> None:
+@pytest.mark.parametrize(
+    ("n_records", "n_samples", "together"),
+    [(2, 250, True), (2, 251, False), (1, 250, False), (30, 16, False), (32, 16, True)],
+)
+def test_without_gradients_the_faster_way_is_taken(
+    n_records: int, n_samples: int, together: bool
+) -> None:
     with torch.no_grad():
         out = Conv1d(4, 3, 5)(torch.randn(n_records, 4, n_samples))
     assert out.transpose(1, 2).is_contiguous() == together
@@ -202,7 +269,10 @@ def test_kernels_that_are_even_or_too_long_are_refused() -> None:
         Conv1d(4, 3, 4)
     for stride in (1, 2, 3, 4):
         Conv1d(4, 3, 6 * stride + 1, stride)
-        with pytest.raises(ValueError, match=f"expected {6 * stride + 1} samples or fewer with a stride of {stride}"):
+        with pytest.raises(
+            ValueError,
+            match=f"expected {6 * stride + 1} samples or fewer with a stride of {stride}",
+        ):
             Conv1d(4, 3, 6 * stride + 3, stride)
 
 
@@ -211,7 +281,11 @@ def test_the_layout_is_kept_through_the_network_while_it_learns() -> None:
     model = ResNet1d(base_channels=8)
     for name, module in model.named_modules():
         if isinstance(module, (Conv1d, BatchNorm1d, GELU, AvgPool1d)):
-            module.register_forward_hook(lambda _, __, out, name=name: seen.append((name, out.transpose(1, 2).is_contiguous())))
+            module.register_forward_hook(
+                lambda _, __, out, name=name: seen.append(
+                    (name, out.transpose(1, 2).is_contiguous())
+                )
+            )
     model(torch.randn(2, 12, 1000))
     assert len(seen) > 30 and all(together for _, together in seen)
     seen.clear()

@@ -8,11 +8,28 @@ from src.leads import STANDARD_LEADS, canonical_lead, is_unnamed
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("aVR", "aVR"), ("AVR", "aVR"), ("avf", "aVF"), ("v1", "V1"), (" II ", "II"), ("MLII", "II"), ("Lead I", "I"),
-        ("LEAD_V6", "V6"), ("DII", "II"), ("D3", "III"), ("C4", "V4"), ("ECG II", "II"), ("MDC_ECG_LEAD_V2", "V2"),
-        ("V1-ECG", "V1"), ("EKG aVL", "aVL"), ("V7", None), ("-aVR", None), ("PLETH", None), ("", None), ("ECG", None),
+        ("aVR", "aVR"),
+        ("AVR", "aVR"),
+        ("avf", "aVF"),
+        ("v1", "V1"),
+        (" II ", "II"),
+        ("MLII", "II"),
+        ("Lead I", "I"),
+        ("LEAD_V6", "V6"),
+        ("DII", "II"),
+        ("D3", "III"),
+        ("C4", "V4"),
+        ("ECG II", "II"),
+        ("MDC_ECG_LEAD_V2", "V2"),
+        ("V1-ECG", "V1"),
+        ("EKG aVL", "aVL"),
+        ("V7", None),
+        ("-aVR", None),
+        ("PLETH", None),
+        ("", None),
+        ("ECG", None),
     ],
-)  # fmt: skip
+)
 def test_spellings(name: str, expected: str | None) -> None:
     assert canonical_lead(name) == expected
 
@@ -28,4 +45,6 @@ def test_unnamed_channels() -> None:
 
 def test_the_first_channel_is_not_lead_i() -> None:
     assert [canonical_lead(name) for name in ("ECG1", "EKG 2", "ecg_3", "1")] == [None] * 4
-    assert [canonical_lead(name) for name in ("Lead 1", "ECG lead 2", "D3", "MDC_ECG_LEAD_III")] == ["I", "II", "III", "III"]
+    assert [
+        canonical_lead(name) for name in ("Lead 1", "ECG lead 2", "D3", "MDC_ECG_LEAD_III")
+    ] == ["I", "II", "III", "III"]

@@ -1,4 +1,6 @@
-"""The command line: every command in process, a few as programs, and one clear line for each bad input."""
+"""The command line: every command in process, a few as programs, and one clear line for each bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ Run = Callable[..., Answer]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Call the command line in this process, and put back what it set for the whole process."""
-    handlers, level, stop = list(logging.root.handlers), logging.root.level, signal.getsignal(signal.SIGTERM)
+    handlers, level, stop = (
+        list(logging.root.handlers),
+        logging.root.level,
+        signal.getsignal(signal.SIGTERM),
+    )
 
     def call(*arguments: object) -> Answer:
         try:
@@ -70,10 +76,14 @@ def roots(sample: SampleData) -> list[str]:
 
 def files_in(folder: Path) -> set[str]:
     """Return the files of a folder but for the logs of runs."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.parent.name != "logs"}
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "logs"
+    }
 
 
-# Every command -------------------------------------------------------------------------------------------------------
+# Every command ------------------------------------------------------------------------------------
 
 
 def test_samples_check_and_preprocess(run: Run, tmp_path: Path) -> None:
@@ -84,7 +94,12 @@ def test_samples_check_and_preprocess(run: Run, tmp_path: Path) -> None:
     assert checked.code == 0 and "estimate:" in checked.out and not (tmp_path / "p").exists()
     done = run("preprocess", *command, *SMALL, "--out", tmp_path / "p")
     assert done.code == 0 and "9 records: 9 ok (0 were done before)" in done.out
-    assert {"manifest.csv", "splits.json", "preprocess_config.json", "records/synthetic_mat__sm00001.npz"} <= files_in(tmp_path / "p")
+    assert {
+        "manifest.csv",
+        "splits.json",
+        "preprocess_config.json",
+        "records/synthetic_mat__sm00001.npz",
+    } <= files_in(tmp_path / "p")
     again = run("--quiet", "preprocess", *command, *SMALL, "--out", tmp_path / "p")
     assert again.code == 0 and "(9 were done before)" in again.out and "INFO" not in again.err
 
@@ -93,21 +108,38 @@ def test_train_evaluate_and_compare(run: Run, processed: Path, tmp_path: Path) -
     one, two = tmp_path / "one", tmp_path / "two"
     trained = run("train", "--processed", processed, "--out", one, *TINY)
     assert trained.code == 0 and "best epoch 1 of 1" in trained.out and "epoch 1/1" in trained.err
-    assert files_in(one) == {"models/best.pth", "models/latest.pth", "training_log.json", "figures/training_history.png"}
+    assert files_in(one) == {
+        "models/best.pth",
+        "models/latest.pth",
+        "training_log.json",
+        "figures/training_history.png",
+    }
     resumed = run("train", "--processed", processed, "--out", one, *TINY, "--epochs", 2, "--resume")
     assert resumed.code == 0 and len(load_json(one / "training_log.json")["history"]) == 2
     best = one / "models" / "best.pth"
-    judged = run("evaluate", "--checkpoint", best, "--processed", processed, "--out", one, "--device", "cpu")
+    judged = run(
+        "evaluate", "--checkpoint", best, "--processed", processed, "--out", one, "--device", "cpu"
+    )
     assert judged.code == 0 and "macro" in judged.out
-    names = ("metrics_test.json", "predictions_test.npz", "figures/test_f1_scores.png", "figures/test_confusion_matrix.png")
+    names = (
+        "metrics_test.json",
+        "predictions_test.npz",
+        "figures/test_f1_scores.png",
+        "figures/test_confusion_matrix.png",
+    )
     assert files_in(one) >= {*names, "figures/test_ecg_example.png"}
     assert run("train", "--processed", processed, "--out", two, *TINY, "--seed", 1).code == 0
     compared = run("compare", one, two)
-    assert compared.code == 0 and all(text in compared.out for text in ("one", "two", "val_f1_macro", "test_f1_macro"))
+    assert compared.code == 0 and all(
+        text in compared.out for text in ("one", "two", "val_f1_macro", "test_f1_macro")
+    )
 
 
 def test_a_file_of_settings_yields_to_options(run: Run, processed: Path, tmp_path: Path) -> None:
-    save_json({"train": {"epochs": 5, "lr": 0.001, "device": "cpu"}, "model": {"base_channels": 8}}, tmp_path / "c.json")
+    save_json(
+        {"train": {"epochs": 5, "lr": 0.001, "device": "cpu"}, "model": {"base_channels": 8}},
+        tmp_path / "c.json",
+    )
     arguments = ("--config", tmp_path / "c.json", "--epochs", 1, "--batch-size", 16)
     assert run("train", "--processed", processed, "--out", tmp_path / "r", *arguments).code == 0
     config = load_json(tmp_path / "r" / "training_log.json")["config"]
@@ -118,7 +150,17 @@ def test_a_file_of_settings_yields_to_options(run: Run, processed: Path, tmp_pat
 def test_predict(run: Run, sample: SampleData, trained: Path, tmp_path: Path) -> None:
     best = trained / "models" / "best.pth"
     bad = bad_records.zero_leads(tmp_path / "in")
-    done = run("predict", "--checkpoint", best, "--out", tmp_path / "p.csv", "--device", "cpu", sample.data["synthetic_wfdb"], bad)
+    done = run(
+        "predict",
+        "--checkpoint",
+        best,
+        "--out",
+        tmp_path / "p.csv",
+        "--device",
+        "cpu",
+        sample.data["synthetic_wfdb"],
+        bad,
+    )
     assert done.code == 0 and "12 ok, 1 unreadable" in done.out
     with open(tmp_path / "p.csv", newline="") as stream:
         header, *rows = csv.reader(stream)
@@ -129,7 +171,16 @@ def test_predict(run: Run, sample: SampleData, trained: Path, tmp_path: Path) ->
 def test_labels_are_extended(run: Run, sample: SampleData, tmp_path: Path) -> None:
     out = tmp_path / "m.csv"
     out.write_text("dataset,record_id,mapped_label\nmine,r1,AF\n")
-    done = run("labels", "challenge", "--root", sample.data["synthetic_challenge"], "--out", out, "--dataset", "c")
+    done = run(
+        "labels",
+        "challenge",
+        "--root",
+        sample.data["synthetic_challenge"],
+        "--out",
+        out,
+        "--dataset",
+        "c",
+    )
     assert done.code == 0 and "rows of c" in done.out
     with open(out, newline="") as stream:
         datasets = [row["dataset"] for row in csv.DictReader(stream)]
@@ -143,12 +194,16 @@ def test_smoke(run: Run) -> None:
 
 def test_demo_runs_the_notebook(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("src.notebook.run_notebook", lambda **options: asked.append(options) or options["out"])
+    monkeypatch.setattr(
+        "src.notebook.run_notebook", lambda **options: asked.append(options) or options["out"]
+    )
     assert run("demo", "--out", tmp_path / "o.ipynb", "--config", "c.json").code == 0
     assert asked == [{"out": str(tmp_path / "o.ipynb"), "config": "c.json"}]
 
 
-def test_an_interrupted_command_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_says_how_to_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
@@ -157,12 +212,14 @@ def test_an_interrupted_command_says_how_to_go_on(run: Run, monkeypatch: pytest.
     assert stopped.code == 130 and stopped.error == "interrupted; run the same command again"
 
 
-# Help ----------------------------------------------------------------------------------------------------------------
+# Help ---------------------------------------------------------------------------------------------
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     actions = build_parser()._actions
-    return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
+    return next(
+        action.choices for action in actions if isinstance(action, argparse._SubParsersAction)
+    )
 
 
 @pytest.mark.parametrize("name", commands())
@@ -170,11 +227,15 @@ def test_help_shows_every_option_with_its_default(name: str, run: Run) -> None:
     shown = run(name, "--help")
     assert shown.code == 0
     parser = commands()[name]
-    either = [action for group in parser._mutually_exclusive_groups for action in group._group_actions]
+    either = [
+        action for group in parser._mutually_exclusive_groups for action in group._group_actions
+    ]
     for action in parser._actions:
         assert action.help and all(flag in shown.out for flag in action.option_strings)
         needs_none = action.required or action in either or isinstance(action, argparse._HelpAction)
-        assert needs_none or not action.option_strings or "(default: " in action.help, f"{action.option_strings} names no default"
+        assert needs_none or not action.option_strings or "(default: " in action.help, (
+            f"{action.option_strings} names no default"
+        )
 
 
 @pytest.mark.parametrize("name", commands())
@@ -191,11 +252,13 @@ def test_the_list_of_commands(run: Run) -> None:
     assert run("--version").out.strip() == __version__
 
 
-# Bad input: one clear line -------------------------------------------------------------------------------------------
+# Bad input: one clear line ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def broken(processed: Path, sample: SampleData, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def broken(
+    processed: Path, sample: SampleData, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Names for the arguments of the table below."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "columns.csv").write_text("file,label\nsw00001,AF\n")
@@ -225,35 +288,76 @@ def broken(processed: Path, sample: SampleData, trained: Path, tmp_path_factory:
 FAILURES = [
     # command, what the error says
     ("preprocess --data a={gone} --out {out}", r"gone: no such folder; expected a collection"),
-    ("preprocess --data {data} --mapping {gone} --out {out}", r"gone: 1 problem in the label mapping: no such file"),
-    ("preprocess --data {data} --mapping {columns_csv} --out {out}", r"columns dataset, record_id, mapped_label are missing: found file, label$"),
-    ("preprocess --data n={nan} --workers 1 --out {out}", r"out: not one record could be processed; python -m src check shows why"),
+    (
+        "preprocess --data {data} --mapping {gone} --out {out}",
+        r"gone: 1 problem in the label mapping: no such file",
+    ),
+    (
+        "preprocess --data {data} --mapping {columns_csv} --out {out}",
+        r"columns dataset, record_id, mapped_label are missing: found file, label$",
+    ),
+    (
+        "preprocess --data n={nan} --workers 1 --out {out}",
+        r"out: not one record could be processed; python -m src check shows why",
+    ),
     ("check --data a={gone}", r"gone: no such folder"),
     ("smoke --data a={gone}", r"gone: no such folder"),
     ("smoke --data a={nan}", r"smoke test failed: 0 of 1 records could be processed"),
     ("labels ptbxl --root {gone} --out {table}", r"gone"),
     ("labels csv --root {empty} --out {table}", r"empty"),
-    ("train --processed {gone} --out {out}", r"gone: no processed records here; run preprocess with --out"),
+    (
+        "train --processed {gone} --out {out}",
+        r"gone: no processed records here; run preprocess with --out",
+    ),
     ("train --processed {processed} --out {out} --config {gone}", r"gone"),
     ("train --processed {processed} --out {out} --config {no_json}", r"no\.json: not valid JSON"),
-    ("train --processed {processed} --out {out} --config {setting_json}", r"setting\.json: unknown setting train\.epoch .*; train\.lr is 'fast': expected float"),
-    ("train --processed {processed} --out {out} --classes AF,NONE", r"classes NONE have no training record: there are AF,"),
-    ("train --processed {processed} --out {out} --device cuda:99", r"device 'cuda:99' is not available here"),
-    ("evaluate --checkpoint {gone} --processed {processed} --out {out}", r"gone: no such checkpoint; train one with"),
-    ("evaluate --checkpoint {text_pth} --processed {processed} --out {out}", r"text\.pth: not a checkpoint of this program"),
-    ("evaluate --checkpoint {best} --processed {gone} --out {out}", r"gone: no processed records here"),
-    ("evaluate --checkpoint {best} --processed {other} --out {out}", r"carries a class of the checkpoint \(AF, "),
+    (
+        "train --processed {processed} --out {out} --config {setting_json}",
+        r"setting\.json: unknown setting train\.epoch .*; train\.lr is 'fast': expected float",
+    ),
+    (
+        "train --processed {processed} --out {out} --classes AF,NONE",
+        r"classes NONE have no training record: there are AF,",
+    ),
+    (
+        "train --processed {processed} --out {out} --device cuda:99",
+        r"device 'cuda:99' is not available here",
+    ),
+    (
+        "evaluate --checkpoint {gone} --processed {processed} --out {out}",
+        r"gone: no such checkpoint; train one with",
+    ),
+    (
+        "evaluate --checkpoint {text_pth} --processed {processed} --out {out}",
+        r"text\.pth: not a checkpoint of this program",
+    ),
+    (
+        "evaluate --checkpoint {best} --processed {gone} --out {out}",
+        r"gone: no processed records here",
+    ),
+    (
+        "evaluate --checkpoint {best} --processed {other} --out {out}",
+        r"carries a class of the checkpoint \(AF, ",
+    ),
     ("predict --checkpoint {gone} --out {table} {nan}", r"gone: no such checkpoint"),
-    ("predict --checkpoint {best} --out {table} {gone}", r"not one of 1 records could be read, the last \(gone\) because: no such record"),
-    ("predict --checkpoint {best} --out {table} {empty}", r"empty: no record in this folder; expected"),
+    (
+        "predict --checkpoint {best} --out {table} {gone}",
+        r"not one of 1 records could be read, the last \(gone\) because: no such record",
+    ),
+    (
+        "predict --checkpoint {best} --out {table} {empty}",
+        r"empty: no record in this folder; expected",
+    ),
     ("predict --checkpoint {best} --out {table} {empty}/*.hea", r"\*\.hea: matches no file"),
     ("compare {gone}", r"gone: no training_log\.json here"),
     ("compare {odd}", r"odd: its logs are not as train and evaluate write them"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("command", "message"), FAILURES)
-def test_what_fails_ends_with_one_clear_line(command: str, message: str, broken: dict[str, str], run: Run) -> None:
+def test_what_fails_ends_with_one_clear_line(
+    command: str, message: str, broken: dict[str, str], run: Run
+) -> None:
     failed = run("--quiet", *(part.format_map(broken) for part in command.split()))
     assert failed.code == 1
     assert failed.error.startswith("error: ") and "Traceback" not in failed.err
@@ -266,7 +370,10 @@ def test_every_wrong_row_of_a_label_file_is_told(broken: dict[str, str], run: Ru
     failed = run("check", "--data", broken["data"], "--mapping", broken["twice_csv"])
     assert failed.code == 1 and "twice.csv: 2 problems in the label mapping" in failed.err
     assert "row 4, column record_id" in failed.err and "Traceback" not in failed.err
-    assert failed.error.endswith("2 problems in the label mapping") and failed.err.count("error: ") == 1
+    assert (
+        failed.error.endswith("2 problems in the label mapping")
+        and failed.err.count("error: ") == 1
+    )
 
 
 WRONG_USE = [
@@ -277,7 +384,10 @@ WRONG_USE = [
     ("preprocess --data a=b --out x --fs fast", "invalid float value: 'fast'"),
     ("preprocess --data a=b --out x --fs -5", "fs is -5.0: expected 1 to 100000 Hz"),
     ("preprocess --data a=b --out x --n-samples 0", "n_samples is 0: expected a positive count"),
-    ("preprocess --data a=b --out x --on-error stop", "on_error is 'stop': expected one of skip, raise"),
+    (
+        "preprocess --data a=b --out x --on-error stop",
+        "on_error is 'stop': expected one of skip, raise",
+    ),
     ("preprocess --data a=b --out x --val-folds 1,b", "'1,b': "),
     ("preprocess --data a=b --out x --val-folds 1 --test-folds 1", "val_folds and test_folds"),
     ("preprocess --data a=b --data a=c --out x", "--data names a more than once"),
@@ -287,13 +397,22 @@ WRONG_USE = [
     ("train --out x --amp fp8", "amp is 'fp8': expected one of auto, bf16, fp16, off"),
     ("train --out x --leads I,V9", "leads is"),
     ("labels nowhere --root x --out y", "invalid choice: 'nowhere'"),
-    ("evaluate --checkpoint x --processed y --out z --batch-size 0", "'0': expected a whole number of 1 or more"),
+    (
+        "evaluate --checkpoint x --processed y --out z --batch-size 0",
+        "'0': expected a whole number of 1 or more",
+    ),
     ("evaluate --checkpoint x --processed y --out z --split dev", "invalid choice: 'dev'"),
-    ("evaluate --checkpoint x --processed y --out z --intervals -5", "'-5': expected a whole number, or 0 for none"),
+    (
+        "evaluate --checkpoint x --processed y --out z --intervals -5",
+        "'-5': expected a whole number, or 0 for none",
+    ),
     ("sample-data x --records 1", "'1': expected a whole number of 3 or more"),
     ("compare-predictions x y --seed -1", "'-1': expected a whole number of 0 or more"),
     ("train --out x --seed -1", "seed is -1: expected 0 to 4294967295"),
-    ("train --out x --keep-auxiliary", "keep_auxiliary is True: expected False, or an auxiliary_weight above 0"),
+    (
+        "train --out x --keep-auxiliary",
+        "keep_auxiliary is True: expected False, or an auxiliary_weight above 0",
+    ),
     ("predict --out x", "required: PATH"),
     ("smoke --mapping x", "--mapping is given without --data"),
     ("labels ptbxl --root . --out y --task foo", "task 'foo' is unknown for ptbxl"),
@@ -305,14 +424,16 @@ WRONG_USE = [
 
 
 @pytest.mark.parametrize(("command", "message"), WRONG_USE)
-def test_wrong_use_is_two(command: str, message: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_use_is_two(
+    command: str, message: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     failed = run(*command.split())
     assert failed.code == 2 and message in failed.error, failed.err
     assert "Traceback" not in failed.err and not list(tmp_path.iterdir())
 
 
-# Bad recordings ------------------------------------------------------------------------------------------------------
+# Bad recordings -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -326,17 +447,29 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
-def test_bad_records_are_rows_and_all_others_are_processed(mixed: Path, run: Run, tmp_path: Path) -> None:
+def test_bad_records_are_rows_and_all_others_are_processed(
+    mixed: Path, run: Run, tmp_path: Path
+) -> None:
     out = tmp_path / "p"
     done = run("preprocess", "--data", f"m={mixed}", "--out", out, *SMALL)
     assert done.code == 0 and "13 records: " in done.out and "3 ok" in done.out
     manifest = load_manifest(out).set_index("record_id")
     assert manifest.loc[["a_good", "n_good", "zz_good"], "status"].tolist() == ["ok"] * 3
     for name, (_, status, reason) in BAD.items():
-        assert manifest.loc[name, "status"] == status and reason in manifest.loc[name, "reason"], name
-        assert str(mixed / name) in manifest.loc[name, "source_path"] and not manifest.loc[name, "split"]
+        assert manifest.loc[name, "status"] == status and reason in manifest.loc[name, "reason"], (
+            name
+        )
+        assert (
+            str(mixed / name) in manifest.loc[name, "source_path"]
+            and not manifest.loc[name, "split"]
+        )
     records = {f"records/m__{name}.npz" for name in ("a_good", "n_good", "zz_good")}
-    tables = {"manifest.csv", "splits.json", "preprocess_config.json", "duplicates.csv"}  # the good ones are one recording
+    tables = {
+        "manifest.csv",
+        "splits.json",
+        "preprocess_config.json",
+        "duplicates.csv",
+    }  # the good ones are one recording
     assert files_in(out) == records | tables, "and nothing half-written"
     assert load_record_file(record_path(out, "m__n_good"))["signal"].shape == (12, 1000)
 
@@ -345,10 +478,20 @@ def test_raise_stops_at_the_first_bad_record(mixed: Path, run: Run, tmp_path: Pa
     out = tmp_path / "p"
     arguments = ("preprocess", "--data", f"m={mixed}", "--out", out, *SMALL)
     stopped = run(*arguments, "--on-error", "raise")
-    assert stopped.code == 1 and stopped.error == f"error: {mixed / 'all_missing.hea'}: " + stopped.error.split(": ", 2)[2]
+    assert (
+        stopped.code == 1
+        and stopped.error
+        == f"error: {mixed / 'all_missing.hea'}: " + stopped.error.split(": ", 2)[2]
+    )
     assert "samples are missing" in stopped.error and "Traceback" not in stopped.err
-    assert files_in(out) <= {"preprocess_config.json", "manifest.partial.jsonl", "records/m__a_good.npz"}
-    assert run(*arguments).code == 0 and len(load_manifest(out)) == 13, "the next run goes on from there"
+    assert files_in(out) <= {
+        "preprocess_config.json",
+        "manifest.partial.jsonl",
+        "records/m__a_good.npz",
+    }
+    assert run(*arguments).code == 0 and len(load_manifest(out)) == 13, (
+        "the next run goes on from there"
+    )
 
 
 def test_rows_without_a_file_are_rows_too(mixed: Path, run: Run, tmp_path: Path) -> None:
@@ -363,7 +506,7 @@ def test_rows_without_a_file_are_rows_too(mixed: Path, run: Run, tmp_path: Path)
     assert stopped.code == 1 and "m/lost: no file of this name" in stopped.error
 
 
-# As a program --------------------------------------------------------------------------------------------------------
+# As a program -------------------------------------------------------------------------------------
 
 
 def program(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -375,15 +518,32 @@ def test_as_a_program_it_answers_by_its_exit_status(mixed: Path, tmp_path: Path)
     (tmp_path / "cwd").mkdir()
     shown = program("--version", cwd=tmp_path / "cwd")
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"{__version__}\n", "")
-    wrong = program("preprocess", "--data", f"m={mixed}", "--out", "p", "--fs", "0", cwd=tmp_path / "cwd")
+    wrong = program(
+        "preprocess", "--data", f"m={mixed}", "--out", "p", "--fs", "0", cwd=tmp_path / "cwd"
+    )
     assert (wrong.returncode, wrong.stderr) == (2, "error: fs is 0.0: expected 1 to 100000 Hz\n")
     failed = program("check", "--data", "m=nowhere", cwd=tmp_path / "cwd")
-    assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and failed.stderr.startswith("error: nowhere: ")
+    assert (
+        failed.returncode == 1
+        and failed.stderr.count("\n") == 1
+        and failed.stderr.startswith("error: nowhere: ")
+    )
     assert not list((tmp_path / "cwd").iterdir())
 
 
 def test_several_workers_stop_at_a_bad_record_too(mixed: Path, tmp_path: Path) -> None:
-    arguments = ("--quiet", "preprocess", "--data", f"m={mixed}", "--out", "p", "--workers", 2, "--chunk-size", 2)
+    arguments = (
+        "--quiet",
+        "preprocess",
+        "--data",
+        f"m={mixed}",
+        "--out",
+        "p",
+        "--workers",
+        2,
+        "--chunk-size",
+        2,
+    )
     stopped = program(*arguments, "--on-error", "raise", cwd=tmp_path)
     assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
     assert stopped.stderr.startswith(f"error: {mixed}") and stopped.stderr.count("\n") == 1

@@ -45,33 +45,46 @@ def test_a_row_finds_its_file_in_every_spelling(record_id: str, file: str) -> No
 def test_records_without_a_row_and_rows_without_a_record() -> None:
     matches = match_records([row("gone")], found("a.hea"))
     assert [(m.record_id, m.row) for m in matches.records] == [("a", None)]
-    assert [(r.record_id, reason) for r, reason in matches.missing] == [("gone", "no file of this name in the folder")]
+    assert [(r.record_id, reason) for r, reason in matches.missing] == [
+        ("gone", "no file of this name in the folder")
+    ]
 
 
 def test_an_ambiguous_match_is_reported_and_not_guessed() -> None:
     matches = match_records([row("1")], found("00001_hr.hea", "00001_lr.hea"))
     assert all(m.row is None for m in matches.records)
-    assert "ambiguous: '1' answers to 2 records (00001_hr.hea, 00001_lr.hea)" in matches.missing[0][1]
+    assert (
+        "ambiguous: '1' answers to 2 records (00001_hr.hea, 00001_lr.hea)" in matches.missing[0][1]
+    )
 
 
 def test_two_rows_for_one_file_are_reported() -> None:
     matches = match_records([row("1"), row("01")], found("001.hea"))
     assert matches.records[0].row is None
-    assert all("all answer to 001.hea" in reason for _, reason in matches.missing) and len(matches.missing) == 2
+    assert (
+        all("all answer to 001.hea" in reason for _, reason in matches.missing)
+        and len(matches.missing) == 2
+    )
 
 
 def test_an_exact_name_wins_over_a_looser_one() -> None:
     matches = match_records([row("a1"), row("A1")], found("a1.hea", "A1.hea", "a01.hea"))
     assert {m.found.relative: m.row.record_id if m.row else None for m in matches.records} == {
-        "a1.hea": "a1", "A1.hea": "A1", "a01.hea": None,
-    }  # fmt: skip
+        "a1.hea": "a1",
+        "A1.hea": "A1",
+        "a01.hea": None,
+    }
 
 
 def test_folders_decide_between_equal_names_and_ids_stay_apart() -> None:
-    matches = match_records([row("root/p1/x"), row("root/p2/x")], found("p1/x.hea", "p2/x.hea", "y.hea"))
+    matches = match_records(
+        [row("root/p1/x"), row("root/p2/x")], found("p1/x.hea", "p2/x.hea", "y.hea")
+    )
     assert {m.record_id: m.row.record_id if m.row else None for m in matches.records} == {
-        "p1-x": "root/p1/x", "p2-x": "root/p2/x", "y": None,
-    }  # fmt: skip
+        "p1-x": "root/p1/x",
+        "p2-x": "root/p2/x",
+        "y": None,
+    }
 
 
 def test_the_path_column_comes_before_the_id() -> None:
@@ -81,10 +94,23 @@ def test_the_path_column_comes_before_the_id() -> None:
 
 def test_index_takes_headers_before_bare_mats_and_follows_links_once(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    for name in ("a.hea", "a.mat", "a.dat", "b.MAT", "notes.txt", ".hidden.hea", "sub/c.hea", "orphan.dat"):
+    for name in (
+        "a.hea",
+        "a.mat",
+        "a.dat",
+        "b.MAT",
+        "notes.txt",
+        ".hidden.hea",
+        "sub/c.hea",
+        "orphan.dat",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
-    assert [(r.relative, r.stem) for r in index_folder(tmp_path)] == [("a.hea", "a"), ("b.MAT", "b"), ("sub/c.hea", "c")]
+    assert [(r.relative, r.stem) for r in index_folder(tmp_path)] == [
+        ("a.hea", "a"),
+        ("b.MAT", "b"),
+        ("sub/c.hea", "c"),
+    ]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -110,7 +136,9 @@ def test_a_file_that_two_rows_claim_is_not_left_to_a_looser_name() -> None:
 def test_segments_of_a_record_are_no_records(tmp_path: Path) -> None:
     for name in ("m_1", "m_2", "alone"):
         (tmp_path / f"{name}.dat").write_bytes(bytes(400))
-        (tmp_path / f"{name}.hea").write_text(f"{name} 1 100 200\n{name}.dat 16 100/mV 16 0 0 0 0 II\n")
+        (tmp_path / f"{name}.hea").write_text(
+            f"{name} 1 100 200\n{name}.dat 16 100/mV 16 0 0 0 0 II\n"
+        )
     (tmp_path / "m_layout.hea").write_text("m_layout 1 100 0\n~ 16 100/mV 16 0 0 0 0 II\n")
     (tmp_path / "m.hea").write_text("m/3 1 100 400\nm_layout 0\nm_1 200\nm_2 200\n")
     assert [record.relative for record in index_folder(tmp_path)] == ["alone.hea", "m.hea"]

@@ -21,7 +21,9 @@ def several() -> Predictions:
     truth = [[1, 0, NAN], [0, 1, 0], [0, 0, 0]]
     scores = [[0.4, 0.2, 0.99], [0.1, 0.9, 0.2], [0.75, 0.1, 0.3]]
     thresholds = np.array([0.5, 0.5, 0.25])
-    return Predictions(("a", "b", "c"), np.array(truth), np.array(scores), ("N", "AF", "MI"), False, thresholds)
+    return Predictions(
+        ("a", "b", "c"), np.array(truth), np.array(scores), ("N", "AF", "MI"), False, thresholds
+    )
 
 
 def test_errors_with_one_label_are_called_less_true() -> None:
@@ -29,7 +31,9 @@ def test_errors_with_one_label_are_called_less_true() -> None:
 
 
 def test_errors_with_several_labels_are_distances_from_thresholds() -> None:
-    assert measure_errors(several()) == pytest.approx([0.1, 0, 0.25])  # what nobody looked for is no error
+    assert measure_errors(several()) == pytest.approx(
+        [0.1, 0, 0.25]
+    )  # what nobody looked for is no error
 
 
 def test_the_worst_come_first_and_right_ones_never() -> None:

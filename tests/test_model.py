@@ -11,7 +11,9 @@ def test_the_default_has_about_one_and_a_half_million_parameters() -> None:
     assert 1.4e6 <= count_parameters(ResNet1d()) <= 1.6e6
 
 
-@pytest.mark.parametrize(("n_leads", "n_classes", "n_samples"), [(12, 5, 5000), (1, 2, 250), (3, 71, 1001), (12, 1, 257)])
+@pytest.mark.parametrize(
+    ("n_leads", "n_classes", "n_samples"), [(12, 5, 5000), (1, 2, 250), (3, 71, 1001), (12, 1, 257)]
+)
 def test_any_leads_classes_and_samples(n_leads: int, n_classes: int, n_samples: int) -> None:
     model = ResNet1d(n_leads, n_classes, base_channels=8).eval()
     logits = model(torch.randn(2, n_leads, n_samples))
@@ -20,7 +22,11 @@ def test_any_leads_classes_and_samples(n_leads: int, n_classes: int, n_samples: 
 
 def test_it_is_made_of_gelu_and_batch_norm() -> None:
     modules = list(ResNet1d().modules())
-    kinds = {kind for kind in (nn.GELU, nn.BatchNorm1d, nn.Conv1d, nn.ReLU) if any(isinstance(module, kind) for module in modules)}
+    kinds = {
+        kind
+        for kind in (nn.GELU, nn.BatchNorm1d, nn.Conv1d, nn.ReLU)
+        if any(isinstance(module, kind) for module in modules)
+    }
     assert kinds == {nn.GELU, nn.BatchNorm1d, nn.Conv1d}
 
 
@@ -28,7 +34,9 @@ def test_every_parameter_gets_a_gradient() -> None:
     model = ResNet1d(base_channels=8)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm1d):
-            nn.init.ones_(norm.weight)  # blocks start as their shortcut, which hides their inside for one step
+            nn.init.ones_(
+                norm.weight
+            )  # blocks start as their shortcut, which hides their inside for one step
     model(torch.randn(4, 12, 300)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 

@@ -1,4 +1,6 @@
-"""The notebook as it is stored, run from top to bottom in a kernel of its own, and run in other orders."""
+"""The notebook as it is stored, run from top to bottom in a kernel of its own, and run in other
+orders.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,16 @@ from nbclient import NotebookClient
 from src.notebook import NOTEBOOK, run_notebook
 from src.utils import PROJECT_ROOT, load_json, save_json
 
-SECTIONS = ("setup", "check", "smoke", "preprocessing", "loaders and model", "train", "evaluate", "summary")
+SECTIONS = (
+    "setup",
+    "check",
+    "smoke",
+    "preprocessing",
+    "loaders and model",
+    "train",
+    "evaluate",
+    "summary",
+)
 SETUP, CONFIGURATION, SUMMARY = 0, 1, 10
 
 
@@ -38,14 +49,23 @@ def write_config(root: Path) -> Path:
     return path
 
 
-# As it is stored -----------------------------------------------------------------------------------------------------
+# As it is stored ----------------------------------------------------------------------------------
 
 
 def test_eight_sections_in_order(notebook: nbformat.NotebookNode) -> None:
-    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    lines = [
+        line
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+    ]
     headings = [line for line in lines if line.startswith("## ")]
-    assert [heading.split(".")[0] for heading in headings] == [f"## {number}" for number in range(1, 9)]
-    assert all(word in heading.lower() for word, heading in zip(SECTIONS, headings, strict=True)), headings
+    assert [heading.split(".")[0] for heading in headings] == [
+        f"## {number}" for number in range(1, 9)
+    ]
+    assert all(word in heading.lower() for word, heading in zip(SECTIONS, headings, strict=True)), (
+        headings
+    )
 
 
 def test_eleven_short_cells_without_functions(cells: list[str]) -> None:
@@ -53,7 +73,10 @@ def test_eleven_short_cells_without_functions(cells: list[str]) -> None:
     for source in cells:
         assert len(source.splitlines()) <= 25
         nodes = list(ast.walk(ast.parse(source)))
-        assert not any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)) for node in nodes)
+        assert not any(
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda))
+            for node in nodes
+        )
 
 
 def test_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
@@ -63,22 +86,34 @@ def test_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
     assert "widgets" not in notebook.metadata and "ECG_CONFIG" in notebook.cells[0].source
 
 
-def test_the_first_cell_finds_the_project(cells: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the project, from its notebooks, and from a folder into which it was cloned, as in Colab."""
+def test_the_first_cell_finds_the_project(
+    cells: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the project, from its notebooks, and from a folder into which it was cloned, as in
+    Colab.
+    """
     finding = cells[SETUP].split("sys.path")[0]
     (tmp_path / "clone").symlink_to(PROJECT_ROOT)
-    for place, root in ((PROJECT_ROOT, PROJECT_ROOT), (NOTEBOOK.parent, PROJECT_ROOT), (tmp_path, tmp_path / "clone")):
+    for place, root in (
+        (PROJECT_ROOT, PROJECT_ROOT),
+        (NOTEBOOK.parent, PROJECT_ROOT),
+        (tmp_path, tmp_path / "clone"),
+    ):
         monkeypatch.chdir(place)
         found: dict[str, Path] = {}
         exec(finding, found)
         assert found["ROOT"] == root
     (tmp_path / "elsewhere" / "notes").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere" / "notes")
-    with pytest.raises(AssertionError, match=r"no project in, above or right below .*: start Jupyter in the project folder, or clone"):
+    with pytest.raises(
+        AssertionError,
+        match=r"no project in, above or right below .*: start Jupyter in the project folder, or "
+        r"clone",
+    ):
         exec(finding, {})
 
 
-# The copy to read ----------------------------------------------------------------------------------------------------
+# The copy to read ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +121,33 @@ def published() -> nbformat.NotebookNode:
     return nbformat.read(str(PROJECT_ROOT / "docs" / "notebook.ipynb"), as_version=4)
 
 
-def test_the_published_copy_is_of_this_notebook(published: nbformat.NotebookNode, notebook: nbformat.NotebookNode) -> None:
-    here, there = ([(cell.cell_type, cell.source) for cell in document.cells] for document in (notebook, published))
+def test_the_published_copy_is_of_this_notebook(
+    published: nbformat.NotebookNode, notebook: nbformat.NotebookNode
+) -> None:
+    here, there = (
+        [(cell.cell_type, cell.source) for cell in document.cells]
+        for document in (notebook, published)
+    )
     assert here == there, "run make notebook"
 
 
 def test_the_published_copy_ran_whole_and_is_small(published: nbformat.NotebookNode) -> None:
     nbformat.validate(published)
     code = [cell for cell in published.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, 12)) and all(cell.outputs for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, 12)) and all(
+        cell.outputs for cell in code
+    )
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
-    assert [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell.outputs)] == [8, 9]
+    assert [
+        i
+        for i, cell in enumerate(code)
+        if any("image/png" in o.get("data", {}) for o in cell.outputs)
+    ] == [8, 9]
     text = (PROJECT_ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8")
     assert len(text) < 1_500_000 and not re.search(r"/(?:root|work|home|tmp)/", text)
 
 
-# From top to bottom --------------------------------------------------------------------------------------------------
+# From top to bottom -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +163,12 @@ def test_a_whole_run_leaves_its_outputs(executed: Path) -> None:
         assert (project / name).read_bytes().startswith(b"\x89PNG"), name
     for name in ("training_log.json", "metrics_test.json", "summary.json", "processed/splits.json"):
         assert load_json(project / "artifacts" / name), name
-    for name in ("models/best.pth", "models/latest.pth", "predictions_test.npz", "processed/manifest.csv"):
+    for name in (
+        "models/best.pth",
+        "models/latest.pth",
+        "predictions_test.npz",
+        "processed/manifest.csv",
+    ):
         assert (project / "artifacts" / name).stat().st_size, name
     assert len(list((project / "artifacts" / "processed" / "records").glob("*.npz"))) == 36
     assert not list(project.rglob(".tmp-*"))
@@ -126,10 +177,24 @@ def test_a_whole_run_leaves_its_outputs(executed: Path) -> None:
 def test_a_whole_run_shows_what_it_did(executed: Path) -> None:
     document = nbformat.read(str(executed), as_version=4)
     code = [cell for cell in document.cells if cell.cell_type == "code"]
-    texts = ["".join(output.get("text", "") or output["data"].get("text/plain", "") for output in cell.outputs) for cell in code]
+    texts = [
+        "".join(
+            output.get("text", "") or output["data"].get("text/plain", "")
+            for output in cell.outputs
+        )
+        for cell in code
+    ]
     assert "smoke test passed" in texts[3] and "36 ok" in texts[4] and "parameters" in texts[6]
-    assert [i for i, cell in enumerate(code) if any("<table>" in o.get("data", {}).get("text/html", "") for o in cell.outputs)] == [1, 2, 4, 5, 7, 9]
-    assert [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell.outputs)] == [8, 9]
+    assert [
+        i
+        for i, cell in enumerate(code)
+        if any("<table>" in o.get("data", {}).get("text/html", "") for o in cell.outputs)
+    ] == [1, 2, 4, 5, 7, 9]
+    assert [
+        i
+        for i, cell in enumerate(code)
+        if any("image/png" in o.get("data", {}) for o in cell.outputs)
+    ] == [8, 9]
     summary = json.loads(texts[SUMMARY])
     assert summary["records"] == {"ok": 36} and summary["epochs"] == 2
     assert "figures/training_history.png" in summary["outputs"]
@@ -139,16 +204,20 @@ def test_a_whole_run_shows_what_it_did(executed: Path) -> None:
 def test_a_cell_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     save_json({"train": {"epochs": 0}}, config)
-    with pytest.raises(RuntimeError, match=r"a cell failed \(ValueError: train.epochs is 0: expected 1 or more\)") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"a cell failed \(ValueError: train.epochs is 0: expected 1 or more\)"
+    ) as caught:
         run_notebook(out=tmp_path / "executed.ipynb", config=config)
     assert "\n" not in str(caught.value) and (tmp_path / "executed.ipynb").exists()
 
 
-# In other orders -----------------------------------------------------------------------------------------------------
+# In other orders ----------------------------------------------------------------------------------
 
 
 def orders() -> list[list[int]]:
-    """Cells before their set-up and backwards, each of the late ones first, and three throws of the dice."""
+    """Cells before their set-up and backwards, each of the late ones first, and three throws of the
+    dice.
+    """
     rest = list(range(CONFIGURATION + 1, SUMMARY + 1))
     backwards = [*rest[::-1], CONFIGURATION, SETUP]
     first = [[SETUP, CONFIGURATION, cell, *rest] for cell in (10, 9, 8)]
@@ -156,10 +225,15 @@ def orders() -> list[list[int]]:
     return [backwards, [SETUP, CONFIGURATION, *rest[::-1]], *first, *thrown]
 
 
-def test_cells_run_in_any_order(cells: list[str], notebook: nbformat.NotebookNode, tmp_path: Path) -> None:
+def test_cells_run_in_any_order(
+    cells: list[str], notebook: nbformat.NotebookNode, tmp_path: Path
+) -> None:
     """One kernel runs all orders; before each it forgets every name, and the files are removed."""
     config = write_config(tmp_path)
-    forget = f"%reset -f\nimport shutil\nshutil.rmtree({str(tmp_path / 'project')!r}, ignore_errors=True)"
+    forget = (
+        f"%reset -f\nimport shutil\nshutil.rmtree({str(tmp_path / 'project')!r}, "
+        "ignore_errors=True)"
+    )
     document = nbformat.v4.new_notebook(metadata=notebook.metadata)
     places = []
     for order in orders():
@@ -167,10 +241,14 @@ def test_cells_run_in_any_order(cells: list[str], notebook: nbformat.NotebookNod
         for cell in order:
             places.append((order, cell, len(document.cells)))
             document.cells.append(nbformat.v4.new_code_cell(cells[cell]))
-    client = NotebookClient(document, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client = NotebookClient(
+        document, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
+    )
     client.execute(env={**os.environ, "ECG_CONFIG": str(config)})
     for order, cell, place in places:
-        text = "".join(o.get("text", "") for o in document.cells[place].outputs if o.get("name") == "stdout")
+        text = "".join(
+            o.get("text", "") for o in document.cells[place].outputs if o.get("name") == "stdout"
+        )
         refused = "Run the" in text
         assert refused == (order[0] != SETUP and cell != SETUP), (order, cell, text)
         assert not refused or len(text.splitlines()) == 1

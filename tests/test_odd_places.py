@@ -1,4 +1,6 @@
-"""The same results in odd places: strange folder names, other locales and time zones, one core, no shared memory."""
+"""The same results in odd places: strange folder names, other locales and time zones, one core, no
+shared memory.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,19 @@ from src.store import load_manifest
 from src.training import run_training
 
 ROOT = Path(__file__).resolve().parent.parent
-ODD = ("a b", "it's \"x\"", "Ärzte 心電図", "$HOME;&(1)[2]{3}*", "%20#?", "l" * 200)
+ODD = ("a b", 'it\'s "x"', "Ärzte 心電図", "$HOME;&(1)[2]{3}*", "%20#?", "l" * 200)
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
     root = write_collection(tmp_path / name, 24)
-    run_preprocessing(DataConfig({"d": str(root / "src")}), root / "out", mapping=root / "m.csv", config=SMALL, execution=ExecutionConfig(workers=1))
+    run_preprocessing(
+        DataConfig({"d": str(root / "src")}),
+        root / "out",
+        mapping=root / "m.csv",
+        config=SMALL,
+        execution=ExecutionConfig(workers=1),
+    )
     assert (load_manifest(root / "out")["status"] == "ok").sum() == 23
     if name not in (ODD[2], ODD[3]):
         return
@@ -51,20 +59,54 @@ def test_headers_of_any_system(tmp_path: Path, ending: str) -> None:
 
 
 ENVIRONMENTS = (
-    {"LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "1", "PYTHONIOENCODING": "ascii", "COLUMNS": "20", "HOME": "/nonexistent"},
-    {"LC_ALL": "tr_TR.UTF-8", "LANG": "de_DE", "TZ": "America/St_Johns", "PYTHONHASHSEED": "4242", "PYTHONWARNINGS": "error"},
+    {
+        "LC_ALL": "C",
+        "TZ": "Pacific/Kiritimati",
+        "PYTHONHASHSEED": "1",
+        "PYTHONIOENCODING": "ascii",
+        "COLUMNS": "20",
+        "HOME": "/nonexistent",
+    },
+    {
+        "LC_ALL": "tr_TR.UTF-8",
+        "LANG": "de_DE",
+        "TZ": "America/St_Johns",
+        "PYTHONHASHSEED": "4242",
+        "PYTHONWARNINGS": "error",
+    },
 )
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["C", "tr"])
-def test_locale_time_zone_and_hash_seed_change_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_locale_time_zone_and_hash_seed_change_nothing(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     root = write_collection(tmp_path, 20)
     for suffix in (".hea", ".dat"):
         shutil.copy(root / "src" / f"r0{suffix}", root / "src" / f"ÄÖ{suffix}")
     preprocess(root, root / "whole")
-    command = ["preprocess", "--data", f"d={root / 'src'}", "--mapping", str(root / "m.csv"), "--out", str(root / "out"), "--workers", "1",
-               "--fs", "100", "--n-samples", "500"]  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "src", *command], cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, check=False)
+    command = [
+        "preprocess",
+        "--data",
+        f"d={root / 'src'}",
+        "--mapping",
+        str(root / "m.csv"),
+        "--out",
+        str(root / "out"),
+        "--workers",
+        "1",
+        "--fs",
+        "100",
+        "--n-samples",
+        "500",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "src", *command],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert outputs(root / "out") == outputs(root / "whole") and b"Traceback" not in done.stderr
 
@@ -74,15 +116,26 @@ def test_a_script_without_a_guard_starts_its_workers_once(tmp_path: Path) -> Non
     root = write_collection(tmp_path, 12)
     script = root / "script.py"
     script.write_text(
-        "import sys\nfrom src.config import DataConfig, ExecutionConfig\nfrom src.preprocessing import run_preprocessing\n"
-        f"print('started')\nrun_preprocessing(DataConfig({{'d': {str(root / 'src')!r}}}), {str(root / 'out')!r}, execution=ExecutionConfig(workers=2))\n"
+        "import sys\nfrom src.config import DataConfig, ExecutionConfig\nfrom "
+        "src.preprocessing import run_preprocessing\n"
+        f"print('started')\nrun_preprocessing(DataConfig({{'d': {str(root / 'src')!r}}}), "
+        f"{str(root / 'out')!r}, execution=ExecutionConfig(workers=2))\n"
     )
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0 and done.stdout == "started\n" and "Traceback" not in done.stderr
     assert (load_manifest(root / "out")["status"] == "ok").all()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that can be held to one core")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="needs a system that can be held to one core"
+)
 def test_one_core(tmp_path: Path) -> None:
     root = write_collection(tmp_path, 6)
     process = start(preprocess_on_one_core, root)
@@ -99,7 +152,9 @@ def preprocess_on_one_core(root: Path) -> None:
     preprocess(root, root / "out", workers=0)
 
 
-def test_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without it there are no semaphores, and so no pool."""
     import multiprocessing.synchronize
 
@@ -126,21 +181,54 @@ def work_and_watch(root: Path) -> None:
     """End with 7 when a file of the project is opened for writing."""
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(f"{ROOT}/"):
-            writing = any(letter in str(arguments[1]) for letter in "wax+") or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if (
+            event == "open"
+            and isinstance(arguments[0], str)
+            and arguments[0].startswith(f"{ROOT}/")
+        ):
+            writing = any(letter in str(arguments[1]) for letter in "wax+") or (
+                isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            )
             if writing and "__pycache__" not in arguments[0]:
                 os._exit(7)
-        elif event in ("os.mkdir", "os.rename", "os.remove") and str(arguments[0]).startswith(f"{ROOT}/"):
+        elif event in ("os.mkdir", "os.rename", "os.remove") and str(arguments[0]).startswith(
+            f"{ROOT}/"
+        ):
             os._exit(8)
 
     sys.addaudithook(watch)
-    run_preprocessing(DataConfig({"d": str(root / "src")}), root / "out", mapping=root / "m.csv", config=SMALL, execution=ExecutionConfig(workers=1))
+    run_preprocessing(
+        DataConfig({"d": str(root / "src")}),
+        root / "out",
+        mapping=root / "m.csv",
+        config=SMALL,
+        execution=ExecutionConfig(workers=1),
+    )
     run_training(QUICK, root / "out", root / "run")
     predict_to_csv(root / "run" / "models" / "best.pth", [root / "src" / "r0.hea"], root / "p.csv")
 
 
-def test_relative_paths_and_another_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_and_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_collection(tmp_path, 6)
     monkeypatch.chdir(tmp_path)
-    assert main(["preprocess", "--data", "d=src", "--out", "out", "--workers", "1", "--fs", "100", "--n-samples", "500"]) == 0
+    assert (
+        main(
+            [
+                "preprocess",
+                "--data",
+                "d=src",
+                "--out",
+                "out",
+                "--workers",
+                "1",
+                "--fs",
+                "100",
+                "--n-samples",
+                "500",
+            ]
+        )
+        == 0
+    )
     assert (tmp_path / "out" / "splits.json").exists()

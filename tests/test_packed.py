@@ -20,7 +20,12 @@ def test_the_name_of_a_cache_hangs_on_what_it_holds(processed: Path, tmp_path: P
     save_manifest(manifest, tmp_path)
     names = {pack_hash(tmp_path, "train"), pack_hash(processed, "train")}
     assert len(names) == 1
-    for column, value in (("input_hash", "0"), ("record_id", "other"), ("config_hash", "0"), ("split", "val")):
+    for column, value in (
+        ("input_hash", "0"),
+        ("record_id", "other"),
+        ("config_hash", "0"),
+        ("split", "val"),
+    ):
         changed = manifest.copy()
         changed.loc[(manifest["split"] == "train").idxmax(), column] = value
         save_manifest(changed, tmp_path)
@@ -65,7 +70,11 @@ def test_a_cache_of_other_records_is_built_anew(processed: Path, tmp_path: Path)
     (tmp_path / "p" / "manifest.csv").write_text(manifest.replace(row + "\n", ""))
     packed = load_packed(tmp_path / "p", "val")
     after = {path.name for path in (tmp_path / "p" / "packed").glob("val-*")}
-    assert len(packed) == len(load_records(tmp_path / "p", keep_other=True)["val"]) and not before & after and len(after) == 2
+    assert (
+        len(packed) == len(load_records(tmp_path / "p", keep_other=True)["val"])
+        and not before & after
+        and len(after) == 2
+    )
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -85,11 +94,29 @@ def test_a_split_without_records_says_so(processed: Path, tmp_path: Path) -> Non
         load_packed(tmp_path / "p", "test")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda arrays: {name: array for name, array in arrays.items() if name != "lead_std"}, "no array lead_std"),
-    (lambda arrays: {**arrays, "signal": arrays["signal"][:, :900], "n_valid": np.int32(900)}, r"its signal is of shape \(12, 900\)"),
-])  # fmt: skip
-def test_a_record_file_that_does_not_fit_is_named(change: Callable[[dict[str, Any]], dict[str, Any]], message: str, processed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda arrays: {name: array for name, array in arrays.items() if name != "lead_std"},
+            "no array lead_std",
+        ),
+        (
+            lambda arrays: {
+                **arrays,
+                "signal": arrays["signal"][:, :900],
+                "n_valid": np.int32(900),
+            },
+            r"its signal is of shape \(12, 900\)",
+        ),
+    ],
+)
+def test_a_record_file_that_does_not_fit_is_named(
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    message: str,
+    processed: Path,
+    tmp_path: Path,
+) -> None:
     shutil.copytree(processed, tmp_path / "p", ignore=shutil.ignore_patterns("packed"))
     path = record_path(tmp_path / "p", load_records(tmp_path / "p")["train"].keys[1])
     write_record_file(path, change(load_record_file(path)))

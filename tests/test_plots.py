@@ -12,9 +12,30 @@ from src import plots
 from src.plots import plot_confusion_matrix, plot_f1_scores, plot_training_history
 
 HISTORY = [
-    {"epoch": 1, "train_loss": 1.0, "val_loss": 1.1, "val_f1_macro": 0.5, "val_auroc_macro": 0.7, "lr": 1e-3},
-    {"epoch": 2, "train_loss": 0.8, "val_loss": 0.9, "val_f1_macro": 0.7, "val_auroc_macro": 0.9, "lr": 5e-4},
-    {"epoch": 3, "train_loss": 0.7, "val_loss": 1.0, "val_f1_macro": 0.8, "val_auroc_macro": 0.8, "lr": 1e-4},
+    {
+        "epoch": 1,
+        "train_loss": 1.0,
+        "val_loss": 1.1,
+        "val_f1_macro": 0.5,
+        "val_auroc_macro": 0.7,
+        "lr": 1e-3,
+    },
+    {
+        "epoch": 2,
+        "train_loss": 0.8,
+        "val_loss": 0.9,
+        "val_f1_macro": 0.7,
+        "val_auroc_macro": 0.9,
+        "lr": 5e-4,
+    },
+    {
+        "epoch": 3,
+        "train_loss": 0.7,
+        "val_loss": 1.0,
+        "val_f1_macro": 0.8,
+        "val_auroc_macro": 0.8,
+        "lr": 1e-4,
+    },
 ]
 
 
@@ -32,12 +53,16 @@ def test_everything_promised_is_offered() -> None:
     assert {"plot_ecg", "save_figure"} < set(plots.__all__)
 
 
-# History -------------------------------------------------------------------------------------------------------------
+# History ------------------------------------------------------------------------------------------
 
 
 def test_history_has_a_panel_for_losses_scores_and_rate() -> None:
     figure = _draw(plot_training_history(HISTORY))
-    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Validation score", "Learning rate"]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "Loss",
+        "Validation score",
+        "Learning rate",
+    ]
     assert figure.axes[-1].get_xlabel() == "Epoch"
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert lines["training"].tolist() == [1.0, 0.8, 0.7]
@@ -79,7 +104,7 @@ def test_history_without_an_epoch_is_refused() -> None:
         plot_training_history([])
 
 
-# Confusion matrix ----------------------------------------------------------------------------------------------------
+# Confusion matrix ---------------------------------------------------------------------------------
 
 
 def test_confusion_matrix_shows_counts_and_shares_of_the_true_class() -> None:
@@ -106,12 +131,14 @@ def test_confusion_matrix_of_many_classes_drops_the_numbers(n: int, n_texts: int
 @pytest.mark.parametrize(
     ("matrix", "classes"), [([[1, 2]], ["a"]), ([[1]], ["a", "b"]), ([[-1]], ["a"]), ([], [])]
 )
-def test_confusion_matrix_refuses_other_shapes_and_negative_counts(matrix: list, classes: list[str]) -> None:
+def test_confusion_matrix_refuses_other_shapes_and_negative_counts(
+    matrix: list, classes: list[str]
+) -> None:
     with pytest.raises(ValueError, match="the matrix h"):
         plot_confusion_matrix(matrix, classes)
 
 
-# F1 ------------------------------------------------------------------------------------------------------------------
+# F1 -----------------------------------------------------------------------------------------------
 
 
 def test_f1_bars_are_sorted_with_support_macro_and_interval() -> None:

@@ -35,9 +35,20 @@ def test_chunks() -> None:
     assert list(chunked(range(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
-@pytest.mark.parametrize(("n_items", "largest", "workers", "sizes"), [
-    (10, 256, 2, [2] * 5), (0, 256, 2, []), (600, 256, 1, [256, 256, 88]), (40, 4, 2, [4] * 10), (3, 256, 2, [1, 1, 1]), (2000, 64, 2, [64] * 5)])  # fmt: skip
-def test_chunks_hold_every_item_once_and_shrink(n_items: int, largest: int, workers: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("n_items", "largest", "workers", "sizes"),
+    [
+        (10, 256, 2, [2] * 5),
+        (0, 256, 2, []),
+        (600, 256, 1, [256, 256, 88]),
+        (40, 4, 2, [4] * 10),
+        (3, 256, 2, [1, 1, 1]),
+        (2000, 64, 2, [64] * 5),
+    ],
+)
+def test_chunks_hold_every_item_once_and_shrink(
+    n_items: int, largest: int, workers: int, sizes: list[int]
+) -> None:
     chunks = list(shrinking_chunks(range(n_items), largest, workers))
     assert [item for chunk in chunks for item in chunk] == list(range(n_items))
     assert list(map(len, chunks))[: len(sizes)] == sizes
@@ -50,7 +61,12 @@ def test_work_in_this_process_and_with_nothing_to_do() -> None:
 
 
 def test_a_killed_worker_costs_only_its_chunks(tmp_path: Path) -> None:
-    results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), partial(LocalExecutor, 2), 4)
+    results = run_chunks(
+        partial(die_once, str(tmp_path / "flag")),
+        chunked(range(12), 2),
+        partial(LocalExecutor, 2),
+        4,
+    )
     assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)]
     assert (tmp_path / "flag").exists()
 
@@ -69,15 +85,21 @@ def test_processes_start_before_there_is_work_and_go_where_none_comes(tmp_path: 
         assert first.submit(loaded, "src.staging").result()
         assert set(multiprocessing.active_children()) == set(early), "no more were started for it"
         first.shutdown()
-        results = run_chunks(partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), executors, 4)
-        assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)], "broken ones are made anew"
+        results = run_chunks(
+            partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), executors, 4
+        )
+        assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)], (
+            "broken ones are made anew"
+        )
     with pytest.raises(KeyboardInterrupt), local_executors(2, 2, "src.staging"):
         early = multiprocessing.active_children()
         raise KeyboardInterrupt
     assert len(early) == 2 and not multiprocessing.active_children()
 
 
-def test_processes_go_where_they_are_stopped_while_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_go_where_they_are_stopped_while_they_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     submit = LocalExecutor.submit
 
     def interrupt(executor: LocalExecutor, *arguments: Any) -> Any:

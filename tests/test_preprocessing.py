@@ -27,7 +27,9 @@ ONE = ExecutionConfig(workers=1)
 RNG = np.random.default_rng(5)
 
 
-def record(signal: np.ndarray, fs: float = 100.0, leads: tuple[str, ...] = ("II", "V1")) -> ECGRecord:
+def record(
+    signal: np.ndarray, fs: float = 100.0, leads: tuple[str, ...] = ("II", "V1")
+) -> ECGRecord:
     return ECGRecord("r", np.asarray(signal, np.float32), fs, leads)
 
 
@@ -36,16 +38,26 @@ def bare_collection(folder: Path, n: int, n_samples: int = 1000) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
         RNG.integers(-500, 500, (n_samples, 2)).astype("<i2").tofile(folder / f"r{i}.dat")
-        (folder / f"r{i}.hea").write_text(f"r{i} 2 100 {n_samples}\nr{i}.dat 16 100/mV 16 0 0 0 0 II\nr{i}.dat 16 100/mV 16 0 0 0 0 V1\n")
+        (folder / f"r{i}.hea").write_text(
+            f"r{i} 2 100 {n_samples}\nr{i}.dat 16 100/mV 16 0 0 0 0 II\nr{i}.dat 16 "
+            "100/mV 16 0 0 0 0 V1\n"
+        )
     return folder
 
 
-# Several runs on one folder --------------------------------------------------------------------------------------------
+# Several runs on one folder -----------------------------------------------------------------------
 
 
-def test_a_run_between_leaves_no_row_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run is killed, one with other settings is killed between its files and their rows, and the first is run again."""
-    data, other = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 3))}), PreprocessConfig(fs=50.0, n_samples=500)
+def test_a_run_between_leaves_no_row_that_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is killed, one with other settings is killed between its files and their rows, and the
+    first is run again.
+    """
+    data, other = (
+        DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 3))}),
+        PreprocessConfig(fs=50.0, n_samples=500),
+    )
 
     def run_and_die(config: PreprocessConfig, calls: int) -> None:
         append, left = Journal.append, iter(range(calls))
@@ -57,7 +69,10 @@ def test_a_run_between_leaves_no_row_that_lies(tmp_path: Path, monkeypatch: pyte
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", die)
-            patch.setattr("src.preprocessing.merge_manifest", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(
+                "src.preprocessing.merge_manifest",
+                lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt),
+            )
             with pytest.raises(KeyboardInterrupt):
                 run_preprocessing(data, tmp_path / "out", config=config, execution=ONE)
 
@@ -68,15 +83,30 @@ def test_a_run_between_leaves_no_row_that_lies(tmp_path: Path, monkeypatch: pyte
         assert load_record_file(record_path(tmp_path / "out", key))["signal"].shape == (12, 1000)
 
 
-def test_journalled_records_of_other_settings_are_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journalled_records_of_other_settings_are_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in "ab":
         bare_collection(tmp_path / name, 2)
     with monkeypatch.context() as patch:
-        patch.setattr("src.preprocessing.merge_manifest", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "src.preprocessing.merge_manifest",
+            lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
         with pytest.raises(KeyboardInterrupt):
-            run_preprocessing(DataConfig(roots={"a": str(tmp_path / "a")}), tmp_path / "out", config=SMALL, execution=ONE)
+            run_preprocessing(
+                DataConfig(roots={"a": str(tmp_path / "a")}),
+                tmp_path / "out",
+                config=SMALL,
+                execution=ONE,
+            )
     with pytest.raises(ValueError, match="holds records of a made with other settings"):
-        run_preprocessing(DataConfig(roots={"b": str(tmp_path / "b")}), tmp_path / "out", config=PreprocessConfig(fs=50.0, n_samples=500), execution=ONE)
+        run_preprocessing(
+            DataConfig(roots={"b": str(tmp_path / "b")}),
+            tmp_path / "out",
+            config=PreprocessConfig(fs=50.0, n_samples=500),
+            execution=ONE,
+        )
 
 
 def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
@@ -88,27 +118,37 @@ def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
     data = DataConfig(roots={"d": str(folder)})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     os.utime(folder / "r0.hea", (0, 0))
-    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).by_status == {"ok": 2}
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).by_status == {
+        "ok": 2
+    }
 
 
 def test_a_changed_segment_is_made_anew(tmp_path: Path) -> None:
     folder = bare_collection(tmp_path / "src", 2)
     (folder / "m.hea").write_text("m/2 2 100 2000\nr0 1000\nr1 1000\n")
     data = DataConfig(roots={"d": str(folder)})
-    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).by_status == {"ok": 1}
+    assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).by_status == {
+        "ok": 1
+    }
     assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).n_skipped == 1
     os.utime(folder / "r1.dat", (0, 0))
     assert run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE).n_skipped == 0
 
 
-def test_training_waits_for_the_end_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_waits_for_the_end_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 4))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
-    monkeypatch.setattr("src.preprocessing._process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "src.preprocessing._process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     os.utime(tmp_path / "src" / "r2.hea", (0, 0))
     with pytest.raises(KeyboardInterrupt):
         run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
-    with pytest.raises(ValueError, match="1 records were being made anew when preprocessing was interrupted"):
+    with pytest.raises(
+        ValueError, match="1 records were being made anew when preprocessing was interrupted"
+    ):
         load_records(tmp_path / "out", keep_other=True)
 
 
@@ -117,13 +157,25 @@ def test_age_and_sex_of_the_file_stand_in_for_those_of_the_table(tmp_path: Path)
     for i in range(3):
         with open(folder / f"r{i}.hea", "a") as stream:
             stream.write("#Age: 61\n#Sex: F\n")
-    (tmp_path / "m.csv").write_text("dataset,record_id,mapped_label,age,sex\nd,r0,A,,\nd,r1,A,33,M\n")
-    run_preprocessing(DataConfig(roots={"d": str(folder)}), tmp_path / "out", mapping=tmp_path / "m.csv", config=SMALL, execution=ONE)
+    (tmp_path / "m.csv").write_text(
+        "dataset,record_id,mapped_label,age,sex\nd,r0,A,,\nd,r1,A,33,M\n"
+    )
+    run_preprocessing(
+        DataConfig(roots={"d": str(folder)}),
+        tmp_path / "out",
+        mapping=tmp_path / "m.csv",
+        config=SMALL,
+        execution=ONE,
+    )
     rows = load_manifest(tmp_path / "out")
-    assert list(zip(rows["age"], rows["sex"], strict=True)) == [("61.0", "female"), ("33.0", "male"), ("61.0", "female")]
+    assert list(zip(rows["age"], rows["sex"], strict=True)) == [
+        ("61.0", "female"),
+        ("33.0", "male"),
+        ("61.0", "female"),
+    ]
 
 
-# One record ----------------------------------------------------------------------------------------------------------
+# One record ---------------------------------------------------------------------------------------
 
 
 def test_a_tensor_has_standard_leads_and_gives_the_voltages_back() -> None:
@@ -140,14 +192,20 @@ def test_infinite_samples_are_missing_ones() -> None:
     signal = np.sin(np.arange(2000).reshape(2, 1000) / 30)
     signal[0, 10] = np.inf
     tensor = build_tensor(record(signal), SMALL)
-    assert "gap_filled:II" in tensor.flags and np.isfinite(tensor.arrays["signal"]).all() and tensor.fingerprint
+    assert (
+        "gap_filled:II" in tensor.flags
+        and np.isfinite(tensor.arrays["signal"]).all()
+        and tensor.fingerprint
+    )
     signal[0, :900] = -np.inf
     with pytest.raises(RejectedError, match="missing in one gap"):
         build_tensor(record(signal), SMALL)
 
 
 def test_a_record_that_cannot_be_written_to_is_used_as_it_is() -> None:
-    signal = np.concatenate([np.sin(np.arange(1000) / 30)[None], np.full((1, 1000), 0.8)]).astype(np.float32)
+    signal = np.concatenate([np.sin(np.arange(1000) / 30)[None], np.full((1, 1000), 0.8)]).astype(
+        np.float32
+    )
     signal.setflags(write=False)
     assert "flat:V1" in build_tensor(record(signal), SMALL).flags
 
@@ -156,7 +214,9 @@ def test_statistics_are_over_the_samples_kept() -> None:
     signal = RNG.normal(size=(2, 1600))
     signal[:, 1000:] += 50
     arrays = build_tensor(record(signal), SMALL).arrays
-    np.testing.assert_allclose(arrays["lead_mean"][[1, 6]], signal[:, :1000].mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(
+        arrays["lead_mean"][[1, 6]], signal[:, :1000].mean(axis=1), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("fs", [100.0, 257.0])
@@ -173,7 +233,10 @@ def test_gaps_are_filled_up_to_the_limit_and_reject_beyond() -> None:
     signal[0, 100:120] = np.nan
     assert build_tensor(record(signal), SMALL).flags[0] == "gap_filled:II"
     signal[0, 100:121] = np.nan
-    with pytest.raises(RejectedError, match=r"0\.21 s of samples are missing in one gap \(leads II\), the limit is 0\.2 s"):
+    with pytest.raises(
+        RejectedError,
+        match=r"0\.21 s of samples are missing in one gap \(leads II\), the limit is 0\.2 s",
+    ):
         build_tensor(record(signal), SMALL)
 
 
@@ -187,13 +250,15 @@ def test_other_reasons_to_reject_and_to_flag() -> None:
     assert build_tensor(record(signal), SMALL).flags[0] == "amplitude:V1"
 
 
-# Many records --------------------------------------------------------------------------------------------------------
+# Many records -------------------------------------------------------------------------------------
 
 
 def test_record_files_manifest_and_splits_agree(processed: Path, sample: SampleData) -> None:
     manifest = load_manifest(processed)
     assert (manifest["status"] == "ok").all() and len(manifest) == 36
-    labels = pd.read_csv(sample.mapping, dtype=str).set_index(["dataset", "record_id"])["mapped_label"]
+    labels = pd.read_csv(sample.mapping, dtype=str).set_index(["dataset", "record_id"])[
+        "mapped_label"
+    ]
     where = load_splits(processed / "splits.json").of_key()
     for row in manifest.itertuples():
         arrays = load_record_file(record_path(processed, f"{row.dataset}__{row.record_id}"))
@@ -203,7 +268,9 @@ def test_record_files_manifest_and_splits_agree(processed: Path, sample: SampleD
         assert str(arrays["config_hash"]) == row.config_hash
         assert where[f"{row.dataset}__{row.record_id}"] == row.split
     assert set(manifest["split"]) == {"train", "val", "test"}
-    homes = manifest[manifest["patient_id"] != ""].groupby(["dataset", "patient_id"])["split"].nunique()
+    homes = (
+        manifest[manifest["patient_id"] != ""].groupby(["dataset", "patient_id"])["split"].nunique()
+    )
     assert (homes == 1).all() and len(homes)
     assert load_preprocess_config(processed) == SMALL
 
@@ -217,46 +284,80 @@ def test_voltages_equal_the_source_at_its_own_rate(sample: SampleData, tmp_path:
         np.testing.assert_allclose(to_millivolts(arrays), source, atol=2e-5)
 
 
-def test_two_workers_give_the_same_bytes_as_one(sample_roots: DataConfig, processed: Path, sample: SampleData, tmp_path: Path) -> None:
-    run_preprocessing(sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=ExecutionConfig(workers=2, chunk_size=5))
+def test_two_workers_give_the_same_bytes_as_one(
+    sample_roots: DataConfig, processed: Path, sample: SampleData, tmp_path: Path
+) -> None:
+    run_preprocessing(
+        sample_roots,
+        tmp_path,
+        mapping=sample.mapping,
+        config=SMALL,
+        execution=ExecutionConfig(workers=2, chunk_size=5),
+    )
     for path in sorted((processed / "records").iterdir()):
         assert (tmp_path / "records" / path.name).read_bytes() == path.read_bytes()
     assert (tmp_path / "manifest.csv").read_bytes() == (processed / "manifest.csv").read_bytes()
     assert (tmp_path / "splits.json").read_bytes() == (processed / "splits.json").read_bytes()
 
 
-def test_records_of_every_kind_become_the_same_together_as_alone(sample_roots: DataConfig, tmp_path: Path) -> None:
+def test_records_of_every_kind_become_the_same_together_as_alone(
+    sample_roots: DataConfig, tmp_path: Path
+) -> None:
     folder = tmp_path / "odd"
     for name, n_samples in (("whole", 1000), ("longer", 1700), ("short", 15)):
         for path in bare_collection(tmp_path / name, 3, n_samples).iterdir():
             folder.mkdir(exist_ok=True)
             text = path.read_bytes()
-            (folder / f"{name}_{path.name}").write_bytes(text.replace(b"r", f"{name}_r".encode()) if path.suffix == ".hea" else text)
+            (folder / f"{name}_{path.name}").write_bytes(
+                text.replace(b"r", f"{name}_r".encode()) if path.suffix == ".hea" else text
+            )
     (folder / "whole_r1.dat").write_bytes(b"torn")
     made = {}
     for size in (1, 3, 64):
         out = tmp_path / f"out{size}"
-        run_preprocessing(DataConfig({**sample_roots.roots, "odd": str(folder)}), out, config=SMALL, execution=ExecutionConfig(workers=1, chunk_size=size))
-        made[size] = (out / "manifest.csv").read_bytes(), {path.name: path.read_bytes() for path in (out / "records").iterdir()}
+        run_preprocessing(
+            DataConfig({**sample_roots.roots, "odd": str(folder)}),
+            out,
+            config=SMALL,
+            execution=ExecutionConfig(workers=1, chunk_size=size),
+        )
+        made[size] = (
+            (out / "manifest.csv").read_bytes(),
+            {path.name: path.read_bytes() for path in (out / "records").iterdir()},
+        )
     assert made[1] == made[3] == made[64]
     status = load_manifest(tmp_path / "out64").query("dataset == 'odd'")["status"].value_counts()
     assert status.to_dict() == {"ok": 5, "rejected": 3, "unreadable": 1}
 
 
-def test_very_many_records_go_to_subfolders_and_are_found_there(tmp_path: Path, processed: Path, sample_roots: DataConfig, sample: SampleData) -> None:
+def test_very_many_records_go_to_subfolders_and_are_found_there(
+    tmp_path: Path, processed: Path, sample_roots: DataConfig, sample: SampleData
+) -> None:
     def run(out: Path, shard_above: int) -> int:
         execution = ExecutionConfig(workers=1, shard_above=shard_above)
-        return run_preprocessing(sample_roots, out, mapping=sample.mapping, config=SMALL, execution=execution).n_skipped
+        return run_preprocessing(
+            sample_roots, out, mapping=sample.mapping, config=SMALL, execution=execution
+        ).n_skipped
 
-    assert run(tmp_path, 35) == 0 and run(tmp_path, 1_000_000) == 36  # once in subfolders, always there
+    assert (
+        run(tmp_path, 35) == 0 and run(tmp_path, 1_000_000) == 36
+    )  # once in subfolders, always there
     files = {path.name: path for path in (tmp_path / "records").glob("*/*.npz")}
-    assert len(files) == 36 and len({path.parent for path in files.values()}) > 20 and not list((tmp_path / "records").glob("*.npz"))
+    assert (
+        len(files) == 36
+        and len({path.parent for path in files.values()}) > 20
+        and not list((tmp_path / "records").glob("*.npz"))
+    )
     for path in sorted((processed / "records").iterdir()):
         assert files[path.name].read_bytes() == path.read_bytes()
     for name in ("manifest.csv", "splits.json"):
         assert (tmp_path / name).read_bytes() == (processed / name).read_bytes()
-    np.testing.assert_array_equal(load_packed(tmp_path, "train").codes, load_packed(processed, "train").codes)
-    leftover = next(iter(files.values())).with_name(".tmp-000000-1-00000000.npz")  # of another machine, long ago
+    np.testing.assert_array_equal(
+        load_packed(tmp_path, "train").codes, load_packed(processed, "train").codes
+    )
+    leftover = next(iter(files.values())).with_name(
+        ".tmp-000000-1-00000000.npz"
+    )  # of another machine, long ago
     leftover.touch()
     os.utime(leftover, (1, 1))
     run(tmp_path, 0)
@@ -266,29 +367,50 @@ def test_very_many_records_go_to_subfolders_and_are_found_there(tmp_path: Path, 
 def test_a_folder_with_records_keeps_its_form(tmp_path: Path) -> None:
     roots = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 3))})
     for shard_above in (3, 0):
-        run_preprocessing(roots, tmp_path / "out", config=SMALL, execution=ExecutionConfig(workers=1, shard_above=shard_above))
-    assert sorted(path.name for path in (tmp_path / "out" / "records").iterdir()) == ["d__r0.npz", "d__r1.npz", "d__r2.npz"]
+        run_preprocessing(
+            roots,
+            tmp_path / "out",
+            config=SMALL,
+            execution=ExecutionConfig(workers=1, shard_above=shard_above),
+        )
+    assert sorted(path.name for path in (tmp_path / "out" / "records").iterdir()) == [
+        "d__r0.npz",
+        "d__r1.npz",
+        "d__r2.npz",
+    ]
 
 
 def test_a_factory_of_executors_serves_too(tmp_path: Path) -> None:
     roots = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 5))})
-    summary = run_preprocessing(roots, tmp_path / "out", config=SMALL, executor_factory=lambda: ThreadPoolExecutor(2))
+    summary = run_preprocessing(
+        roots, tmp_path / "out", config=SMALL, executor_factory=lambda: ThreadPoolExecutor(2)
+    )
     assert summary.by_status == {"ok": 5}
 
 
 def test_without_a_mapping_every_record_gets_the_fallback(tmp_path: Path) -> None:
-    run_preprocessing(DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 2))}), tmp_path / "out", config=SMALL, execution=ONE)
+    run_preprocessing(
+        DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 2))}),
+        tmp_path / "out",
+        config=SMALL,
+        execution=ONE,
+    )
     manifest = load_manifest(tmp_path / "out")
     assert set(manifest["labels"]) == {"OTHER"} and set(manifest["label_source"]) == {"fallback"}
     assert load_record_file(record_path(tmp_path / "out", "d__r0"))["label"].tolist() == ["OTHER"]
 
 
-def test_a_dataset_without_any_row_is_named_beside_those_that_have_some(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dataset_without_any_row_is_named_beside_those_that_have_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     mapping = tmp_path / "m.csv"
     mapping.write_text("dataset,record_id,mapped_label\nchallenge,r0,AF\n")
     data = DataConfig({"challenge2021": str(bare_collection(tmp_path / "a", 2))})
     run_preprocessing(data, tmp_path / "out", mapping=mapping, config=SMALL, execution=ONE)
-    assert "no rows of dataset 'challenge2021'" in caplog.text and "it has rows of challenge:" in caplog.text
+    assert (
+        "no rows of dataset 'challenge2021'" in caplog.text
+        and "it has rows of challenge:" in caplog.text
+    )
 
 
 def test_bad_records_become_rows_and_the_rest_is_processed(tmp_path: Path) -> None:
@@ -296,18 +418,40 @@ def test_bad_records_become_rows_and_the_rest_is_processed(tmp_path: Path) -> No
     (root / "r0.dat").write_bytes(b"")
     (root / "r1.hea").write_text("")
     np.full((1000, 2), -32768, "<i2").tofile(root / "r2.dat")
-    (tmp_path / "m.csv").write_text("dataset,record_id,mapped_label\n" + "".join(f"d,r{i},AF\n" for i in range(5)) + "d,gone,AF\n")
-    summary = run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=tmp_path / "m.csv", config=SMALL, execution=ONE)
+    (tmp_path / "m.csv").write_text(
+        "dataset,record_id,mapped_label\n"
+        + "".join(f"d,r{i},AF\n" for i in range(5))
+        + "d,gone,AF\n"
+    )
+    summary = run_preprocessing(
+        DataConfig(roots={"d": str(root)}),
+        tmp_path / "out",
+        mapping=tmp_path / "m.csv",
+        config=SMALL,
+        execution=ONE,
+    )
     rows = load_manifest(tmp_path / "out").set_index("record_id")
     assert rows["status"].to_dict() == {
-        "gone": "missing", "r0": "unreadable", "r1": "unreadable", "r2": "rejected", "r3": "ok", "r4": "ok", "r5": "ok",
-    }  # fmt: skip
+        "gone": "missing",
+        "r0": "unreadable",
+        "r1": "unreadable",
+        "r2": "rejected",
+        "r3": "ok",
+        "r4": "ok",
+        "r5": "ok",
+    }
     assert "holds 0 samples of 2 leads, the header promises 1000" in rows.loc["r0", "reason"]
     assert "missing in one gap" in rows.loc["r2", "reason"] and rows.loc["gone", "reason"]
     assert {p.stem for p in (tmp_path / "out" / "records").iterdir()} == {"d__r3", "d__r4", "d__r5"}
     assert summary.by_status == {"missing": 1, "unreadable": 2, "rejected": 1, "ok": 3}
     with pytest.raises(RecordError, match="d/gone"):
-        run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=tmp_path / "m.csv", config=SMALL, execution=ExecutionConfig(workers=1, on_error="raise"))
+        run_preprocessing(
+            DataConfig(roots={"d": str(root)}),
+            tmp_path / "out",
+            mapping=tmp_path / "m.csv",
+            config=SMALL,
+            execution=ExecutionConfig(workers=1, on_error="raise"),
+        )
 
 
 def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
@@ -316,8 +460,14 @@ def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
     mapping.write_text("dataset,record_id,mapped_label\nd,r0,AF\nd,r1,AF\nd,r2,AF\n")
 
     def run(config: PreprocessConfig = SMALL) -> tuple[int, dict[str, int]]:
-        before = {p.name: p.stat().st_mtime_ns for p in (out / "records").glob("*")} if out.exists() else {}
-        summary = run_preprocessing(DataConfig(roots={"d": str(root)}), out, mapping=mapping, config=config, execution=ONE)
+        before = (
+            {p.name: p.stat().st_mtime_ns for p in (out / "records").glob("*")}
+            if out.exists()
+            else {}
+        )
+        summary = run_preprocessing(
+            DataConfig(roots={"d": str(root)}), out, mapping=mapping, config=config, execution=ONE
+        )
         after = {p.name: p.stat().st_mtime_ns for p in (out / "records").glob("*")}
         return summary.n_skipped, {name: 1 for name in after if before.get(name) != after[name]}
 
@@ -332,7 +482,9 @@ def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
     assert run(PreprocessConfig(fs=50, n_samples=500))[0] == 0
 
 
-def test_a_killed_run_goes_on_from_its_journal(sample_roots: DataConfig, sample: SampleData, processed: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_from_its_journal(
+    sample_roots: DataConfig, sample: SampleData, processed: Path, tmp_path: Path
+) -> None:
     def broken() -> ThreadPoolExecutor:
         raise KeyboardInterrupt
 
@@ -348,10 +500,19 @@ def test_a_killed_run_goes_on_from_its_journal(sample_roots: DataConfig, sample:
 
     execution = ExecutionConfig(workers=1, chunk_size=4)
     with pytest.raises(KeyboardInterrupt):
-        run_preprocessing(sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=execution, executor_factory=lambda: Stopping(1))
+        run_preprocessing(
+            sample_roots,
+            tmp_path,
+            mapping=sample.mapping,
+            config=SMALL,
+            execution=execution,
+            executor_factory=lambda: Stopping(1),
+        )
     assert not (tmp_path / "manifest.csv").exists()
     n_journalled = len(Journal(tmp_path).load())
-    summary = run_preprocessing(sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=execution)
+    summary = run_preprocessing(
+        sample_roots, tmp_path, mapping=sample.mapping, config=SMALL, execution=execution
+    )
     assert summary.n_skipped == n_journalled
     for name in ("manifest.csv", "splits.json"):
         assert (tmp_path / name).read_bytes() == (processed / name).read_bytes()
@@ -363,8 +524,13 @@ def test_adding_records_later_moves_none(tmp_path: Path) -> None:
     mapping = tmp_path / "m.csv"
 
     def run(n: int) -> dict[str, str]:
-        mapping.write_text("dataset,record_id,mapped_label\n" + "".join(f"d,r{i},{'AB'[i % 2]}\n" for i in range(n)))
-        run_preprocessing(DataConfig(roots={"d": str(root)}), out, mapping=mapping, config=SMALL, execution=ONE)
+        mapping.write_text(
+            "dataset,record_id,mapped_label\n"
+            + "".join(f"d,r{i},{'AB'[i % 2]}\n" for i in range(n))
+        )
+        run_preprocessing(
+            DataConfig(roots={"d": str(root)}), out, mapping=mapping, config=SMALL, execution=ONE
+        )
         return load_splits(out / "splits.json").of_key()
 
     before = run(30)
@@ -389,30 +555,62 @@ def test_a_damaged_splits_file_stops_the_run_before_its_work(tmp_path: Path) -> 
     data = DataConfig({"a": str(bare_collection(tmp_path / "a", 3))})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "splits.json").write_text('{"train": [')
-    with pytest.raises(ValueError, match=r"splits\.json: not a splits file.*delete it and run preprocess again"):
+    with pytest.raises(
+        ValueError, match=r"splits\.json: not a splits file.*delete it and run preprocess again"
+    ):
         run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
-    assert not (tmp_path / "out" / "records").exists() or not list((tmp_path / "out" / "records").iterdir())
+    assert not (tmp_path / "out" / "records").exists() or not list(
+        (tmp_path / "out" / "records").iterdir()
+    )
 
 
 def test_a_second_dataset_joins_the_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for name in ("a", "b"):
-        run_preprocessing(DataConfig(roots={name: str(bare_collection(tmp_path / name, 3))}), out, config=SMALL, execution=ONE)
+        run_preprocessing(
+            DataConfig(roots={name: str(bare_collection(tmp_path / name, 3))}),
+            out,
+            config=SMALL,
+            execution=ONE,
+        )
     assert load_manifest(out)["dataset"].tolist() == ["a"] * 3 + ["b"] * 3
     with pytest.raises(ValueError, match="holds records of a made with other settings"):
-        run_preprocessing(DataConfig(roots={"b": str(tmp_path / "b")}), out, config=PreprocessConfig(fs=50, n_samples=500), execution=ONE)
-    run_preprocessing(DataConfig(roots={"b": str(tmp_path / "b")}), out, config=SMALL, execution=ONE, extend=False)
+        run_preprocessing(
+            DataConfig(roots={"b": str(tmp_path / "b")}),
+            out,
+            config=PreprocessConfig(fs=50, n_samples=500),
+            execution=ONE,
+        )
+    run_preprocessing(
+        DataConfig(roots={"b": str(tmp_path / "b")}), out, config=SMALL, execution=ONE, extend=False
+    )
     assert load_manifest(out)["dataset"].tolist() == ["b"] * 3
 
 
 def test_folds_of_the_mapping_make_the_splits(tmp_path: Path) -> None:
     root = bare_collection(tmp_path / "src", 20)
     mapping = tmp_path / "m.csv"
-    mapping.write_text("dataset,record_id,mapped_label,fold\n" + "".join(f"d,r{i},A,{i % 10 + 1}\n" for i in range(20)))
-    run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=mapping, config=SMALL, execution=ONE)
+    mapping.write_text(
+        "dataset,record_id,mapped_label,fold\n"
+        + "".join(f"d,r{i},A,{i % 10 + 1}\n" for i in range(20))
+    )
+    run_preprocessing(
+        DataConfig(roots={"d": str(root)}),
+        tmp_path / "out",
+        mapping=mapping,
+        config=SMALL,
+        execution=ONE,
+    )
     splits = load_splits(tmp_path / "out" / "splits.json")
     assert set(splits.val) == {"d__r8", "d__r18"} and set(splits.test) == {"d__r9", "d__r19"}
-    run_preprocessing(DataConfig(roots={"d": str(root)}), tmp_path / "out", mapping=mapping, config=SMALL, execution=ONE, splits=SplitConfig(val_folds=(1,), test_folds=()))
+    run_preprocessing(
+        DataConfig(roots={"d": str(root)}),
+        tmp_path / "out",
+        mapping=mapping,
+        config=SMALL,
+        execution=ONE,
+        splits=SplitConfig(val_folds=(1,), test_folds=()),
+    )
     assert set(load_splits(tmp_path / "out" / "splits.json").val) == {"d__r0", "d__r10"}
 
 
@@ -423,7 +621,10 @@ def test_folds_of_the_mapping_make_the_splits(tmp_path: Path) -> None:
         (DataConfig(roots={"a": "gone"}), "gone: no such folder"),
         (DataConfig(roots={"a__b": "."}), "'a__b' is no plain dataset name"),
         (DataConfig(roots={"a": ".", "b": "./"}), "datasets 'a' and 'b' are the same folder"),
-        (DataConfig(roots={"a": "."}, source_fs={"b": 1.0}), "--source-fs names 'b', which no --data names"),
+        (
+            DataConfig(roots={"a": "."}, source_fs={"b": 1.0}),
+            "--source-fs names 'b', which no --data names",
+        ),
         (DataConfig(roots={"a": "."}, source_fs={"a": 0.0}), "expected a positive number"),
     ],
 )
@@ -437,16 +638,24 @@ def test_source_rate_and_gain_reach_bare_files(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     adc = RNG.integers(-900, 900, (12, 2570)).astype(np.int16)
     scipy.io.savemat(tmp_path / "src" / "x.mat", {"val": adc})
-    data = DataConfig(roots={"d": str(tmp_path / "src")}, source_fs={"d": 257.0}, source_gain_per_mv={"d": 1000.0})
+    data = DataConfig(
+        roots={"d": str(tmp_path / "src")}, source_fs={"d": 257.0}, source_gain_per_mv={"d": 1000.0}
+    )
     run_preprocessing(data, tmp_path / "out", execution=ONE)
     arrays = load_record_file(record_path(tmp_path / "out", "d__x"))
     assert arrays["n_valid"] == 5000 and arrays["signal"].shape == (12, 5000)
 
 
 def test_spread_takes_from_each_dataset_evenly() -> None:
-    tasks = [RecordTask(d, f"{d}{i}", "") for d, n in (("a", 100), ("b", 2), ("c", 50)) for i in range(n)]
+    tasks = [
+        RecordTask(d, f"{d}{i}", "") for d, n in (("a", 100), ("b", 2), ("c", 50)) for i in range(n)
+    ]
     chosen = [task.record_id for task in spread(tasks, 10)]
-    assert len(chosen) == 10 and chosen[:2] == ["b0", "b1"] and {c[0] for c in chosen} == {"a", "b", "c"}
+    assert (
+        len(chosen) == 10
+        and chosen[:2] == ["b0", "b1"]
+        and {c[0] for c in chosen} == {"a", "b", "c"}
+    )
     assert len(spread(tasks[:3], 10)) == 3
 
 
@@ -455,12 +664,20 @@ def test_splits_file_is_what_the_design_says(processed: Path) -> None:
     assert set(content) == {"train", "val", "test", "seed", "rule"} and content["seed"] == 0
 
 
-def test_all_real_challenge_records_go_through(real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    summary = run_preprocessing(DataConfig(roots={"c": str(real_data("challenge2021"))}), tmp_path, execution=ExecutionConfig(workers=2))
+def test_all_real_challenge_records_go_through(
+    real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    summary = run_preprocessing(
+        DataConfig(roots={"c": str(real_data("challenge2021"))}),
+        tmp_path,
+        execution=ExecutionConfig(workers=2),
+    )
     assert summary.by_status == {"ok": 141}
 
 
-def test_a_collection_of_implausible_voltages_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collection_of_implausible_voltages_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = DataConfig({"loud": str(bare_collection(tmp_path / "loud", 5))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     assert "loud: voltages of 100 % of the records are too large for hearts" in caplog.text
@@ -469,7 +686,9 @@ def test_a_collection_of_implausible_voltages_is_named(tmp_path: Path, caplog: p
 def test_a_long_record_is_not_taken_for_a_short_one(tmp_path: Path) -> None:
     bare_collection(tmp_path / "src", 1, 12000)
     config = PreprocessConfig(fs=100, n_samples=1000, min_duration_s=60)
-    run_preprocessing(DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=config, execution=ONE)
+    run_preprocessing(
+        DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=config, execution=ONE
+    )
     assert load_manifest(tmp_path / "out")["status"].tolist() == ["ok"]
 
 
@@ -479,7 +698,9 @@ def test_a_rate_far_above_the_target_rejects_the_record(fs: str, tmp_path: Path)
     header = (folder / "r0.hea").read_text()
     (folder / "r0.hea").write_text(header.replace("r0 2 100 4000", f"r0 2 {fs} 4000"))
     config = PreprocessConfig(fs=100, n_samples=1000, min_duration_s=0.001)
-    run_preprocessing(DataConfig({"d": str(folder)}), tmp_path / "out", config=config, execution=ONE)
+    run_preprocessing(
+        DataConfig({"d": str(folder)}), tmp_path / "out", config=config, execution=ONE
+    )
     rows = load_manifest(tmp_path / "out").set_index("record_id")
     assert rows["status"].to_dict() == {"r0": "rejected", "r1": "ok"}
     assert f"its rate of {float(fs):g} Hz cannot be brought to 100 Hz" in rows.at["r0", "reason"]
@@ -494,7 +715,14 @@ def test_samples_beyond_any_voltage_are_refused_by_name(largest: float, tmp_path
     (tmp_path / "src").mkdir()
     with h5py.File(tmp_path / "src" / "a.h5", "w") as file:
         file["signal"], file.attrs["fs"] = values, 100.0
-    run_preprocessing(DataConfig({"d": str(tmp_path / "src")}, source_fs={"d": 100.0}, source_gain_per_mv={"d": 1.0}), tmp_path / "out", config=SMALL, execution=ONE)
+    run_preprocessing(
+        DataConfig(
+            {"d": str(tmp_path / "src")}, source_fs={"d": 100.0}, source_gain_per_mv={"d": 1.0}
+        ),
+        tmp_path / "out",
+        config=SMALL,
+        execution=ONE,
+    )
     row = load_manifest(tmp_path / "out").iloc[0]
     assert row["status"] == "unreadable" and "samples beyond any voltage" in row["reason"]
 
@@ -507,5 +735,7 @@ def test_an_unreadable_file_in_a_folder_whose_name_is_no_text_ends_no_run(tmp_pa
         pytest.skip("this file system takes names in UTF-8 alone")
     bare_collection(tmp_path / "src", 1)
     (folder / "a.hea").write_text("a 1 100 1000\na.dat 16 100/mV 16 0 0 0 0 II\n")
-    run_preprocessing(DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=SMALL, execution=ONE)
+    run_preprocessing(
+        DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=SMALL, execution=ONE
+    )
     assert sorted(load_manifest(tmp_path / "out")["status"]) == ["ok", "unreadable"]

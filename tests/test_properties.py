@@ -18,21 +18,32 @@ from src.records import read_record
 from src.text_tables import plain_cell, safe_cell
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
-SAMPLES = arrays(np.int16, st.tuples(st.integers(1, 40), st.integers(1, 3)), elements=st.integers(-(2**15) + 1, 2**15 - 1))
+SAMPLES = arrays(
+    np.int16,
+    st.tuples(st.integers(1, 40), st.integers(1, 3)),
+    elements=st.integers(-(2**15) + 1, 2**15 - 1),
+)
 
 
 @QUICK
 @given(SAMPLES, st.floats(0.01, 1e5), st.integers(-5000, 5000))
-def test_any_samples_come_back_in_millivolts(samples: np.ndarray, gain: float, baseline: int) -> None:
+def test_any_samples_come_back_in_millivolts(
+    samples: np.ndarray, gain: float, baseline: int
+) -> None:
     n_samples, n_leads = samples.shape
     gain = float(f"{gain:.6g}")
     lines = [f"r {n_leads} 500 {n_samples}"]
-    lines += [f"r.dat 16 {gain!r}({baseline})/mV 16 0 {column[0]} {int(column.sum()) % 65536} 0 L{i}" for i, column in enumerate(samples.T.astype(int))]
+    lines += [
+        f"r.dat 16 {gain!r}({baseline})/mV 16 0 {column[0]} {int(column.sum()) % 65536} 0 L{i}"
+        for i, column in enumerate(samples.T.astype(int))
+    ]
     with TemporaryDirectory() as folder:
         Path(folder, "r.hea").write_text("\n".join(lines) + "\n")
         Path(folder, "r.dat").write_bytes(samples.astype("<i2").tobytes())
         record = read_record(Path(folder, "r.hea"))
-    np.testing.assert_allclose(record.signal, (samples.T.astype(float) - baseline) / gain, rtol=1e-6)
+    np.testing.assert_allclose(
+        record.signal, (samples.T.astype(float) - baseline) / gain, rtol=1e-6
+    )
     assert not [flag for flag in record.flags if "mismatch" in flag]
 
 
@@ -52,7 +63,9 @@ def test_any_text_is_a_header_or_none(text: str) -> None:
 def test_any_cells_are_a_label_table_or_none(cells: list[str]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "m.csv")
-        path.write_bytes(("dataset,record_id,mapped_label\n" + ",".join(cells) + "\n").encode("utf-8", "replace"))
+        path.write_bytes(
+            ("dataset,record_id,mapped_label\n" + ",".join(cells) + "\n").encode("utf-8", "replace")
+        )
         try:
             rows = list(iter_rows(load_mapping(path)))
         except ValueError as error:
@@ -68,7 +81,9 @@ def test_any_cell_comes_back_from_a_spreadsheet(text: str) -> None:
 
 
 @QUICK
-@given(arrays(np.int8, 12, elements=st.integers(0, 1)), arrays(np.int8, 12, elements=st.integers(0, 3)))
+@given(
+    arrays(np.int8, 12, elements=st.integers(0, 1)), arrays(np.int8, 12, elements=st.integers(0, 3))
+)
 def test_the_area_is_the_share_of_pairs_in_order(outcome: np.ndarray, score: np.ndarray) -> None:
     positive, negative = score[outcome == 1], score[outcome == 0]
     (area,) = Ranking.of(outcome, score).auroc()

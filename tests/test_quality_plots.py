@@ -25,17 +25,29 @@ def test_cells_are_shares_of_records_and_kinds_count_once_per_record() -> None:
     axes = figure.axes[0]
     assert axes.get_title(loc="left") == "d: 4 records read, 2 with a flag (50.0%)"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["noise", "gain_low"]
-    assert axes.collections[0].get_array().reshape(2, 13)[:, [6, 7, 12]].tolist() == [[0.5, 0.25, 0], [0, 0, 0.25]]
+    assert axes.collections[0].get_array().reshape(2, 13)[:, [6, 7, 12]].tolist() == [
+        [0.5, 0.25, 0],
+        [0, 0, 0.25],
+    ]
     assert texts(frame) == ["50.0", "25.0", "25.0", "2", "1", "records"]
 
 
 def test_flags_of_the_record_as_a_whole_have_a_column() -> None:
-    assert texts(manifest("limb_swap:RA-LA", "unknown_lead:X")) == ["50.0", "50.0", "1", "1", "records"]
+    assert texts(manifest("limb_swap:RA-LA", "unknown_lead:X")) == [
+        "50.0",
+        "50.0",
+        "1",
+        "1",
+        "records",
+    ]
     assert texts(manifest("", "")) == ["no flags"]
 
 
 def test_records_that_were_not_read_do_not_count() -> None:
-    frame = pd.concat([manifest("", status="unreadable"), manifest("clipped:I", status="rejected")], ignore_index=True)
+    frame = pd.concat(
+        [manifest("", status="unreadable"), manifest("clipped:I", status="rejected")],
+        ignore_index=True,
+    )
     assert texts(frame) == ["100.0", "1", "records"]
     with pytest.raises(ValueError, match="no record of 'e' was read: the manifest has d"):
         plot_collection_quality(frame, "e")
@@ -43,6 +55,31 @@ def test_records_that_were_not_read_do_not_count() -> None:
 
 def test_preprocess_leaves_a_page_per_collection(sample: SampleData, tmp_path: Path) -> None:
     data = [word for name, root in sample.data.items() for word in ("--data", f"{name}={root}")]
-    out = ["--out", str(tmp_path / "p"), "--figures", str(tmp_path / "figures"), "--figure-format", "svg"]
-    assert main(["--quiet", "preprocess", *data, *out, "--fs", "100", "--n-samples", "1000", "--workers", "1"]) == 0
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"quality_{name}.svg" for name in sample.data}
+    out = [
+        "--out",
+        str(tmp_path / "p"),
+        "--figures",
+        str(tmp_path / "figures"),
+        "--figure-format",
+        "svg",
+    ]
+    assert (
+        main(
+            [
+                "--quiet",
+                "preprocess",
+                *data,
+                *out,
+                "--fs",
+                "100",
+                "--n-samples",
+                "1000",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
+    )
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"quality_{name}.svg" for name in sample.data
+    }

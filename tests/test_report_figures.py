@@ -21,13 +21,27 @@ from src.report_figures import (
 )
 from src.store import load_manifest
 
-OF_A_SPLIT = {"f1_scores", "roc", "precision_recall", "reliability", "confusion_matrix", "mistakes", "ecg_example"}
+OF_A_SPLIT = {
+    "f1_scores",
+    "roc",
+    "precision_recall",
+    "reliability",
+    "confusion_matrix",
+    "mistakes",
+    "ecg_example",
+}
 OF_THE_DATA = {"class_balance", "source_balance", "ages", "quality"}
 
 
 def of_two_classes(single: bool) -> Predictions:
     truth = np.array([[1, 0], [0, 1], [0, 1], [1, 0]])
-    return Predictions(("a", "b", "c", "d"), truth, np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]]), ("N", "AF"), single)
+    return Predictions(
+        ("a", "b", "c", "d"),
+        truth,
+        np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]]),
+        ("N", "AF"),
+        single,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +49,9 @@ def evaluation(trained: Path, processed: Path) -> Evaluation:
     return evaluate(trained / "models" / "best.pth", processed, split="train")
 
 
-@pytest.mark.parametrize(("figure_format", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("figure_format", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
+)
 def test_an_evaluation_leaves_its_figures(
     evaluation: Evaluation, processed: Path, tmp_path: Path, figure_format: str, start: bytes
 ) -> None:
@@ -55,7 +71,10 @@ def test_the_history_is_saved_in_the_format_asked_for(trained: Path, tmp_path: P
 
 
 def test_several_labels_have_no_confusion_matrix() -> None:
-    names = [name for name, _ in draw_scores(compute_metrics(of_two_classes(False)), of_two_classes(False))]
+    names = [
+        name
+        for name, _ in draw_scores(compute_metrics(of_two_classes(False)), of_two_classes(False))
+    ]
     assert names == ["f1_scores", "roc", "precision_recall", "reliability"]
 
 
@@ -66,8 +85,15 @@ def test_intervals_of_classes_that_have_one() -> None:
 
 
 def test_labels_are_counted_by_group(processed: Path) -> None:
-    rows = load_manifest(processed).head(4).assign(labels=["N;AF", "N", "", "AF"], split=["train", "val", "val", "train"])
-    assert count_labels(rows, "split", ("train", "val", "test")) == {"train": {"AF": 2, "N": 1}, "val": {"N": 1}}
+    rows = (
+        load_manifest(processed)
+        .head(4)
+        .assign(labels=["N;AF", "N", "", "AF"], split=["train", "val", "val", "train"])
+    )
+    assert count_labels(rows, "split", ("train", "val", "test")) == {
+        "train": {"AF": 2, "N": 1},
+        "val": {"N": 1},
+    }
 
 
 def test_records_without_labels_have_no_balance(processed: Path) -> None:

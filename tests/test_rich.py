@@ -69,16 +69,31 @@ def shown(value: object) -> Reader:
 
 
 def test_cells_are_escaped_and_numbers_formatted() -> None:
-    assert [format_cell(value) for value in (None, 12345, 0.12345, "x")] == ["–", "12,345", "0.123", "x"]
-    text = html_table([HOSTILE], [[HOSTILE, 1234]], caption=HOSTILE) + html_facts({HOSTILE: HOSTILE, "empty": None})
-    assert Reader(text).rows == [[HOSTILE], [HOSTILE, "1,234"]] and "<script>" not in text and "empty" not in text
+    assert [format_cell(value) for value in (None, 12345, 0.12345, "x")] == [
+        "–",
+        "12,345",
+        "0.123",
+        "x",
+    ]
+    text = html_table([HOSTILE], [[HOSTILE, 1234]], caption=HOSTILE) + html_facts(
+        {HOSTILE: HOSTILE, "empty": None}
+    )
+    assert (
+        Reader(text).rows == [[HOSTILE], [HOSTILE, "1,234"]]
+        and "<script>" not in text
+        and "empty" not in text
+    )
 
 
 def test_a_record_shows_its_leads(sample: SampleData) -> None:
     record = read_record(next(sample.data["synthetic_wfdb"].glob("*.hea")))
     reader = shown(record)
-    assert reader.tags.count("svg") == 1 and reader.tags.count("text") == 13  # twelve leads and the strip of lead II
-    hostile = dataclasses.replace(record, record_id=HOSTILE, codes=(HOSTILE,), leads=(HOSTILE, *record.leads[1:]))
+    assert (
+        reader.tags.count("svg") == 1 and reader.tags.count("text") == 13
+    )  # twelve leads and the strip of lead II
+    hostile = dataclasses.replace(
+        record, record_id=HOSTILE, codes=(HOSTILE,), leads=(HOSTILE, *record.leads[1:])
+    )
     assert "svg" in shown(hostile).tags
     assert "svg" not in shown(ECGRecord("empty", np.zeros((1, 0), np.float32), 500.0, ("I",))).tags
 
@@ -94,25 +109,50 @@ def test_loaders_show_records_by_class_and_split(processed: Path) -> None:
 def test_an_evaluation_shows_numbers_with_intervals(processed: Path) -> None:
     keys = load_records(processed)["train"].keys[:4]
     truth = np.array([[1, 0], [0, 1], [1, 0], [0, 1]])
-    predictions = Predictions(keys, truth, np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]]), ("N", HOSTILE))
-    _, metrics = judge(predictions, select_rows(load_manifest(processed), keys), JudgeOptions(intervals=20))
+    predictions = Predictions(
+        keys, truth, np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]]), ("N", HOSTILE)
+    )
+    _, metrics = judge(
+        predictions, select_rows(load_manifest(processed), keys), JudgeOptions(intervals=20)
+    )
     rows = {row[0]: row[1:] for row in shown(Evaluation("train", predictions, metrics)).rows}
     low, high = metrics["intervals"]["per_class"]["N"]["f1"]
     assert rows["N"][:2] == ["2", f"0.667 ({low:.3f} to {high:.3f})"] and HOSTILE in rows
 
 
 def test_runs_and_checks(tmp_path: Path) -> None:
-    summary = RunSummary(5, 2, {"ok": 4, "rejected": 1}, {HOSTILE: 1}, {"train": 4}, n_copied=0, processed=tmp_path)
-    assert shown(summary).rows[1:] == [["status", "ok", "4"], ["status", "rejected", "1"], ["split", "train", "4"], ["reason", HOSTILE, "1"]]
+    summary = RunSummary(
+        5, 2, {"ok": 4, "rejected": 1}, {HOSTILE: 1}, {"train": 4}, n_copied=0, processed=tmp_path
+    )
+    assert shown(summary).rows[1:] == [
+        ["status", "ok", "4"],
+        ["status", "rejected", "1"],
+        ["split", "train", "4"],
+        ["reason", HOSTILE, "1"],
+    ]
     check = DatasetCheck(HOSTILE, "folder", 10, 9, 2, Counter({".hea": 10}), Counter({"500 Hz": 2}))
     report = CheckReport((check,), ("a/b: no file",), ("a/c",), Counter({"N": 9}), 1)
-    assert shown(report).rows[1:] == [[HOSTILE, "10", "9", ".hea (10)", "500 Hz (2)"], ["rows without a file"], ["a/b: no file"], ["records without a row"], ["a/c"]]
+    assert shown(report).rows[1:] == [
+        [HOSTILE, "10", "9", ".hea (10)", "500 Hz (2)"],
+        ["rows without a file"],
+        ["a/b: no file"],
+        ["records without a row"],
+        ["a/c"],
+    ]
 
 
 def test_a_training_shows_its_epochs(trained: Path) -> None:
     log = load_json(trained / "training_log.json")
     checkpoint = load_checkpoint(trained / "models" / "best.pth")
-    result = TrainResult(load_model(checkpoint), checkpoint.card, log["history"], log["best_epoch"], log["best_metric"], log["best_metric_name"], checkpoint.path)
+    result = TrainResult(
+        load_model(checkpoint),
+        checkpoint.card,
+        log["history"],
+        log["best_epoch"],
+        log["best_metric"],
+        log["best_metric_name"],
+        checkpoint.path,
+    )
     rows = shown(result).rows
     assert [row[0] for row in rows] == ["epoch", "1", "2"]
     assert float(rows[1][1]) == pytest.approx(log["history"][0]["train_loss"], abs=5e-4)

@@ -28,7 +28,9 @@ N_LEADS, N_SAMPLES, LESION_LEAD, WIDTH = 4, 320, 2, 40
 
 
 def planted(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, list[slice]]:
-    """Noise in all leads and bumps in all leads but one for everyone; half have a bump in that lead as well."""
+    """Noise in all leads and bumps in all leads but one for everyone; half have a bump in that lead
+    as well.
+    """
     generator = torch.Generator().manual_seed(seed)
     signal = 0.3 * torch.randn(n, N_LEADS, N_SAMPLES, generator=generator)
     bump = 2 * torch.hann_window(WIDTH)
@@ -79,7 +81,10 @@ def test_a_lesion_is_found_where_it_was_planted(model: ResNet1d) -> None:
             if method != "grad_cam":  # which knows no leads
                 assert lead == LESION_LEAD, method
         shares = np.abs(integrated_gradients(model, signal, 1)).sum(axis=1)
-        assert shares.argmax() == LESION_LEAD and occlude_leads(model, signal, 1).argmax() == LESION_LEAD
+        assert (
+            shares.argmax() == LESION_LEAD
+            and occlude_leads(model, signal, 1).argmax() == LESION_LEAD
+        )
 
 
 def changed(model: ResNet1d, change: Callable[[torch.Tensor], torch.Tensor]) -> ResNet1d:
@@ -95,15 +100,22 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_random_weights_destroy_the_map(model: ResNet1d) -> None:
-    """The sanity check of Adebayo et al. (NeurIPS 2018): a map that stays shows the signal, not what was learned."""
+    """The sanity check of Adebayo et al. (NeurIPS 2018): a map that stays shows the signal, not
+    what was learned.
+    """
     torch.manual_seed(1)
-    shuffled = changed(model, lambda weights: weights.flatten()[torch.randperm(weights.numel())].view_as(weights))
+    shuffled = changed(
+        model, lambda weights: weights.flatten()[torch.randperm(weights.numel())].view_as(weights)
+    )
     close = changed(model, lambda weights: weights * (1 + 0.01 * torch.randn_like(weights)))
     signals = planted(16, seed=3000)[0][1::2]
     found = [[maps(network, signal) for signal in signals] for network in (model, shuffled, close)]
     for method in METHODS:
         destroyed, kept = (
-            np.mean([correlation(a[method], b[method]) for a, b in zip(found[0], other, strict=True)]) for other in found[1:]
+            np.mean(
+                [correlation(a[method], b[method]) for a, b in zip(found[0], other, strict=True)]
+            )
+            for other in found[1:]
         )
         assert abs(destroyed) < 0.4 and kept > 0.9, method
 
@@ -115,7 +127,9 @@ def test_integrated_gradients_are_complete(model: ResNet1d) -> None:
     for base, logit in ((baseline, logits[1]), (None, logits[2])):
         for target in (0, 1):
             found = integrated_gradients(model, signal, target, n_steps=256, baseline=base)
-            assert found.sum() == pytest.approx(float(logits[0, target] - logit[target]), rel=0.02, abs=0.02)
+            assert found.sum() == pytest.approx(
+                float(logits[0, target] - logit[target]), rel=0.02, abs=0.02
+            )
 
 
 def test_a_linear_answer_is_split_by_weight_times_signal() -> None:
@@ -126,14 +140,20 @@ def test_a_linear_answer_is_split_by_weight_times_signal() -> None:
         return (batch * weights).sum(dim=(1, 2))[:, None]
 
     expected = weights * signal
-    np.testing.assert_allclose(integrated_gradients(forward, signal, 0, n_steps=3), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        integrated_gradients(forward, signal, 0, n_steps=3), expected, atol=1e-6
+    )
     np.testing.assert_allclose(occlude_leads(forward, signal, 0), expected.sum(dim=1), atol=1e-6)
-    np.testing.assert_allclose(occlude_stretches(forward, signal, 0, window=1, batch_size=7), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        occlude_stretches(forward, signal, 0, window=1, batch_size=7), expected, atol=1e-6
+    )
 
 
 def test_maps_of_crops_are_averaged_like_their_logits(model: ResNet1d) -> None:
     signal = planted(2, seed=7)[0][1]
-    found = integrated_gradients(lambda batch: predict_logits(model, batch, 260), signal, 1, n_steps=256)
+    found = integrated_gradients(
+        lambda batch: predict_logits(model, batch, 260), signal, 1, n_steps=256
+    )
     with torch.inference_mode():
         logits = predict_logits(model, torch.stack([signal, torch.zeros_like(signal)]), 260)[:, 1]
     assert found.sum() == pytest.approx(float(logits[0] - logits[1]), rel=0.02, abs=0.02)
@@ -144,10 +164,14 @@ def test_maps_of_crops_are_averaged_like_their_logits(model: ResNet1d) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_record_is_explained_in_its_own_leads_and_voltages(processed: Path, trained: Path, method: str) -> None:
+def test_a_record_is_explained_in_its_own_leads_and_voltages(
+    processed: Path, trained: Path, method: str
+) -> None:
     checkpoint = load_checkpoint(trained / "models" / "best.pth")
     arrays = load_record_file(sorted((processed / "records").glob("synthetic_challenge__*.npz"))[0])
-    found = explain(load_model(checkpoint), checkpoint.card, arrays, checkpoint.card.classes[1], method)
+    found = explain(
+        load_model(checkpoint), checkpoint.card, arrays, checkpoint.card.classes[1], method
+    )
     assert isinstance(found, Saliency) and found.values.shape == found.signal_mv.shape == (12, 1000)
     n_valid = int(arrays["n_valid"])
     np.testing.assert_array_equal(found.signal_mv[:, :n_valid], to_millivolts(arrays))
@@ -160,7 +184,10 @@ def test_unknown_classes_and_methods_name_the_known(trained: Path) -> None:
     model = load_model(checkpoint)
     with pytest.raises(ValueError, match="class is 'FLUTTER': expected one of AF"):
         explain(model, checkpoint.card, {}, "FLUTTER")
-    with pytest.raises(ValueError, match="method is 'lime': expected one of integrated_gradients, grad_cam, occlusion"):
+    with pytest.raises(
+        ValueError,
+        match="method is 'lime': expected one of integrated_gradients, grad_cam, occlusion",
+    ):
         explain(model, checkpoint.card, {}, checkpoint.card.classes[0], "lime")
 
 

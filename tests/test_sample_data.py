@@ -49,11 +49,15 @@ def test_wfdb_reads_what_was_generated(
         np.testing.assert_allclose(read.p_signal.T, record.signal, atol=0.5e-3 + 1e-6)
         raw = wfdb.rdrecord(str(collections / dataset / record.record_id), physical=False)
         assert raw.init_value == raw.d_signal[0].tolist()
-        assert [value % 2**16 for value in raw.checksum] == [value % 2**16 for value in raw.calc_checksum()]
+        assert [value % 2**16 for value in raw.checksum] == [
+            value % 2**16 for value in raw.calc_checksum()
+        ]
         assert all(-(2**15) <= value < 2**15 for value in raw.checksum)
 
 
-def test_challenge_header_and_matrix(collections: Path, records: dict[str, list[ECGRecord]]) -> None:
+def test_challenge_header_and_matrix(
+    collections: Path, records: dict[str, list[ECGRecord]]
+) -> None:
     spellings: Counter[str] = Counter()
     for record in records["synthetic_challenge"]:
         path = collections / "synthetic_challenge" / record.record_id
@@ -74,7 +78,9 @@ def test_challenge_header_and_matrix(collections: Path, records: dict[str, list[
 
 def test_shuffled_leads_keep_their_signals(records: dict[str, list[ECGRecord]]) -> None:
     for record in records["synthetic_challenge"]:
-        signals = dict(zip(map(canonical_lead, record.leads), record.signal.astype(np.float64), strict=True))
+        signals = dict(
+            zip(map(canonical_lead, record.leads), record.signal.astype(np.float64), strict=True)
+        )
         np.testing.assert_allclose(signals["III"], signals["II"] - signals["I"], atol=1e-6)
         np.testing.assert_allclose(signals["aVF"], signals["II"] - signals["I"] / 2, atol=1e-6)
 
@@ -94,10 +100,14 @@ def test_mapping_names_every_file_and_shares_patients(
 ) -> None:
     rows = read_mapping(collections / "unified_label_mapping.csv")
     assert list(rows[0]) == ["dataset", "record_id", "mapped_label", "patient_id", "age", "sex"]
-    assert [row["mapped_label"] for row in rows] == [r.codes[0] for group in records.values() for r in group]
+    assert [row["mapped_label"] for row in rows] == [
+        r.codes[0] for group in records.values() for r in group
+    ]
     for dataset in DATASETS:
         own = [row for row in rows if row["dataset"] == dataset]
-        assert {row["record_id"] for row in own} == {path.stem for path in (collections / dataset).iterdir()}
+        assert {row["record_id"] for row in own} == {
+            path.stem for path in (collections / dataset).iterdir()
+        }
         assert Counter(row["mapped_label"] for row in own) == dict.fromkeys(CLASSES, 2)
     per_patient = Counter(row["patient_id"] for row in rows)
     assert set(per_patient.values()) == {1, 2}
@@ -111,9 +121,14 @@ def test_mapping_names_every_file_and_shares_patients(
 def test_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_sample_collections(tmp_path / name, n_records=9, seed=3)
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()
+    )
     assert len(files) == 3 * (2 + 2 + 1) + 1
-    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    assert all(
+        (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+        for file in files
+    )
 
 
 def test_files_that_are_right_already_are_left_alone(tmp_path: Path) -> None:

@@ -134,6 +134,13 @@ def test_reliability_refuses_logits_and_no_bins() -> None:
 
 
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend() -> None:
-    truth, scores = np.tile([[1.0, 0.0], [0.0, 1.0]], (30, 1)), np.tile([[0.8, 0.3], [0.2, 0.7]], (30, 1))
+    truth, scores = (
+        np.tile([[1.0, 0.0], [0.0, 1.0]], (30, 1)),
+        np.tile([[0.8, 0.3], [0.2, 0.7]], (30, 1)),
+    )
     legend = plot_reliability_diagram(truth, scores, ["_AF", "NORM"]).axes[0].get_legend()
-    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["_AF", "NORM", "all classes"]
+    assert legend is not None and [text.get_text() for text in legend.get_texts()] == [
+        "_AF",
+        "NORM",
+        "all classes",
+    ]

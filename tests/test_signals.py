@@ -57,7 +57,9 @@ def test_a_signal_without_gaps_is_returned_as_it_is() -> None:
     assert fill_gaps(signal, 5) == (signal, 0)
 
 
-@pytest.mark.parametrize("source_fs", [100.0, 128.0, 250.0, 257.0, 360.0, 400.0, 1000.0, 128.5, 249.9])
+@pytest.mark.parametrize(
+    "source_fs", [100.0, 128.0, 250.0, 257.0, 360.0, 400.0, 1000.0, 128.5, 249.9]
+)
 @pytest.mark.parametrize("target_fs", [500.0, 100.0])
 def test_resampling_equals_scipy(source_fs: float, target_fs: float) -> None:
     signal = RNG.normal(size=(2, 1501)).astype(np.float32)
@@ -71,15 +73,22 @@ def test_resampling_keeps_a_tone_and_removes_what_would_alias() -> None:
     slow, fast = np.sin(2 * np.pi * 10 * t), np.sin(2 * np.pi * 400 * t)
     both = np.stack([slow, fast]).astype(np.float32)
     out = resample(both, 1000, 250)[:, 100:-100]
-    np.testing.assert_allclose(out[0], np.sin(2 * np.pi * 10 * np.arange(2500) / 250)[100:-100], atol=2e-3)
+    np.testing.assert_allclose(
+        out[0], np.sin(2 * np.pi * 10 * np.arange(2500) / 250)[100:-100], atol=2e-3
+    )
     assert np.abs(out[1]).max() < 0.01
 
 
-@pytest.mark.parametrize(("source_fs", "target_fs"), [(1000.0, 500.0), (257.0, 500.0), (100.0, 500.0), (500.0, 100.0)])
+@pytest.mark.parametrize(
+    ("source_fs", "target_fs"), [(1000.0, 500.0), (257.0, 500.0), (100.0, 500.0), (500.0, 100.0)]
+)
 def test_the_samples_needed_decide_the_output(source_fs: float, target_fs: float) -> None:
     signal = RNG.normal(size=(1, 9000)).astype(np.float32)
     n = source_samples_needed(1000, source_fs, target_fs)
-    whole, part = resample(signal, source_fs, target_fs), resample(signal[:, :n], source_fs, target_fs)
+    whole, part = (
+        resample(signal, source_fs, target_fs),
+        resample(signal[:, :n], source_fs, target_fs),
+    )
     np.testing.assert_allclose(part[:, :1000], whole[:, :1000], atol=1e-6)
     assert n < 5200
 
@@ -89,8 +98,13 @@ def test_standardize_turns_back_and_leaves_flat_leads_zero() -> None:
     scaled = standardize(signal)
     np.testing.assert_allclose(scaled.signal[0], (signal[0] - 2.5) / np.sqrt(1.25), atol=1e-6)
     assert scaled.signal[1].tolist() == [0, 0, 0, 0]
-    assert scaled.std.tolist() == pytest.approx([np.sqrt(1.25), 0]) and scaled.mean.tolist() == [2.5, 7]
-    np.testing.assert_allclose(scaled.signal * scaled.std[:, None] + scaled.mean[:, None], signal, atol=1e-6)
+    assert scaled.std.tolist() == pytest.approx([np.sqrt(1.25), 0]) and scaled.mean.tolist() == [
+        2.5,
+        7,
+    ]
+    np.testing.assert_allclose(
+        scaled.signal * scaled.std[:, None] + scaled.mean[:, None], signal, atol=1e-6
+    )
 
 
 def test_standardize_is_exact_with_a_large_offset() -> None:
@@ -115,11 +129,15 @@ def test_leads_in_order_are_not_copied() -> None:
 @pytest.mark.parametrize("n_samples", [1, 60, 1023, 1024, 1025, 4999, 5000])
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_standardize_is_as_good_as_in_double_precision(n_samples: int, offset: float) -> None:
-    signal = (np.cumsum(RNG.normal(size=(12, n_samples)), axis=1) * 0.05 + offset).astype(np.float32)
+    signal = (np.cumsum(RNG.normal(size=(12, n_samples)), axis=1) * 0.05 + offset).astype(
+        np.float32
+    )
     signal[5] = 2.5
     exact = signal.astype(np.float64)
     std = exact.std(axis=1, keepdims=True)
-    expected = np.where(std > 1e-6, (exact - exact.mean(axis=1, keepdims=True)) / np.where(std > 0, std, 1), 0)
+    expected = np.where(
+        std > 1e-6, (exact - exact.mean(axis=1, keepdims=True)) / np.where(std > 0, std, 1), 0
+    )
     np.testing.assert_allclose(standardize(signal).signal, expected, atol=5e-6 * (1 + offset))
 
 
@@ -131,19 +149,36 @@ def test_an_hour_is_standardized_too() -> None:
 
 def test_part_of_a_wider_array_is_standardized_as_a_copy_of_it() -> None:
     wide = RNG.normal(size=(12, 700)).astype(np.float32)
-    np.testing.assert_array_equal(standardize(wide[:, :600]).signal, standardize(wide[:, :600].copy()).signal)
+    np.testing.assert_array_equal(
+        standardize(wide[:, :600]).signal, standardize(wide[:, :600].copy()).signal
+    )
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1.0, True), (3e38, True), (np.nan, False), (np.inf, False), (-np.inf, False)])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1.0, True), (3e38, True), (np.nan, False), (np.inf, False), (-np.inf, False)],
+)
 def test_one_sample_that_is_no_number_is_found(value: float, expected: bool) -> None:
     signal = np.ones((12, 100), np.float32)
     signal[7, 93] = value
     assert all_finite(signal) is expected and all_finite(signal[:, 1:]) is expected
 
 
-@pytest.mark.parametrize(("source_fs", "target_fs"), [(1000.0, 500.0), (257.0, 500.0), (360.0, 500.0), (500.0, 100.0), (999.0, 1000.0), (100.0, 500.0)])
+@pytest.mark.parametrize(
+    ("source_fs", "target_fs"),
+    [
+        (1000.0, 500.0),
+        (257.0, 500.0),
+        (360.0, 500.0),
+        (500.0, 100.0),
+        (999.0, 1000.0),
+        (100.0, 500.0),
+    ],
+)
 @pytest.mark.parametrize("n_samples", [1, 2, 31, 640, 5001])
-def test_resampling_of_offset_leads_of_any_length_equals_scipy(source_fs: float, target_fs: float, n_samples: int) -> None:
+def test_resampling_of_offset_leads_of_any_length_equals_scipy(
+    source_fs: float, target_fs: float, n_samples: int
+) -> None:
     ratio = rate_ratio(source_fs, target_fs)
     signal = (RNG.normal(size=(3, n_samples)) + np.array([[0], [3], [-300]])).astype(np.float32)
     expected = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1)
@@ -157,5 +192,11 @@ def test_real_recordings_resample_as_with_scipy(real_data: Callable[[str], Path]
         record = read_record(path)
         signal, target = np.nan_to_num(record.signal), 257.0
         ratio = rate_ratio(record.fs, target)
-        expected = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1)
-        np.testing.assert_allclose(resample(signal, record.fs, target), expected, atol=1e-6 * max(1.0, np.abs(signal).max()))
+        expected = resample_poly(
+            signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1
+        )
+        np.testing.assert_allclose(
+            resample(signal, record.fs, target),
+            expected,
+            atol=1e-6 * max(1.0, np.abs(signal).max()),
+        )

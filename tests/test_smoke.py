@@ -34,7 +34,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def assert_passed(report: smoke.SmokeReport) -> None:
     assert len(report.steps) == len(STEPS)
-    assert all(seen.startswith(wanted) for seen, wanted in zip(report.steps, STEPS, strict=True)), report.steps
+    assert all(seen.startswith(wanted) for seen, wanted in zip(report.steps, STEPS, strict=True)), (
+        report.steps
+    )
 
 
 def test_ten_generated_records_go_through_everything(temporary: Path) -> None:
@@ -44,26 +46,35 @@ def test_ten_generated_records_go_through_everything(temporary: Path) -> None:
     assert not list(temporary.glob("ecg-*")), "the temporary folder is removed"
 
 
-def test_collections_without_a_mapping_keep_the_fallback_label(sample_roots: DataConfig, temporary: Path) -> None:
+def test_collections_without_a_mapping_keep_the_fallback_label(
+    sample_roots: DataConfig, temporary: Path
+) -> None:
     report = run_smoke(QUICK, sample_roots)
     assert_passed(report)
     assert report.steps[2].endswith("1 class (OTHER)")
 
 
-def test_collections_with_their_mapping(sample: SampleData, sample_roots: DataConfig, temporary: Path) -> None:
+def test_collections_with_their_mapping(
+    sample: SampleData, sample_roots: DataConfig, temporary: Path
+) -> None:
     report = run_smoke(QUICK, sample_roots, sample.mapping)
     assert_passed(report)
     assert "NORM" in report.steps[2] and "OTHER" not in report.steps[2]
 
 
-def test_real_recordings_without_a_mapping(real_data: Callable[[str], Path], temporary: Path) -> None:
+def test_real_recordings_without_a_mapping(
+    real_data: Callable[[str], Path], temporary: Path
+) -> None:
     assert_passed(run_smoke(QUICK, DataConfig({"challenge2021": str(real_data("challenge2021"))})))
 
 
 def test_records_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     for write, _, _ in bad_records.BAD.values():
         write(tmp_path)
-    with pytest.raises(SmokeError, match=r"smoke test failed: 0 of 10 records could be processed, expected 2 or more .*") as caught:
+    with pytest.raises(
+        SmokeError,
+        match=r"smoke test failed: 0 of 10 records could be processed, expected 2 or more .*",
+    ) as caught:
         run_smoke(QUICK, DataConfig({"mine": str(tmp_path)}))
     assert "header is empty" in str(caught.value)
     with pytest.raises(ValueError, match="no such folder"):
@@ -73,7 +84,9 @@ def test_records_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 def test_a_loss_that_does_not_fall_fails(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flat(*arguments: object, **options: object) -> TrainResult:
         result = run_training(*arguments, **options)  # type: ignore[arg-type]
-        return dataclasses.replace(result, history=[{**row, "train_loss": 0.7} for row in result.history])
+        return dataclasses.replace(
+            result, history=[{**row, "train_loss": 0.7} for row in result.history]
+        )
 
     monkeypatch.setattr(smoke, "run_training", flat)
     with pytest.raises(SmokeError, match=r"training loss does not fall: \[0\.7, "):

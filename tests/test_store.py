@@ -46,12 +46,25 @@ def test_plain_numpy_reads_what_was_written(tmp_path: Path) -> None:
 
 def test_equal_arrays_give_equal_bytes() -> None:
     arrays = {name: np.asarray(value) for name, value in ARRAYS.items()}
-    assert Archive(arrays).encode() == Archive({name: value.copy() for name, value in arrays.items()}).encode()
+    assert (
+        Archive(arrays).encode()
+        == Archive({name: value.copy() for name, value in arrays.items()}).encode()
+    )
     wide = np.arange(24_000, dtype=np.float32).reshape(12, 2000)
-    assert len({Archive({"signal": signal}).encode() for signal in (wide[:, ::2], np.asfortranarray(wide[:, ::2]), wide[:, ::2].copy())}) == 1
+    assert (
+        len(
+            {
+                Archive({"signal": signal}).encode()
+                for signal in (wide[:, ::2], np.asfortranarray(wide[:, ::2]), wide[:, ::2].copy())
+            }
+        )
+        == 1
+    )
 
 
-def test_a_file_that_takes_little_at_a_time_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_takes_little_at_a_time_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Slow(io.FileIO):
         def write(self, content: Any, /) -> int:
             return super().write(memoryview(content)[:100])
@@ -72,8 +85,12 @@ def test_a_broken_record_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_voltages_come_back() -> None:
-    arrays = {"signal": np.array([[1, -1, 0]], np.float32), "lead_std": np.array([2.0], np.float32),
-              "lead_mean": np.array([5.0], np.float32), "n_valid": np.int32(2)}  # fmt: skip
+    arrays = {
+        "signal": np.array([[1, -1, 0]], np.float32),
+        "lead_std": np.array([2.0], np.float32),
+        "lead_mean": np.array([5.0], np.float32),
+        "n_valid": np.int32(2),
+    }
     np.testing.assert_array_equal(to_millivolts(arrays), [[7, 3]])
 
 
@@ -86,7 +103,12 @@ def test_keys_that_a_file_system_refuses_are_escaped() -> None:
 
 def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.append([ManifestRow("d", "r1", status="ok", reason='has "quotes", commas\nand lines'), ManifestRow("d", "r2", status="ok")])
+    journal.append(
+        [
+            ManifestRow("d", "r1", status="ok", reason='has "quotes", commas\nand lines'),
+            ManifestRow("d", "r2", status="ok"),
+        ]
+    )
     with open(journal.path, "a") as stream:
         stream.write("d,r3,,half a li")
     rows = journal.load()
@@ -98,9 +120,15 @@ def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
 def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     """It has no weights."""
     earlier = [name for name in MANIFEST_COLUMNS if name != "weight"]
-    (tmp_path / "manifest.csv").write_text(",".join(earlier) + "\n" + ",".join("d" for _ in earlier) + "\n")
+    (tmp_path / "manifest.csv").write_text(
+        ",".join(earlier) + "\n" + ",".join("d" for _ in earlier) + "\n"
+    )
     frame = load_manifest(tmp_path)
-    assert list(frame) == list(MANIFEST_COLUMNS) and frame["weight"].tolist() == [""] and frame["split"].tolist() == ["d"]
+    assert (
+        list(frame) == list(MANIFEST_COLUMNS)
+        and frame["weight"].tolist() == [""]
+        and frame["split"].tolist() == ["d"]
+    )
     assert load_manifest(tmp_path, ("dataset", "weight")).to_numpy().tolist() == [["d", ""]]
 
 

@@ -37,7 +37,15 @@ def test_rows_come_in_the_order_of_the_keys() -> None:
 
 @pytest.mark.parametrize(
     ("age", "band"),
-    [("0", "0-17"), ("17.9", "0-17"), ("18", "18-39"), ("79", "60-79"), ("80", "80+"), ("", "unknown"), ("300", "unknown")],
+    [
+        ("0", "0-17"),
+        ("17.9", "0-17"),
+        ("18", "18-39"),
+        ("79", "60-79"),
+        ("80", "80+"),
+        ("", "unknown"),
+        ("300", "unknown"),
+    ],
 )
 def test_age_bands(age: str, band: str) -> None:
     assert age_band(age) == band
@@ -46,14 +54,22 @@ def test_age_bands(age: str, band: str) -> None:
 def test_each_group_is_judged_on_its_own() -> None:
     predictions = make()
     found = compute_subgroups(predictions, select_rows(MANIFEST, KEYS))
-    assert {name: {g: row["n_records"] for g, row in groups.items()} for name, groups in found.items()} == {
+    assert {
+        name: {g: row["n_records"] for g, row in groups.items()} for name, groups in found.items()
+    } == {
         "dataset": {"a": 2, "b": 3},
         "sex": {"female": 2, "male": 2, "unknown": 1},
         "age": {"0-17": 1, "60-79": 1, "80+": 1, "unknown": 2},
     }
     a = compute_metrics(predictions.subset(np.array([1, 2])))
-    assert found["dataset"]["a"]["n_patients"] == 1 and found["dataset"]["a"]["f1_macro"] == a["f1_macro"] == 1
-    assert found["age"]["0-17"]["undefined_classes"] == ["A", "B"] and found["age"]["0-17"]["auroc_macro"] is None
+    assert (
+        found["dataset"]["a"]["n_patients"] == 1
+        and found["dataset"]["a"]["f1_macro"] == a["f1_macro"] == 1
+    )
+    assert (
+        found["age"]["0-17"]["undefined_classes"] == ["A", "B"]
+        and found["age"]["0-17"]["auroc_macro"] is None
+    )
     json.dumps(found, allow_nan=False)
 
 

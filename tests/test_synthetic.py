@@ -31,7 +31,9 @@ Array = NDArray[Any]
 
 
 def clean(label: str, seed: int, duration_s: float = 10.0) -> ECGRecord:
-    return generate_ecg(label, fs=FS, duration_s=duration_s, rng=np.random.default_rng(seed), noise=0)
+    return generate_ecg(
+        label, fs=FS, duration_s=duration_s, rng=np.random.default_rng(seed), noise=0
+    )
 
 
 def lead(record: ECGRecord, name: str) -> Array:
@@ -55,7 +57,9 @@ class Beats:
 
 
 def find_beats(record: ECGRecord) -> Beats:
-    """Find QRS complexes by speed; they end where the vector magnitude falls below 3 % of its peak."""
+    """Find QRS complexes by speed; they end where the vector magnitude falls below 3 % of its
+    peak.
+    """
     vector = np.stack([lead(record, name) for name in INDEPENDENT_LEADS])
     magnitude = np.linalg.norm(vector, axis=0)
     speed = uniform_filter1d(np.linalg.norm(np.gradient(vector, axis=1), axis=0), round(0.12 * FS))
@@ -96,10 +100,21 @@ def test_leads_follow_einthoven_and_goldberger_with_and_without_noise() -> None:
 
 
 @pytest.mark.parametrize("label", CLASSES)
-@pytest.mark.parametrize(("fs", "duration_s", "n"), [(257.0, 10, 2570), (100.0, 0.5, 50), (50.0, 0.02, 1)])
-def test_record_has_the_length_and_names_asked_for(label: str, fs: float, duration_s: float, n: int) -> None:
-    record = generate_ecg(label, fs=fs, duration_s=duration_s, rng=np.random.default_rng(1), record_id="x")
-    assert (record.leads, record.codes, record.record_id, record.fs) == (STANDARD_LEADS, (label,), "x", fs)
+@pytest.mark.parametrize(
+    ("fs", "duration_s", "n"), [(257.0, 10, 2570), (100.0, 0.5, 50), (50.0, 0.02, 1)]
+)
+def test_record_has_the_length_and_names_asked_for(
+    label: str, fs: float, duration_s: float, n: int
+) -> None:
+    record = generate_ecg(
+        label, fs=fs, duration_s=duration_s, rng=np.random.default_rng(1), record_id="x"
+    )
+    assert (record.leads, record.codes, record.record_id, record.fs) == (
+        STANDARD_LEADS,
+        (label,),
+        "x",
+        fs,
+    )
     assert record.signal.shape == (12, n)
     assert record.signal.dtype == np.float32
     assert np.isfinite(record.signal).all()
@@ -155,7 +170,9 @@ def test_first_degree_block_has_a_long_pr_interval() -> None:
 
 
 @pytest.mark.parametrize(("label", "v1_sign"), [("LBBB", -1), ("RBBB", 1)])
-def test_bundle_branch_blocks_are_wide_with_late_forces_to_their_side(label: str, v1_sign: int) -> None:
+def test_bundle_branch_blocks_are_wide_with_late_forces_to_their_side(
+    label: str, v1_sign: int
+) -> None:
     for seed in SEEDS:
         record = clean(label, seed)
         beats = find_beats(record)
@@ -181,7 +198,9 @@ def test_ectopic_beats_are_early_wide_and_discordant_with_a_compensatory_pause()
             assert beats.rr_s[k - 1] < 0.8 * sinus_rr
             assert beats.rr_s[k - 1] + beats.rr_s[k] == pytest.approx(2 * sinus_rr, rel=0.1)
             onset, end = beats.onsets[k], beats.ends[k]
-            assert vector[:, onset:end].mean(axis=1) @ vector[:, end + 75 : end + 125].mean(axis=1) < 0
+            assert (
+                vector[:, onset:end].mean(axis=1) @ vector[:, end + 75 : end + 125].mean(axis=1) < 0
+            )
 
 
 def test_st_elevation_in_one_territory_with_reciprocal_depression() -> None:
@@ -203,7 +222,9 @@ def test_st_elevation_in_one_territory_with_reciprocal_depression() -> None:
 def test_noise_levels() -> None:
     def noise_of(noise: NoiseLevels, fs: float = FS) -> Array:
         noisy, base = (
-            generate_ecg("NORM", fs=fs, duration_s=100, rng=np.random.default_rng(4), noise=level).signal
+            generate_ecg(
+                "NORM", fs=fs, duration_s=100, rng=np.random.default_rng(4), noise=level
+            ).signal
             for level in (noise, 0)
         )
         return (noisy - base)[[STANDARD_LEADS.index(name) for name in INDEPENDENT_LEADS]]
@@ -224,7 +245,10 @@ def test_same_seed_same_record_and_other_seed_other_record() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"label": "VT"}, "'VT': expected one of NORM, AF, LBBB, RBBB, AVB1, PVC, STE, BRADY, TACHY"),
+        (
+            {"label": "VT"},
+            "'VT': expected one of NORM, AF, LBBB, RBBB, AVB1, PVC, STE, BRADY, TACHY",
+        ),
         ({"label": "AF;TACHY"}, "exclude each other"),
         ({"label": "NORM;LBBB"}, "exclude each other"),
         ({"fs": 10.0}, "fs is 10.0"),

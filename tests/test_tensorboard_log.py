@@ -20,7 +20,10 @@ def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder)).Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
 
 
 @pytest.mark.skipif(ABSENT, reason="tensorboard is not installed (requirements-tensorboard.txt)")
@@ -33,7 +36,9 @@ def test_the_history_is_there_epoch_by_epoch(processed: Path, tmp_path: Path) ->
     assert set(scalars) == {name for name in history[0] if name != "epoch"}
     for name, points in scalars.items():
         assert [step for step, _ in points] == [1, 2, 3]
-        assert [value for _, value in points] == pytest.approx([row[name] for row in history], rel=1e-5)
+        assert [value for _, value in points] == pytest.approx(
+            [row[name] for row in history], rel=1e-5
+        )
 
 
 def test_it_is_off_until_asked(trained: Path) -> None:
@@ -42,8 +47,13 @@ def test_it_is_off_until_asked(trained: Path) -> None:
         assert write is None
 
 
-def test_a_missing_library_is_named_before_anything_is_done(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_before_anything_is_done(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(ValueError, match=r"needs the package tensorboard: pip install -r requirements-tensorboard\.txt"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs the package tensorboard: pip install -r requirements-tensorboard\.txt",
+    ):
         run_training(ON, processed, tmp_path)
     assert not (tmp_path / "models").exists() and not (tmp_path / "training_log.json").exists()

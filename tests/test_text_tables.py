@@ -22,7 +22,10 @@ def test_delimiters_quotes_and_blank_rows(tmp_path: Path, delimiter: str) -> Non
     path.write_text(text.replace(",", delimiter).replace("%", ","), encoding="utf-8")
     table = read_table(path)
     assert table.header == ("id", "label", "note")
-    assert table.rows == ({"id": "1", "label": "a;b,c|d", "note": "two\nlines"}, {"id": "2", "label": "x", "note": ""})
+    assert table.rows == (
+        {"id": "1", "label": "a;b,c|d", "note": "two\nlines"},
+        {"id": "2", "label": "x", "note": ""},
+    )
     assert table.numbers == (2, 5)
 
 

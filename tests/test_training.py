@@ -24,7 +24,9 @@ from src.training import (
 from src.utils import load_json
 
 CONFIG = Config(
-    train=TrainConfig(epochs=3, lr=2e-3, patience=0, device="cpu", ema_decay=0.9, crop_s=5.0, muon_lr=0.01),
+    train=TrainConfig(
+        epochs=3, lr=2e-3, patience=0, device="cpu", ema_decay=0.9, crop_s=5.0, muon_lr=0.01
+    ),
     model=ModelConfig(base_channels=8),
     loader=LoaderConfig(batch_size=8),
 )
@@ -42,20 +44,32 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_leaves_checkpoints_a_log_and_a_falling_loss(processed: Path, tmp_path: Path) -> None:
+def test_training_leaves_checkpoints_a_log_and_a_falling_loss(
+    processed: Path, tmp_path: Path
+) -> None:
     result = run_training(with_train(epochs=6, crop_s=0.0, ema_decay=0.0), processed, tmp_path)
     losses = [row["train_loss"] for row in result.history]
     assert losses[-1] < losses[0]
     log = load_json(tmp_path / "training_log.json")
     assert [row["epoch"] for row in log["history"]] == [1, 2, 3, 4, 5, 6]
-    assert log["best_metric_name"] == "val_f1_macro" and log["loss"] == "cross-entropy" and log["environment"]["packages"]
+    assert (
+        log["best_metric_name"] == "val_f1_macro"
+        and log["loss"] == "cross-entropy"
+        and log["environment"]["packages"]
+    )
     card = load_checkpoint(tmp_path / "models" / "best.pth").card
-    assert card.classes == result.card.classes and card.preprocess.fs == 100 and len(card.train_hashes) == log["n_train"]
+    assert (
+        card.classes == result.card.classes
+        and card.preprocess.fs == 100
+        and len(card.train_hashes) == log["n_train"]
+    )
     assert log["best_metric"] == max(row["val_f1_macro"] for row in log["history"])
     assert load_checkpoint(tmp_path / "models" / "latest.pth").state["epoch"] == 6
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(processed: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    processed: Path, tmp_path: Path
+) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run_training(with_train(seed=seed, epochs=2), processed, tmp_path / name)
     a, b, c = (weights(tmp_path / name / "models" / "latest.pth") for name in "abc")
@@ -82,15 +96,28 @@ def test_resumed_equals_uninterrupted_bit_for_bit(processed: Path, tmp_path: Pat
         fit(build_model(card), loaders, card, CONFIG.train, tmp_path / "broken", on_epoch=stop)
     torch.rand(5)  # what happened in between must not matter
     result = run_training(CONFIG, processed, tmp_path / "broken", resume=True)
-    whole, resumed = (load_checkpoint(tmp_path / name / "models" / "latest.pth") for name in ("whole", "broken"))
-    assert same(whole.weights, resumed.weights) and same(whole.state["model"], resumed.state["model"])
-    assert [row["train_loss"] for row in result.history] == [row["train_loss"] for row in whole.state["history"]]
+    whole, resumed = (
+        load_checkpoint(tmp_path / name / "models" / "latest.pth") for name in ("whole", "broken")
+    )
+    assert same(whole.weights, resumed.weights) and same(
+        whole.state["model"], resumed.state["model"]
+    )
+    assert [row["train_loss"] for row in result.history] == [
+        row["train_loss"] for row in whole.state["history"]
+    ]
 
 
 EVERYTHING = dataclasses.replace(
     CONFIG,
     train=dataclasses.replace(
-        CONFIG.train, epochs=3, target="multi", classes=("NORM", "AF"), auxiliary_weight=0.5, mixup=0.4, lead_dropout=0.5, label_smoothing=0.1
+        CONFIG.train,
+        epochs=3,
+        target="multi",
+        classes=("NORM", "AF"),
+        auxiliary_weight=0.5,
+        mixup=0.4,
+        lead_dropout=0.5,
+        label_smoothing=0.1,
     ),
     model=ModelConfig(base_channels=8, dropout=0.3, lead_mask=True),
     loader=LoaderConfig(batch_size=8, balanced_sampling=True),
@@ -104,10 +131,18 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize(("n_steps", "loader_workers"), [(1, 0), (4, 0), (7, 0), (4, 1)])
 def test_everything_at_once_is_resumed_bit_for_bit(
-    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int, loader_workers: int
+    processed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_steps: int,
+    loader_workers: int,
 ) -> None:
-    """Stopped in the first epoch, and in the middle of a later one, after which other random numbers are drawn."""
-    everything = dataclasses.replace(EVERYTHING, loader=dataclasses.replace(EVERYTHING.loader, loader_workers=loader_workers))
+    """Stopped in the first epoch, and in the middle of a later one, after which other random
+    numbers are drawn.
+    """
+    everything = dataclasses.replace(
+        EVERYTHING, loader=dataclasses.replace(EVERYTHING.loader, loader_workers=loader_workers)
+    )
     run_training(everything, processed, tmp_path / "whole")
     step, left = TrainState.step, [n_steps]
 
@@ -123,19 +158,35 @@ def test_everything_at_once_is_resumed_bit_for_bit(
     torch.rand(5)
     run_training(everything, processed, tmp_path / "broken", resume=True)
     for name in ("latest.pth", "best.pth"):
-        whole, resumed = (load_checkpoint(tmp_path / run / "models" / name) for run in ("whole", "broken"))
+        whole, resumed = (
+            load_checkpoint(tmp_path / run / "models" / name) for run in ("whole", "broken")
+        )
         assert same(whole.weights, resumed.weights)
-    run_training(dataclasses.replace(everything, train=dataclasses.replace(everything.train, seed=1)), processed, tmp_path / "other")
+    run_training(
+        dataclasses.replace(everything, train=dataclasses.replace(everything.train, seed=1)),
+        processed,
+        tmp_path / "other",
+    )
     assert not same(whole.weights, weights(tmp_path / "other" / "models" / "best.pth"))
 
 
 def test_the_log_tells_data_from_other_data(processed: Path, tmp_path: Path) -> None:
     splits = load_records(processed)
-    turned = {**splits, "train": dataclasses.replace(splits["train"], labels=splits["train"].labels[::-1])}
+    turned = {
+        **splits,
+        "train": dataclasses.replace(splits["train"], labels=splits["train"].labels[::-1]),
+    }
     hashes = []
     for i, records in enumerate((splits, splits, turned)):
-        config = dataclasses.replace(with_train(epochs=1), loader=LoaderConfig(batch_size=8, cache="off"))
-        run_training(config, processed, tmp_path / str(i), loaders=build_dataloaders(config, processed, splits=records))
+        config = dataclasses.replace(
+            with_train(epochs=1), loader=LoaderConfig(batch_size=8, cache="off")
+        )
+        run_training(
+            config,
+            processed,
+            tmp_path / str(i),
+            loaders=build_dataloaders(config, processed, splits=records),
+        )
         hashes.append(load_json(tmp_path / str(i) / "training_log.json")["data_hash"])
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -146,8 +197,12 @@ def test_several_labels_train_with_binary_cross_entropy(processed: Path, tmp_pat
 
 
 def test_early_stopping_and_other_tasks_on_resume(processed: Path, tmp_path: Path) -> None:
-    result = run_training(with_train(epochs=50, lr=1e-9, patience=2, ema_decay=0.0), processed, tmp_path)
-    assert len(result.history) < 50 and load_json(tmp_path / "training_log.json")["stopped"] == "early"
+    result = run_training(
+        with_train(epochs=50, lr=1e-9, patience=2, ema_decay=0.0), processed, tmp_path
+    )
+    assert (
+        len(result.history) < 50 and load_json(tmp_path / "training_log.json")["stopped"] == "early"
+    )
     with pytest.raises(ValueError, match="was trained on classes"):
         run_training(with_train(classes=("NORM", "AF")), processed, tmp_path, resume=True)
 
@@ -167,35 +222,65 @@ def test_runs_are_compared(processed: Path, tmp_path: Path) -> None:
 
 
 def test_auxiliary_labels_teach_and_leave_no_trace(processed: Path, tmp_path: Path) -> None:
-    config = with_train(epochs=2, classes=("NORM", "LBBB", "RBBB"), target="single", auxiliary_weight=1.0)
+    config = with_train(
+        epochs=2, classes=("NORM", "LBBB", "RBBB"), target="single", auxiliary_weight=1.0
+    )
     result = run_training(config, processed, tmp_path)
     kept = load_checkpoint(result.best_path)
     assert kept.card.classes == ("NORM", "LBBB", "RBBB") and result.model.n_classes == 3
-    assert kept.weights["head.1.weight"].shape[0] == 3 and same(kept.weights, result.model.state_dict())
-    alone = run_training(with_train(epochs=2, classes=("NORM", "LBBB", "RBBB"), target="single"), processed, tmp_path / "alone")
+    assert kept.weights["head.1.weight"].shape[0] == 3 and same(
+        kept.weights, result.model.state_dict()
+    )
+    alone = run_training(
+        with_train(epochs=2, classes=("NORM", "LBBB", "RBBB"), target="single"),
+        processed,
+        tmp_path / "alone",
+    )
     assert not same(kept.weights, weights(alone.best_path))
     with pytest.raises(ValueError, match="all labels are classes otherwise"):
         with_train(auxiliary_weight=1.0)
 
 
-def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(processed: Path, tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(
+    processed: Path, tmp_path: Path
+) -> None:
     first = run_training(with_train(epochs=1), processed, tmp_path / "first")
-    still = {"epochs": 1, "lr": 1e-12, "muon_lr": 0.0, "ema_decay": 0.0, "freeze_norm": True, "init_from": str(first.best_path)}
+    still = {
+        "epochs": 1,
+        "lr": 1e-12,
+        "muon_lr": 0.0,
+        "ema_decay": 0.0,
+        "freeze_norm": True,
+        "init_from": str(first.best_path),
+    }
     same_classes = run_training(with_train(**still), processed, tmp_path / "again")
     a, b = weights(first.best_path), weights(same_classes.best_path)
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
-    other = run_training(with_train(**still, classes=("NORM", "LBBB"), target="single"), processed, tmp_path / "other")
+    other = run_training(
+        with_train(**still, classes=("NORM", "LBBB"), target="single"),
+        processed,
+        tmp_path / "other",
+    )
     c = weights(other.best_path)
-    assert torch.allclose(a["stem.0.weight"], c["stem.0.weight"], atol=1e-6) and c["head.1.weight"].shape[0] == 2
-    kept = [first.card.classes.index(name) for name in ("NORM", "LBBB")]  # outputs go by their names
+    assert (
+        torch.allclose(a["stem.0.weight"], c["stem.0.weight"], atol=1e-6)
+        and c["head.1.weight"].shape[0] == 2
+    )
+    kept = [
+        first.card.classes.index(name) for name in ("NORM", "LBBB")
+    ]  # outputs go by their names
     assert torch.allclose(a["head.1.weight"][kept], c["head.1.weight"], atol=1e-6)
-    learned = [set(load_checkpoint(path).card.train_hashes) for path in (first.best_path, other.best_path)]
+    learned = [
+        set(load_checkpoint(path).card.train_hashes) for path in (first.best_path, other.best_path)
+    ]
     assert learned[0] == learned[1]  # what the first was trained on, the other has seen too
     with pytest.raises(ValueError, match="cannot be started from: it has leads"):
         run_training(with_train(**still, leads=("I", "II")), processed, tmp_path / "leads")
 
 
-def test_the_last_epochs_may_see_whole_records(processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_epochs_may_see_whole_records(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths: list[set[int]] = []
     fitting = src.training.train_epoch
 
@@ -215,15 +300,24 @@ def test_auxiliary_outputs_may_be_kept_and_dropped_later(processed: Path, tmp_pa
     given = {"epochs": 1, "classes": ("NORM", "AF"), "target": "multi", "auxiliary_weight": 1.0}
     dropped = run_training(with_train(**given), processed, tmp_path / "dropped")
     kept = run_training(with_train(**given, keep_auxiliary=True), processed, tmp_path / "kept")
-    assert dropped.card.classes == ("NORM", "AF") == kept.card.classes[:2] and "LBBB" in kept.card.classes
+    assert (
+        dropped.card.classes == ("NORM", "AF") == kept.card.classes[:2]
+        and "LBBB" in kept.card.classes
+    )
     keep_classes(str(kept.best_path), str(tmp_path / "two.pth"), ["NORM", "AF"])
     assert same(weights(tmp_path / "two.pth"), weights(dropped.best_path))
     with pytest.raises(ValueError, match="has no class FLU"):
         keep_classes(str(kept.best_path), str(tmp_path / "x.pth"), ["FLU"])
 
 
-def test_early_stopping_waits_for_the_epochs_on_whole_records(processed: Path, tmp_path: Path) -> None:
-    result = run_training(with_train(epochs=6, lr=1e-9, patience=1, ema_decay=0.0, whole_epochs=1), processed, tmp_path)
+def test_early_stopping_waits_for_the_epochs_on_whole_records(
+    processed: Path, tmp_path: Path
+) -> None:
+    result = run_training(
+        with_train(epochs=6, lr=1e-9, patience=1, ema_decay=0.0, whole_epochs=1),
+        processed,
+        tmp_path,
+    )
     assert len(result.history) == 6
 
 
@@ -235,12 +329,16 @@ def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> N
         ({"crop_s": 4.0}, "crop_samples"),
         ({"ema_decay": 0.0}, "does not fit these settings"),
     ):
-        with pytest.raises(ValueError, match=f"latest.pth: .*{message}.*start anew without --resume"):
+        with pytest.raises(
+            ValueError, match=f"latest.pth: .*{message}.*start anew without --resume"
+        ):
             run_training(with_train(**values), processed, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("crop_s", [1.0, 20.0])
-def test_crops_that_do_not_fit_are_refused_by_name(crop_s: float, processed: Path, tmp_path: Path) -> None:
+def test_crops_that_do_not_fit_are_refused_by_name(
+    crop_s: float, processed: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=f"crop_s is {crop_s:g}: expected 0, or 2.5 to 10 s"):
         run_training(with_train(crop_s=crop_s), processed, tmp_path)
 
@@ -251,19 +349,30 @@ def test_other_rates_are_not_gone_on_with(processed: Path, tmp_path: Path) -> No
         run_training(with_train(epochs=2, lr=1e-5), processed, tmp_path, resume=True)
 
 
-def test_validation_on_what_the_start_knows_is_told(processed: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_validation_on_what_the_start_knows_is_told(
+    processed: Path, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     records, checkpoint = load_records(processed), load_checkpoint(trained / "models" / "best.pth")
     _warn_of_learned(checkpoint, records["val"].signal_hashes)
     assert not caplog.text
     _warn_of_learned(checkpoint, records["train"].signal_hashes)
-    assert f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val" in caplog.text
+    assert (
+        f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val"
+        in caplog.text
+    )
 
 
-def test_a_start_that_knows_validation_is_asked_about(processed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_knows_validation_is_asked_about(
+    processed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(src.training, "_warn_of_learned", lambda source, hashes: asked.append(tuple(hashes)))
+    monkeypatch.setattr(
+        src.training, "_warn_of_learned", lambda source, hashes: asked.append(tuple(hashes))
+    )
     start = trained / "models" / "best.pth"
-    config = dataclasses.replace(QUICK, train=dataclasses.replace(QUICK.train, epochs=1, init_from=str(start)))
+    config = dataclasses.replace(
+        QUICK, train=dataclasses.replace(QUICK.train, epochs=1, init_from=str(start))
+    )
     run_training(config, processed, tmp_path)
     assert asked == [tuple(load_records(processed)["val"].signal_hashes)]
 

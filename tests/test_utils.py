@@ -21,8 +21,16 @@ class Point:
 
 def test_json_round_trip_converts_what_json_does_not_know(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
-    utils.save_json({"p": Point(math.nan, Path("a/b")), "n": np.float32(0.5), "a": np.arange(2), "t": (1, 2)}, path)
-    assert utils.load_json(path) == {"p": {"x": None, "where": "a/b"}, "n": 0.5, "a": [0, 1], "t": [1, 2]}
+    utils.save_json(
+        {"p": Point(math.nan, Path("a/b")), "n": np.float32(0.5), "a": np.arange(2), "t": (1, 2)},
+        path,
+    )
+    assert utils.load_json(path) == {
+        "p": {"x": None, "where": "a/b"},
+        "n": 0.5,
+        "a": [0, 1],
+        "t": [1, 2],
+    }
     assert json.loads(path.read_text()) == utils.load_json(path)
 
 
@@ -65,7 +73,9 @@ def test_a_seed_out_of_range_is_refused() -> None:
 def test_device_info_describes_the_cpu_and_refuses_what_is_not_there() -> None:
     info = utils.device_info("cpu")
     assert info.device == "cpu" and info.cores >= 1 and info.amp_dtype is None
-    with pytest.raises(ValueError, match=r"'tpu' is not available here: choose auto or one of .*cpu"):
+    with pytest.raises(
+        ValueError, match=r"'tpu' is not available here: choose auto or one of .*cpu"
+    ):
         utils.device_info("tpu")
 
 
@@ -89,13 +99,18 @@ def test_environment_names_versions() -> None:
 
 
 @pytest.mark.parametrize("place", ["folder", "packed", "detached", "worktree", "none", "broken"])
-def test_the_commit_is_read_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_the_commit_is_read_without_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     commit, root = "a" * 40, tmp_path / "project"
     git = root / ".git"
     (git / "refs" / "heads").mkdir(parents=True)
     (git / "HEAD").write_text(f"{commit}\n" if place == "detached" else "ref: refs/heads/main\n")
     if place == "packed":
-        (git / "packed-refs").write_text(f"# pack-refs with: peeled\n{'b' * 40} refs/heads/xrefs/heads/main\n{commit} refs/heads/main\n")
+        (git / "packed-refs").write_text(
+            f"# pack-refs with: peeled\n{'b' * 40} refs/heads/xrefs/heads/main\n{commit} "
+            "refs/heads/main\n"
+        )
     elif place in ("folder", "worktree"):
         (git / "refs" / "heads" / "main").write_text(commit + "\n")
     if place == "worktree":
@@ -116,4 +131,6 @@ def test_the_commit_is_read_without_git(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_paths_are_shown_from_the_project_on() -> None:
     assert utils.shown_path(utils.PROJECT_ROOT / "artifacts" / "processed") == "artifacts/processed"
-    assert utils.shown_path("/elsewhere/run") == str(Path("/elsewhere/run")) and utils.shown_path("data/mine") == str(Path("data/mine"))
+    assert utils.shown_path("/elsewhere/run") == str(Path("/elsewhere/run")) and utils.shown_path(
+        "data/mine"
+    ) == str(Path("data/mine"))

@@ -1,4 +1,6 @@
-"""Signal lines are parsed by their common words; the result must be that of parsing each line whole."""
+"""Signal lines are parsed by their common words; the result must be that of parsing each line
+whole.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ LINES = [
 ]
 
 
-def outcome(parse: Callable[[list[str]], tuple[SignalSpec, ...]], *lines: str) -> tuple[object, ...]:
+def outcome(
+    parse: Callable[[list[str]], tuple[SignalSpec, ...]], *lines: str
+) -> tuple[object, ...]:
     try:
         return parse(list(lines))
     except (RecordError, ValueError) as error:
@@ -52,7 +56,13 @@ def line_by_line(lines: list[str]) -> tuple[SignalSpec, ...]:
 
 def mutated(line: str, rng: random.Random) -> str:
     at = rng.randrange(len(line) + 1)
-    return line[:at] + rng.choice([" ", "\t", "-", "+", "/", "(", ".", "x", ":", "9", "0", "\\", "é", "\x1f", "\u2003"]) + line[at + rng.randrange(2) :]
+    return (
+        line[:at]
+        + rng.choice(
+            [" ", "\t", "-", "+", "/", "(", ".", "x", ":", "9", "0", "\\", "é", "\x1f", "\u2003"]
+        )
+        + line[at + rng.randrange(2) :]
+    )
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -65,7 +75,13 @@ def test_common_words_give_what_the_whole_line_gives(line: str) -> None:
 
 def test_lines_together_give_what_each_gives_alone() -> None:
     rng = random.Random(0)
-    usual = [line for line in LINES if line.isascii() and isinstance(outcome(line_by_line, line)[0], SignalSpec) and len(line.split()) == 9]
+    usual = [
+        line
+        for line in LINES
+        if line.isascii()
+        and isinstance(outcome(line_by_line, line)[0], SignalSpec)
+        and len(line.split()) == 9
+    ]
     for _ in range(2000):
         lines = [rng.choice(usual) for _ in range(rng.randrange(1, 14))]
         assert _parse_alike(lines, HEADER) == line_by_line(lines)
@@ -76,7 +92,14 @@ def test_lines_together_give_what_each_gives_alone() -> None:
 
 def test_lines_of_real_headers_give_what_whole_lines_give(real_data: Callable[[str], Path]) -> None:
     headers = [*real_data("ptbxl500").rglob("*.hea"), *real_data("challenge2021").rglob("*.hea")]
-    texts = [[line.strip() for line in path.read_text(encoding="latin-1").splitlines()[1:] if not line.startswith("#")] for path in headers]
+    texts = [
+        [
+            line.strip()
+            for line in path.read_text(encoding="latin-1").splitlines()[1:]
+            if not line.startswith("#")
+        ]
+        for path in headers
+    ]
     assert sum(map(len, texts)) > 1000
     for lines in texts:
         signals = list(filter(None, lines))

@@ -64,7 +64,9 @@ def read_aecg(path: Path, root: Element) -> ECGRecord:
 
 
 def _rhythm(path: Path, root: Element) -> Element:
-    """Return the first series of rhythm; series derived from it, such as a median beat, lie deeper."""
+    """Return the first series of rhythm; series derived from it, such as a median beat, lie
+    deeper.
+    """
     series = root.findall("component/series")
     for item in series:
         if _attribute(item, "code", "code").upper() in ("RHYTHM", ""):
@@ -83,31 +85,56 @@ def _read_set(path: Path, sequences: Element) -> tuple[NDArray[np.float32], tupl
             continue
         if code.startswith("TIME_"):
             fs = fs or _rate(path, value)
-        elif value.find("digits") is not None and (canonical_lead(code) or code.startswith("MDC_ECG_LEAD")):
+        elif value.find("digits") is not None and (
+            canonical_lead(code) or code.startswith("MDC_ECG_LEAD")
+        ):
             rows[code] = _samples(path, code, value)
     if fs is None or not rows:
-        raise RecordError(path, f"a sequenceSet has {len(rows)} leads and {'a' if fs else 'no'} time: expected both")
+        raise RecordError(
+            path,
+            f"a sequenceSet has {len(rows)} leads and {'a' if fs else 'no'} time: expected both",
+        )
     lengths = {len(row) for row in rows.values()}
     if len(lengths) != 1 or lengths == {0}:
-        raise RecordError(path, f"leads have {sorted(lengths)} samples: expected the same number in each")
+        raise RecordError(
+            path, f"leads have {sorted(lengths)} samples: expected the same number in each"
+        )
     return np.stack(list(rows.values())), tuple(rows), fs
 
 
 def _rate(path: Path, value: Element) -> float:
     """Return the rate in Hz from the increment of a time sequence."""
-    step, unit = number_of(_attribute(value, "increment", "value")), _attribute(value, "increment", "unit") or "s"
+    step, unit = (
+        number_of(_attribute(value, "increment", "value")),
+        _attribute(value, "increment", "unit") or "s",
+    )
     if not step or step <= 0 or unit not in _SECONDS:
-        raise RecordError(path, f"time increment is {step} {unit}: expected a positive number of s, ms or us")
+        raise RecordError(
+            path, f"time increment is {step} {unit}: expected a positive number of s, ms or us"
+        )
     return round(1.0 / (step * _SECONDS[unit]), 6)
 
 
 def _samples(path: Path, code: str, value: Element) -> NDArray[np.float32]:
     """Return origin + scale x digits in mV."""
-    parts = {name: (number_of(_attribute(value, name, "value")), _attribute(value, name, "unit")) for name in ("origin", "scale")}
+    parts = {
+        name: (number_of(_attribute(value, name, "value")), _attribute(value, name, "unit"))
+        for name in ("origin", "scale")
+    }
     factors = {name: (number, millivolts_per_unit(unit)) for name, (number, unit) in parts.items()}
     (origin, origin_unit), (scale, scale_unit) = factors["origin"], factors["scale"]
-    if not scale or not parts["scale"][1] or scale_unit is None or origin_unit is None or not np.isfinite(scale):
-        raise RecordError(path, f"lead {code} has origin {parts['origin']} and scale {parts['scale']}: expected voltages")
+    if (
+        not scale
+        or not parts["scale"][1]
+        or scale_unit is None
+        or origin_unit is None
+        or not np.isfinite(scale)
+    ):
+        raise RecordError(
+            path,
+            f"lead {code} has origin {parts['origin']} and scale {parts['scale']}: "
+            "expected voltages",
+        )
     try:
         digits = np.array(text_of(value, "digits").split(), np.float64)
     except ValueError as error:
@@ -123,7 +150,14 @@ def _attribute(element: Element | None, path: str, name: str) -> str:
 def _age(root: Element, person: Element | None) -> float | None:
     """Return the whole years from birth to the recording."""
     born = _date(_attribute(person, "birthTime", "value"))
-    at = next((date for name in ("low", "center") if (date := _date(_attribute(root, f"effectiveTime/{name}", "value")))), None)
+    at = next(
+        (
+            date
+            for name in ("low", "center")
+            if (date := _date(_attribute(root, f"effectiveTime/{name}", "value")))
+        ),
+        None,
+    )
     return parse_age(years_between(born, at)) if born and at else None
 
 

@@ -1,4 +1,6 @@
-"""The record every reader returns, its error, what is asked of a reader, and what readers share: units, age and sex."""
+"""The record every reader returns, its error, what is asked of a reader, and what readers share:
+units, age and sex.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,25 @@ from src.utils import printable
 Signal = NDArray[np.float32]
 
 MIN_FS, MAX_FS = 1.0, 1e6  # Hz; what lies beyond is no rate of an ECG but a damaged header
-MAX_VALUES = 400_000_000  # what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+# what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+MAX_VALUES = 400_000_000
 _MAX_MV = 1e15  # squares of larger samples overflow single precision
 _FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 _PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
 _MAX_MESSAGE = 1000
 _NOT_THE_FILE = {
-    getattr(errno, name, None) for name in ("EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT", "ENODEV", "ENXIO")
+    getattr(errno, name, None)
+    for name in (
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
+        "ESTALE",
+        "ENOTCONN",
+        "EHOSTDOWN",
+        "ETIMEDOUT",
+        "ENODEV",
+        "ENXIO",
+    )
 } - {None}
 
 _MILLIVOLTS_PER_UNIT = {
@@ -50,7 +64,9 @@ _MILLIVOLTS_PER_UNIT = {
 
 
 class RecordError(ValueError):
-    """A file that cannot be read as an ECG record; the message names the file and what was expected."""
+    """A file that cannot be read as an ECG record; the message names the file and what was
+    expected.
+    """
 
     def __init__(self, path: str | Path, message: str) -> None:
         message = printable(message, _MAX_MESSAGE)
@@ -59,13 +75,18 @@ class RecordError(ValueError):
         self.message = message
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[str, str]]:
-        return RecordError, (self.path, self.message)  # crosses process boundaries with both arguments
+        return RecordError, (
+            self.path,
+            self.message,
+        )  # crosses process boundaries with both arguments
 
 
 def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
-    """Return what to raise for a file that cannot be read: an error of the record, or `error` where the machine is at fault.
+    """Return what to raise for a file that cannot be read: an error of the record, or `error` where
+    the machine is at fault.
 
-    A stale mount or a process out of descriptors says nothing of the record, and all others would fail as well.
+    A stale mount or a process out of descriptors says nothing of the record, and all others would
+    fail as well.
     """
     if _is_machine_fault(error):
         return error
@@ -73,7 +94,9 @@ def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
 
 
 def package_error(path: str | Path, error: Exception, kind: str) -> Exception:
-    """Return what to raise where a package failed to read a file as `kind`, as `open_error` does; packages raise whatever they meet."""
+    """Return what to raise where a package failed to read a file as `kind`, as `open_error` does;
+    packages raise whatever they meet.
+    """
     if _is_machine_fault(error):
         return error
     return RecordError(path, f"not readable as {kind} ({type(error).__name__}: {error})")
@@ -85,7 +108,8 @@ def _is_machine_fault(error: BaseException) -> bool:
 
 
 def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
-    """Return the content of a file that has to be read whole, after a look at its size: a sparse file may claim any.
+    """Return the content of a file that has to be read whole, after a look at its size: a sparse
+    file may claim any.
 
     Raises
     ------
@@ -103,7 +127,9 @@ def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
 
 def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:
     """Return the error for a format whose optional package is not installed."""
-    return RecordError(path, f"{kind} files need the package {package}: pip install -r requirements-formats.txt")
+    return RecordError(
+        path, f"{kind} files need the package {package}: pip install -r requirements-formats.txt"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +171,13 @@ class ECGRecord(Rich):
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads):
             raise ValueError(
-                f"record {self.record_id}: signal has shape {self.signal.shape}, expected ({len(self.leads)}, n_samples)"
+                f"record {self.record_id}: signal has shape {self.signal.shape}, expected "
+                f"({len(self.leads)}, n_samples)"
             )
         if not (math.isfinite(self.fs) and self.fs > 0):
-            raise ValueError(f"record {self.record_id}: fs is {self.fs}, expected a positive rate in Hz")
+            raise ValueError(
+                f"record {self.record_id}: fs is {self.fs}, expected a positive rate in Hz"
+            )
 
     @property
     def n_leads(self) -> int:
@@ -166,7 +195,10 @@ class ECGRecord(Rich):
         return self.n_samples / self.fs
 
     def __str__(self) -> str:
-        return f"{self.record_id}: {self.n_leads} leads ({' '.join(self.leads)}), {self.duration_s:g} s at {self.fs:g} Hz"
+        return (
+            f"{self.record_id}: {self.n_leads} leads ({' '.join(self.leads)}), "
+            f"{self.duration_s:g} s at {self.fs:g} Hz"
+        )
 
     def _repr_html_(self) -> str:
         facts = {
@@ -180,7 +212,11 @@ class ECGRecord(Rich):
             "codes": ", ".join(self.codes),
             "flags": ", ".join(self.flags),
         }
-        return html_facts(facts) + (draw_ecg_svg(self.signal, self.fs, self.leads, label=str(self)) if self.signal.size else "")
+        return html_facts(facts) + (
+            draw_ecg_svg(self.signal, self.fs, self.leads, label=str(self))
+            if self.signal.size
+            else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -207,42 +243,62 @@ class RecordRequest:
 
 
 class Extent(NamedTuple):
-    """The length of a record in samples per lead and its rate in Hz, known before its samples are read."""
+    """The length of a record in samples per lead and its rate in Hz, known before its samples are
+    read.
+    """
 
     n_samples: int
     fs: float
 
 
 def split_part(path: str | Path) -> tuple[Path, str]:
-    """Return the file, and the id after ``::`` that names one of the records of a file of many, or nothing."""
+    """Return the file, and the id after ``::`` that names one of the records of a file of many, or
+    nothing.
+    """
     text = os.fspath(path)
     match = _PART.match(text) if "::" in text else None
-    return (Path(match[1]), match[2]) if match else (path if isinstance(path, Path) else Path(text), "")
+    return (
+        (Path(match[1]), match[2])
+        if match
+        else (path if isinstance(path, Path) else Path(text), "")
+    )
 
 
 @lru_cache(maxsize=64)
 def millivolts_per_unit(unit: str) -> float | None:
-    """Return how many mV one `unit` is, or None when it is no voltage; ``/mv`` and other case are understood."""
+    """Return how many mV one `unit` is, or None when it is no voltage; ``/mv`` and other case are
+    understood.
+    """
     return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
 
 
 def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
-    """Return a record that the pipeline can rely on: finite or missing samples, a plausible rate, texts that can be written.
+    """Return a record that the pipeline can rely on: finite or missing samples, a plausible rate,
+    texts that can be written.
 
     Raises
     ------
     RecordError
-        If there are no samples, one is beyond single precision, or the rate is none that an ECG is recorded at.
+        If there are no samples, one is beyond single precision, or the rate is none that an ECG is
+        recorded at.
     """
     if not record.signal.size:
         raise RecordError(path, "holds no samples: expected one or more")
     if not _has_finite_power(record.signal) and (np.abs(record.signal) > _MAX_MV).any():
-        raise RecordError(path, "has samples beyond any voltage: are its gain and baseline damaged?")
+        raise RecordError(
+            path, "has samples beyond any voltage: are its gain and baseline damaged?"
+        )
     if not MIN_FS <= record.fs <= MAX_FS:
-        raise RecordError(path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}")
-    texts: dict[str, Any] = {name: _printable_texts(getattr(record, name)) for name in ("leads", "codes", "flags")}
+        raise RecordError(
+            path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}"
+        )
+    texts: dict[str, Any] = {
+        name: _printable_texts(getattr(record, name)) for name in ("leads", "codes", "flags")
+    }
     patient_id = printable(record.patient_id) if record.patient_id else None
-    if patient_id == record.patient_id and all(getattr(record, name) == text for name, text in texts.items()):
+    if patient_id == record.patient_id and all(
+        getattr(record, name) == text for name, text in texts.items()
+    ):
         return record
     return replace(record, **texts, patient_id=patient_id)
 
@@ -253,21 +309,29 @@ def _printable_texts(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def all_finite(signal: Signal) -> bool:
-    """Tell whether there is neither NaN nor infinity in a signal, at a fraction of the time of asking for each sample."""
+    """Tell whether there is neither NaN nor infinity in a signal, at a fraction of the time of
+    asking for each sample.
+    """
     return _has_finite_power(signal) or bool(np.isfinite(signal).all())
 
 
 def _has_finite_power(signal: Signal) -> bool:
-    """Tell whether the sum of squares is finite, which it cannot be with NaN, infinity or a far too large sample in it."""
+    """Tell whether the sum of squares is finite, which it cannot be with NaN, infinity or a far too
+    large sample in it.
+    """
     flat = signal.reshape(-1) if signal.flags.c_contiguous else None
     with np.errstate(over="ignore", invalid="ignore"):
         return flat is not None and math.isfinite(np.dot(flat, flat))
 
 
-def derive_limb_leads(signal: Signal, leads: tuple[str, ...]) -> tuple[Signal, tuple[str, ...], tuple[str, ...]]:
-    """Add the limb leads that follow from I and II where a format stores only these, with a flag for each.
+def derive_limb_leads(
+    signal: Signal, leads: tuple[str, ...]
+) -> tuple[Signal, tuple[str, ...], tuple[str, ...]]:
+    """Add the limb leads that follow from I and II where a format stores only these, with a flag
+    for each.
 
-    III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Einthoven 1912, Goldberger 1942).
+    III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Einthoven 1912,
+    Goldberger 1942).
     """
     rows = {canonical_lead(name): row for row, name in enumerate(leads)}
     absent = [name for name in _FROM_I_AND_II if name not in rows]
@@ -275,11 +339,17 @@ def derive_limb_leads(signal: Signal, leads: tuple[str, ...]) -> tuple[Signal, t
         return signal, leads, ()
     weights = np.array([_FROM_I_AND_II[name] for name in absent], np.float32)
     derived = weights @ signal[[rows["I"], rows["II"]]]
-    return np.concatenate([signal, derived]), (*leads, *absent), tuple(f"derived:{name}" for name in absent)
+    return (
+        np.concatenate([signal, derived]),
+        (*leads, *absent),
+        tuple(f"derived:{name}" for name in absent),
+    )
 
 
 def parse_age(text: object) -> float | None:
-    """Return an age in years, or None for what sources write when they do not know it (NaN, -1, 300, Unknown)."""
+    """Return an age in years, or None for what sources write when they do not know it (NaN, -1,
+    300, Unknown).
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", str(text), re.IGNORECASE)
     age = float(match.group(1)) if match else math.nan
     return age if 0 <= age <= 120 else None

@@ -34,12 +34,22 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 2**30
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# The last number of a lead's code is the same in ISO/IEEE 11073 (MDC 2:1) and in SCP-ECG (5.6.3-9-1).
-_LEAD_OF_CODE = {1: "I", 2: "II", **{i: f"V{i - 2}" for i in range(3, 9)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
+# The last number of a lead's code is the same in ISO/IEEE 11073 (MDC 2:1) and in SCP-ECG
+# (5.6.3-9-1).
+_LEAD_OF_CODE = {
+    1: "I",
+    2: "II",
+    **{i: f"V{i - 2}" for i in range(3, 9)},
+    61: "III",
+    62: "aVR",
+    63: "aVL",
+    64: "aVF",
+}
 
 
 def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the multiplex group that holds most: leads times seconds, so that neither a median beat nor a rhythm strip stands for all leads.
+    """Read the multiplex group that holds most: leads times seconds, so that neither a median beat
+    nor a rhythm strip stands for all leads.
 
     Raises
     ------
@@ -48,11 +58,14 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package's remarks on values that are not needed here
+            warnings.simplefilter(
+                "ignore"
+            )  # the package's remarks on values that are not needed here
             return _read(path)
     except RecordError:
         raise
-    except Exception as error:  # noqa: BLE001  the package raises whatever a broken file makes it meet
+    # the package raises whatever a broken file makes it meet
+    except Exception as error:  # noqa: BLE001
         raise package_error(path, error, "DICOM") from None
 
 
@@ -61,9 +74,14 @@ def _read(path: Path) -> ECGRecord:
     groups = dataset.get("WaveformSequence") or []
     if not groups:
         kind = dataset.get("Modality") or "unknown"
-        raise RecordError(path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph")
+        raise RecordError(
+            path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph"
+        )
     n_leads = [_n_leads(group) for group in groups]
-    seconds = [int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6) for group in groups]
+    seconds = [
+        int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6)
+        for group in groups
+    ]
     index = max(range(len(groups)), key=lambda i: (n_leads[i] > 0, n_leads[i] * seconds[i]))
     signal, names, flags = _read_group(path, dataset, index)
     signal, leads, derived = derive_limb_leads(signal, names)
@@ -80,26 +98,39 @@ def _read(path: Path) -> ECGRecord:
 
 
 def _load(path: Path) -> Dataset:
-    """Parse a file from memory, where a length that lies cannot make the reader reserve what is not there."""
+    """Parse a file from memory, where a length that lies cannot make the reader reserve what is not
+    there.
+    """
     try:
         import pydicom
     except ImportError:
         raise missing_extra(path, "pydicom", "DICOM") from None
     content = io.BytesIO(read_whole(path, _MAX_BYTES, "one recording"))
-    meta = pydicom.filereader.read_partial(content, stop_when=lambda tag, vr, length: tag.group > 2).file_meta
+    meta = pydicom.filereader.read_partial(
+        content, stop_when=lambda tag, vr, length: tag.group > 2
+    ).file_meta
     syntax = meta.get("TransferSyntaxUID")
     if syntax is not None and (str(syntax) == _DEFLATED or not syntax.is_little_endian):
-        raise RecordError(path, f"is encoded as {syntax.name}: expected little endian, not deflated")
+        raise RecordError(
+            path, f"is encoded as {syntax.name}: expected little endian, not deflated"
+        )
     content.seek(0)
     return pydicom.dcmread(content)
 
 
 def _n_leads(group: Dataset) -> int:
-    return sum(canonical_lead(_lead_name(channel)) is not None for channel in group.get("ChannelDefinitionSequence") or [])
+    return sum(
+        canonical_lead(_lead_name(channel)) is not None
+        for channel in group.get("ChannelDefinitionSequence") or []
+    )
 
 
-def _read_group(path: Path, dataset: Dataset, index: int) -> tuple[NDArray[np.float32], tuple[str, ...], list[str]]:
-    """Return the voltages of a group in mV, shape (n_leads, n_samples), the names of its leads, and flags."""
+def _read_group(
+    path: Path, dataset: Dataset, index: int
+) -> tuple[NDArray[np.float32], tuple[str, ...], list[str]]:
+    """Return the voltages of a group in mV, shape (n_leads, n_samples), the names of its leads, and
+    flags.
+    """
     group = dataset.WaveformSequence[index]
     counts = _counts(path, dataset, index)
     rows, names, flags = [], [], []
@@ -124,12 +155,21 @@ def _counts(path: Path, dataset: Dataset, index: int) -> NDArray[np.float64]:
     group = dataset.WaveformSequence[index]
     promised = int(group.NumberOfWaveformSamples) * int(group.NumberOfWaveformChannels)
     held = len(group.get("WaveformData") or b"") * 8 // int(group.get("WaveformBitsAllocated") or 8)
-    if not 0 < promised <= min(held, MAX_VALUES) or len(group.ChannelDefinitionSequence) != group.NumberOfWaveformChannels:
-        raise RecordError(path, f"waveform promises {promised} samples of {group.NumberOfWaveformChannels} channels, {held} are stored")
+    if (
+        not 0 < promised <= min(held, MAX_VALUES)
+        or len(group.ChannelDefinitionSequence) != group.NumberOfWaveformChannels
+    ):
+        raise RecordError(
+            path,
+            f"waveform promises {promised} samples of {group.NumberOfWaveformChannels} "
+            f"channels, {held} are stored",
+        )
     try:
         raw = multiplex_array(dataset, index, as_raw=True)
     except KeyError as error:
-        raise RecordError(path, f"samples are of type {error}: expected 8, 16 or 32-bit integers") from None
+        raise RecordError(
+            path, f"samples are of type {error}: expected 8, 16 or 32-bit integers"
+        ) from None
     counts: NDArray[np.float64] = raw.astype(np.float64)
     padding = group.get("WaveformPaddingValue")
     if isinstance(padding, bytes) and len(padding) >= raw.dtype.itemsize:
@@ -156,7 +196,9 @@ def _millivolts(channel: Any) -> tuple[float, float] | None:
     if per_unit is None or sensitivity is None:
         return None
     correction = channel.get("ChannelSensitivityCorrectionFactor")
-    return float(sensitivity) * float(1.0 if correction is None else correction) * per_unit, per_unit
+    return float(sensitivity) * float(
+        1.0 if correction is None else correction
+    ) * per_unit, per_unit
 
 
 def _age(text: str) -> float | None:

@@ -1,8 +1,9 @@
-"""HDF5: one record per file (SPH's dataset ``ecg``) or many (CODE-15%'s ``tracings`` with their ``exam_id``).
+"""HDF5: one record per file (SPH's dataset ``ecg``) or many (CODE-15%'s ``tracings`` with their
+``exam_id``).
 
-A file of many records is never held whole: its ids are listed once, and a record is read by its row. What a hostile file
-can do is bounded: no external link or storage is followed, and a data set that promises more values than its bytes can
-hold is refused before memory is taken.
+A file of many records is never held whole: its ids are listed once, and a record is read by its
+row. What a hostile file can do is bounded: no external link or storage is followed, and a data set
+that promises more values than its bytes can hold is refused before memory is taken.
 """
 
 from __future__ import annotations
@@ -40,14 +41,18 @@ _ID_NAMES = ("exam_id", "id_exam", "record_id", "ecg_id", "ids", "id")
 _FS_NAMES = ("fs", "Fs", "sampling_rate", "sampling_frequency", "sample_rate", "freq")
 _UNIT_NAMES = ("units", "unit")
 _LEAD_NAMES = ("leads", "lead_names", "sig_name")
-PUBLISHED_FS = {"ecg": 500.0, "tracings": 400.0}  # Hz; SPH and CODE-15% say it in their papers, not in their files
+PUBLISHED_FS = {
+    "ecg": 500.0,
+    "tracings": 400.0,
+}  # Hz; SPH and CODE-15% say it in their papers, not in their files
 _MAX_NUMBERS = 1_000_000  # of a data set that says the same of each record
 
 _MAX_RECORDS = 10_000_000
 _MAX_CHUNK_BYTES = 2**29
 _MAX_BLOCK_BYTES = 2**27
 _SMALL_BYTES = 2**26
-_MAX_RATIO = 100  # no compression finds so much in ECGs; values that were never written, or a zip bomb, give more
+# no compression finds so much in ECGs; values that were never written, or a zip bomb, give more
+_MAX_RATIO = 100
 _N_PROBED = 64
 _MANY = 8  # records from which on a median tells units apart that differ by ten
 # Amplitude from, up to, and mV per unit.
@@ -60,8 +65,8 @@ _RANGES_OF_ONE = ((1e-4, 1e-2, 1e3), (0.03, 30.0, 1.0), (100.0, 10_000.0, 1e-3))
 class _Layout:
     """What a file holds.
 
-    The shape of its signals, whether they are integer counts, how many rows are read at a time, and the row of each id
-    where it holds many records.
+    The shape of its signals, whether they are integer counts, how many rows are read at a time, and
+    the row of each id where it holds many records.
     """
 
     name: str
@@ -102,7 +107,8 @@ def hdf5_parts(path: Path) -> tuple[str, ...]:
 
 
 def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the record of a file, or the one that `request.part` names; the zeros around a padded record are cut off.
+    """Read the record of a file, or the one that `request.part` names; the zeros around a padded
+    record are cut off.
 
     Raises
     ------
@@ -137,7 +143,7 @@ def hdf5_extent(path: Path, request: RecordRequest) -> Extent | None:
     return None if layout.many or fs is None else Extent(max(layout.shape), float(fs))
 
 
-# Layout --------------------------------------------------------------------------------------------------------------
+# Layout -------------------------------------------------------------------------------------------
 
 
 def _layout(path: Path) -> _Layout:
@@ -170,7 +176,8 @@ def _cached_layout(path: str, mtime_ns: int, size: int) -> _Layout:
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a file for reading; whatever the library meets in a broken one, also later, becomes one kind of error.
+    """Open a file for reading; whatever the library meets in a broken one, also later, becomes one
+    kind of error.
 
     Raises
     ------
@@ -201,7 +208,9 @@ def members(path: Path, group: h5py.Group) -> dict[str, Any]:
     found = {}
     for name in group:
         if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-            raise RecordError(path, f"{name} is a link to another file: expected the data in the file itself")
+            raise RecordError(
+                path, f"{name} is a link to another file: expected the data in the file itself"
+            )
         item = group.get(name)
         if item is not None:  # a soft link may lead nowhere
             found[name] = item
@@ -209,7 +218,8 @@ def members(path: Path, group: h5py.Group) -> dict[str, Any]:
 
 
 def read_values(path: Path, dataset: h5py.Dataset, selection: Any = ()) -> NDArray[Any]:
-    """Read a data set or a selection of it, after checking that its bytes can hold what it promises.
+    """Read a data set or a selection of it, after checking that its bytes can hold what it
+    promises.
 
     Raises
     ------
@@ -217,16 +227,26 @@ def read_values(path: Path, dataset: h5py.Dataset, selection: Any = ()) -> NDArr
         If it lies outside the file, was never written, or is too large.
     """
     if dataset.is_virtual or dataset.external:
-        raise RecordError(path, f"{dataset.name} is stored outside the file: expected the data in the file itself")
+        raise RecordError(
+            path, f"{dataset.name} is stored outside the file: expected the data in the file itself"
+        )
     nbytes = int(dataset.size or 0) * dataset.dtype.itemsize
     stored = int(dataset.id.get_storage_size())
     chunk = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
     if nbytes > _SMALL_BYTES and nbytes > stored * _MAX_RATIO:
-        raise RecordError(path, f"{dataset.name} promises {nbytes} bytes, {stored} are stored: expected the samples")
+        raise RecordError(
+            path,
+            f"{dataset.name} promises {nbytes} bytes, {stored} are stored: expected the samples",
+        )
     if chunk > _MAX_CHUNK_BYTES:
-        raise RecordError(path, f"{dataset.name} is stored in chunks of {chunk} bytes, the limit is {_MAX_CHUNK_BYTES}")
+        raise RecordError(
+            path,
+            f"{dataset.name} is stored in chunks of {chunk} bytes, the limit is {_MAX_CHUNK_BYTES}",
+        )
     if selection == () and int(dataset.size or 0) > MAX_VALUES:
-        raise RecordError(path, f"{dataset.name} of shape {dataset.shape} is over {MAX_VALUES} values")
+        raise RecordError(
+            path, f"{dataset.name} of shape {dataset.shape} is over {MAX_VALUES} values"
+        )
     return np.asarray(dataset[selection])
 
 
@@ -235,18 +255,30 @@ def _find_signals(path: Path, items: dict[str, Any]) -> tuple[str, h5py.Dataset]
 
     for name in SIGNAL_NAMES:
         item = items.get(name)
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf" or item.ndim not in (2, 3):
+        if (
+            not isinstance(item, h5py.Dataset)
+            or item.dtype.kind not in "iuf"
+            or item.ndim not in (2, 3)
+        ):
             continue
         if not item.size:
             raise RecordError(path, f"{name} has shape {item.shape}: expected leads and samples")
         if math.prod(item.shape[-2:]) > MAX_VALUES:
-            raise RecordError(path, f"a record of {name} has shape {item.shape[-2:]}, the limit is {MAX_VALUES} values")
+            raise RecordError(
+                path,
+                f"a record of {name} has shape {item.shape[-2:]}, the limit is {MAX_VALUES} values",
+            )
         return name, item
     there = ", ".join(sorted(items)[:10]) or "nothing"
-    raise RecordError(path, f"holds {there}: expected signals of 2 or 3 dimensions called {', '.join(SIGNAL_NAMES)}")
+    raise RecordError(
+        path,
+        f"holds {there}: expected signals of 2 or 3 dimensions called {', '.join(SIGNAL_NAMES)}",
+    )
 
 
-def _rows(path: Path, file: h5py.File, items: dict[str, Any], dataset: h5py.Dataset) -> dict[str, int]:
+def _rows(
+    path: Path, file: h5py.File, items: dict[str, Any], dataset: h5py.Dataset
+) -> dict[str, int]:
     """Return id -> row; without ids a record is called by the file's stem and its row.
 
     CODE-15%'s files end in a row of zeros with the id 0, which is no record.
@@ -256,7 +288,14 @@ def _rows(path: Path, file: h5py.File, items: dict[str, Any], dataset: h5py.Data
     n_records = int(dataset.shape[0])
     if n_records > _MAX_RECORDS:
         raise RecordError(path, f"promises {n_records} records, the limit is {_MAX_RECORDS}")
-    found = next((items[n] for n in _ID_NAMES if isinstance(items.get(n), h5py.Dataset) and items[n].size == n_records), None)
+    found = next(
+        (
+            items[n]
+            for n in _ID_NAMES
+            if isinstance(items.get(n), h5py.Dataset) and items[n].size == n_records
+        ),
+        None,
+    )
     if found is None:
         return {f"{path.stem}-{row:05d}": row for row in range(n_records)}
     rows: dict[str, int] = {}
@@ -277,16 +316,27 @@ def _id_text(value: object) -> str:
 
 
 def _attribute(dataset: h5py.Dataset, file: h5py.File, name: str) -> Any:
-    """Return what an attribute of the data set says, or else one of the file; None where there is none."""
+    """Return what an attribute of the data set says, or else one of the file; None where there is
+    none.
+    """
     return dataset.attrs.get(name, file.attrs.get(name))
 
 
-def _number(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], names: tuple[str, ...]) -> float | None:
-    """Return a positive number from the attributes of the data set or the file, or from a data set that holds it once or for each record."""
+def _number(
+    dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], names: tuple[str, ...]
+) -> float | None:
+    """Return a positive number from the attributes of the data set or the file, or from a data set
+    that holds it once or for each record.
+    """
     for name in names:
         held = _attribute(dataset, file, name)
         item = items.get(name)
-        if held is None and item is not None and getattr(item, "dtype", np.dtype("O")).kind in "iuf" and 0 < (item.size or 0) <= _MAX_NUMBERS:
+        if (
+            held is None
+            and item is not None
+            and getattr(item, "dtype", np.dtype("O")).kind in "iuf"
+            and 0 < (item.size or 0) <= _MAX_NUMBERS
+        ):
             held = read_values(Path(file.filename), item)
         try:
             values = np.ravel([] if held is None else held).astype(np.float64)
@@ -305,7 +355,9 @@ def _text(dataset: h5py.Dataset, file: h5py.File, names: tuple[str, ...]) -> str
     return ""
 
 
-def _names(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], n_leads: int) -> tuple[str, ...]:
+def _names(
+    dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], n_leads: int
+) -> tuple[str, ...]:
     """Return the names of the leads where an attribute or a data set of strings lists them."""
     for name in _LEAD_NAMES:
         held = _attribute(dataset, file, name)
@@ -318,7 +370,9 @@ def _names(dataset: h5py.Dataset, file: h5py.File, items: dict[str, Any], n_lead
 
 
 def _lead_names(layout: _Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return names and flags; twelve unnamed leads stand in the standard order, as SPH and CODE-15% publish them."""
+    """Return names and flags; twelve unnamed leads stand in the standard order, as SPH and CODE-15%
+    publish them.
+    """
     if layout.leads:
         return layout.leads, ()
     if layout.n_leads == len(STANDARD_LEADS):
@@ -326,7 +380,7 @@ def _lead_names(layout: _Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ("",) * layout.n_leads, ()
 
 
-# Samples -------------------------------------------------------------------------------------------------------------
+# Samples ------------------------------------------------------------------------------------------
 
 
 def _row(path: Path, layout: _Layout, part: str) -> int | None:
@@ -339,12 +393,19 @@ def _row(path: Path, layout: _Layout, part: str) -> int | None:
     if part not in layout.rows:
         shown = ", ".join(list(layout.rows)[:3])
         asked = f"no record {part!r}" if part else "many records"
-        raise RecordError(path, f"holds {asked}, {len(layout.rows)} in all ({shown}, ...): name one as {path.name}::ID")
+        raise RecordError(
+            path,
+            f"holds {asked}, {len(layout.rows)} in all ({shown}, ...): name one as {path.name}::ID",
+        )
     return layout.rows[part]
 
 
-def _read_rows(path: Path, layout: _Layout, row: int | None, start: int, stop: int | None) -> Signal:
-    """Return float32 values (n_leads, n_samples) in the unit of the file, NaN where one is not finite."""
+def _read_rows(
+    path: Path, layout: _Layout, row: int | None, start: int, stop: int | None
+) -> Signal:
+    """Return float32 values (n_leads, n_samples) in the unit of the file, NaN where one is not
+    finite.
+    """
     if row is not None and layout.block > 1:
         status = os.stat(path)
         block = _read_block(str(path), status.st_mtime_ns, status.st_size, row // layout.block)
@@ -354,8 +415,12 @@ def _read_rows(path: Path, layout: _Layout, row: int | None, start: int, stop: i
         samples, whole = slice(start, stop), slice(None)
         axes = (samples, whole) if layout.leads_last else (whole, samples)
         with open_hdf5(path) as file:
-            raw = read_values(path, members(path, file)[layout.name], axes if row is None else (row, *axes))
-    values = np.array(raw.T if layout.leads_last else raw, np.float32, order="C")  # a copy: the block is kept for neighbours
+            raw = read_values(
+                path, members(path, file)[layout.name], axes if row is None else (row, *axes)
+            )
+    values = np.array(
+        raw.T if layout.leads_last else raw, np.float32, order="C"
+    )  # a copy: the block is kept for neighbours
     if not values.size:
         raise RecordError(path, "holds no samples: expected one or more")
     finite = np.isfinite(values)
@@ -374,7 +439,9 @@ def _read_block(path: str, mtime_ns: int, size: int, index: int) -> NDArray[Any]
 
 
 def _rows_per_block(dataset: h5py.Dataset) -> int:
-    """Return how many rows to read at a time: those of a storage chunk where it holds several and memory allows it."""
+    """Return how many rows to read at a time: those of a storage chunk where it holds several and
+    memory allows it.
+    """
     rows = int(dataset.chunks[0]) if dataset.chunks and dataset.ndim == 3 else 1
     fits = rows * math.prod(dataset.shape[1:]) * dataset.dtype.itemsize <= _MAX_BLOCK_BYTES
     return rows if fits else 1
@@ -388,13 +455,15 @@ def _without_padding(path: Path, values: Signal, part: str) -> Signal:
     return np.ascontiguousarray(values[:, live[0] : live[-1] + 1])
 
 
-# Unit ----------------------------------------------------------------------------------------------------------------
+# Unit ---------------------------------------------------------------------------------------------
 
 
 def _millivolts(
     path: Path, layout: _Layout, gain_per_mv: float | None, probed: tuple[float, int] | None
 ) -> tuple[float, tuple[str, ...]]:
-    """Return mV per unit of the file and flags: as the file says, as given, or by the amplitude of its signals."""
+    """Return mV per unit of the file and flags: as the file says, as given, or by the amplitude of
+    its signals.
+    """
     if layout.unit:
         factor = millivolts_per_unit(layout.unit)
         if factor is None:
@@ -403,13 +472,21 @@ def _millivolts(
     if gain_per_mv:
         return 1.0 / gain_per_mv, ()
     if layout.counts:
-        raise RecordError(path, "holds integers and says no unit: give --source-gain NAME=ADU_PER_MV (source_gain_per_mv=)")
+        raise RecordError(
+            path,
+            "holds integers and says no unit: give --source-gain NAME=ADU_PER_MV "
+            "(source_gain_per_mv=)",
+        )
     status = os.stat(path)
-    amplitude, n_probed = probed or _typical_amplitude(str(path), status.st_mtime_ns, status.st_size)
+    amplitude, n_probed = probed or _typical_amplitude(
+        str(path), status.st_mtime_ns, status.st_size
+    )
     factor = unit_by_amplitude(amplitude, n_probed)
     if factor is None:
         raise RecordError(
-            path, f"says no unit, and beats of {amplitude:.3g} are no voltage: give --source-gain NAME=UNITS_PER_MV (source_gain_per_mv=)"
+            path,
+            f"says no unit, and beats of {amplitude:.3g} are no voltage: give "
+            "--source-gain NAME=UNITS_PER_MV (source_gain_per_mv=)",
         )
     return factor, () if factor == 1 else (f"unit_assumed:{_UNIT_OF[factor]}",)
 
@@ -420,10 +497,12 @@ def unit_by_amplitude(amplitude: float, n_records: int) -> float | None:
     Parameters
     ----------
     amplitude
-        Median over records and leads of the range from the 1st to the 99th percentile. In mV it is near 1: single
-        records of PTB-XL and the Challenges have 0.3 to 6.2, the median of several 0.9 to 1.2.
+        Median over records and leads of the range from the 1st to the 99th percentile. In mV it is
+        near 1: single records of PTB-XL and the Challenges have 0.3 to 6.2, the median of several
+        0.9 to 1.2.
     n_records
-        How many records it is the median of. Only several tell mV from tenths of it, the unit of the CODE studies.
+        How many records it is the median of. Only several tell mV from tenths of it, the unit of
+        the CODE studies.
     """
     if not amplitude or math.isnan(amplitude):
         return 1.0
@@ -433,18 +512,24 @@ def unit_by_amplitude(amplitude: float, n_records: int) -> float | None:
 
 @lru_cache(maxsize=32)
 def _typical_amplitude(path: str, mtime_ns: int, size: int) -> tuple[float, int]:
-    """Return the amplitude for `unit_by_amplitude` in the unit of the file, and the records it was taken from."""
+    """Return the amplitude for `unit_by_amplitude` in the unit of the file, and the records it was
+    taken from.
+    """
     layout = _layout(Path(path))
     rows: list[int | None] = list(layout.rows.values()) if layout.many else [None]
     middle, half = len(rows) // 2, _N_PROBED // 2
-    chosen = rows[:half] + rows[max(middle, half) :][:half]  # neighbours, as they may be stored in one chunk
+    chosen = (
+        rows[:half] + rows[max(middle, half) :][:half]
+    )  # neighbours, as they may be stored in one chunk
     probed = [_amplitude(_read_rows(Path(path), layout, row, 0, 100_000)) for row in chosen]
     amplitudes = [value for value in probed if value]
     return (float(np.median(amplitudes)) if amplitudes else 0.0), len(amplitudes)
 
 
 def _amplitude(values: Signal) -> float:
-    """Return the median over leads of the range from the 1st to the 99th percentile, 0 where all are flat."""
+    """Return the median over leads of the range from the 1st to the 99th percentile, 0 where all
+    are flat.
+    """
     thin = np.nan_to_num(values[:, :: max(1, values.shape[1] // 2000)])
     thin = thin[:, (thin != 0).any(axis=0)]
     if not thin.shape[1]:

@@ -1,7 +1,7 @@
 """GE MUSE XML (root ``RestingECG``): the rhythm strip of a resting ECG, 16-bit samples in base64.
 
-MUSE stores I, II and V1 to V6; the other limb leads follow from I and II. Layout after the exports themselves, as GE's
-description of them is not public.
+MUSE stores I, II and V1 to V6; the other limb leads follow from I and II. Layout after the exports
+themselves, as GE's description of them is not public.
 """
 
 from __future__ import annotations
@@ -37,9 +37,14 @@ def read_muse(path: Path, root: Element) -> ECGRecord:
         If there is none, or a lead is broken.
     """
     waveform = _rhythm(path, root)
-    base, exponent = number_of(text_of(waveform, "SampleBase")), number_of(text_of(waveform, "SampleExponent") or "0")
+    base, exponent = (
+        number_of(text_of(waveform, "SampleBase")),
+        number_of(text_of(waveform, "SampleExponent") or "0"),
+    )
     if not base or exponent is None or abs(exponent) > 6:
-        raise RecordError(path, f"SampleBase is {text_of(waveform, 'SampleBase')!r}: expected a rate in Hz")
+        raise RecordError(
+            path, f"SampleBase is {text_of(waveform, 'SampleBase')!r}: expected a rate in Hz"
+        )
     names, rows, flags = [], [], []
     for lead in waveform.findall("LeadData"):
         name = text_of(lead, "LeadID")
@@ -48,7 +53,9 @@ def read_muse(path: Path, root: Element) -> ECGRecord:
         flags += [f"lead_off:{name}"] if text_of(lead, "LeadOff").upper() == "TRUE" else []
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or lengths == {0}:
-        raise RecordError(path, f"leads have {sorted(lengths)} samples: expected the same number in each")
+        raise RecordError(
+            path, f"leads have {sorted(lengths)} samples: expected the same number in each"
+        )
     signal, leads, derived = derive_limb_leads(np.stack(rows), tuple(names))
     person = root.find("PatientDemographics")
     return ECGRecord(
@@ -71,13 +78,17 @@ def _rhythm(path: Path, root: Element) -> Element:
         kinds.append(text_of(waveform, "WaveformType"))
         if kinds[-1].lower() == "rhythm":
             return waveform
-    raise RecordError(path, f"waveforms are {', '.join(kinds) or 'none'}: expected one of type Rhythm")
+    raise RecordError(
+        path, f"waveforms are {', '.join(kinds) or 'none'}: expected one of type Rhythm"
+    )
 
 
 def _samples(path: Path, name: str, lead: Element) -> NDArray[np.float32]:
     """Return the samples of a lead in mV."""
     if text_of(lead, "LeadSampleSize") not in ("", "2"):
-        raise RecordError(path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes a sample: expected 2")
+        raise RecordError(
+            path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes a sample: expected 2"
+        )
     try:
         raw = base64.b64decode("".join(text_of(lead, "WaveFormData").split()), validate=True)
     except binascii.Error as error:
@@ -85,8 +96,13 @@ def _samples(path: Path, name: str, lead: Element) -> NDArray[np.float32]:
     held = len(raw) // 2
     promised = int(number_of(text_of(lead, "LeadSampleCountTotal")) or held)
     if promised > held or promised < 0:
-        raise RecordError(path, f"lead {name} holds {held} samples, LeadSampleCountTotal promises {promised}")
-    per_bit, unit = number_of(text_of(lead, "LeadAmplitudeUnitsPerBit")), text_of(lead, "LeadAmplitudeUnits") or "MICROVOLTS"
+        raise RecordError(
+            path, f"lead {name} holds {held} samples, LeadSampleCountTotal promises {promised}"
+        )
+    per_bit, unit = (
+        number_of(text_of(lead, "LeadAmplitudeUnitsPerBit")),
+        text_of(lead, "LeadAmplitudeUnits") or "MICROVOLTS",
+    )
     per_unit = millivolts_per_unit(unit)
     if not per_bit or per_unit is None:
         raise RecordError(path, f"lead {name} has {per_bit} {unit} per bit: expected a voltage")
@@ -95,7 +111,9 @@ def _samples(path: Path, name: str, lead: Element) -> NDArray[np.float32]:
 
 
 def _statements(root: Element) -> tuple[str, ...]:
-    """Return the texts of the diagnosis that stands, which may have been edited after the original one."""
+    """Return the texts of the diagnosis that stands, which may have been edited after the original
+    one.
+    """
     diagnosis = root.find("Diagnosis")
     texts = (text_of(item) for item in diagnosis.iter("StmtText")) if diagnosis is not None else ()
     return tuple(dict.fromkeys(text for text in texts if text))

@@ -1,6 +1,8 @@
-"""XML of unknown origin, parsed without following it anywhere: no entities, no external files, and bounds on size and depth.
+"""XML of unknown origin, parsed without following it anywhere: no entities, no external files, and
+bounds on size and depth.
 
-Exports of electrocardiographs often name a document type in a file of its own. It is allowed and never opened.
+Exports of electrocardiographs often name a document type in a file of its own. It is allowed and
+never opened.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _MAX_DEPTH = 100
 
 
 def parse_xml(path: Path) -> Element:
-    """Parse a file to its root element; names of elements and attributes come without their namespace.
+    """Parse a file to its root element; names of elements and attributes come without their
+    namespace.
 
     Raises
     ------
@@ -32,7 +35,11 @@ def parse_xml(path: Path) -> Element:
         return handler.builder.close()
     except RecordError:
         raise
-    except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding of no such name
+    except (
+        expat.ExpatError,
+        LookupError,
+        ValueError,
+    ) as error:  # LookupError: an encoding of no such name
         raise RecordError(path, f"is not well-formed XML ({error})") from None
 
 
@@ -47,14 +54,21 @@ class _Handler:
         self.parser.StartElementHandler = self.start
         self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.builder.data
-        for name in ("EntityDeclHandler", "UnparsedEntityDeclHandler", "ExternalEntityRefHandler", "SkippedEntityHandler"):
+        for name in (
+            "EntityDeclHandler",
+            "UnparsedEntityDeclHandler",
+            "ExternalEntityRefHandler",
+            "SkippedEntityHandler",
+        ):
             setattr(self.parser, name, self.refuse)
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self.depth += 1
         self.count += 1
         if self.depth > _MAX_DEPTH or self.count > _MAX_ELEMENTS:
-            raise RecordError(self.path, f"is nested over {_MAX_DEPTH} deep or has over {_MAX_ELEMENTS} elements")
+            raise RecordError(
+                self.path, f"is nested over {_MAX_DEPTH} deep or has over {_MAX_ELEMENTS} elements"
+            )
         self.builder.start(_local(name), {_local(key): value for key, value in attributes.items()})
 
     def end(self, name: str) -> None:
@@ -62,7 +76,9 @@ class _Handler:
         self.builder.end(_local(name))
 
     def refuse(self, *_: object) -> None:
-        raise RecordError(self.path, "declares or uses an XML entity, which recordings have no need of: refused")
+        raise RecordError(
+            self.path, "declares or uses an XML entity, which recordings have no need of: refused"
+        )
 
 
 def _local(name: str) -> str:
@@ -70,7 +86,9 @@ def _local(name: str) -> str:
 
 
 def text_of(element: Element | None, path: str = "") -> str:
-    """Return the stripped text of an element or of what `path` finds below it, empty where there is none."""
+    """Return the stripped text of an element or of what `path` finds below it, empty where there is
+    none.
+    """
     found = element.find(path) if element is not None and path else element
     return (found.text or "").strip() if found is not None else ""
 

@@ -1,7 +1,7 @@
 """The header of a WFDB record: what it says of its leads, its segments and its patient.
 
-Read here, since the ``wfdb`` package spends more time in its header parser than the whole pipeline takes, and refuses
-headers that the Challenges ship. Format: WFDB Applications Guide, header(5).
+Read here, since the ``wfdb`` package spends more time in its header parser than the whole pipeline
+takes, and refuses headers that the Challenges ship. Format: WFDB Applications Guide, header(5).
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ from typing import Any, NamedTuple
 from src.formats.base import RecordError, open_error
 
 DEFAULT_FS = 250.0  # header(5): when the record line gives none
-DEFAULT_GAIN = 200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
+DEFAULT_GAIN = (
+    200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
+)
 _MAX_HEADER_BYTES = 4_000_000
 _SMALL_HEADER_BYTES = 65_536
 _MAX_LINE = 2000  # characters; patterns take long to refuse a line of millions
 _MAX_LEADS = 1000
-_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}  # files to Windows
+_DEVICES = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10)),
+}  # files to Windows
 _MAX_SAMPLES = 2**53
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -68,7 +76,8 @@ class Segment:
 
 
 class Header(NamedTuple):
-    """A parsed header; `n_samples` is None when it does not say, and `segments` are those of a record made of several.
+    """A parsed header; `n_samples` is None when it does not say, and `segments` are those of a
+    record made of several.
 
     `facts` are what its comments say of the patient, as `parse_comments` finds them.
     """
@@ -82,7 +91,8 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Read a .hea file; those read last are kept, since a record is asked for its length first, and then window by window.
+    """Read a .hea file; those read last are kept, since a record is asked for its length first, and
+    then window by window.
 
     Raises
     ------
@@ -99,10 +109,13 @@ def read_header(path: Path) -> Header:
 
 def _read_file(path: Path, mtime_ns: int, size: int) -> Header:
     with open(path, "rb", buffering=0) as stream:
-        # Not to its end, since what a system makes up while it is read may have none; nor the most, for which room would be made
+        # Not to its end, since what a system makes up while it is read may have none; nor the most,
+        # for which room would be made
         raw = stream.read(size) if size <= _MAX_HEADER_BYTES else b""
     if size > _MAX_HEADER_BYTES:
-        raise RecordError(path, f"header is over {_MAX_HEADER_BYTES} bytes: expected a short text file")
+        raise RecordError(
+            path, f"header is over {_MAX_HEADER_BYTES} bytes: expected a short text file"
+        )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -115,23 +128,35 @@ _large_header = lru_cache(maxsize=4)(_read_file)
 
 
 def lone_headers(names: Sequence[str]) -> list[str]:
-    """Return the headers of a folder that have no samples of their own name beside them, as those of records made of segments."""
+    """Return the headers of a folder that have no samples of their own name beside them, as those
+    of records made of segments.
+    """
     held = {os.path.splitext(name)[0] for name in names if name.lower().endswith((".dat", ".mat"))}
-    return [name for name in names if name.lower().endswith(".hea") and os.path.splitext(name)[0] not in held]
+    return [
+        name
+        for name in names
+        if name.lower().endswith(".hea") and os.path.splitext(name)[0] not in held
+    ]
 
 
 def named_files(path: Path) -> Iterator[str]:
-    """Yield the files that a header asks for, of samples and of its segments' headers; none where it cannot be read."""
+    """Yield the files that a header asks for, of samples and of its segments' headers; none where
+    it cannot be read.
+    """
     try:
         header = read_header(path)
     except RecordError:
         return
     yield from dict.fromkeys(spec.file for spec in header.signals)
-    yield from dict.fromkeys(f"{segment.name}.hea" for segment in header.segments if segment.name != "~")
+    yield from dict.fromkeys(
+        f"{segment.name}.hea" for segment in header.segments if segment.name != "~"
+    )
 
 
 def segment_names(path: Path) -> set[str]:
-    """Return the names of the segments that a record is made of; none where it is made of none or cannot be read."""
+    """Return the names of the segments that a record is made of; none where it is made of none or
+    cannot be read.
+    """
     try:
         return {segment.name for segment in read_header(path).segments} - {path.stem}
     except RecordError:
@@ -144,7 +169,9 @@ def parse_header(text: str, path: Path) -> Header:
     lines = [line for line in stripped if line and not line.startswith("#")]
     facts = parse_comments(tuple(line[1:].strip() for line in stripped if line.startswith("#")))
     if not lines:
-        raise RecordError(path, "header is empty: expected a record line 'name n_leads fs n_samples'")
+        raise RecordError(
+            path, "header is empty: expected a record line 'name n_leads fs n_samples'"
+        )
     match = _RECORD_LINE.match(lines[0]) if len(lines[0]) <= _MAX_LINE else None
     if match is None:
         raise RecordError(path, f"record line {lines[0][:80]!r} is not 'name n_leads fs n_samples'")
@@ -152,7 +179,9 @@ def parse_header(text: str, path: Path) -> Header:
     if n_leads == 0:
         raise RecordError(path, "header promises zero leads: expected one or more")
     if not (math.isfinite(fs) and 0 < fs <= 1e6):
-        raise RecordError(path, f"sampling rate is {match['fs']}: expected Hz above 0 and up to 1e6")
+        raise RecordError(
+            path, f"sampling rate is {match['fs']}: expected Hz above 0 and up to 1e6"
+        )
     n_samples = _count(match["n"], _MAX_SAMPLES, "samples", path) or None
     if match["segments"]:
         segments = _parse_segments(lines[1:], int(match["segments"]), path)
@@ -170,7 +199,9 @@ def _count(text: str | None, largest: int, what: str, path: Path) -> int:
 
 def _parse_segments(lines: list[str], n_segments: int, path: Path) -> tuple[Segment, ...]:
     if len(lines) != n_segments or not n_segments:
-        raise RecordError(path, f"record line promises {n_segments} segments, {len(lines)} segment lines follow")
+        raise RecordError(
+            path, f"record line promises {n_segments} segments, {len(lines)} segment lines follow"
+        )
     segments = []
     for line in lines:
         match = _SEGMENT_LINE.match(line) if len(line) <= _MAX_LINE else None
@@ -183,37 +214,63 @@ def _parse_segments(lines: list[str], n_segments: int, path: Path) -> tuple[Segm
 
 def _parse_signals(lines: list[str], n_leads: int, path: Path) -> tuple[SignalSpec, ...]:
     if len(lines) != n_leads:
-        raise RecordError(path, f"record line promises {n_leads} leads, {len(lines)} signal lines follow")
+        raise RecordError(
+            path, f"record line promises {n_leads} leads, {len(lines)} signal lines follow"
+        )
     if n_leads > _MAX_LEADS:
         raise RecordError(path, f"header promises {n_leads} leads: expected {_MAX_LEADS} at most")
     return _parse_alike(lines, path) or tuple(_parse_any_signal(line, path) for line in lines)
 
 
 def _parse_alike(lines: list[str], path: Path) -> tuple[SignalSpec, ...]:
-    """Parse signal lines that give everything, as those of most collections; what they have in common with other records is parsed once.
+    """Parse signal lines that give everything, as those of most collections; what they have in
+    common with other records is parsed once.
 
     Returns nothing where one of them is another.
     """
     rows = [line.split(None, 8) for line in lines] if max(map(len, lines)) <= _MAX_LINE else []
     if set(map(len, rows)) != {9}:
         return ()
-    files, formats, gains, resolutions, zeros, initial, checksums, blocks, descriptions = zip(*rows, strict=True)
+    files, formats, gains, resolutions, zeros, initial, checksums, blocks, descriptions = zip(
+        *rows, strict=True
+    )
     common = list(map(_common_part, formats, gains, resolutions, zeros, blocks, descriptions))
     if None in common or not _INTEGERS.fullmatch(" ".join(initial + checksums)):
         return ()
     for name in dict.fromkeys(files):
         plain_name(name, "signal file", path)
-    return tuple(map(SignalSpec._make, zip(files, map(int, initial), map(int, checksums), *zip(*common, strict=True), strict=True)))
+    return tuple(
+        map(
+            SignalSpec._make,
+            zip(
+                files,
+                map(int, initial),
+                map(int, checksums),
+                *zip(*common, strict=True),
+                strict=True,
+            ),
+        )
+    )
 
 
 @lru_cache(maxsize=256)
-def _common_part(fmt: str, gain: str, adc_res: str, adc_zero: str, block: str, description: str) -> tuple[Any, ...] | None:
-    """Parse a line of these words and return what follows the checksum in its `SignalSpec`, or None where it is not plain; what is wrong with it then depends on the whole."""
+def _common_part(
+    fmt: str, gain: str, adc_res: str, adc_zero: str, block: str, description: str
+) -> tuple[Any, ...] | None:
+    """Parse a line of these words and return what follows the checksum in its `SignalSpec`, or None
+    where it is not plain; what is wrong with it then depends on the whole.
+    """
     try:
-        spec = _parse_any_signal(f"f {fmt} {gain} {adc_res} {adc_zero} 0 0 {block} {description}", Path())
+        spec = _parse_any_signal(
+            f"f {fmt} {gain} {adc_res} {adc_zero} 0 0 {block} {description}", Path()
+        )
     except RecordError:
         return None
-    return spec[3:] if spec.file == "f" and spec.checksum == 0 and spec.description == description else None
+    return (
+        spec[3:]
+        if spec.file == "f" and spec.checksum == 0 and spec.description == description
+        else None
+    )
 
 
 def _parse_any_signal(line: str, path: Path) -> SignalSpec:
@@ -222,7 +279,9 @@ def _parse_any_signal(line: str, path: Path) -> SignalSpec:
         raise RecordError(path, f"signal line {line[:80]!r} is not 'file format gain/units ...'")
     gain = float(match["gain"] or 0)
     if not math.isfinite(gain) or (gain and not 1e-12 < abs(gain) < 1e12):
-        raise RecordError(path, f"gain {match['gain']} is implausible: expected ADC units per physical unit")
+        raise RecordError(
+            path, f"gain {match['gain']} is implausible: expected ADC units per physical unit"
+        )
     adc_zero = int(match["adc_zero"] or 0)
     baseline = int(match["baseline"]) if match["baseline"] else adc_zero
     if abs(baseline) > 2**40:
@@ -244,7 +303,9 @@ def _parse_any_signal(line: str, path: Path) -> SignalSpec:
 
 
 def plain_name(name: str, what: str, path: Path) -> str:
-    """Refuse what a hostile header may point to: files of another folder, devices, and addresses that a library follows."""
+    """Refuse what a hostile header may point to: files of another folder, devices, and addresses
+    that a library follows.
+    """
     if not _is_plain(name):
         raise RecordError(path, f"{what} {name!r} is not a plain file name in the header's folder")
     return name
@@ -253,13 +314,16 @@ def plain_name(name: str, what: str, path: Path) -> str:
 @lru_cache(maxsize=16)  # the leads of a record name the same file
 def _is_plain(name: str) -> bool:
     stem = name.split(".")[0].rstrip(" ").upper()
-    return not (re.search(r"[/\\\0]|::|^[A-Za-z]:", name) or name in {".", ".."} or stem in _DEVICES)
+    return not (
+        re.search(r"[/\\\0]|::|^[A-Za-z]:", name) or name in {".", ".."} or stem in _DEVICES
+    )
 
 
 def parse_comments(comments: tuple[str, ...]) -> dict[str, str]:
     """Return the ``key: value`` facts of a header's comments with lower-case keys.
 
-    The MIT-BIH style ``69 M 1085 1629 x1`` and the ``<age>: 69 <sex>: M`` style are understood for age and sex.
+    The MIT-BIH style ``69 M 1085 1629 x1`` and the ``<age>: 69 <sex>: M`` style are understood for
+    age and sex.
     """
     facts: dict[str, str] = {}
     for comment in comments:

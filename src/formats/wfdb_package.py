@@ -1,4 +1,5 @@
-"""The rarer WFDB storage formats and records of several samples per frame, decoded by the ``wfdb`` package.
+"""The rarer WFDB storage formats and records of several samples per frame, decoded by the ``wfdb``
+package.
 
 The package trusts what a header says, so the header is checked here before the package sees it.
 """
@@ -31,13 +32,25 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
     """
     unknown = sorted({spec.fmt for spec in header.signals} - _FORMATS)
     if unknown:
-        raise RecordError(header.path, f"not readable as WFDB: storage format {', '.join(unknown)} is unknown")
-    first = 0 if any(spec.fmt == "8" for spec in header.signals) else start  # which stores differences, so all before count
+        raise RecordError(
+            header.path, f"not readable as WFDB: storage format {', '.join(unknown)} is unknown"
+        )
+    first = (
+        0 if any(spec.fmt == "8" for spec in header.signals) else start
+    )  # which stores differences, so all before count
     n_values = (stop - first) * sum(spec.samples_per_frame for spec in header.signals)
     if n_values > _MAX_VALUES:
         if first < start:
-            raise RecordError(header.path, f"is of storage format 8, which is read from its beginning on, up to {_MAX_VALUES} values: store it in format 16")
-        raise RecordError(header.path, f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it in windows (window_s)")
+            raise RecordError(
+                header.path,
+                "is of storage format 8, which is read from its beginning on, up to "
+                f"{_MAX_VALUES} values: store it in format 16",
+            )
+        raise RecordError(
+            header.path,
+            f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it "
+            "in windows (window_s)",
+        )
     check_amount(header, n_values, {spec.file for spec in header.signals})
     try:
         with warnings.catch_warnings():
@@ -45,18 +58,28 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
             import wfdb
 
             name = str(header.path.with_suffix(""))
-            record = wfdb.rdrecord(name, sampfrom=first, sampto=stop, physical=False, smooth_frames=False)
+            record = wfdb.rdrecord(
+                name, sampfrom=first, sampto=stop, physical=False, smooth_frames=False
+            )
     except Exception as error:  # noqa: BLE001  the package raises whatever its parsers meet
         raise package_error(header.path, error, "WFDB") from None
     decoded: list[NDArray[Any]] = record.e_d_signal
     lengths = [(stop - first) * spec.samples_per_frame for spec in header.signals]
     if [len(values) for values in decoded] != lengths:
-        raise RecordError(header.path, f"signals have {[len(values) for values in decoded][:12]} samples, the header promises {lengths[:12]}")
-    return [values[(start - first) * spec.samples_per_frame :] for values, spec in zip(decoded, header.signals, strict=True)]
+        raise RecordError(
+            header.path,
+            f"signals have {[len(values) for values in decoded][:12]} samples, the header "
+            f"promises {lengths[:12]}",
+        )
+    return [
+        values[(start - first) * spec.samples_per_frame :]
+        for values, spec in zip(decoded, header.signals, strict=True)
+    ]
 
 
 def check_amount(header: Header, n_values: int, names: Iterable[str]) -> None:
-    """Refuse far more values than the files beside the header can hold, before memory is taken for them.
+    """Refuse far more values than the files beside the header can hold, before memory is taken for
+    them.
 
     Raises
     ------
@@ -67,6 +90,13 @@ def check_amount(header: Header, n_values: int, names: Iterable[str]) -> None:
     if n_values <= _FEW_VALUES:
         return
     with os.scandir(header.path.parent) as entries:
-        held = sum(entry.stat().st_size for entry in entries if entry.name.rpartition(".")[0].lower() in stems)
+        held = sum(
+            entry.stat().st_size
+            for entry in entries
+            if entry.name.rpartition(".")[0].lower() in stems
+        )
     if n_values > _VALUES_PER_BYTE * held:
-        raise RecordError(header.path, f"promises {n_values} values, its files have {held} bytes: expected the samples")
+        raise RecordError(
+            header.path,
+            f"promises {n_values} values, its files have {held} bytes: expected the samples",
+        )

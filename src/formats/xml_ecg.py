@@ -25,12 +25,18 @@ def read_xml(path: Path, request: RecordRequest) -> ECGRecord:
     root = parse_xml(path)
     reader = _READERS.get(root.tag)
     if reader is None:
-        raise RecordError(path, f"its root element is {root.tag[:80]}: expected RestingECG (GE MUSE) or AnnotatedECG (HL7 aECG)")
+        raise RecordError(
+            path,
+            f"its root element is {root.tag[:80]}: expected RestingECG (GE MUSE) or "
+            "AnnotatedECG (HL7 aECG)",
+        )
     return reader(path, root)
 
 
 def is_ecg_xml(path: Path) -> bool:
-    """Tell by its beginning whether an XML file may hold a recording, so that others are passed over."""
+    """Tell by its beginning whether an XML file may hold a recording, so that others are passed
+    over.
+    """
     try:
         with open(path, "rb") as stream:
             head = stream.read(8192)

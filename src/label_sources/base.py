@@ -58,7 +58,8 @@ class Row:
 
 
 def find_table(root: Path, *names: str) -> Path:
-    """Return the file of the first of `names` that is in `root`, in the folders above it, or in those right below it.
+    """Return the file of the first of `names` that is in `root`, in the folders above it, or in
+    those right below it.
 
     Raises
     ------
@@ -71,11 +72,14 @@ def find_table(root: Path, *names: str) -> Path:
         for folder in (root, *above, *below):
             if (folder / name).is_file():
                 return folder / name
-    raise ValueError(f"{root}: no {' or '.join(names)} here, in the folders above or in those right below")
+    raise ValueError(
+        f"{root}: no {' or '.join(names)} here, in the folders above or in those right below"
+    )
 
 
 def list_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the files below `root` with one of the suffixes, in order, relative to it and with forward slashes.
+    """Return the files below `root` with one of the suffixes, in order, relative to it and with
+    forward slashes.
 
     Links to folders are followed, each real folder once, so that a loop of links ends.
     """
@@ -88,13 +92,21 @@ def list_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        prefix = "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
-        found += [f"{prefix}{name}" for name in sorted(names) if not name.startswith(".") and name.lower().endswith(suffixes)]
+        prefix = (
+            "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+        )
+        found += [
+            f"{prefix}{name}"
+            for name in sorted(names)
+            if not name.startswith(".") and name.lower().endswith(suffixes)
+        ]
     return found
 
 
 def index_stems(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Return stem -> path relative to `root` without suffix, of the files with one of the suffixes."""
+    """Return stem -> path relative to `root` without suffix, of the files with one of the
+    suffixes.
+    """
     found: dict[str, str] = {}
     for path in list_files(root, suffixes):
         whole = os.path.splitext(path)[0]
@@ -119,11 +131,16 @@ def id_text(value: str) -> str:
         number = float(value)
     except ValueError:
         return value
-    return str(int(number)) if math.isfinite(number) and number == int(number) and "." in value else value
+    return (
+        str(int(number))
+        if math.isfinite(number) and number == int(number) and "." in value
+        else value
+    )
 
 
 def build_frame(dataset: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the rows that say something as a mapping table; where one has the label OTHER, OTHER is annotated throughout.
+    """Return the rows that say something as a mapping table; where one has the label OTHER, OTHER
+    is annotated throughout.
 
     Raises
     ------
@@ -132,24 +149,54 @@ def build_frame(dataset: str, rows: Sequence[Row]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    report_missing(dataset, [row.record_id for row in rows if not row.labels and not row.annotated], "say nothing of these classes and are left out")
+    report_missing(
+        dataset,
+        [row.record_id for row in rows if not row.labels and not row.annotated],
+        "say nothing of these classes and are left out",
+    )
     rows = [row for row in rows if row.labels or row.annotated]
     if not rows:
-        raise ValueError(f"dataset {dataset}: no record says anything of these classes; check --root, and the task or classes")
+        raise ValueError(
+            f"dataset {dataset}: no record says anything of these classes; check --root, "
+            "and the task or classes"
+        )
     other = any(OTHER in row.labels for row in rows)
     cells = []
     for row in rows:
-        annotated = [*row.annotated, OTHER] if other and row.annotated and OTHER not in row.annotated else row.annotated
+        annotated = (
+            [*row.annotated, OTHER]
+            if other and row.annotated and OTHER not in row.annotated
+            else row.annotated
+        )
         texts = (row.patient_id, row.fold, row.path, row.age, row.sex)
-        cells.append((dataset, row.record_id, LIST_SEPARATOR.join(row.labels), *texts, LIST_SEPARATOR.join(annotated), row.weight))
+        cells.append(
+            (
+                dataset,
+                row.record_id,
+                LIST_SEPARATOR.join(row.labels),
+                *texts,
+                LIST_SEPARATOR.join(annotated),
+                row.weight,
+            )
+        )
     counts = Counter(label for row in rows for label in row.labels)
     empty = sum(not row.labels for row in rows)
     summary = ", ".join(f"{label} {count}" for label, count in counts.most_common())
-    logger.info("%s: %d rows, %d of them without a label; records per class: %s", dataset, len(rows), empty, summary)
+    logger.info(
+        "%s: %d rows, %d of them without a label; records per class: %s",
+        dataset,
+        len(rows),
+        empty,
+        summary,
+    )
     return pd.DataFrame(cells, columns=list(COLUMNS), dtype=str)
 
 
-def report_missing(dataset: str, missing: Sequence[str], what: str = "without a signal file below the root are left out") -> None:
+def report_missing(
+    dataset: str,
+    missing: Sequence[str],
+    what: str = "without a signal file below the root are left out",
+) -> None:
     """Log how many records are left out, with some of their names."""
     if missing:
         names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -157,12 +204,18 @@ def report_missing(dataset: str, missing: Sequence[str], what: str = "without a 
 
 
 def settle_sexes(dataset: str, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the sex left empty for patients who have both, which only the collection's makers could settle."""
+    """Return the rows with the sex left empty for patients who have both, which only the
+    collection's makers could settle.
+    """
     sexes: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         sexes[row.patient_id].add(row.sex)
     torn = {patient for patient, found in sexes.items() if patient and {"F", "M"} <= found}
-    report_missing(dataset, [row.record_id for row in rows if row.patient_id in torn], "belong to patients of two sexes; theirs is left empty")
+    report_missing(
+        dataset,
+        [row.record_id for row in rows if row.patient_id in torn],
+        "belong to patients of two sexes; theirs is left empty",
+    )
     return [replace(row, sex="") if row.patient_id in torn else row for row in rows]
 
 
@@ -184,8 +237,17 @@ class CodeReport:
         """Log every code with its count."""
         if self.outside:
             known = known_codes(self.vocabulary)
-            listed = ", ".join(f"{code} ({known[code].name}) {n}" for code, n in self.outside.most_common())
-            logger.info("%s: codes outside %s, with their records: %s", self.dataset, self.set_name, listed)
+            listed = ", ".join(
+                f"{code} ({known[code].name}) {n}" for code, n in self.outside.most_common()
+            )
+            logger.info(
+                "%s: codes outside %s, with their records: %s", self.dataset, self.set_name, listed
+            )
         if self.unknown:
             listed = ", ".join(f"{code} {n}" for code, n in self.unknown.most_common())
-            logger.warning("%s: unknown %s codes, with their records: %s", self.dataset, self.vocabulary, listed)
+            logger.warning(
+                "%s: unknown %s codes, with their records: %s",
+                self.dataset,
+                self.vocabulary,
+                listed,
+            )

@@ -1,4 +1,6 @@
-"""The PhysioNet Challenges: SNOMED CT codes in the headers of 2020 and 2021, and the four rhythms of 2017."""
+"""The PhysioNet Challenges: SNOMED CT codes in the headers of 2020 and 2021, and the four rhythms
+of 2017.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +45,17 @@ def build_challenge(request: Request) -> pd.DataFrame:
     report = CodeReport(request.dataset, "snomed", classes.name)
     ids = _record_ids(list(headers))
     rows = [
-        _row(ids[path], path, facts, report.add(label_record(split_codes(facts["dx"]), sources[path], classes)))
+        _row(
+            ids[path],
+            path,
+            facts,
+            report.add(label_record(split_codes(facts["dx"]), sources[path], classes)),
+        )
         for path, facts in headers.items()
     ]
-    report_missing(request.dataset, unreadable, "have a header that cannot be read and are left out")
+    report_missing(
+        request.dataset, unreadable, "have a header that cannot be read and are left out"
+    )
     report_missing(request.dataset, silent, "have no #Dx code in their header and are left out")
     report.log()
     return build_frame(request.dataset, rows)
@@ -70,7 +79,9 @@ def split_codes(text: str) -> list[str]:
 
 
 def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
-    """Return relative path without suffix -> facts of its comments; the unreadable headers, and those without a code."""
+    """Return relative path without suffix -> facts of its comments; the unreadable headers, and
+    those without a code.
+    """
     headers, unreadable, silent = {}, [], []
     for path in list_files(root, (".hea",)):
         try:
@@ -86,7 +97,9 @@ def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], lis
 
 
 def _read_comments(path: Path) -> tuple[str, ...]:
-    """Return the comment lines of a header; its signal lines, which take most of the time, are left to the reader."""
+    """Return the comment lines of a header; its signal lines, which take most of the time, are left
+    to the reader.
+    """
     lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
     return tuple(text[1:].strip() for line in lines if (text := line.strip()).startswith("#"))
 
@@ -98,9 +111,11 @@ def _record_ids(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]:
-    """Return path -> source; records of no known one form a source that used the codes which occur among them.
+    """Return path -> source; records of no known one form a source that used the codes which occur
+    among them.
 
-    Its sinus rhythms count as normal ECGs only where it also has findings of repolarization and conduction.
+    Its sinus rhythms count as normal ECGs only where it also has findings of repolarization and
+    conduction.
     """
     sources = {path: find_source(path.rsplit("/", 1)[-1]) for path in headers}
     strangers = [path for path, source in sources.items() if source is None]
@@ -108,12 +123,16 @@ def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]
     rows = [known_codes("snomed")[code] for code in used if code in known_codes("snomed")]
     seen = {name for row in rows for name in row.superclasses}
     seen |= {"NORM"} if {"STTC", "CD"} <= seen else set()
-    other = Source("unknown", "snomed", tuple(used), tuple(name for name in SUPERCLASSES if name in seen))
+    other = Source(
+        "unknown", "snomed", tuple(used), tuple(name for name in SUPERCLASSES if name in seen)
+    )
     return {path: source or other for path, source in sources.items()}
 
 
 def build_challenge2017(request: Request) -> pd.DataFrame:
-    """PhysioNet/CinC Challenge 2017: one lead; normal rhythm, atrial fibrillation, other rhythm, noise."""
+    """PhysioNet/CinC Challenge 2017: one lead; normal rhythm, atrial fibrillation, other rhythm,
+    noise.
+    """
     table = find_table(request.root, "REFERENCE-v3.csv", "REFERENCE.csv")
     found = index_stems(request.root, (".hea", ".mat"))
     rows, missing = [], []
@@ -122,7 +141,9 @@ def build_challenge2017(request: Request) -> pd.DataFrame:
         if not line.strip() or (number == 1 and name.lower() in {"record", "recording"}):
             continue
         if letter not in _RHYTHMS:
-            raise ValueError(f"{table}: row {number}, label {letter!r}: expected one of {', '.join(_RHYTHMS)}")
+            raise ValueError(
+                f"{table}: row {number}, label {letter!r}: expected one of {', '.join(_RHYTHMS)}"
+            )
         if name not in found:
             missing.append(name)
             continue
@@ -133,9 +154,13 @@ def build_challenge2017(request: Request) -> pd.DataFrame:
 
 
 def _label_rhythm(letter: str, classes: ClassSet | None) -> RecordLabels:
-    """Return the rhythm, or its place in a label set; of a noisy recording nothing is known there."""
+    """Return the rhythm, or its place in a label set; of a noisy recording nothing is known
+    there.
+    """
     if classes is None:
         return RecordLabels((_RHYTHMS[letter],), tuple(_RHYTHMS.values()))
     if letter == "~":
         return RecordLabels((), ())
-    return label_record([letter] if letter in {"N", "A"} else [], load_sources()["challenge2017"], classes)
+    return label_record(
+        [letter] if letter in {"N", "A"} else [], load_sources()["challenge2017"], classes
+    )

@@ -33,7 +33,9 @@ _MODIFIERS = range(300, 400)  # AHA/ACC/HRS statement, table of modifiers
 
 
 def build_cpsc2018(request: Request) -> pd.DataFrame:
-    """CPSC 2018 as first published: nine classes from REFERENCE.csv, or a table of SNOMED CT columns."""
+    """CPSC 2018 as first published: nine classes from REFERENCE.csv, or a table of SNOMED CT
+    columns.
+    """
     table, source = _cpsc_table(request.root)
     classes = request.classes or load_class_set("crosswalk")
     found = index_stems(request.root, (".hea", ".mat"))
@@ -66,9 +68,16 @@ def _cpsc_table(root: Path) -> tuple[Path, Source]:
 
 
 def _same(columns: tuple[str, ...], codes: tuple[str, ...]) -> list[str]:
-    """Return the columns whose scored class CPSC 2018 annotates; its RBBB may stand under the Challenge's other code."""
+    """Return the columns whose scored class CPSC 2018 annotates; its RBBB may stand under the
+    Challenge's other code.
+    """
     scored = load_class_set("challenge2021").annotated("snomed", codes)
-    return [code for code in columns if code in codes or set(load_class_set("challenge2021").annotated("snomed", [code])) & set(scored)]
+    return [
+        code
+        for code in columns
+        if code in codes
+        or set(load_class_set("challenge2021").annotated("snomed", [code])) & set(scored)
+    ]
 
 
 def _snomed_table(root: Path) -> Path:
@@ -76,15 +85,26 @@ def _snomed_table(root: Path) -> Path:
         header = read_table(path).header
         if "record" in header and any(name in known_codes("snomed") for name in header):
             return path
-    raise ValueError(f"{root}: no REFERENCE.csv with Recording,{','.join(_CPSC_COLUMNS)}, nor a CSV with record and SNOMED CT columns")
+    raise ValueError(
+        f"{root}: no REFERENCE.csv with Recording,{','.join(_CPSC_COLUMNS)}, nor a CSV "
+        "with record and SNOMED CT columns"
+    )
 
 
 def _cpsc_codes(record: dict[str, str], source: Source, table: Path) -> list[str]:
     if source.vocabulary == "snomed":
-        return [name for name, cell in record.items() if name.isdigit() and cell not in {"", "0", "0.0"}]
-    codes = [id_text(record[name]) for name in _CPSC_COLUMNS if record.get(name) and record[name].lower() != "nan"]
+        return [
+            name for name, cell in record.items() if name.isdigit() and cell not in {"", "0", "0.0"}
+        ]
+    codes = [
+        id_text(record[name])
+        for name in _CPSC_COLUMNS
+        if record.get(name) and record[name].lower() != "nan"
+    ]
     if not codes:
-        raise ValueError(f"{table}: record {record['recording']!r} has no label: expected 1 to 9 in First_label")
+        raise ValueError(
+            f"{table}: record {record['recording']!r} has no label: expected 1 to 9 in First_label"
+        )
     return codes
 
 
@@ -100,9 +120,21 @@ def build_sph(request: Request) -> pd.DataFrame:
         if stem not in found:
             missing.append(stem)
             continue
-        result = report.add(label_record(split_statements(record["aha_code"]), load_sources()["sph"], classes))
+        result = report.add(
+            label_record(split_statements(record["aha_code"]), load_sources()["sph"], classes)
+        )
         age, sex = age_text(record["age"]), sex_text(record["sex"])
-        rows.append(Row(stem, result.labels, result.annotated, id_text(record["patient_id"]), path=found[stem], age=age, sex=sex))
+        rows.append(
+            Row(
+                stem,
+                result.labels,
+                result.annotated,
+                id_text(record["patient_id"]),
+                path=found[stem],
+                age=age,
+                sex=sex,
+            )
+        )
     report_missing(request.dataset, missing)
     report.log()
     return build_frame(request.dataset, settle_sexes(request.dataset, rows))
@@ -111,8 +143,8 @@ def build_sph(request: Request) -> pd.DataFrame:
 def split_statements(text: str) -> list[str]:
     """Return the AHA codes of a cell such as ``22;60+310;145+362``, each once.
 
-    Of a statement with modifiers the primary code is kept; together with a modifier that makes another diagnosis of it
-    (145+362 is ST depression) it gives that code as well.
+    Of a statement with modifiers the primary code is kept; together with a modifier that makes
+    another diagnosis of it (145+362 is ST depression) it gives that code as well.
     """
     codes: list[str] = []
     for statement in text.split(";"):

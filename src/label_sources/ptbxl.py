@@ -58,7 +58,9 @@ def build_ptbxl(request: Request) -> pd.DataFrame:
             continue
         statements = _parse_statements(record["scp_codes"], table, stem)
         counted = _graded(statements, request.min_likelihood)
-        ungraded += any(likelihood == 0 for code, likelihood in statements.items() if code not in counted)
+        ungraded += any(
+            likelihood == 0 for code, likelihood in statements.items() if code not in counted
+        )
         row = _row(record, stem, found[stem], report.add(label(counted)))
         if weighted and record[_VALIDATED].strip().lower() not in _TRUE:
             row.weight = f"{request.unvalidated_weight:g}"
@@ -66,7 +68,12 @@ def build_ptbxl(request: Request) -> pd.DataFrame:
     report_missing(request.dataset, missing)
     report.log()
     if ungraded:
-        logger.warning("%s: min_likelihood %g leaves out the ungraded statements of %d records", request.dataset, request.min_likelihood, ungraded)
+        logger.warning(
+            "%s: min_likelihood %g leaves out the ungraded statements of %d records",
+            request.dataset,
+            request.min_likelihood,
+            ungraded,
+        )
     return build_frame(request.dataset, settle_sexes(request.dataset, rows))
 
 
@@ -85,18 +92,29 @@ def _row(record: Mapping[str, str], stem: str, path: str, result: RecordLabels) 
 
 
 def _find_signals(root: Path, rate: int | None) -> tuple[int, dict[str, str]]:
-    """Return the rate to use, the wanted one or else 500 before 100, and stem -> path of its records."""
+    """Return the rate to use, the wanted one or else 500 before 100, and stem -> path of its
+    records.
+    """
     if rate is not None and rate not in _SUFFIX:
         raise ValueError(f"rate is {rate}: expected 100 or 500 Hz for PTB-XL")
     stems = index_stems(root, (".hea",))
-    held = {hz: {stem: path for stem, path in stems.items() if stem.endswith(suffix)} for hz, suffix in _SUFFIX.items()}
+    held = {
+        hz: {stem: path for stem, path in stems.items() if stem.endswith(suffix)}
+        for hz, suffix in _SUFFIX.items()
+    }
     if rate is None:
         rate = 500 if held[500] else 100
         if held[500] and held[100]:
-            logger.info("%s: holds 100 and 500 Hz; the labels are for 500 Hz (choose with --rate)", root)
+            logger.info(
+                "%s: holds 100 and 500 Hz; the labels are for 500 Hz (choose with --rate)", root
+            )
     if not held[rate]:
         other = 600 - rate
-        hint = f"; it holds {len(held[other])} at {other} Hz" if held[other] else "; expected records100 or records500 below it"
+        hint = (
+            f"; it holds {len(held[other])} at {other} Hz"
+            if held[other]
+            else "; expected records100 or records500 below it"
+        )
         raise ValueError(f"{root}: no PTB-XL recordings at {rate} Hz{hint}")
     return rate, held[rate]
 
@@ -106,22 +124,36 @@ def _parse_statements(text: str, table: Path, stem: str) -> dict[str, float]:
         parsed = ast.literal_eval(text[:_MAX_CELL])
         return {str(code): float(likelihood) for code, likelihood in parsed.items()}
     except (ValueError, SyntaxError, AttributeError, TypeError, RecursionError, MemoryError):
-        raise ValueError(f"{table}: record {stem}, scp_codes {printable(repr(text))} is not a table of statement: likelihood") from None
+        raise ValueError(
+            f"{table}: record {stem}, scp_codes {printable(repr(text))} is not a table of "
+            "statement: likelihood"
+        ) from None
 
 
 def _graded(statements: Mapping[str, float], minimum: float) -> list[str]:
-    """Return the statements that count: all when the minimum is 0, as likelihood 0 means ungraded and not absent."""
-    return [code for code, likelihood in statements.items() if minimum <= 0 or likelihood >= minimum]
+    """Return the statements that count: all when the minimum is 0, as likelihood 0 means ungraded
+    and not absent.
+    """
+    return [
+        code for code, likelihood in statements.items() if minimum <= 0 or likelihood >= minimum
+    ]
 
 
 def _labeller(request: Request) -> tuple[Callable[[Sequence[str]], RecordLabels], CodeReport]:
-    """Return the function from a record's statements to its labels, and the report of codes without a place."""
+    """Return the function from a record's statements to its labels, and the report of codes without
+    a place.
+    """
     if request.classes is not None and not request.classes.by_superclass:
         classes, source = request.classes, load_sources()["ptbxl"]
-        return lambda codes: label_record(codes, source, classes), CodeReport(request.dataset, "scp", classes.name)
+        return lambda codes: label_record(codes, source, classes), CodeReport(
+            request.dataset, "scp", classes.name
+        )
     task = "superclass" if request.classes else request.task
     tables = [load_task(name) for name in task.split("+")]
-    named = [SUPERCLASSES if name == "superclass" else sorted(set(table.values()) - {""}) for name, table in zip(task.split("+"), tables, strict=True)]
+    named = [
+        SUPERCLASSES if name == "superclass" else sorted(set(table.values()) - {""})
+        for name, table in zip(task.split("+"), tables, strict=True)
+    ]
     ordered = tuple(dict.fromkeys(name for names in named for name in names))
 
     def by_task(codes: Sequence[str]) -> RecordLabels:
@@ -137,8 +169,14 @@ def _labeller(request: Request) -> tuple[Callable[[Sequence[str]], RecordLabels]
 
 def load_task(task: str) -> dict[str, str]:
     """Return statement -> class of all 71 statements, empty for those that are outside the task."""
-    rows = read_table(TABLES / "ptbxl_statements.csv", ("statement", "superclass", "subclass", "form", "rhythm")).rows
+    rows = read_table(
+        TABLES / "ptbxl_statements.csv", ("statement", "superclass", "subclass", "form", "rhythm")
+    ).rows
     if task in ("superclass", "subclass"):
         return {row["statement"]: row[task] for row in rows}
-    column = "superclass" if task == "diagnostic" else task  # a statement with a superclass is a diagnostic one
-    return {row["statement"]: row["statement"] if task == "all" or row[column] else "" for row in rows}
+    column = (
+        "superclass" if task == "diagnostic" else task
+    )  # a statement with a superclass is a diagnostic one
+    return {
+        row["statement"]: row["statement"] if task == "all" or row[column] else "" for row in rows
+    }

@@ -1,4 +1,6 @@
-"""What each source of recordings looked for, so that a class it never annotates is unknown and not absent."""
+"""What each source of recordings looked for, so that a class it never annotates is unknown and not
+absent.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ class Source:
     codes
         The codes that it used at least once.
     superclasses
-        The PTB-XL superclasses that it looked for so widely that silence means absence; with NORM, a record with nothing
-        but a sinus rhythm counts as normal.
+        The PTB-XL superclasses that it looked for so widely that silence means absence; with NORM,
+        a record with nothing but a sinus rhythm counts as normal.
     prefix, first, last
         Letters before the number of its record names, and the numbers that are its own.
     """
@@ -70,7 +72,11 @@ def load_sources() -> dict[str, Source]:
     for number, row in zip(table.numbers, table.rows, strict=True):
         known = known_codes(row["vocabulary"])
         codes = tuple(known) if row["codes"] == "*" else split_list(row["codes"])
-        problems += [f"row {number}, column codes, value {code!r}: is not in the crosswalk" for code in codes if code not in known]
+        problems += [
+            f"row {number}, column codes, value {code!r}: is not in the crosswalk"
+            for code in codes
+            if code not in known
+        ]
         sources[row["source"]] = Source(
             name=row["source"],
             vocabulary=row["vocabulary"],
@@ -91,14 +97,22 @@ def find_source(record_name: str) -> Source | None:
     if match is None:
         return None
     number = int(match[2])
-    return next((s for s in load_sources().values() if s.prefix == match[1] and s.first <= number <= s.last), None)
+    return next(
+        (
+            s
+            for s in load_sources().values()
+            if s.prefix == match[1] and s.first <= number <= s.last
+        ),
+        None,
+    )
 
 
 def label_record(codes: Sequence[str], source: Source, classes: ClassSet) -> RecordLabels:
     """Translate the codes of a record, and say which classes it is known to have or not to have.
 
-    A record without a label in the set gets ``OTHER``. Among the superclasses only a record of unknown codes does: one
-    without a superclass has none of those that its source looks for, and where that is none at all, nothing is known of it.
+    A record without a label in the set gets ``OTHER``. Among the superclasses only a record of
+    unknown codes does: one without a superclass has none of those that its source looks for, and
+    where that is none at all, nothing is known of it.
     """
     result = translate(codes, source.vocabulary, classes)
     labels = result.labels
@@ -118,10 +132,15 @@ def _superclasses(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the superclasses of a record and those known of it.
 
-    NORM excludes the others, and another excludes NORM. A finding that belongs to none leaves NORM open, and one that
-    may belong to a superclass leaves that open; an unknown code leaves everything open that is not there.
+    NORM excludes the others, and another excludes NORM. A finding that belongs to none leaves NORM
+    open, and one that may belong to a superclass leaves that open; an unknown code leaves
+    everything open that is not there.
     """
-    meanings = [classes.meanings[source.vocabulary, code] for code in codes if (source.vocabulary, code) in classes.meanings]
+    meanings = [
+        classes.meanings[source.vocabulary, code]
+        for code in codes
+        if (source.vocabulary, code) in classes.meanings
+    ]
     stated = any("NORM" in meaning.labels for meaning in meanings)
     if "NORM" in labels and not stated and "NORM" not in source.superclasses:
         return (), ()

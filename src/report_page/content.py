@@ -24,7 +24,8 @@ class Cell:
     text
         As shown.
     order
-        What the column is sorted by: a number, or None for what comes last; texts are sorted by themselves.
+        What the column is sorted by: a number, or None for what comes last; texts are sorted by
+        themselves.
     detail
         Smaller, after the text.
     bar
@@ -39,7 +40,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below named columns; `folded` tables show their caption until they are opened."""
+    """Rows of cells below named columns; `folded` tables show their caption until they are
+    opened.
+    """
 
     kind: ClassVar[str] = "table"
     caption: str
@@ -51,12 +54,17 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers, and stand to the right."""
-        return [any(row[place].order is not None for row in self.rows) for place in range(len(self.columns))]
+        return [
+            any(row[place].order is not None for row in self.rows)
+            for place in range(len(self.columns))
+        ]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as ``<svg>`` text that is known to be safe; `plain` ones keep their white paper in a dark page."""
+    """A figure as ``<svg>`` text that is known to be safe; `plain` ones keep their white paper in a
+    dark page.
+    """
 
     kind: ClassVar[str] = "picture"
     svg: str
@@ -138,7 +146,7 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-# Cells ---------------------------------------------------------------------------------------------------------------
+# Cells --------------------------------------------------------------------------------------------
 
 
 def text(value: object) -> Cell:
@@ -185,6 +193,10 @@ def join_counts(counts: Mapping[str, int], limit: int = 4) -> Cell:
 
 def dense(table: Table) -> Table:
     """Return the table without columns that hold nothing."""
-    keep = [place for place in range(len(table.columns)) if any(row[place].text != NOTHING for row in table.rows)]
+    keep = [
+        place
+        for place in range(len(table.columns))
+        if any(row[place].text != NOTHING for row in table.rows)
+    ]
     rows = [[row[place] for place in keep] for row in table.rows]
     return replace(table, columns=[table.columns[place] for place in keep], rows=rows)

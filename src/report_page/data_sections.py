@@ -47,12 +47,20 @@ _ALL = "all"
 
 
 def build_data_sections(files: RunFiles) -> list[Section]:
-    """Return the sections on the data; one with a remark alone where no processed folder is known."""
+    """Return the sections on the data; one with a remark alone where no processed folder is
+    known.
+    """
     if files.manifest is None or files.records is None:
-        note = Note("The processed folder of this run is not known: name it with --processed to see the data.", warns=True)
+        note = Note(
+            "The processed folder of this run is not known: name it with --processed to "
+            "see the data.",
+            warns=True,
+        )
         return [Section("data", "Data", [note])]
-    pictures = {name: picture(figure, f"d{n}", _CAPTIONS[name], plain=name == "source_balance")
-                for n, (name, figure) in enumerate(draw_balance(files.manifest))}  # fmt: skip
+    pictures = {
+        name: picture(figure, f"d{n}", _CAPTIONS[name], plain=name == "source_balance")
+        for n, (name, figure) in enumerate(draw_balance(files.manifest))
+    }
     return [
         Section("data", "Data", _describe_collections(files.manifest, files.records, pictures)),
         Section("quality", "Quality", _describe_quality(files.manifest, files.records)),
@@ -60,18 +68,41 @@ def build_data_sections(files: RunFiles) -> list[Section]:
     ]
 
 
-# Collections ---------------------------------------------------------------------------------------------------------
+# Collections --------------------------------------------------------------------------------------
 
 
-def _describe_collections(manifest: pd.DataFrame, records: pd.DataFrame, pictures: dict[str, Picture]) -> list[Block]:
-    columns = ("collection", "attempted", "records", "left out", "labelled", "patients", "women", "age", "rates in Hz", "length in s")
+def _describe_collections(
+    manifest: pd.DataFrame, records: pd.DataFrame, pictures: dict[str, Picture]
+) -> list[Block]:
+    columns = (
+        "collection",
+        "attempted",
+        "records",
+        "left out",
+        "labelled",
+        "patients",
+        "women",
+        "age",
+        "rates in Hz",
+        "length in s",
+    )
     names = sorted(set(manifest["dataset"]))
     rows = [_collection_row(name, manifest[manifest["dataset"] == name]) for name in names]
     if len(names) > 1:
         rows.append(_collection_row(_ALL, manifest))
-    note = "Age: median with quartiles. Rates and lengths are those of the sources, before resampling."
-    first, others = ([pictures[name] for name in names if name in pictures] for names in (("class_balance",), ("source_balance", "ages")))
-    return [dense(Table("Collections", columns, rows, note)), Pictures(first), *_class_table(records), Pictures(others)]
+    note = (
+        "Age: median with quartiles. Rates and lengths are those of the sources, before resampling."
+    )
+    first, others = (
+        [pictures[name] for name in names if name in pictures]
+        for names in (("class_balance",), ("source_balance", "ages"))
+    )
+    return [
+        dense(Table("Collections", columns, rows, note)),
+        Pictures(first),
+        *_class_table(records),
+        Pictures(others),
+    ]
 
 
 def _collection_row(name: str, rows: pd.DataFrame) -> list[Cell]:
@@ -107,7 +138,11 @@ def describe_ages(rows: pd.DataFrame) -> Cell:
 
 
 def _describe_lengths(rows: pd.DataFrame) -> Cell:
-    seconds = [float(samples) / float(rate) for samples, rate in zip_cells(rows["n_samples"], rows["fs"]) if samples and rate]
+    seconds = [
+        float(samples) / float(rate)
+        for samples, rate in zip_cells(rows["n_samples"], rows["fs"])
+        if samples and rate
+    ]
     if not seconds:
         return Cell(NOTHING)
     low, high = min(seconds), max(seconds)
@@ -119,26 +154,59 @@ def _class_table(records: pd.DataFrame) -> Iterator[Table]:
     totals = Counter(label for cell in records["labels"] for label in split_list(cell))
     if totals:
         rows = [
-            [text(name), whole(total), share(total, len(records)), *(whole(counts.get(name, 0)) for counts in by_split.values())]
+            [
+                text(name),
+                whole(total),
+                share(total, len(records)),
+                *(whole(counts.get(name, 0)) for counts in by_split.values()),
+            ]
             for name, total in totals.most_common()
         ]
         columns = ("class", "records", "share", *by_split)
-        yield Table("Classes", columns, rows, "A record with several classes counts in each.", folded=len(rows) > 20)
+        yield Table(
+            "Classes",
+            columns,
+            rows,
+            "A record with several classes counts in each.",
+            folded=len(rows) > 20,
+        )
 
 
-# Quality -------------------------------------------------------------------------------------------------------------
+# Quality ------------------------------------------------------------------------------------------
 
 
 def _describe_quality(manifest: pd.DataFrame, records: pd.DataFrame) -> list[Block]:
     blocks: list[Block] = []
     flags = Counter(kind for cell in records["quality_flags"] for kind in flag_kinds(cell) if kind)
     if flags:
-        rows = [[text(kind), whole(n), share(n, len(records), with_bar=True), _leads_of(kind, list(records["quality_flags"]))] for kind, n in flags.most_common()]
-        blocks.append(dense(Table("Quality flags", ("flag", "records", "share", "most often in"), rows, "Flagged records are used.")))
+        rows = [
+            [
+                text(kind),
+                whole(n),
+                share(n, len(records), with_bar=True),
+                _leads_of(kind, list(records["quality_flags"])),
+            ]
+            for kind, n in flags.most_common()
+        ]
+        blocks.append(
+            dense(
+                Table(
+                    "Quality flags",
+                    ("flag", "records", "share", "most often in"),
+                    rows,
+                    "Flagged records are used.",
+                )
+            )
+        )
     left_out = manifest[manifest["status"] != "ok"]
     if len(left_out):
-        reasons = Counter(zip(left_out["status"], map(reason_kind, left_out["reason"]), strict=True))
-        rows = [[text(status), text(reason), whole(n), share(n, len(manifest), with_bar=True)] for (status, reason), n in reasons.most_common(50)]
+        reasons = Counter(
+            zip(left_out["status"], map(reason_kind, left_out["reason"]), strict=True)
+        )
+        rows = [
+            [text(status), text(reason), whole(n), share(n, len(manifest), with_bar=True)]
+            for (status, reason), n in reasons.most_common(50)
+        ]
         blocks.append(Table("Records left out", ("status", "reason", "records", "share"), rows))
     return blocks or [Note("Every record was processed, and none was flagged.")]
 
@@ -149,14 +217,22 @@ def _leads_of(kind: str, cells: Sequence[str]) -> Cell:
     return join_counts(Counter(name for found, _, name in flags if found == kind and name))
 
 
-# Splits --------------------------------------------------------------------------------------------------------------
+# Splits -------------------------------------------------------------------------------------------
 
 
 def _describe_splits(records: pd.DataFrame, files: RunFiles) -> list[Block]:
     sizes = Counter(records["split"])
     names = [name for name in SPLIT_NAMES if sizes[name]]
     sources = sorted(set(records["dataset"]))
-    columns = ("split", "records", "share", "patients", "women", "age", *(sources if len(sources) > 1 else ()))
+    columns = (
+        "split",
+        "records",
+        "share",
+        "patients",
+        "women",
+        "age",
+        *(sources if len(sources) > 1 else ()),
+    )
     rows = [_split_row(name, records, columns[6:]) for name in names]
     blocks: list[Block] = [dense(Table("Splits", columns, rows, "Age: median with quartiles."))]
     if facts := _split_facts(files.splits):
@@ -184,10 +260,17 @@ def _split_facts(splits: dict[str, object]) -> list[tuple[str, Cell]]:
         return []
     facts = [("placed by", text(rule.get("method"))), ("seed", text(splits.get("seed")))]
     if "folds" in str(rule.get("method")):
-        facts += [(f"{name} folds", text(", ".join(map(str, rule.get(f"{name}_folds", []))))) for name in ("val", "test")]
+        facts += [
+            (f"{name} folds", text(", ".join(map(str, rule.get(f"{name}_folds", [])))))
+            for name in ("val", "test")
+        ]
     if "stratified" in str(rule.get("method")):
         fractions = rule.get("fractions", {})
-        facts += [(f"{name} fraction", number(fractions[name], 2)) for name in SPLIT_NAMES if name in fractions]
+        facts += [
+            (f"{name} fraction", number(fractions[name], 2))
+            for name in SPLIT_NAMES
+            if name in fractions
+        ]
     return facts
 
 
@@ -197,19 +280,30 @@ def _find_leaks(records: pd.DataFrame) -> Iterator[Note]:
     known = placed[placed["patient_id"] != ""]
     checks = {
         "patients": _count_divided(list(patients_of(known)), list(known["split"])),
-        "recordings": _count_divided(_recordings(list(placed["signal_hash"])), list(placed["split"])),
+        "recordings": _count_divided(
+            _recordings(list(placed["signal_hash"])), list(placed["split"])
+        ),
     }
     found = [f"{n:,} {what}" for what, n in checks.items() if n]
     if found:
-        yield Note(f"In more than one split: {' and '.join(found)}. Numbers on them are too good.", warns=True)
+        yield Note(
+            f"In more than one split: {' and '.join(found)}. Numbers on them are too good.",
+            warns=True,
+        )
     else:
         whom = "patient and no recording" if len(known) else "recording"
-        unknown = f" The patients of {len(placed) - len(known):,} records are not known." if len(known) < len(placed) else ""
+        unknown = (
+            f" The patients of {len(placed) - len(known):,} records are not known."
+            if len(known) < len(placed)
+            else ""
+        )
         yield Note(f"Checked: no {whom} is in more than one split.{unknown}")
 
 
 def _recordings(fingerprints: Sequence[str]) -> list[str]:
-    """Return a name for each record that it shares with copies of the same recording, "" where there is none."""
+    """Return a name for each record that it shares with copies of the same recording, "" where
+    there is none.
+    """
     names = [""] * len(fingerprints)
     for first, group in enumerate(find_copies(fingerprints)):
         for position in group:

@@ -1,4 +1,6 @@
-"""The records that the page shows with their ECG: the worst mistakes and typical ones, and what they rest on."""
+"""The records that the page shows with their ECG: the worst mistakes and typical ones, and what
+they rest on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _MAX_SAMPLES = 30_000
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A record to show: what the model said, its signal (12, n_samples) in mV, and what the answer rests on."""
+    """A record to show: what the model said, its signal (12, n_samples) in mV, and what the answer
+    rests on.
+    """
 
     verdict: Verdict
     note: str
@@ -43,7 +47,7 @@ class Example:
         return set(self.verdict.true) != set(self.verdict.called)
 
 
-# Choosing ------------------------------------------------------------------------------------------------------------
+# Choosing -----------------------------------------------------------------------------------------
 
 
 def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -> list[Example]:
@@ -62,37 +66,60 @@ def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -
     if predictions is None or files.processed is None or files.manifest is None or not n_examples:
         return []
     verdicts = [*find_worst(predictions, n_examples), *find_typical(predictions, n_examples)]
-    verdicts = [verdict for verdict in verdicts if record_path(files.processed, verdict.key).is_file()]
+    verdicts = [
+        verdict for verdict in verdicts if record_path(files.processed, verdict.key).is_file()
+    ]
     shades = _explain(files, verdicts) if with_saliency else {}
     examples = []
     for verdict in verdicts:
         arrays = load_record_file(record_path(files.processed, verdict.key))
         note = _describe(files.manifest.loc[[verdict.key]].iloc[0].to_dict())
         signal = to_millivolts(arrays)[:, :_MAX_SAMPLES]
-        examples.append(Example(verdict, note, signal, float(arrays["fs"]), arrays["lead_present"], *shades.get(verdict.key, ())))
+        examples.append(
+            Example(
+                verdict,
+                note,
+                signal,
+                float(arrays["fs"]),
+                arrays["lead_present"],
+                *shades.get(verdict.key, ()),
+            )
+        )
     return examples
 
 
 def _describe(row: dict[Any, Any]) -> str:
     age, sex = parse_age(row["age"]), parse_sex(row["sex"])
-    parts = [sex or "", f"{age:.0f} years" if age is not None else "", f"recorded at {float(row['fs']):g} Hz" if row["fs"] else ""]
+    parts = [
+        sex or "",
+        f"{age:.0f} years" if age is not None else "",
+        f"recorded at {float(row['fs']):g} Hz" if row["fs"] else "",
+    ]
     flags = str(row["quality_flags"]).replace(";", ", ")
     return ", ".join(part for part in [*parts, f"flags: {flags}" if flags else ""] if part)
 
 
-# Saliency ------------------------------------------------------------------------------------------------------------
+# Saliency -----------------------------------------------------------------------------------------
 
 
-def _explain(files: RunFiles, verdicts: Sequence[Verdict]) -> dict[str, tuple[NDArray[np.float32], str]]:
+def _explain(
+    files: RunFiles, verdicts: Sequence[Verdict]
+) -> dict[str, tuple[NDArray[np.float32], str]]:
     """Return key -> shade and class explained; nothing without the checkpoint."""
     if files.checkpoint is None or files.processed is None:
-        logger.info("no checkpoint in %s: the examples are shown without what the answers rest on", files.run)
+        logger.info(
+            "no checkpoint in %s: the examples are shown without what the answers rest on",
+            files.run,
+        )
         return {}
     from src.checkpoints import load_checkpoint, load_model
     from src.saliency import explain
 
     checkpoint = load_checkpoint(files.checkpoint)
-    model, leads = load_model(checkpoint), [STANDARD_LEADS.index(lead) for lead in checkpoint.card.leads]
+    model, leads = (
+        load_model(checkpoint),
+        [STANDARD_LEADS.index(lead) for lead in checkpoint.card.leads],
+    )
     found = {}
     for verdict in verdicts:
         wanted = _class_to_explain(verdict)
@@ -138,7 +165,7 @@ def shade_stretches(values: NDArray[np.float32], fs: float) -> NDArray[np.float3
     return shade
 
 
-# Showing -------------------------------------------------------------------------------------------------------------
+# Showing ------------------------------------------------------------------------------------------
 
 
 def build_example_sections(examples: Sequence[Example]) -> list[Section]:
@@ -146,17 +173,28 @@ def build_example_sections(examples: Sequence[Example]) -> list[Section]:
     mistakes = [(place, example) for place, example in enumerate(examples) if example.is_mistake]
     gallery: list[Block] = []
     if mistakes:
-        gallery = [*_legend(examples), Gallery([_card(example, place) for place, example in mistakes])]
+        gallery = [
+            *_legend(examples),
+            Gallery([_card(example, place) for place, example in mistakes]),
+        ]
     elif examples:
         gallery = [Note("Every record judged is right.")]
-    browser: list[Block] = [Browser([encode_example(example) for example in examples])] if examples else []
-    return [Section("mistakes", "Worst mistakes", gallery), Section("browser", "Record browser", browser)]
+    browser: list[Block] = (
+        [Browser([encode_example(example) for example in examples])] if examples else []
+    )
+    return [
+        Section("mistakes", "Worst mistakes", gallery),
+        Section("browser", "Record browser", browser),
+    ]
 
 
 def _legend(examples: Sequence[Example]) -> Iterator[Note]:
     yield Note("Large boxes are 0.2 s and 0.5 mV.")
     if any(example.shade is not None for example in examples):
-        yield Note("Shaded orange: what speaks for the class named (integrated gradients); blue: what speaks against it.")
+        yield Note(
+            "Shaded orange: what speaks for the class named (integrated gradients); blue: "
+            "what speaks against it."
+        )
 
 
 def _card(example: Example, place: int) -> Card:
@@ -173,22 +211,33 @@ def _card(example: Example, place: int) -> Card:
 
 def _describe_scores(example: Example) -> str:
     scores = ", ".join(f"{name} {value:.3f}" for name, value in example.verdict.scores.items())
-    parts = [f"probabilities: {scores}", example.note, f"shaded for {example.shade_class}" if example.shade_class else ""]
+    parts = [
+        f"probabilities: {scores}",
+        example.note,
+        f"shaded for {example.shade_class}" if example.shade_class else "",
+    ]
     return "; ".join(part for part in parts if part)
 
 
 def encode_example(example: Example) -> dict[str, object]:
     """Return an example as plain JSON values for the page's script.
 
-    Samples are 16-bit whole numbers of `step_mv`, lead after lead, in base64; -32768 where a sample is missing.
+    Samples are 16-bit whole numbers of `step_mv`, lead after lead, in base64; -32768 where a sample
+    is missing.
     """
     there = np.isfinite(example.signal) & example.lead_present[:, None]
     largest = float(np.abs(example.signal[there]).max(initial=0.0))
     step = max(0.001, largest / 32767)
-    codes = np.where(there, np.round(np.where(there, example.signal, 0) / step), -32768).astype("<i2")
+    codes = np.where(there, np.round(np.where(there, example.signal, 0) / step), -32768).astype(
+        "<i2"
+    )
     shade = None
     if example.shade is not None:
-        shade = {"class": example.shade_class, "seconds": SHADE_S, "data": _base64(np.round(example.shade * 127).astype(np.int8))}
+        shade = {
+            "class": example.shade_class,
+            "seconds": SHADE_S,
+            "data": _base64(np.round(example.shade * 127).astype(np.int8)),
+        }
     return {
         "key": example.verdict.key,
         "title": str(example.verdict),

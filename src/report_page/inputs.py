@@ -1,4 +1,6 @@
-"""What a report is written from: the files of a run and of the processed folder that it was made on."""
+"""What a report is written from: the files of a run and of the processed folder that it was made
+on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What `evaluate` wrote of one set of records; `predictions` is None where only the numbers are there."""
+    """What `evaluate` wrote of one set of records; `predictions` is None where only the numbers are
+    there.
+    """
 
     name: str
     metrics: dict[str, Any]
@@ -79,24 +83,32 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
     run
         The folder of a training run or of evaluations.
     processed
-        The processed folder; by default ``processed`` in the run's folder or ``artifacts/processed``, whichever holds the
-        records that were judged. Without one the page says nothing of the data.
+        The processed folder; by default ``processed`` in the run's folder or
+        ``artifacts/processed``, whichever holds the records that were judged. Without one the page
+        says nothing of the data.
 
     Raises
     ------
     ValueError
-        If the run has neither a log nor metrics, a file is broken, or `processed` does not hold the records judged.
+        If the run has neither a log nor metrics, a file is broken, or `processed` does not hold the
+        records judged.
     """
     run = Path(run)
     log_path = run / "training_log.json"
     log = load_json(log_path) if log_path.is_file() else {}
     judged = tuple(_load_judged(path) for path in sorted(run.glob("metrics_*.json"), key=_by_split))
     if not log and not judged:
-        raise ValueError(f"{run}: neither training_log.json nor metrics_*.json is here; expected the folder of a run")
+        raise ValueError(
+            f"{run}: neither training_log.json nor metrics_*.json is here; expected the "
+            "folder of a run"
+        )
     folder = _find_processed(run, judged) if processed is None else local_copy(processed)
     manifest = _load_rows(folder) if folder is not None else None
     if processed is not None and (manifest is None or not _holds(manifest, judged)):
-        raise ValueError(f"{processed}: does not hold the records that {run} was judged on; expected the folder given to evaluate --processed")
+        raise ValueError(
+            f"{processed}: does not hold the records that {run} was judged on; expected "
+            "the folder given to evaluate --processed"
+        )
     return RunFiles(
         name=run.resolve().name,
         run=run,
@@ -117,14 +129,21 @@ def _by_split(path: Path) -> tuple[int, str]:
 
 def _load_judged(path: Path) -> Judged:
     name, metrics = path.stem.removeprefix("metrics_"), load_json(path)
-    if not isinstance(metrics, dict) or not {"per_class", "f1_macro", "n_records", "confusion_matrix"} <= metrics.keys():
-        raise ValueError(f"{path}: not metrics as evaluate writes them; evaluate again, or take the file away")
+    if (
+        not isinstance(metrics, dict)
+        or not {"per_class", "f1_macro", "n_records", "confusion_matrix"} <= metrics.keys()
+    ):
+        raise ValueError(
+            f"{path}: not metrics as evaluate writes them; evaluate again, or take the file away"
+        )
     predictions = path.with_name(f"predictions_{name}.npz")
     return Judged(name, metrics, Predictions.load(predictions) if predictions.is_file() else None)
 
 
 def _find_processed(run: Path, judged: tuple[Judged, ...]) -> Path | None:
-    """Return the usual folder that holds the records judged; without predictions nothing tells that it does."""
+    """Return the usual folder that holds the records judged; without predictions nothing tells that
+    it does.
+    """
     candidates = [run / "processed"]
     if any(item.predictions for item in judged):
         candidates.append(project_paths().processed)

@@ -1,4 +1,6 @@
-"""The sections on how the model came about: training, settings and versions, from the training log."""
+"""The sections on how the model came about: training, settings and versions, from the training
+log.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,18 @@ from typing import Any
 from src import __version__
 from src.config import Config, plain_value
 from src.plots import plot_training_history
-from src.report_page.content import Block, Cell, Facts, Pictures, Section, Table, dense, number, text, whole
+from src.report_page.content import (
+    Block,
+    Cell,
+    Facts,
+    Pictures,
+    Section,
+    Table,
+    dense,
+    number,
+    text,
+    whole,
+)
 from src.report_page.inputs import RunFiles
 from src.report_page.vector import picture
 from src.utils import to_jsonable
@@ -21,9 +34,23 @@ def build_training_section(files: RunFiles) -> Section:
     best = log.get("best_epoch")
     figure = plot_training_history(history, best_epoch=best)
     names = [name for name in history[0] if name != "epoch"]
-    rows = [[whole(row["epoch"]), *(_history_cell(name, row.get(name)) for name in names)] for row in history]
-    epochs = Table("Epochs", ["epoch", *(name.replace("_", " ") for name in names)], rows, folded=len(rows) > 25)
-    pictures = Pictures([picture(figure, "t", "Losses, validation scores and learning rate; the best epoch is dotted")])
+    rows = [
+        [whole(row["epoch"]), *(_history_cell(name, row.get(name)) for name in names)]
+        for row in history
+    ]
+    epochs = Table(
+        "Epochs",
+        ["epoch", *(name.replace("_", " ") for name in names)],
+        rows,
+        folded=len(rows) > 25,
+    )
+    pictures = Pictures(
+        [
+            picture(
+                figure, "t", "Losses, validation scores and learning rate; the best epoch is dotted"
+            )
+        ]
+    )
     return Section("training", "Training", [Facts(_training_facts(log)), pictures, dense(epochs)])
 
 
@@ -31,7 +58,10 @@ def _training_facts(log: dict[str, Any]) -> list[tuple[str, Cell]]:
     history = log["history"]
     return [
         ("best epoch", text(f"{log.get('best_epoch')} of {len(history)}")),
-        (str(log.get("best_metric_name") or "best").replace("_", " "), number(log.get("best_metric"))),
+        (
+            str(log.get("best_metric_name") or "best").replace("_", " "),
+            number(log.get("best_metric")),
+        ),
         ("stopped", text(log.get("stopped"))),
         ("time", _duration(sum(row.get("seconds") or 0.0 for row in history))),
         ("parameters", text(f"{log['n_parameters']:,}" if "n_parameters" in log else None)),
@@ -52,10 +82,14 @@ def _history_cell(name: str, value: float | None) -> Cell:
 def _duration(seconds: float) -> Cell:
     if seconds < 120:
         return number(seconds, 0, unit=" s")
-    return number(seconds / 60, 0, unit=" min") if seconds < 7200 else number(seconds / 3600, 1, unit=" h")
+    return (
+        number(seconds / 60, 0, unit=" min")
+        if seconds < 7200
+        else number(seconds / 3600, 1, unit=" h")
+    )
 
 
-# Settings ------------------------------------------------------------------------------------------------------------
+# Settings -----------------------------------------------------------------------------------------
 
 
 def build_settings_section(files: RunFiles) -> Section:
@@ -63,26 +97,53 @@ def build_settings_section(files: RunFiles) -> Section:
     blocks: list[Block] = []
     if rows := _settings_rows(files):
         note = "Preprocessing: of the processed folder. The others: of the training run."
-        blocks.append(Table("Settings", ("section", "setting", "value", "default where another"), rows, note))
-    blocks.append(Table("Versions", ("", "version"), [[text(name), text(value)] for name, value in _versions(files.log)]))
+        blocks.append(
+            Table("Settings", ("section", "setting", "value", "default where another"), rows, note)
+        )
+    blocks.append(
+        Table(
+            "Versions",
+            ("", "version"),
+            [[text(name), text(value)] for name, value in _versions(files.log)],
+        )
+    )
     return Section("settings", "Settings and versions", blocks)
 
 
 def _settings_rows(files: RunFiles) -> list[list[Cell]]:
-    """Return a row per setting; those of machines and folders, which say nothing of results, are left out."""
-    used = {"preprocess": files.preprocess} | {name: files.log.get("config", {}).get(name, {}) for name in ("model", "train", "loader")}
+    """Return a row per setting; those of machines and folders, which say nothing of results, are
+    left out.
+    """
+    used = {"preprocess": files.preprocess} | {
+        name: files.log.get("config", {}).get(name, {}) for name in ("model", "train", "loader")
+    }
     defaults = to_jsonable(Config())
     rows = []
     for section, settings in used.items():
         for name, value in settings.items():
             default = defaults.get(section, {}).get(name)
-            rows.append([text(section), text(name), text(plain_value(value)), Cell("" if value == default else plain_value(default))])
+            rows.append(
+                [
+                    text(section),
+                    text(name),
+                    text(plain_value(value)),
+                    Cell("" if value == default else plain_value(default)),
+                ]
+            )
     return rows
 
 
 def _versions(log: dict[str, Any]) -> list[tuple[str, object]]:
     environment = log.get("environment", {})
-    trained = [(name, environment.get(key)) for name, key in (("program, when trained", "version"), ("commit", "commit"), ("Python", "python"), ("platform", "platform"))]
+    trained = [
+        (name, environment.get(key))
+        for name, key in (
+            ("program, when trained", "version"),
+            ("commit", "commit"),
+            ("Python", "python"),
+            ("platform", "platform"),
+        )
+    ]
     packages = [(name, version) for name, version in environment.get("packages", {}).items()]
     rows = [*trained, *packages, ("program, of this page", __version__)]
     return [(name, value) for name, value in rows if value]

@@ -20,7 +20,8 @@ _STYLE, _SCRIPTS = "page.css", ("tables.js", "browser.js")
 def render_page(title: str, summary: Sequence[Block], sections: Sequence[Section]) -> str:
     """Return the page; every text in it is escaped, and sections without blocks are left out.
 
-    A content security policy lets nothing run but the page's own script, known by its hash, and nothing be fetched.
+    A content security policy lets nothing run but the page's own script, known by its hash, and
+    nothing be fetched.
 
     Parameters
     ----------
@@ -32,7 +33,11 @@ def render_page(title: str, summary: Sequence[Block], sections: Sequence[Section
         In their order.
     """
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     environment.filters["script_data"] = script_data
     script = "\n".join(_read(name) for name in _SCRIPTS)
@@ -51,6 +56,8 @@ def _read(name: str) -> str:
 
 
 def script_data(value: object) -> Markup:
-    """Return a value as JSON that may stand in a ``<script>``: it holds no ``<``, ``>`` or ``&``."""
+    """Return a value as JSON that may stand in a ``<script>``: it holds no ``<``, ``>`` or
+    ``&``.
+    """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

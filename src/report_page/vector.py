@@ -1,4 +1,6 @@
-"""A matplotlib figure as an ``<svg>`` that stands in a page: its text is text, its colours are the page's."""
+"""A matplotlib figure as an ``<svg>`` that stands in a page: its text is text, its colours are the
+page's.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ from src.figures import BLACK, GREY, LIGHT_GREY, MM_PER_INCH, PALETTE, SAVE_SETT
 from src.report_page.content import Picture
 
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-_COLORS = {BLACK: "--ink", "#ffffff": "--paper", GREY: "--muted", LIGHT_GREY: "--rule", "#b0b0b0": "--pale"} | {
-    color.lower(): f"--c{number}" for number, color in enumerate(PALETTE, start=1)
-}
+_COLORS = {
+    BLACK: "--ink",
+    "#ffffff": "--paper",
+    GREY: "--muted",
+    LIGHT_GREY: "--rule",
+    "#b0b0b0": "--pale",
+} | {color.lower(): f"--c{number}" for number, color in enumerate(PALETTE, start=1)}
 _COLOR = re.compile("|".join(_COLORS))
 _TAG = re.compile(r"<[^>]+>")
 _REFERENCE = re.compile(r'(\bid="|\bhref="#|url\(#)')
@@ -38,14 +44,18 @@ def picture(figure: Figure, ident: str, caption: str, *, plain: bool = False) ->
     """
     width, _ = figure.get_size_inches()
     stream = io.StringIO()
-    with matplotlib.rc_context({**SAVE_SETTINGS[".svg"], "svg.fonttype": "none"}):  # text stays text
+    with matplotlib.rc_context(
+        {**SAVE_SETTINGS[".svg"], "svg.fonttype": "none"}
+    ):  # text stays text
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
     svg = _adopt(stream.getvalue(), ident, caption, plain)
     return Picture(svg, caption, float(width) * MM_PER_INCH, plain)
 
 
 def _adopt(svg: str, ident: str, caption: str, plain: bool) -> str:
-    """Return the element without what only a file of its own needs, and with ids and colours of the page."""
+    """Return the element without what only a file of its own needs, and with ids and colours of the
+    page.
+    """
     body = svg[svg.index("<svg") :].replace("xlink:href", "href")
     body = _ALONE.sub("", body)
     head, rest = body.split(">", 1)

@@ -1,4 +1,6 @@
-"""Run the fuzzer: ``python -m tests.fuzz --inputs 20000``; exit status 1 where an input is handled wrongly."""
+"""Run the fuzzer: ``python -m tests.fuzz --inputs 20000``; exit status 1 where an input is handled
+wrongly.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,29 @@ from .targets import TARGETS
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=20000, help="inputs over all targets (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other inputs (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=TARGETS, default=[], metavar="TARGET", help=f"of {', '.join(TARGETS)} (default: all)")
-    parser.add_argument("--again", type=int, metavar="INDEX", help="make and read one input of the one target, in this process, and keep its files")
-    parser.add_argument("--out", type=Path, help="JSON of the findings, or folder for --again (default: none)")
+    parser.add_argument(
+        "--inputs", type=int, default=20000, help="inputs over all targets (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed gives other inputs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=TARGETS,
+        default=[],
+        metavar="TARGET",
+        help=f"of {', '.join(TARGETS)} (default: all)",
+    )
+    parser.add_argument(
+        "--again",
+        type=int,
+        metavar="INDEX",
+        help="make and read one input of the one target, in this process, and keep its files",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="JSON of the findings, or folder for --again (default: none)"
+    )
     args = parser.parse_args()
     if args.again is not None:
         folder = args.out or Path("fuzz_input")

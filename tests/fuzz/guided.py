@@ -1,7 +1,9 @@
-"""Coverage-guided fuzzing of one target, where atheris is installed: ``python -m tests.fuzz.guided wfdb -runs=100000``.
+"""Coverage-guided fuzzing of one target, where atheris is installed: ``python -m tests.fuzz.guided
+wfdb -runs=100000``.
 
-The bytes that reach new code are kept and mutated further; they stand in for the file that a record is opened by, beside the other
-files of a seed. What follows the target goes to libFuzzer, which leaves an input that ended it in the folder of the call.
+The bytes that reach new code are kept and mutated further; they stand in for the file that a record
+is opened by, beside the other files of a seed. What follows the target goes to libFuzzer, which
+leaves an input that ended it in the folder of the call.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from tempfile import TemporaryDirectory
 
 from .runner import LIMIT_BYTES
 
-SUFFIXES = {"wfdb": ".hea", "mat": ".mat", "hdf5": "5", "edf": ".edf", "dicom": ".dcm", "xml": ".xml", "scp": ".scp"}
+SUFFIXES = {
+    "wfdb": ".hea",
+    "mat": ".mat",
+    "hdf5": "5",
+    "edf": ".edf",
+    "dicom": ".dcm",
+    "xml": ".xml",
+    "scp": ".scp",
+}
 
 
 def main(arguments: list[str]) -> int:

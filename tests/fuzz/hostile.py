@@ -52,15 +52,27 @@ def _deflated_zeros(megabytes: int) -> bytes:
 def _mat_bomb(megabytes: int) -> bytes:
     """A MAT file of a compressed matrix of zeros, a thousand times as large as the file."""
     n = megabytes * 2**20 // 24
-    inner = struct.pack("<II", 14, 48 + 24 * n) + struct.pack("<IIII", 6, 8, 6, 0) + struct.pack("<IIii", 5, 8, 12, n)
+    inner = (
+        struct.pack("<II", 14, 48 + 24 * n)
+        + struct.pack("<IIII", 6, 8, 6, 0)
+        + struct.pack("<IIii", 5, 8, 12, n)
+    )
     inner += struct.pack("<HH4s", 1, 3, b"val\0") + struct.pack("<II", 9, 24 * n)
     stream = zlib.compressobj(9)
-    packed = stream.compress(inner) + b"".join(stream.compress(bytes(2**20)) for _ in range(megabytes)) + stream.flush()
+    packed = (
+        stream.compress(inner)
+        + b"".join(stream.compress(bytes(2**20)) for _ in range(megabytes))
+        + stream.flush()
+    )
     return b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(packed)) + packed
 
 
 def _mat5(n_bytes: int, rows: int, columns: int, kind: int = 6) -> bytes:
-    body = struct.pack("<IIII", 6, 8, kind, 0) + struct.pack("<IIii", 5, 8, rows, columns) + struct.pack("<HH4s", 1, 3, b"val\0")
+    body = (
+        struct.pack("<IIII", 6, 8, kind, 0)
+        + struct.pack("<IIii", 5, 8, rows, columns)
+        + struct.pack("<HH4s", 1, 3, b"val\0")
+    )
     body += struct.pack("<II", 9, n_bytes) + bytes(64)
     return b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 14, len(body)) + body
 
@@ -71,7 +83,9 @@ def _hdf5_bomb() -> bytes:
     stream = io.BytesIO()
     chunk = (12, 2**18)
     with h5py.File(stream, "w") as file:
-        data = file.create_dataset("ecg", shape=(12, 2**18 * 60), dtype="f4", chunks=chunk, compression="gzip")
+        data = file.create_dataset(
+            "ecg", shape=(12, 2**18 * 60), dtype="f4", chunks=chunk, compression="gzip"
+        )
         packed = zlib.compress(bytes(4 * chunk[0] * chunk[1]), 9)
         for i in range(60):
             data.id.write_direct_chunk((0, i * chunk[1]), packed)
@@ -97,14 +111,18 @@ def _linked(folder: Path) -> Path:
     secret = folder.parent / "secret.dat"
     secret.write_bytes(b"\1\0" * 600)
     (folder / "r.dat").symlink_to(secret)
-    (folder / "r.hea").write_text("r 2 100 100\nr.dat 16 100/mV 16 0 0 0 0 I\nr.dat 16 100/mV 16 0 0 0 0 II\n")
+    (folder / "r.hea").write_text(
+        "r 2 100 100\nr.dat 16 100/mV 16 0 0 0 0 I\nr.dat 16 100/mV 16 0 0 0 0 II\n"
+    )
     return folder / "r.hea"
 
 
 def _pipe(name: str) -> Writer:
     def write(folder: Path) -> Path:
         os.mkfifo(folder / name)
-        (folder / "r.hea").write_text("r 1 100 100\nr.dat 16 100/mV 16 0 0 0 0 I\n") if name == "r.dat" else None
+        (folder / "r.hea").write_text(
+            "r 1 100 100\nr.dat 16 100/mV 16 0 0 0 0 I\n"
+        ) if name == "r.dat" else None
         return folder / ("r.hea" if name == "r.dat" else name)
 
     return write
@@ -119,7 +137,11 @@ def _folder(name: str) -> Writer:
 
 
 _TWO = "r.dat 16 100/mV 16 0 0 0 0 I\nr.dat 16 100/mV 16 0 0 0 0 II\n"
-_LAUGHS = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10)) + "]><RestingECG>&a9;</RestingECG>"
+_LAUGHS = (
+    '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a0 "ha">'
+    + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10))
+    + "]><RestingECG>&a9;</RestingECG>"
+)
 
 RECORDS: dict[str, Writer] = {
     "header of spaces": _header("r 1 100 100\nr.dat" + " " * 3_900_000 + "x\n"),
@@ -152,15 +174,27 @@ RECORDS: dict[str, Writer] = {
     "mat of a large shape": _file("r.mat", lambda: _mat5(64, 2**15, 2**15)),
     "mat of many cells": _file("r.mat", lambda: _mat5(64, 2**15, 2**15, kind=1)),
     "mat of much text": _file("r.mat", lambda: _mat5(0, 2**15, 2**15, kind=4)),
-    "mat 4 of a large shape": _file("r.mat", lambda: struct.pack("<5i", 30, 2**15, 2**15, 0, 4) + b"val\0"),
+    "mat 4 of a large shape": _file(
+        "r.mat", lambda: struct.pack("<5i", 30, 2**15, 2**15, 0, 4) + b"val\0"
+    ),
     "hdf5 bomb": _file("r.h5", _hdf5_bomb),
     "hdf5 never written": _file("r.h5", lambda: _seed("h5_huge").files["r.h5"]),
     "entities": _file("r.xml", lambda: _LAUGHS.encode()),
     "deep xml": _file("r.xml", lambda: b"<RestingECG>" + b"<a>" * 10**5),
     "wide xml": _file("r.xml", lambda: b"<RestingECG>" + b"<a/>" * 1_500_000),
-    "edf of many channels": _file("r.edf", lambda: _seed("edf").files["r.edf"][:252] + b"9999" + b"9" * 256 * 9999),
-    "edf of many samples": _file("r.edf", lambda: _seed("edf").files["r.edf"].replace(b"30      ", b"9999999 ")),
-    "deep dicom": _file("r.dcm", lambda: _seed("dicom").files["r.dcm"] + b"\x00\x54\x00\x01SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 20_000),
+    "edf of many channels": _file(
+        "r.edf", lambda: _seed("edf").files["r.edf"][:252] + b"9999" + b"9" * 256 * 9999
+    ),
+    "edf of many samples": _file(
+        "r.edf", lambda: _seed("edf").files["r.edf"].replace(b"30      ", b"9999999 ")
+    ),
+    "deep dicom": _file(
+        "r.dcm",
+        lambda: (
+            _seed("dicom").files["r.dcm"]
+            + b"\x00\x54\x00\x01SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 20_000
+        ),
+    ),
 }
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
@@ -168,9 +202,15 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "shape": lambda: _zip({"signal.npy": _npy("(12, 2000000000)", "<f4")}),
     "objects": lambda: _zip({"signal.npy": _npy("(1,)", "|O") + b"\x80\x04N."}),
     "deep header": lambda: _zip({"signal.npy": _npy("(" * 5000, "<f4")}),
-    "long header": lambda: _zip({"signal.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 10**6) + b"{" * 10**6}),
-    "encrypted": lambda: _zip({"signal.npy": b"x"}).replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01").replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
-}  # fmt: skip
+    "long header": lambda: _zip(
+        {"signal.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 10**6) + b"{" * 10**6}
+    ),
+    "encrypted": lambda: (
+        _zip({"signal.npy": b"x"})
+        .replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01")
+        .replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
+    ),
+}
 
 
 def _npy(shape: str, descr: str) -> bytes:
@@ -184,6 +224,8 @@ def _bomb_npz(n_bytes: int) -> bytes:
     common = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, 0, len(packed), n_bytes + 2**20, 10, 0)
     local = b"PK\x03\x04" + common + b"signal.npy" + packed
     entry = b"PK\x01\x02\x14\x00" + common + struct.pack("<HHHII", 0, 0, 0, 0, 0) + b"signal.npy"
-    return local + entry + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), len(local), 0)
-
-
+    return (
+        local
+        + entry
+        + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), len(local), 0)
+    )

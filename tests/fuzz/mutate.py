@@ -1,4 +1,6 @@
-"""Seeded mutations of text and bytes: what broken exports, torn downloads and hostile hands make of a file."""
+"""Seeded mutations of text and bytes: what broken exports, torn downloads and hostile hands make of
+a file.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,95 @@ import struct
 import zipfile
 import zlib
 
-NUMBERS = ["0", "-0", "1", "-1", "2", "3", "7", "12", "255", "256", "32767", "-32768", "65535", "65536", "99999", "2147483647", "-2147483649", "4294967296", "9223372036854775808", "99999999999999999999", "1e9", "1e30", "1e308", "1e999", "1e-30", "1e-308", "-1e-9", "0.5", "nan", "-nan", "inf", "-inf", "0x10", "1_000", "1,5", ".", "-", "+", "e5", "٣", "½", "0000001", "1/0", "~"]
+NUMBERS = [
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "7",
+    "12",
+    "255",
+    "256",
+    "32767",
+    "-32768",
+    "65535",
+    "65536",
+    "99999",
+    "2147483647",
+    "-2147483649",
+    "4294967296",
+    "9223372036854775808",
+    "99999999999999999999",
+    "1e9",
+    "1e30",
+    "1e308",
+    "1e999",
+    "1e-30",
+    "1e-308",
+    "-1e-9",
+    "0.5",
+    "nan",
+    "-nan",
+    "inf",
+    "-inf",
+    "0x10",
+    "1_000",
+    "1,5",
+    ".",
+    "-",
+    "+",
+    "e5",
+    "٣",
+    "½",
+    "0000001",
+    "1/0",
+    "~",
+]
 SPECKS = (
-    "\0", "\t", "\r", "\n", "\r\n", "\x0b", "\x1a", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ufeff", "\ud800", "\U0001f600", "é", "µ",
-    " ", "  ", "..", "../", "/", "\\", "C:", "::", ":", ";", ",", '"', "'", "=", "@", "#", "<", ">", "&", "%00", "%s", "{0}", "$(x)", "*", "?",
-)  # fmt: skip
+    "\0",
+    "\t",
+    "\r",
+    "\n",
+    "\r\n",
+    "\x0b",
+    "\x1a",
+    "\x1b[31m",
+    "\x7f",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\ud800",
+    "\U0001f600",
+    "é",
+    "µ",
+    " ",
+    "  ",
+    "..",
+    "../",
+    "/",
+    "\\",
+    "C:",
+    "::",
+    ":",
+    ";",
+    ",",
+    '"',
+    "'",
+    "=",
+    "@",
+    "#",
+    "<",
+    ">",
+    "&",
+    "%00",
+    "%s",
+    "{0}",
+    "$(x)",
+    "*",
+    "?",
+)
 _WORD = re.compile(r"[^\s,;<>\"]+")
 _DIGITS = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
@@ -25,7 +111,9 @@ def mutate_text(rng: random.Random, text: str) -> str:
     return text
 
 
-def _replace(rng: random.Random, text: str, pattern: re.Pattern[str], choices: tuple[str, ...] | list[str]) -> str:
+def _replace(
+    rng: random.Random, text: str, pattern: re.Pattern[str], choices: tuple[str, ...] | list[str]
+) -> str:
     found = list(pattern.finditer(text))
     if not found:
         return text + rng.choice(choices)
@@ -94,7 +182,24 @@ def _flip(rng: random.Random, held: bytearray, other: bytes) -> None:
 
 
 def _overwrite(rng: random.Random, held: bytearray, other: bytes) -> None:
-    value = rng.choice((0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1))
+    value = rng.choice(
+        (
+            0,
+            1,
+            2,
+            0x7F,
+            0xFF,
+            0x7FFF,
+            0x8000,
+            0xFFFF,
+            2**24,
+            2**31 - 1,
+            2**31,
+            2**32 - 1,
+            2**63 - 1,
+            2**64 - 1,
+        )
+    )
     size = rng.choice((1, 2, 4, 8))
     at = _place(rng, held)
     held[at : at + size] = (value % 256**size).to_bytes(size, rng.choice(("little", "big")))
@@ -112,7 +217,9 @@ def _digits(rng: random.Random, held: bytearray, other: bytes) -> None:
     if found:
         at = rng.choice(found)
         text = rng.choice(NUMBERS).encode()
-        held[at.start() : at.end()] = text.ljust(at.end() - at.start()) if rng.random() < 0.8 else text
+        held[at.start() : at.end()] = (
+            text.ljust(at.end() - at.start()) if rng.random() < 0.8 else text
+        )
 
 
 def _drop(rng: random.Random, held: bytearray, other: bytes) -> None:
@@ -139,7 +246,20 @@ def _trail(rng: random.Random, held: bytearray, other: bytes) -> None:
     held += rng.choice((b"\0", b"\n", b"\xff\x00", other[:200])) * rng.choice((1, 10, 1000))
 
 
-_BYTE_EDITS = (_flip, _flip, _flip, _overwrite, _overwrite, _float, _digits, _drop, _insert, _copy, _tear, _trail)
+_BYTE_EDITS = (
+    _flip,
+    _flip,
+    _flip,
+    _overwrite,
+    _overwrite,
+    _float,
+    _digits,
+    _drop,
+    _insert,
+    _copy,
+    _tear,
+    _trail,
+)
 
 
 def mutate_zip(rng: random.Random, raw: bytes) -> bytes:
@@ -152,7 +272,11 @@ def mutate_zip(rng: random.Random, raw: bytes) -> bytes:
     if action == "content":
         members[i] = name, mutate_bytes(rng, content, rng.choice(members)[1])
     elif action == "name":
-        members[i] = mutate_text(rng, name).replace("\0", "").encode("utf-8", "replace").decode()[:200] or "x", content
+        members[i] = (
+            mutate_text(rng, name).replace("\0", "").encode("utf-8", "replace").decode()[:200]
+            or "x",
+            content,
+        )
     elif action == "drop":
         del members[i]
     elif action == "twice":
@@ -160,7 +284,11 @@ def mutate_zip(rng: random.Random, raw: bytes) -> bytes:
     else:
         members[i] = name, _bomb(rng, content)
     stream = io.BytesIO()
-    compression = rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)) if action != "bomb" else zipfile.ZIP_DEFLATED
+    compression = (
+        rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED))
+        if action != "bomb"
+        else zipfile.ZIP_DEFLATED
+    )
     with zipfile.ZipFile(stream, "w", compression) as archive:
         for member, content in members:
             archive.writestr(member, content)
@@ -173,12 +301,24 @@ _NPY = b"\x93NUMPY\x01\x00\x76\x00{'descr': '%s', 'fortran_order': False, 'shape
 def _bomb(rng: random.Random, content: bytes) -> bytes:
     """Return an array that promises more than any record holds; only some of it is there."""
     descr = rng.choice((b"<f4", b"<U1", b"|O", b"<U2147483647", b"|V1000000000"))
-    shape = rng.choice((b"(12, 100000000)", b"(1000000000000,)", b"(-1, 12)", b"(12, 0)", b"()", b"(2,) * 9", b"(1.5,)"))
+    shape = rng.choice(
+        (
+            b"(12, 100000000)",
+            b"(1000000000000,)",
+            b"(-1, 12)",
+            b"(12, 0)",
+            b"()",
+            b"(2,) * 9",
+            b"(1.5,)",
+        )
+    )
     return (_NPY % (descr, shape)).ljust(127) + b"\n" + bytes(rng.choice((0, 10**6)))
 
 
 def mutate_mat(rng: random.Random, raw: bytes) -> bytes:
-    """Change the content of the compressed elements of a version 5 MAT file, and compress it again."""
+    """Change the content of the compressed elements of a version 5 MAT file, and compress it
+    again.
+    """
     out, at = bytearray(raw[:128]), 128
     while at + 8 <= len(raw):
         kind, size = struct.unpack("<II", raw[at : at + 8])

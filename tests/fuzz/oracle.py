@@ -15,7 +15,9 @@ _MEMORY = re.compile(r"MemoryError|unable to allocate|allocation failed", re.IGN
 
 
 class WrongError(Exception):
-    """A value that a reader should not have returned, or an error that it should not have raised."""
+    """A value that a reader should not have returned, or an error that it should not have
+    raised.
+    """
 
 
 def require(condition: object, text: str) -> None:
@@ -26,14 +28,22 @@ def require(condition: object, text: str) -> None:
 def check_valid(record: ECGRecord) -> None:
     """Require what every consumer of a record relies on."""
     signal = record.signal
-    require(signal.dtype == np.float32 and signal.ndim == 2, f"signal is {signal.dtype} {signal.shape}")
-    require(signal.shape[0] == len(record.leads) and min(signal.shape) > 0, f"{signal.shape} for leads {record.leads}")
+    require(
+        signal.dtype == np.float32 and signal.ndim == 2, f"signal is {signal.dtype} {signal.shape}"
+    )
+    require(
+        signal.shape[0] == len(record.leads) and min(signal.shape) > 0,
+        f"{signal.shape} for leads {record.leads}",
+    )
     require(not np.isinf(signal).any(), "infinite samples")
     require(math.isfinite(record.fs) and 0 < record.fs <= 1e6, f"fs {record.fs}")
     texts = [record.record_id, *record.leads, *record.codes, *record.flags, record.patient_id or ""]
     for text in texts:
         require(isinstance(text, str) and len(text) <= 1000, f"text of {len(text)} characters")
-        require(not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text), f"control characters in {text[:80]!r}")
+        require(
+            not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text),
+            f"control characters in {text[:80]!r}",
+        )
     require(record.age is None or 0 <= record.age <= 120, f"age {record.age}")
     require(record.sex in (None, "female", "male"), f"sex {record.sex}")
 
@@ -43,11 +53,16 @@ def check_error(error: ValueError, path: Path) -> None:
     text = str(error)
     require(path.stem in text, f"the error does not name {path.name}: {text[:200]}")
     require(not _MEMORY.search(text), f"memory was asked for: {text[:300]}")
-    require(len(text) < 20000 and max(map(len, text.splitlines())) < 3000, f"an error of {len(text)} characters")
+    require(
+        len(text) < 20000 and max(map(len, text.splitlines())) < 3000,
+        f"an error of {len(text)} characters",
+    )
 
 
 def expected_remarks(header: Path) -> set[str] | None:
-    """Return the integrity flags of a plain record of 16-bit samples; None where the header is not so plain."""
+    """Return the integrity flags of a plain record of 16-bit samples; None where the header is not
+    so plain.
+    """
     lines = [line.strip() for line in header.read_bytes().decode("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     first = re.fullmatch(r"\S+ (\d+) \S+ ([1-9]\d*)", lines[0]) if lines else None
@@ -58,7 +73,9 @@ def expected_remarks(header: Path) -> set[str] | None:
         return None
     raw = header.with_name(specs[0][1]).read_bytes()[int(specs[0][2] or 0) :]  # type: ignore[index]
     n_samples, n_leads = int(first[2]), len(specs)
-    values = np.frombuffer(raw[: 2 * n_samples * n_leads], "<i2").reshape(n_samples, n_leads).astype(int)
+    values = (
+        np.frombuffer(raw[: 2 * n_samples * n_leads], "<i2").reshape(n_samples, n_leads).astype(int)
+    )
     remarks = set()
     for column, spec in zip(values.T, specs, strict=True):
         initial, checksum, lead = int(spec[6]), int(spec[7]), spec[9]  # type: ignore[index]

@@ -1,4 +1,6 @@
-"""Runs mutated inputs in child processes under limits of time and memory, and keeps what went wrong."""
+"""Runs mutated inputs in child processes under limits of time and memory, and keeps what went
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from pathlib import Path
 
 LIMIT_S = 2.0
 LIMIT_BYTES = 2**30
-_STUCK_S = 60.0  # without a sign of life a child is killed: it waits, or hangs in a library, where no signal is heard
+# without a sign of life a child is killed: it waits, or hangs in a library, where no signal is
+# heard
+_STUCK_S = 60.0
 _START_S = 300.0  # until the first one, on a machine that is busy with other work
 
 
@@ -47,14 +51,28 @@ class Report:
         return sum(counts.total() for counts in self.counts.values())
 
     def __str__(self) -> str:
-        lines = [f"{name:18} {counts['read']:6} read {counts['refused']:6} refused" for name, counts in self.counts.items()]
-        lines.append(f"{self.n_inputs} inputs in {self.seconds:.0f} s, slowest {self.slowest_s:.2f} s, at most {self.peak_bytes / 2**20:.0f} MiB above the start, {len(self.findings)} findings")
-        lines += [f"{item['target']} {item['index']} (seed {item['seed']}): {item['what']}" for item in self.findings[:50]]
+        lines = [
+            f"{name:18} {counts['read']:6} read {counts['refused']:6} refused"
+            for name, counts in self.counts.items()
+        ]
+        lines.append(
+            f"{self.n_inputs} inputs in {self.seconds:.0f} s, slowest "
+            f"{self.slowest_s:.2f} s, at most {self.peak_bytes / 2**20:.0f} MiB above the "
+            f"start, {len(self.findings)} findings"
+        )
+        lines += [
+            f"{item['target']} {item['index']} (seed {item['seed']}): {item['what']}"
+            for item in self.findings[:50]
+        ]
         return "\n".join(lines)
 
 
-def run_fuzzer(n_inputs: int, seed: int = 0, targets: Sequence[str] = (), max_s: float = 1e9) -> Report:
-    """Try inputs of every target in proportion to its weight; each is told by its target, its index and the seed."""
+def run_fuzzer(
+    n_inputs: int, seed: int = 0, targets: Sequence[str] = (), max_s: float = 1e9
+) -> Report:
+    """Try inputs of every target in proportion to its weight; each is told by its target, its index
+    and the seed.
+    """
     from .targets import TARGETS
 
     names = list(targets) or list(TARGETS)
@@ -62,15 +80,21 @@ def run_fuzzer(n_inputs: int, seed: int = 0, targets: Sequence[str] = (), max_s:
     plan = {name: range(max(1, round(n_inputs * TARGETS[name].weight / weights))) for name in names}
     shares = {name: max_s * TARGETS[name].weight / weights for name in names}
     report, start = Report({name: Counter() for name in names}), time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as folder:
         while plan:
             _run_child(report, seed, plan, shares, Path(folder))
     report.seconds = time.perf_counter() - start
     return report
 
 
-def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path) -> None:
-    """Run what is planned in a child, and take out of the plan what was tried; a child that dies leaves the rest."""
+def _run_child(
+    report: Report, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path
+) -> None:
+    """Run what is planned in a child, and take out of the plan what was tried; a child that dies
+    leaves the rest.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(sender, seed, plan, shares, folder), daemon=True)
@@ -84,7 +108,9 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
                 name, index = value
                 patience = _STUCK_S if index >= 0 else _START_S
             elif kind == "finding":
-                report.findings.append({"target": name, "seed": seed, "index": index, "what": value})
+                report.findings.append(
+                    {"target": name, "seed": seed, "index": index, "what": value}
+                )
             else:
                 report.counts[name].update(value["counts"])
                 report.slowest_s = max(report.slowest_s, value["slowest_s"])
@@ -107,7 +133,9 @@ def _run_child(report: Report, seed: int, plan: dict[str, range], shares: dict[s
     plan[name] = range(index + 1, plan[name].stop)
 
 
-def _work(sender: Connection, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path) -> None:
+def _work(
+    sender: Connection, seed: int, plan: dict[str, range], shares: dict[str, float], folder: Path
+) -> None:
     """Try what is planned, and tell of each input before it is read."""
     logging.disable()  # what is said of a broken file is of no use here
     for name, indices in plan.items():
@@ -140,7 +168,10 @@ def _empty(folder: Path) -> Path:
 def _limit_memory() -> int:
     """Allow `LIMIT_BYTES` above what is used now; returns what was resident at most."""
     pages = [int(text) for text in Path("/proc/self/statm").read_text().split()]
-    resource.setrlimit(resource.RLIMIT_AS, (pages[0] * resource.getpagesize() + LIMIT_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(
+        resource.RLIMIT_AS,
+        (pages[0] * resource.getpagesize() + LIMIT_BYTES, resource.RLIM_INFINITY),
+    )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -148,8 +179,12 @@ def _slow(signum: int, frame: object) -> None:
     raise SlowError
 
 
-def try_input(name: str, seed: int, index: int, folder: Path, limit_s: float = LIMIT_S) -> tuple[str, str, float]:
-    """Make and read one input; returns what came of it, what was wrong or nothing, and the seconds that reading took."""
+def try_input(
+    name: str, seed: int, index: int, folder: Path, limit_s: float = LIMIT_S
+) -> tuple[str, str, float]:
+    """Make and read one input; returns what came of it, what was wrong or nothing, and the seconds
+    that reading took.
+    """
     from .targets import TARGETS
 
     rng = random.Random(f"{seed} {name} {index}")
@@ -162,7 +197,9 @@ def try_input(name: str, seed: int, index: int, folder: Path, limit_s: float = L
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", "The inplace keyword")  # of pandas, at the wfdb package
+            warnings.filterwarnings(
+                "ignore", "The inplace keyword"
+            )  # of pandas, at the wfdb package
             outcome = TARGETS[name].check(rng, path)
     except SlowError:
         what = f"took over {LIMIT_S} s: {_where()}"
@@ -179,7 +216,10 @@ def try_input(name: str, seed: int, index: int, folder: Path, limit_s: float = L
 def _where() -> str:
     frames = traceback.extract_tb(sys.exc_info()[2])
     ours = [frame for frame in frames if "/src/" in frame.filename]
-    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(ours[-3:] + frames[-1:]))
+    return " < ".join(
+        f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+        for frame in reversed(ours[-3:] + frames[-1:])
+    )
 
 
 def save_findings(report: Report, path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Tiny valid files of every format, which the fuzzer mutates: headers as the collections ship them, generated samples."""
+"""Tiny valid files of every format, which the fuzzer mutates: headers as the collections ship them,
+generated samples.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,30 @@ def counts(n_leads: int, n: int = N) -> NDArray[np.int16]:
     return (wave + RNG.normal(0, 40, (n, n_leads))).astype(np.int16)
 
 
-def _line(file: str, storage: str, gain: str, adc: NDArray[np.int16], lead: str, zero: int = 0) -> str:
-    return f"{file} {storage} {gain} 16 {zero} {adc[0]} {int(adc.sum(dtype=np.int64)) & 0xFFFF} 0 {lead}"
+def _line(
+    file: str, storage: str, gain: str, adc: NDArray[np.int16], lead: str, zero: int = 0
+) -> str:
+    return (
+        f"{file} {storage} {gain} 16 {zero} {adc[0]} {int(adc.sum(dtype=np.int64)) & 0xFFFF} "
+        f"0 {lead}"
+    )
 
 
-def _wfdb(name: str, record: str, file: str, storage: str, gain: str, adc: NDArray[np.int16], raw: bytes, comments: str = "", leads: tuple[str, ...] = STANDARD_LEADS) -> Seed:
-    lines = [record, *(_line(file, storage, gain, adc[:, i], leads[i]) for i in range(adc.shape[1]))]
+def _wfdb(
+    name: str,
+    record: str,
+    file: str,
+    storage: str,
+    gain: str,
+    adc: NDArray[np.int16],
+    raw: bytes,
+    comments: str = "",
+    leads: tuple[str, ...] = STANDARD_LEADS,
+) -> Seed:
+    lines = [
+        record,
+        *(_line(file, storage, gain, adc[:, i], leads[i]) for i in range(adc.shape[1])),
+    ]
     return Seed(name, "r.hea", {"r.hea": ("\n".join(lines) + "\n" + comments).encode(), file: raw})
 
 
@@ -59,18 +79,63 @@ def _mat4_header(n_leads: int) -> bytes:
 
 
 def wfdb_seeds() -> list[Seed]:
-    """Headers as PTB-XL, the Challenges, MIT-BIH and CPSC 2021 ship them, and the rarer storage formats."""
+    """Headers as PTB-XL, the Challenges, MIT-BIH and CPSC 2021 ship them, and the rarer storage
+    formats.
+    """
     twelve, two, one = counts(12), counts(2), counts(1)
     raw = twelve.astype("<i2").tobytes()
     dx = "#Age: 74\n#Sex: Male\n#Dx: 59118001,164889003\n#Rx: Unknown\n"
     seeds = [
         _wfdb("ptbxl", f"r 12 100 {N}", "r.dat", "16", "1000.0(0)/mV", twelve, raw),
-        _wfdb("challenge2021", f"r.mat 12 500 {N} 12-May-2020 12:33:59", "r.mat", "16+24", "1000/mv", twelve, _mat4_header(12) + raw, dx),
-        _wfdb("mitdb", f"r 2 360 {N}", "r.dat", "212", "200", two, _encode_212(two), "# 69 M 1085 1629 x1\n", ("MLII", "V5")),
-        _wfdb("cpsc2021", f"r 2 200 {N}", "r.dat", "16", "111074.41673370876(-585029)/mV", two, two.astype("<i2").tobytes()),
-        _wfdb("big_endian", f"r 1 300 {N} 11:09:11 1/09/2000 ", "r.dat", "61", "1000/uV", one, one.astype(">i2").tobytes()),
+        _wfdb(
+            "challenge2021",
+            f"r.mat 12 500 {N} 12-May-2020 12:33:59",
+            "r.mat",
+            "16+24",
+            "1000/mv",
+            twelve,
+            _mat4_header(12) + raw,
+            dx,
+        ),
+        _wfdb(
+            "mitdb",
+            f"r 2 360 {N}",
+            "r.dat",
+            "212",
+            "200",
+            two,
+            _encode_212(two),
+            "# 69 M 1085 1629 x1\n",
+            ("MLII", "V5"),
+        ),
+        _wfdb(
+            "cpsc2021",
+            f"r 2 200 {N}",
+            "r.dat",
+            "16",
+            "111074.41673370876(-585029)/mV",
+            two,
+            two.astype("<i2").tobytes(),
+        ),
+        _wfdb(
+            "big_endian",
+            f"r 1 300 {N} 11:09:11 1/09/2000 ",
+            "r.dat",
+            "61",
+            "1000/uV",
+            one,
+            one.astype(">i2").tobytes(),
+        ),
         _wfdb("wide", f"r 2 300 {N}", "r.dat", "32", "1e3/V", two, two.astype("<i4").tobytes()),
-        _wfdb("frames", f"r 2 100/200 {N // 2}", "r.dat", "16x2", "1000/mV", two, two.reshape(-1, 2, 2).swapaxes(1, 2).astype("<i2").tobytes()),
+        _wfdb(
+            "frames",
+            f"r 2 100/200 {N // 2}",
+            "r.dat",
+            "16x2",
+            "1000/mV",
+            two,
+            two.reshape(-1, 2, 2).swapaxes(1, 2).astype("<i2").tobytes(),
+        ),
     ]
     return [*seeds, *_package_seeds(two), *_segment_seeds(two)]
 
@@ -80,8 +145,19 @@ def _package_seeds(adc: NDArray[np.int16]) -> list[Seed]:
     seeds = []
     for storage in ("24", "80", "508", "516", "524"):
         small = (adc // (16 if storage in ("80", "508") else 1)).astype(np.int64)
-        files = _written(lambda folder, small=small, storage=storage: wfdb.wrsamp(
-            "r", 100, ["mV"] * 2, ["I", "II"], d_signal=small, fmt=[storage] * 2, adc_gain=[100.0] * 2, baseline=[0] * 2, write_dir=folder))  # fmt: skip
+        files = _written(
+            lambda folder, small=small, storage=storage: wfdb.wrsamp(
+                "r",
+                100,
+                ["mV"] * 2,
+                ["I", "II"],
+                d_signal=small,
+                fmt=[storage] * 2,
+                adc_gain=[100.0] * 2,
+                baseline=[0] * 2,
+                write_dir=folder,
+            )
+        )
         seeds.append(Seed(f"format{storage}", "r.hea", files))
     return seeds
 
@@ -96,14 +172,27 @@ def _segment_seeds(adc: NDArray[np.int16]) -> list[Seed]:
     half = N // 2
     files = {}
     for name, part in (("s1", adc[:half]), ("s2", adc[half:])):
-        lines = [f"{name} 2 100 {half}", *(_line(f"{name}.dat", "16", "100/mV", part[:, i], lead) for i, lead in enumerate(("II", "V1")))]
-        files |= {f"{name}.hea": "\n".join(lines).encode(), f"{name}.dat": part.astype("<i2").tobytes()}
+        lines = [
+            f"{name} 2 100 {half}",
+            *(
+                _line(f"{name}.dat", "16", "100/mV", part[:, i], lead)
+                for i, lead in enumerate(("II", "V1"))
+            ),
+        ]
+        files |= {
+            f"{name}.hea": "\n".join(lines).encode(),
+            f"{name}.dat": part.astype("<i2").tobytes(),
+        }
     layout = "layout 2 100 0\n~ 0 100/mV 16 0 0 0 0 II\n~ 0 100/mV 16 0 0 0 0 V1\n"
     fixed = f"r/3 2 100 {N + 10}\ns1 {half}\n~ 10\ns2 {half}\n"
     variable = f"r/4 2 100 {N + 10}\nlayout 0\ns1 {half}\n~ 10\ns2 {half}\n"
     return [
         Seed("segments", "r.hea", {"r.hea": fixed.encode(), **files}),
-        Seed("segments_layout", "r.hea", {"r.hea": variable.encode(), "layout.hea": layout.encode(), **files}),
+        Seed(
+            "segments_layout",
+            "r.hea",
+            {"r.hea": variable.encode(), "layout.hea": layout.encode(), **files},
+        ),
     ]
 
 
@@ -112,12 +201,21 @@ def mat_seeds() -> list[Seed]:
     adc = counts(12).T
     contents: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         "mat4": ({"val": adc, "fs": 500.0, "gain": 1000.0}, {"format": "4"}),
-        "mat5": ({"val": adc, "fs": 500.0, "gain": 1000.0, "leads": np.array(STANDARD_LEADS, object)}, {}),
+        "mat5": (
+            {"val": adc, "fs": 500.0, "gain": 1000.0, "leads": np.array(STANDARD_LEADS, object)},
+            {},
+        ),
         "mat5_deflated": ({"val": adc, "fs": 500.0, "gain": 1000.0}, {"do_compression": True}),
         "mat_struct": ({"ECG": {"sex": "Male", "age": 74, "data": adc / 1000}}, {}),
-        "mat_struct_deflated": ({"ECG": {"sex": "Male", "age": 74, "data": adc / 1000}}, {"do_compression": True}),
+        "mat_struct_deflated": (
+            {"ECG": {"sex": "Male", "age": 74, "data": adc / 1000}},
+            {"do_compression": True},
+        ),
         "mat_cell": ({"val": np.array([[adc], ["x"]], object), "fs": 500.0, "gain": 1.0}, {}),
-        "mat_nested": ({"val": {"a": {"b": {"c": adc}}}, "ecg": np.zeros((2, 3, 4)), "fs": np.nan}, {}),
+        "mat_nested": (
+            {"val": {"a": {"b": {"c": adc}}}, "ecg": np.zeros((2, 3, 4)), "fs": np.nan},
+            {},
+        ),
     }
     seeds = []
     for name, (variables, options) in contents.items():
@@ -144,11 +242,15 @@ def _hdf5(name: str, entry: str, write: object, **options: object) -> Seed:
 
 
 def hdf5_seeds() -> list[Seed]:
-    """One record as SPH has it, many as CODE-15% has them, compressed and named ones, links and strange types."""
+    """One record as SPH has it, many as CODE-15% has them, compressed and named ones, links and
+    strange types.
+    """
     many = np.moveaxis(np.stack([counts(12) for _ in range(3)]), 1, 1) / np.float32(400)
 
     def names(file: h5py.File) -> None:
-        file.create_dataset("tracings", data=many, chunks=(2, N, 12), compression="gzip", fletcher32=True)
+        file.create_dataset(
+            "tracings", data=many, chunks=(2, N, 12), compression="gzip", fletcher32=True
+        )
         file["exam_id"] = np.array([11, 12, 13])
         file["leads"] = np.array(STANDARD_LEADS, dtype=h5py.string_dtype())
         file["tracings"].attrs["fs"], file["tracings"].attrs["units"] = 400.0, "mV"
@@ -164,7 +266,11 @@ def hdf5_seeds() -> list[Seed]:
         file.create_dataset("fs", shape=(1,), dtype="f8")
 
     return [
-        _hdf5("h5_one", "r.h5", lambda file: file.create_dataset("ecg", data=(counts(12).T / 1000).astype(np.float16))),
+        _hdf5(
+            "h5_one",
+            "r.h5",
+            lambda file: file.create_dataset("ecg", data=(counts(12).T / 1000).astype(np.float16)),
+        ),
         _hdf5("h5_many", "r.hdf5", lambda file: file.create_dataset("tracings", data=many)),
         _hdf5("h5_named", "r.hdf5", names),
         _hdf5("h5_links", "r.h5", links),
@@ -174,22 +280,45 @@ def hdf5_seeds() -> list[Seed]:
 
 def edf_seeds() -> list[Seed]:
     """A plain EDF file, and EDF+D with the time of each data record."""
-    return [Seed("edf", "r.edf", {"r.edf": _edf("")}), Seed("edf_plus", "r.edf", {"r.edf": _edf("EDF+D")})]
+    return [
+        Seed("edf", "r.edf", {"r.edf": _edf("")}),
+        Seed("edf_plus", "r.edf", {"r.edf": _edf("EDF+D")}),
+    ]
 
 
 def _edf(plus: str) -> bytes:
     n_records, n = 4, N // 4
     adc = counts(2).reshape(n_records, n, 2)
-    columns = [("ECG I", "uV", -3276, 3276, adc[:, :, 0]), ("EKG II", "mV", -3.2, 3.2, adc[:, :, 1])]
+    columns = [
+        ("ECG I", "uV", -3276, 3276, adc[:, :, 0]),
+        ("EKG II", "mV", -3.2, 3.2, adc[:, :, 1]),
+    ]
     if plus:
         times = b"".join(f"+{i}\x14\x14\0".encode().ljust(20, b"\0") for i in range(n_records))
-        columns.append(("EDF Annotations", "", -1, 1, np.frombuffer(times, "<i2").reshape(n_records, 10)))
-    main = [("0", 8), ("P1 F 02-MAY-1951 X", 80), ("Startdate 02-MAR-2002 X X X", 80), ("02.03.02", 8), ("10.11.12", 8),
-            (256 * (len(columns) + 1), 8), (plus, 44), (n_records, 8), (1, 8), (len(columns), 4)]  # fmt: skip
-    rows = [(label, "", unit, low, high, -32768, 32767, "HP:0.1Hz", values.shape[1], "") for label, unit, low, high, values in columns]
+        columns.append(
+            ("EDF Annotations", "", -1, 1, np.frombuffer(times, "<i2").reshape(n_records, 10))
+        )
+    main = [
+        ("0", 8),
+        ("P1 F 02-MAY-1951 X", 80),
+        ("Startdate 02-MAR-2002 X X X", 80),
+        ("02.03.02", 8),
+        ("10.11.12", 8),
+        (256 * (len(columns) + 1), 8),
+        (plus, 44),
+        (n_records, 8),
+        (1, 8),
+        (len(columns), 4),
+    ]
+    rows = [
+        (label, "", unit, low, high, -32768, 32767, "HP:0.1Hz", values.shape[1], "")
+        for label, unit, low, high, values in columns
+    ]
     widths = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
     head = b"".join(str(text).encode().ljust(width) for text, width in main)
-    head += b"".join(str(row[i]).encode().ljust(width) for i, width in enumerate(widths) for row in rows)
+    head += b"".join(
+        str(row[i]).encode().ljust(width) for i, width in enumerate(widths) for row in rows
+    )
     return head + np.hstack([values for *_, values in columns]).astype("<i2").tobytes()
 
 
@@ -204,19 +333,45 @@ def dicom_seeds() -> list[Seed]:
 
     def channel(value: str, unit: str) -> Dataset:
         source = item(CodeValue=value, CodingSchemeDesignator="MDC", CodeMeaning="Lead")
-        return item(ChannelSourceSequence=[source], ChannelSensitivity=2.5, ChannelBaseline=0.0, ChannelSensitivityCorrectionFactor=1,
-                    ChannelSensitivityUnitsSequence=[item(CodeValue=unit, CodingSchemeDesignator="UCUM", CodeMeaning="x")], WaveformBitsStored=16)  # fmt: skip
+        return item(
+            ChannelSourceSequence=[source],
+            ChannelSensitivity=2.5,
+            ChannelBaseline=0.0,
+            ChannelSensitivityCorrectionFactor=1,
+            ChannelSensitivityUnitsSequence=[
+                item(CodeValue=unit, CodingSchemeDesignator="UCUM", CodeMeaning="x")
+            ],
+            WaveformBitsStored=16,
+        )
 
     adc = counts(3)
     group = item(
-        NumberOfWaveformSamples=N, NumberOfWaveformChannels=3, SamplingFrequency=500.0, WaveformBitsAllocated=16,
-        WaveformSampleInterpretation="SS", ChannelDefinitionSequence=[channel("2:1", "uV"), channel("2:2", "mV"), channel("x", "mm[Hg]")],
-        WaveformPaddingValue=b"\0\x80", WaveformData=adc.astype("<i2").tobytes())  # fmt: skip
+        NumberOfWaveformSamples=N,
+        NumberOfWaveformChannels=3,
+        SamplingFrequency=500.0,
+        WaveformBitsAllocated=16,
+        WaveformSampleInterpretation="SS",
+        ChannelDefinitionSequence=[
+            channel("2:1", "uV"),
+            channel("2:2", "mV"),
+            channel("x", "mm[Hg]"),
+        ],
+        WaveformPaddingValue=b"\0\x80",
+        WaveformData=adc.astype("<i2").tobytes(),
+    )
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.9.1.1", "1.2.3"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        "1.2.840.10008.5.1.4.1.1.9.1.1",
+        "1.2.3",
+    )
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset = FileDataset("r.dcm", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.PatientID, dataset.PatientSex, dataset.PatientAge, dataset.Modality = "P3", "F", "018M", "ECG"
+    dataset.PatientID, dataset.PatientSex, dataset.PatientAge, dataset.Modality = (
+        "P3",
+        "F",
+        "018M",
+        "ECG",
+    )
     dataset.WaveformSequence = [group]
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
@@ -232,37 +387,57 @@ def xml_seeds() -> list[Seed]:
         for lead in ("I", "II", "V1")
     )
     muse = (
-        '<?xml version="1.0" encoding="ISO-8859-1"?><!DOCTYPE RestingECG SYSTEM "restecg.dtd"><RestingECG><PatientDemographics>'
+        '<?xml version="1.0" encoding="ISO-8859-1"?><!DOCTYPE RestingECG SYSTEM '
+        '"restecg.dtd"><RestingECG><PatientDemographics>'
         "<PatientID>P7</PatientID><PatientAge>55</PatientAge><AgeUnits>YEARS</AgeUnits><Gender>FEMALE</Gender></PatientDemographics>"
-        "<Diagnosis><DiagnosisStatement><StmtText>Sinus rhythm</StmtText></DiagnosisStatement></Diagnosis><Waveform>"
+        "<Diagnosis><DiagnosisStatement><StmtText>Sinus "
+        "rhythm</StmtText></DiagnosisStatement></Diagnosis><Waveform>"
         f"<WaveformType>Rhythm</WaveformType><SampleBase>500</SampleBase><SampleExponent>0</SampleExponent>{leads}</Waveform></RestingECG>"
     )
     sequences = "".join(
-        f'<component><sequence><code code="MDC_ECG_LEAD_{lead}"/><value><origin value="0" unit="uV"/><scale value="5" unit="uV"/>'
+        f'<component><sequence><code code="MDC_ECG_LEAD_{lead}"/><value><origin value="0" '
+        'unit="uV"/><scale value="5" unit="uV"/>'
         f"<digits>{' '.join(map(str, counts(1).ravel()))}</digits></value></sequence></component>"
         for lead in ("I", "II")
     )
     aecg = (
-        '<?xml version="1.0"?><AnnotatedECG xmlns="urn:hl7-org:v3"><effectiveTime><low value="20020302"/></effectiveTime><component>'
-        '<series><code code="RHYTHM"/><component><sequenceSet><component><sequence><code code="TIME_ABSOLUTE"/><value>'
-        '<head value="20020302101112"/><increment value="0.002" unit="s"/></value></sequence></component>'
+        '<?xml version="1.0"?><AnnotatedECG xmlns="urn:hl7-org:v3"><effectiveTime><low '
+        'value="20020302"/></effectiveTime><component>'
+        '<series><code code="RHYTHM"/><component><sequenceSet><component><sequence><code '
+        'code="TIME_ABSOLUTE"/><value>'
+        '<head value="20020302101112"/><increment value="0.002" '
+        'unit="s"/></value></sequence></component>'
         f"{sequences}</sequenceSet></component></series></component></AnnotatedECG>"
     )
-    return [Seed("muse", "r.xml", {"r.xml": muse.encode("latin-1")}), Seed("aecg", "r.xml", {"r.xml": aecg.encode()})]
+    return [
+        Seed("muse", "r.xml", {"r.xml": muse.encode("latin-1")}),
+        Seed("aecg", "r.xml", {"r.xml": aecg.encode()}),
+    ]
 
 
 def scp_seeds() -> list[Seed]:
     """Two leads, plain and coded by the standard's Huffman table as differences."""
-    return [Seed("scp", "r.scp", {"r.scp": _scp(False)}), Seed("scp_coded", "r.scp", {"r.scp": _scp(True)})]
+    return [
+        Seed("scp", "r.scp", {"r.scp": _scp(False)}),
+        Seed("scp_coded", "r.scp", {"r.scp": _scp(True)}),
+    ]
 
 
 def _scp(coded: bool) -> bytes:
     adc = counts(2).T.astype(int)
-    rows = [_scp_bits(np.diff(row, prepend=0)) if coded else row.astype("<i2").tobytes() for row in adc]
+    rows = [
+        _scp_bits(np.diff(row, prepend=0)) if coded else row.astype("<i2").tobytes() for row in adc
+    ]
     leads = bytes([2, 0b1000100]) + b"".join(struct.pack("<IIB", 1, N, i) for i in (1, 2))
     rhythm = struct.pack("<HHBB2H", 4880, 2000, int(coded), 0, *map(len, rows)) + b"".join(rows)
-    patient = b"".join(struct.pack("<BH", tag, len(value)) + value for tag, value in [(2, b"P-9\0"), (8, b"\x02"), (255, b"")])
-    sections = {number: _scp_section(number, data) for number, data in {1: patient, 2: struct.pack("<H", 19999), 3: leads, 6: rhythm}.items()}
+    patient = b"".join(
+        struct.pack("<BH", tag, len(value)) + value
+        for tag, value in [(2, b"P-9\0"), (8, b"\x02"), (255, b"")]
+    )
+    sections = {
+        number: _scp_section(number, data)
+        for number, data in {1: patient, 2: struct.pack("<H", 19999), 3: leads, 6: rhythm}.items()
+    }
     at = 6 + 16 + 40
     pointers = b""
     for number, section in sections.items():
@@ -296,4 +471,12 @@ MAPPING = (
 
 def record_seeds() -> list[Seed]:
     """Return the seeds of every format that `src.records` reads."""
-    return [*wfdb_seeds(), *mat_seeds(), *hdf5_seeds(), *edf_seeds(), *dicom_seeds(), *xml_seeds(), *scp_seeds()]
+    return [
+        *wfdb_seeds(),
+        *mat_seeds(),
+        *hdf5_seeds(),
+        *edf_seeds(),
+        *dicom_seeds(),
+        *xml_seeds(),
+        *scp_seeds(),
+    ]

@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from src.checkpoints import ModelCard, build_model, load_checkpoint, load_model, save_checkpoint
-from src.config import DataConfig, ExecutionConfig, ModelConfig, PreprocessConfig, load_config, save_config
+from src.config import (
+    DataConfig,
+    ExecutionConfig,
+    ModelConfig,
+    PreprocessConfig,
+    load_config,
+    save_config,
+)
 from src.labels import iter_rows, load_mapping
 from src.matching import index_folder
 from src.metrics import Predictions
@@ -37,14 +44,16 @@ READ, REFUSED = "read", "refused"
 
 @dataclass(frozen=True)
 class Target:
-    """`make` writes an input into a folder and returns the file in question; `check` reads it and judges what comes back."""
+    """`make` writes an input into a folder and returns the file in question; `check` reads it and
+    judges what comes back.
+    """
 
     make: Callable[[random.Random, Path], Path]
     check: Callable[[random.Random, Path], str]
     weight: int = 1
 
 
-# Recordings ----------------------------------------------------------------------------------------------------------
+# Recordings ---------------------------------------------------------------------------------------
 
 
 @cache
@@ -59,7 +68,9 @@ def record_target(suffix: str, weight: int) -> Target:
 def make_record(rng: random.Random, folder: Path, suffix: str) -> Path:
     """Write a record of which one file is changed, or all of them."""
     seed, other = rng.choice(seeds_of(suffix)), rng.choice(seeds_of(suffix))
-    changed = rng.choice([{seed.entry}, {seed.entry}, {rng.choice(list(seed.files))}, set(seed.files)])
+    changed = rng.choice(
+        [{seed.entry}, {seed.entry}, {rng.choice(list(seed.files))}, set(seed.files)]
+    )
     for name, raw in seed.files.items():
         if name in changed:
             raw = mutate_file(rng, name, raw, rng.choice(list(other.files.values())))
@@ -70,14 +81,18 @@ def make_record(rng: random.Random, folder: Path, suffix: str) -> Path:
 def mutate_file(rng: random.Random, name: str, raw: bytes, other: bytes) -> bytes:
     is_text = name.endswith((".hea", ".xml"))
     if is_text and rng.random() < 0.85:
-        return mutate_text(rng, raw.decode("latin-1")).encode(rng.choice(("latin-1", "utf-8")), "surrogatepass" if rng.random() < 0 else "replace")
+        return mutate_text(rng, raw.decode("latin-1")).encode(
+            rng.choice(("latin-1", "utf-8")), "surrogatepass" if rng.random() < 0 else "replace"
+        )
     if name.endswith(".mat") and raw[:6] == b"MATLAB" and rng.random() < 0.5:
         return mutate_mat(rng, raw)
     return mutate_bytes(rng, raw, other)
 
 
 def check_record(rng: random.Random, path: Path) -> str:
-    """Read whole, its beginning or its windows; a record that comes back must serve the rest of the pipeline."""
+    """Read whole, its beginning or its windows; a record that comes back must serve the rest of the
+    pipeline.
+    """
     given = rng.choice(({}, {"source_fs": 500.0, "source_gain_per_mv": 1000.0}))
     way = rng.choice(("whole", "whole", "start", "windows"))
     try:
@@ -112,13 +127,15 @@ def make_hostile(rng: random.Random, folder: Path) -> Path:
 
 def check_hostile(rng: random.Random, path: Path) -> str:
     """Every one of these must be refused, whichever way it is read, but for what is merely slow."""
-    (path.parent.parent / "secret.dat").unlink(missing_ok=True) if not (path.parent / "r.dat").is_symlink() else None
+    (path.parent.parent / "secret.dat").unlink(missing_ok=True) if not (
+        path.parent / "r.dat"
+    ).is_symlink() else None
     outcome = check_record(rng, path)
     require(outcome == REFUSED or path.stat().st_size > 10**6, "was read")
     return outcome
 
 
-# Our own files -------------------------------------------------------------------------------------------------------
+# Our own files ------------------------------------------------------------------------------------
 
 
 @cache
@@ -132,17 +149,36 @@ def own_files() -> dict[str, bytes]:
         for i in range(6):
             for file, raw in seeds_of(".hea")[0].files.items():
                 renamed = file.replace("r.", f"r{i}.")
-                (root / "src" / renamed).write_bytes(raw.replace(b"r.dat", b"r%d.dat" % i).replace(b"r 12", b"r%d 12" % i))
-        (root / "m.csv").write_text("dataset,record_id,mapped_label\n" + "".join(f"d,r{i},{'AB'[i % 2]}\n" for i in range(6)))
-        run_preprocessing(DataConfig({"d": str(root / "src")}), root, mapping=root / "m.csv", config=SMALL, execution=ExecutionConfig(workers=1))
+                (root / "src" / renamed).write_bytes(
+                    raw.replace(b"r.dat", b"r%d.dat" % i).replace(b"r 12", b"r%d 12" % i)
+                )
+        (root / "m.csv").write_text(
+            "dataset,record_id,mapped_label\n"
+            + "".join(f"d,r{i},{'AB'[i % 2]}\n" for i in range(6))
+        )
+        run_preprocessing(
+            DataConfig({"d": str(root / "src")}),
+            root,
+            mapping=root / "m.csv",
+            config=SMALL,
+            execution=ExecutionConfig(workers=1),
+        )
         load_packed(root, "train")
         card = ModelCard(("A", "B"), True, ModelConfig(base_channels=4), SMALL)
         save_checkpoint(root / "c.pth", card, build_model(card).state_dict(), {"epoch": 1})
-        use_checkpoint(root / "c.pth")  # torch loads much of itself late, which an alarm would leave half done
+        use_checkpoint(
+            root / "c.pth"
+        )  # torch loads much of itself late, which an alarm would leave half done
         scores = np.full((4, 2), 0.5)
-        Predictions(("a", "b", "c", "d"), np.eye(4, 2, dtype=np.float32), scores, ("A", "B")).save(root / "predictions_test.npz")
+        Predictions(("a", "b", "c", "d"), np.eye(4, 2, dtype=np.float32), scores, ("A", "B")).save(
+            root / "predictions_test.npz"
+        )
         save_config(build_small_config(), root / "config.json")
-        kept = [path for path in root.rglob("*") if path.is_file() and "src" not in path.parts and path.name != "m.csv"]
+        kept = [
+            path
+            for path in root.rglob("*")
+            if path.is_file() and "src" not in path.parts and path.name != "m.csv"
+        ]
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
 
 
@@ -156,8 +192,15 @@ def _own(pattern: str) -> list[str]:
     return sorted(name for name in own_files() if Path(name).match(pattern))
 
 
-def file_target(pattern: str, load: Callable[[Path], object], weight: int, mutate: Callable[[random.Random, bytes], bytes]) -> Target:
-    """A file of ours alone in a folder of its kind; `load` gets its path and gives a value or a ValueError naming it."""
+def file_target(
+    pattern: str,
+    load: Callable[[Path], object],
+    weight: int,
+    mutate: Callable[[random.Random, bytes], bytes],
+) -> Target:
+    """A file of ours alone in a folder of its kind; `load` gets its path and gives a value or a
+    ValueError naming it.
+    """
 
     def make(rng: random.Random, folder: Path) -> Path:
         name = rng.choice(_own(pattern))
@@ -199,14 +242,16 @@ def mutate_archive(rng: random.Random, raw: bytes) -> bytes:
 
 
 def mutate_json(rng: random.Random, raw: bytes) -> bytes:
-    text = mutate_text(rng, raw.decode())[:10**6]
+    text = mutate_text(rng, raw.decode())[: 10**6]
     return text.encode("utf-8", "surrogatepass" if rng.random() < 0.2 else "replace")
 
 
 def use_record_file(path: Path) -> None:
     from src.store import to_millivolts
 
-    arrays = load_record_file(path, "signal", "lead_mean", "lead_std", "lead_present", "n_valid", "fs")
+    arrays = load_record_file(
+        path, "signal", "lead_mean", "lead_std", "lead_present", "n_valid", "fs"
+    )
     to_millivolts(arrays)
 
 
@@ -214,14 +259,33 @@ def use_checkpoint(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     model = load_model(checkpoint)
     with torch.inference_mode():
-        model(torch.zeros(1, len(checkpoint.card.leads), min(checkpoint.card.preprocess.n_samples, 1000)))
+        model(
+            torch.zeros(
+                1, len(checkpoint.card.leads), min(checkpoint.card.preprocess.n_samples, 1000)
+            )
+        )
 
 
 def make_card(rng: random.Random, folder: Path) -> Path:
     """Write a checkpoint that torch opens and whose card or weights are hostile."""
     content = torch.load(io.BytesIO(own_files()["c.pth"]), weights_only=True)
     card, weights = content["card"], content["weights"]
-    values = (0, -1, 10**6, 10**12, 1e308, float("nan"), None, "x", [], {}, True, ["I"] * 100, "\x00", list(range(10**4)))
+    values = (
+        0,
+        -1,
+        10**6,
+        10**12,
+        1e308,
+        float("nan"),
+        None,
+        "x",
+        [],
+        {},
+        True,
+        ["I"] * 100,
+        "\x00",
+        list(range(10**4)),
+    )
     what = rng.choice(("card", "nested", "weights", "shape", "format", "state", "key"))
     if what == "card":
         card[rng.choice(list(card))] = rng.choice(values)
@@ -230,7 +294,15 @@ def make_card(rng: random.Random, folder: Path) -> Path:
         section[rng.choice(list(section))] = rng.choice(values)
     elif what in ("weights", "shape"):
         name = rng.choice(list(weights))
-        shapes = (torch.zeros(()), torch.zeros(0), torch.zeros(1).expand(10**4, 10**4), torch.full_like(weights[name], float("nan"), dtype=torch.float32), torch.zeros(3, dtype=torch.complex64), "x", None)  # fmt: skip
+        shapes = (
+            torch.zeros(()),
+            torch.zeros(0),
+            torch.zeros(1).expand(10**4, 10**4),
+            torch.full_like(weights[name], float("nan"), dtype=torch.float32),
+            torch.zeros(3, dtype=torch.complex64),
+            "x",
+            None,
+        )
         weights[name] = rng.choice(shapes)
     elif what == "key":
         weights["extra"] = weights.pop(rng.choice(list(weights)))
@@ -250,13 +322,17 @@ def check_checkpoint(rng: random.Random, path: Path) -> str:
 
 
 def make_packed(rng: random.Random, folder: Path) -> Path:
-    """Write a processed folder whose cache is damaged, which is then built anew from the record files."""
+    """Write a processed folder whose cache is damaged, which is then built anew from the record
+    files.
+    """
     for name, raw in own_files().items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(raw)
     damaged = rng.choice(_own("packed/*.np?"))
     raw = own_files()[damaged]
-    (folder / damaged).write_bytes(mutate_archive(rng, raw) if damaged.endswith("z") else mutate_bytes(rng, raw))
+    (folder / damaged).write_bytes(
+        mutate_archive(rng, raw) if damaged.endswith("z") else mutate_bytes(rng, raw)
+    )
     return folder / damaged
 
 
@@ -265,9 +341,19 @@ def check_packed(rng: random.Random, path: Path) -> str:
     try:
         packed = load_packed(folder, "train")
         n_leads = packed.codes.shape[1]
-        require(packed.scale.shape == packed.lead_mean.shape == (len(packed), n_leads), f"scale {packed.scale.shape}")
-        require(packed.n_valid.shape == (len(packed),) and (packed.n_valid <= packed.codes.shape[2]).all(), "n_valid")
-        require(all(np.isfinite(packed.read(row)).all() for row in range(len(packed))), "codes that are not finite")
+        require(
+            packed.scale.shape == packed.lead_mean.shape == (len(packed), n_leads),
+            f"scale {packed.scale.shape}",
+        )
+        require(
+            packed.n_valid.shape == (len(packed),)
+            and (packed.n_valid <= packed.codes.shape[2]).all(),
+            "n_valid",
+        )
+        require(
+            all(np.isfinite(packed.read(row)).all() for row in range(len(packed))),
+            "codes that are not finite",
+        )
     except ValueError as error:
         check_error(error, path)
         return REFUSED
@@ -290,7 +376,9 @@ def check_table(rng: random.Random, path: Path) -> str:
         check_error(error, path)
         return REFUSED
     for row in rows:
-        require(row.dataset and row.record_id and (row.age is None or 0 <= row.age <= 120), f"{row}")
+        require(
+            row.dataset and row.record_id and (row.age is None or 0 <= row.age <= 120), f"{row}"
+        )
         require("\0" not in row.record_id, f"{row}")
     return READ
 
@@ -299,7 +387,11 @@ def make_journal(rng: random.Random, folder: Path) -> Path:
     path = Journal(folder).path
     rows = load_rows()
     Journal(folder).append(rows)
-    path.write_bytes(mutate_json(rng, path.read_bytes()) if rng.random() < 0.7 else mutate_bytes(rng, path.read_bytes()))
+    path.write_bytes(
+        mutate_json(rng, path.read_bytes())
+        if rng.random() < 0.7
+        else mutate_bytes(rng, path.read_bytes())
+    )
     return path
 
 
@@ -316,7 +408,10 @@ def check_journal(rng: random.Random, path: Path) -> str:
     journal.load()
     journal.append(load_rows())
     after = journal.load()
-    require(after["record_id"].tolist()[-5:] == [f"r{i}" for i in range(5)], "rows that were appended are lost")
+    require(
+        after["record_id"].tolist()[-5:] == [f"r{i}" for i in range(5)],
+        "rows that were appended are lost",
+    )
     return READ
 
 
@@ -332,14 +427,19 @@ TARGETS: dict[str, Target] = {
     "scp": record_target(".scp", 2),
     "mapping": Target(make_table, check_table, 2),
     "record_file": file_target("records/*.npz", use_record_file, 2, mutate_archive),
-    "predictions": file_target("predictions*.npz", lambda path: Predictions.load(path), 1, mutate_archive),
+    "predictions": file_target(
+        "predictions*.npz", lambda path: Predictions.load(path), 1, mutate_archive
+    ),
     "packed": Target(make_packed, check_packed, 1),
     "checkpoint": file_target("*.pth", use_checkpoint, 1, mutate_archive),
     "card": Target(make_card, check_checkpoint, 1),
     "splits": file_target("splits.json", load_splits, 1, mutate_json),
-    "manifest": file_target("manifest.csv", lambda path: load_manifest(path.parent), 1, mutate_json),
-    "preprocess_config": file_target("preprocess_config.json", lambda path: load_preprocess_config(path.parent), 1, mutate_json),
+    "manifest": file_target(
+        "manifest.csv", lambda path: load_manifest(path.parent), 1, mutate_json
+    ),
+    "preprocess_config": file_target(
+        "preprocess_config.json", lambda path: load_preprocess_config(path.parent), 1, mutate_json
+    ),
     "config": file_target("config.json", load_config, 1, mutate_json),
     "journal": Target(make_journal, check_journal, 1),
 }
-
