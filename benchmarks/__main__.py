@@ -23,7 +23,8 @@ from benchmarks.measures import (
     measure_training,
     prepare,
 )
-from src.utils import environment, load_json, save_json, setup_logging
+from src.processed.runs.log import environment
+from src.utils import load_json, save_json, setup_logging
 
 logger = logging.getLogger("benchmarks")
 

@@ -26,10 +26,11 @@ import torch
 from benchmarks.measures import TimedBatches, prepare
 from src.config import Config, LoaderConfig, TrainConfig, load_config
 from src.dataloaders import build_dataloaders
+from src.learning.optimization import HistoryRow, make_loss, start_training
 from src.model import ResNet1d
-from src.optimization import HistoryRow, make_loss, start_training
+from src.processed.runs.log import environment
 from src.training import run_training, train_epoch
-from src.utils import device_info, environment, save_json, seed_everything, setup_logging
+from src.utils import device_info, save_json, seed_everything, setup_logging
 
 logger = logging.getLogger("benchmarks")
 
@@ -114,7 +115,7 @@ def measure_training(
     seed_everything(0)
     loaders = build_dataloaders(config, processed)
     model = ResNet1d(12, len(loaders.classes)).to("cuda")
-    state = start_training(model, len(loaders.train), config.train, torch.bfloat16)
+    state = start_training(model, len(loaders.train), config.train, amp=torch.bfloat16)
     loss_fn = make_loss(single_label=True)
 
     def epoch(batches: Any) -> None:

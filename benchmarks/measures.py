@@ -167,7 +167,8 @@ def largest_difference(source: Path, processed: Path) -> float:
     """Return the largest difference of any sample between our record files and the plain recipe's
     signals.
     """
-    from src.store import load_manifest, load_record_file, record_keys, record_path
+    from src.processed.manifest import load_manifest
+    from src.processed.record_files import load_record_file, record_keys, record_path
 
     rows = load_manifest(processed).head(20)
     worst = 0.0
@@ -262,19 +263,22 @@ def measure_profile(
 
     Steps are inside one another where they say so; what is not named is what is left of `together`.
     """
-    from src import npz, tensors
-    from src.pool import run_chunks
+    from src import preprocessing
+    from src.processed import npz
+    from src.processed.runs import chunks
+    from src.processed.runs.pool import run_chunks
+    from src.records import reading
 
     ours = {
-        "row": (tensors, "blank_row"),
-        "header": (tensors, "find_task"),
-        "samples": (tensors.RecordStart, "read"),
-        "quality": (tensors, "measure_quality"),
-        "flags": (tensors, "quality_flags"),
-        "fingerprint": (tensors, "compute_fingerprints"),
-        "resample": (tensors, "resample"),
-        "standardize": (tensors, "standardize"),
-        "archive_and_file": (tensors, "save_record_files"),
+        "row": (chunks, "blank_row"),
+        "header": (chunks, "find_task"),
+        "samples": (reading.RecordStart, "read"),
+        "quality": (preprocessing, "measure_quality"),
+        "flags": (preprocessing, "quality_flags"),
+        "fingerprint": (preprocessing, "compute_fingerprints"),
+        "resample": (preprocessing, "resample"),
+        "standardize": (preprocessing, "standardize"),
+        "archive_and_file": (chunks, "save_record_files"),
         "deflate_in_it": (npz.isal_zlib, "compress"),
     }
     theirs = {
@@ -286,14 +290,18 @@ def measure_profile(
     folder = Path(mkdtemp(dir=scratch))
     headers = make_collection(folder / "source", n_records, source_fs, data)
     tasks = [
-        tensors.RecordTask("bench", f"{header.parent.name}-{header.stem}", str(header))
+        chunks.RecordTask("bench", f"{header.parent.name}-{header.stem}", str(header))
         for header in headers
     ]
     for repeat in range(repeats):
         processed = folder / f"ours{repeat}"
         (processed / "records").mkdir(parents=True)
         work = partial(
-            tensors.process_chunk, processed=processed, config=PreprocessConfig(), on_error="record"
+            chunks.process_chunk,
+            processed=processed,
+            config=PreprocessConfig(),
+            build=preprocessing.build_tensors,
+            on_error="record",
         )
         with timed(**ours) as seconds:
             (together,) = time_call(
@@ -359,8 +367,8 @@ def measure_loading(processed: Path, n_reads: int) -> Result:
     """Compare random reads of whole records: from record files, from the packed cache, and a 2.5 s
     crop of it.
     """
-    from src.packed import load_packed
-    from src.store import load_signal, record_path
+    from src.processed.packed import load_packed
+    from src.processed.record_files import load_signal, record_path
 
     packed = load_packed(processed, "train")
     rows = np.random.default_rng(0).integers(0, len(packed), n_reads).tolist()
@@ -396,8 +404,8 @@ def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
     """
     from benchmarks.peers import XResNet1d101
     from src.dataloaders import build_dataloaders
+    from src.learning.optimization import make_loss, start_training
     from src.model import ResNet1d
-    from src.optimization import make_loss, start_training
     from src.training import train_epoch
 
     config = Config(
@@ -463,8 +471,8 @@ def measure_inference(data: Path | None, n_records: int) -> Result:
     """
     import torch
 
-    from src.checkpoints import ModelCard, load_checkpoint, save_checkpoint
-    from src.eval import predict_files
+    from src.classifier.file_predictions import predict_files
+    from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
     from src.model import ResNet1d
 
     torch.set_num_threads(1)

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import wfdb
-from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from src.utils import Float32Array
 
-def read_plain(stem: str, fs: float, n_samples: int) -> NDArray[np.float32]:
+
+def read_plain(stem: str, fs: float, n_samples: int) -> Float32Array:
     """Return the z-scored signal (n_leads, n_samples) of a WFDB record, resampled to `fs` in Hz."""
     record = wfdb.rdrecord(stem)
     signal = record.p_signal.T

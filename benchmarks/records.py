@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from src.formats.base import ECGRecord
-from src.leads import STANDARD_LEADS
-from src.records import read_record
-from src.sample_data import write_wfdb
-from src.signals import order_leads, resample
-from src.synthetic import generate_ecg
+from src.config import STANDARD_LEADS
+from src.processed.resampling import resample
+from src.processed.signals import order_leads
+from src.records.reading import read_record
+from src.records.record import ECGRecord
+from src.records.sample_collections import write_wfdb
+from src.records.synthetic import generate_ecg
 
 DURATION_S = 10
 

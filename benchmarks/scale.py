@@ -20,8 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from src.store import ManifestRow
-from src.utils import environment, save_json, setup_logging
+from src.processed.manifest import ManifestRow
+from src.processed.runs.log import environment
+from src.utils import save_json, setup_logging
 
 logger = logging.getLogger("benchmarks")
 
@@ -70,7 +71,7 @@ def save_manifest_step(folder: Path, n_rows: int) -> int:
     """Make the manifest up and write it; making it up is not timed."""
     import pandas as pd
 
-    from src.store import MANIFEST_COLUMNS, save_manifest
+    from src.processed.manifest import MANIFEST_COLUMNS, save_manifest
 
     frame = pd.DataFrame(made_up_rows(n_rows), columns=list(MANIFEST_COLUMNS), dtype=str)
     _start_clock()
@@ -80,7 +81,7 @@ def save_manifest_step(folder: Path, n_rows: int) -> int:
 
 def load_manifest_step(folder: Path, n_rows: int) -> int:
     """Read the manifest whole."""
-    from src.store import load_manifest
+    from src.processed.manifest import load_manifest
 
     _start_clock()
     assert len(load_manifest(folder)) == n_rows
@@ -89,7 +90,7 @@ def load_manifest_step(folder: Path, n_rows: int) -> int:
 
 def journal_step(folder: Path, n_rows: int) -> int:
     """Append chunks of 64 rows to the journal, each brought to the disk, and read it back."""
-    from src.store import Journal
+    from src.processed.manifest import Journal
 
     journal = Journal(folder)
     rows = made_up_rows(min(n_rows, FILES_AT_MOST))
@@ -104,8 +105,8 @@ def journal_step(folder: Path, n_rows: int) -> int:
 
 def find_copies_step(folder: Path, n_rows: int) -> int:
     """Search the manifest for copies of recordings."""
-    from src.duplicates import find_duplicates
-    from src.store import load_manifest
+    from src.processed.duplicates import find_duplicates
+    from src.processed.manifest import load_manifest
 
     manifest = load_manifest(folder)
     _start_clock()
@@ -116,9 +117,9 @@ def find_copies_step(folder: Path, n_rows: int) -> int:
 def split_step(folder: Path, n_rows: int) -> int:
     """Place all records in splits anew and write them down, in the manifest too."""
     from src.config import SplitConfig
-    from src.preprocessing import build_splits
-    from src.splits import save_splits
-    from src.store import load_manifest, record_keys, save_manifest
+    from src.processed.manifest import load_manifest, save_manifest
+    from src.processed.record_files import record_keys
+    from src.processed.splits import build_splits, save_splits
 
     manifest = load_manifest(folder)
     _start_clock()
@@ -133,7 +134,7 @@ def split_step(folder: Path, n_rows: int) -> int:
 
 def load_splits_step(folder: Path, n_rows: int) -> int:
     """Read splits.json and look every record up, as a second run does."""
-    from src.splits import load_splits
+    from src.processed.splits import load_splits
 
     _start_clock()
     assert len(load_splits(folder / "splits.json").of_key()) == n_rows
@@ -142,7 +143,7 @@ def load_splits_step(folder: Path, n_rows: int) -> int:
 
 def load_records_step(folder: Path, n_rows: int) -> int:
     """Read what training needs of the manifest: keys, labels, patients, splits."""
-    from src.targets import load_records
+    from src.processed.targets import load_records
 
     _start_clock()
     assert sum(map(len, load_records(folder).values())) == n_rows
@@ -151,7 +152,7 @@ def load_records_step(folder: Path, n_rows: int) -> int:
 
 def pack_hash_step(folder: Path, n_rows: int) -> int:
     """Work out which packed cache belongs to the training split."""
-    from src.packed import pack_hash
+    from src.processed.packed import pack_hash
 
     _start_clock()
     pack_hash(folder, "train")
@@ -160,8 +161,9 @@ def pack_hash_step(folder: Path, n_rows: int) -> int:
 
 def match_step(folder: Path, n_rows: int) -> int:
     """Match label rows to the records found."""
-    from src.labels import LabelRow
-    from src.matching import FoundRecord, match_records
+    from src.labels.mapping import LabelRow
+    from src.labels.matching import match_records
+    from src.records.folders import FoundRecord
 
     found = [FoundRecord(f"g{i // 1000:05d}/rec{i:08d}.hea", f"rec{i:08d}") for i in range(n_rows)]
     rows = [LabelRow("collection", f"rec{i:08d}", ("NORM",)) for i in range(n_rows)]
@@ -172,7 +174,7 @@ def match_step(folder: Path, n_rows: int) -> int:
 
 def index_step(folder: Path, n_rows: int) -> int:
     """List the folders of a collection, a thousand records in each."""
-    from src.matching import index_folder
+    from src.records.folders import index_folder
 
     n_files = min(n_rows, FILES_AT_MOST)
     for i in range(n_files):
@@ -190,7 +192,7 @@ def record_files_step(folder: Path, n_rows: int) -> int:
     """Make, rename and look up the names of record files where `src.store.record_path` puts them;
     their content is not what counts.
     """
-    from src.store import record_path
+    from src.processed.record_files import record_path
 
     paths = [
         record_path(folder / "made", f"collection__rec{i:08d}")

@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from chromium import CHROMIUM, start_chromium  # noqa: E402
 
-from src.report import write_report  # noqa: E402
+from src.plots.report.writer import write_report  # noqa: E402
 
 DEMO, IMAGES = ROOT / "build" / "notebook", ROOT / "docs" / "images"
 REPORT_WIDTH, REPORT_HEIGHT = 640, 1026

@@ -23,17 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from src.checkpoints import Checkpoint, default_checkpoint, load_checkpoint
 from src.config import Config, LoaderConfig, TrainConfig
 from src.dataloaders import build_dataloaders
-from src.duplicates import refuse_overlap
 from src.eval import predict_records
-from src.metrics import compute_metrics, format_table
-from src.store import load_manifest
-from src.subgroups import select_rows
-from src.targets import LabelledRecords, choose_records, load_records
+from src.learning.checkpoints import Checkpoint, default_checkpoint, load_checkpoint
+from src.learning.leaks import refuse_overlap
+from src.learning.metrics import compute_metrics
+from src.learning.text import format_table
+from src.processed.manifest import load_manifest, select_rows
+from src.processed.runs.log import environment
+from src.processed.targets import LabelledRecords, choose_records, load_records
 from src.training import run_training
-from src.utils import environment, save_json, setup_logging
+from src.utils import save_json, setup_logging
 
 logger = logging.getLogger("experiments")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from src.checkpoints import load_checkpoint, save_checkpoint
+from src.learning.checkpoints import load_checkpoint, save_checkpoint
 
 
 def keep_classes(source: str, target: str, classes: list[str]) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src import __version__, arguments
+from src import __version__
+from src.commands import arguments
+from src.commands.options import read_data, read_settings
 from src.config import (
     Config,
     ExecutionConfig,
@@ -25,17 +27,17 @@ from src.config import (
     TrainConfig,
     load_config,
 )
-from src.options import read_data, read_settings
 from src.utils import UsageError, project_paths, setup_logging
 
-logger = logging.getLogger("src")
+logger = logging.getLogger(__name__)
+
 
 # Commands -----------------------------------------------------------------------------------------
 
 
 def sample_data(args: argparse.Namespace) -> int:
     """Write synthetic collections in several formats and rates, with their mapping."""
-    from src.sample_data import write_sample_collections
+    from src.records.sample_collections import write_sample_collections
 
     sample = write_sample_collections(Path(args.dest), n_records=args.records, seed=args.seed)
     roots = " ".join(f"--data {name}={root}" for name, root in sample.data.items())
@@ -51,7 +53,7 @@ def check(args: argparse.Namespace) -> int:
     """Look at collections without writing: formats, rates, leads, unmatched ids, an estimate of
     time and space.
     """
-    from src.checks import check_datasets
+    from src.commands.dry_run import check_datasets
 
     report = check_datasets(
         read_data(args),
@@ -66,8 +68,8 @@ def check(args: argparse.Namespace) -> int:
 
 def labels(args: argparse.Namespace) -> int:
     """Build or extend the mapping for a known collection."""
-    from src.label_builders import build_labels
-    from src.labels import update_mapping
+    from src.labels.builders import build_labels
+    from src.labels.mapping import update_mapping
 
     frame = build_labels(
         args.kind,
@@ -102,7 +104,7 @@ def preprocess(args: argparse.Namespace) -> int:
         execution=read_settings(args, ExecutionConfig, ExecutionConfig()),
     )
     if args.figures:
-        from src.report_figures import save_quality_figures
+        from src.plots.saved import save_quality_figures
 
         save_quality_figures(summary.processed, args.figures, args.figure_format)
     _say(str(summary))
@@ -115,7 +117,7 @@ def preprocess(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train a network on a processed folder."""
-    from src.report_figures import save_history_figure
+    from src.plots.saved import save_history_figure
     from src.training import run_training
 
     config = _training_config(args)
@@ -138,7 +140,7 @@ def _training_config(args: argparse.Namespace) -> Config:
 
 def leave_one_out(args: argparse.Namespace) -> int:
     """Train on all datasets but one and judge on that one, for each in turn."""
-    from src.leave_one_out import format_leave_one_out, run_leave_one_out
+    from src.commands.leave_one_out import format_leave_one_out, run_leave_one_out
 
     rows = run_leave_one_out(
         _training_config(args),
@@ -156,7 +158,7 @@ def cross_fit(args: argparse.Namespace) -> int:
     """Make soft targets for train: networks that each leave out a part of the training records
     answer for it.
     """
-    from src.cross_fit import PREDICTIONS_FILE, run_cross_fit
+    from src.commands.cross_fit import PREDICTIONS_FILE, run_cross_fit
 
     predictions = run_cross_fit(
         _training_config(args), args.processed, args.out, parts=args.parts, resume=args.resume
@@ -170,10 +172,10 @@ def cross_fit(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Judge a checkpoint on a split: tables, predictions and figures."""
+    from src.eval import JudgeOptions
     from src.eval import evaluate as run
-    from src.judging import JudgeOptions
-    from src.report_figures import save_evaluation_figures
-    from src.staging import local_copy
+    from src.plots.saved import save_evaluation_figures
+    from src.processed.mirror import local_copy
     from src.utils import device_info
 
     processed = local_copy(args.processed)
@@ -197,8 +199,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """Write a row of class probabilities per record file."""
-    from src.checkpoints import default_checkpoint
-    from src.file_predictions import predict_to_csv
+    from src.commands.predict_files import predict_to_csv
+    from src.learning.checkpoints import default_checkpoint
     from src.utils import device_info
 
     summary = predict_to_csv(
@@ -218,8 +220,8 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def _save_saliency(args: argparse.Namespace) -> str:
-    from src.checkpoints import default_checkpoint
-    from src.file_predictions import save_saliency
+    from src.commands.predict_files import save_saliency
+    from src.learning.checkpoints import default_checkpoint
 
     return save_saliency(
         args.checkpoint or default_checkpoint(),
@@ -236,8 +238,8 @@ def export(args: argparse.Namespace) -> int:
     """Write a checkpoint in a format that other programs run, with a JSON file that says what it
     expects.
     """
-    from src.checkpoints import load_checkpoint
-    from src.onnx_export import compare_onnx, export_onnx
+    from src.classifier.onnx_export import compare_onnx, export_onnx
+    from src.learning.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
     files = export_onnx(checkpoint, args.out, int8=args.int8)
@@ -252,7 +254,7 @@ def export_dataset(args: argparse.Namespace) -> int:
     """Write the records of a processed folder for another library: Parquet (Hugging Face datasets)
     or braindecode.
     """
-    from src.dataset_export import export_dataset as run
+    from src.processed.export import export_dataset as run
 
     _say(str(run(args.processed, args.out, kind=args.format, keep_other=args.keep_other)))
     return 0
@@ -260,7 +262,7 @@ def export_dataset(args: argparse.Namespace) -> int:
 
 def smoke(args: argparse.Namespace) -> int:
     """Take 10 records through everything: read, preprocess, batch, forward, train, evaluate."""
-    from src.smoke import run_smoke
+    from src.commands.smoke import run_smoke
 
     if args.mapping and not args.data:
         raise UsageError(
@@ -274,7 +276,7 @@ def compare(args: argparse.Namespace) -> int:
     """Tabulate training runs side by side."""
     import pandas as pd
 
-    from src.training import compare_runs
+    from src.commands.compare import compare_runs
 
     runs = compare_runs([_run_folder(run) for run in args.runs])
     _say(pd.DataFrame(runs).set_index("run").T.to_string())
@@ -288,7 +290,7 @@ def _run_folder(run: str) -> Path:
 
 def report(args: argparse.Namespace) -> int:
     """Write a run as one HTML page: data, training, results, mistakes with their ECGs, settings."""
-    from src.report import write_report
+    from src.plots.report.writer import write_report
 
     page = write_report(
         _run_folder(args.run),
@@ -303,8 +305,8 @@ def report(args: argparse.Namespace) -> int:
 
 def compare_predictions(args: argparse.Namespace) -> int:
     """Test whether two sets of predictions for the same records differ."""
-    from src.intervals import format_comparison
-    from src.judging import compare_prediction_files
+    from src.learning.comparison import compare_prediction_files
+    from src.learning.text import format_comparison
 
     _say(
         format_comparison(
@@ -320,7 +322,7 @@ def demo(args: argparse.Namespace) -> int:
     """Run the notebook from top to bottom, on generated recordings unless its configuration names
     others.
     """
-    from src.notebook import run_notebook
+    from src.commands.demo import run_notebook
 
     executed = run_notebook(out=args.out, config=args.config)
     _say(f"every cell ran; the notebook with its outputs is {executed}")

@@ -18,8 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from src.leads import STANDARD_LEADS
-from src.normalization import NORMALIZATIONS
 from src.utils import (
     PROJECT_ROOT,
     ProjectPaths,
@@ -36,6 +34,9 @@ T = TypeVar("T")
 
 FALLBACK_LABEL = "OTHER"
 _PROBLEMS_SHOWN = 20
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+NORMALIZATIONS = ("zscore", "global", "none")
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 
 from src.config import Config, LoaderConfig, config_paths
-from src.datasets import (
+from src.learning.distributed import Processes, SharedBatchSampler
+from src.processed.datasets import (
     LEAD_ARRAYS,
     Batch,
     ECGDataset,
@@ -27,36 +27,25 @@ from src.datasets import (
     keep_batch,
     show_whole,
 )
-from src.distributed import Processes, SharedBatchSampler
-from src.metrics import Predictions
-from src.normalization import fit_normalization
-from src.packed import PackedSplit, load_packed
-from src.rich import Rich, html_facts, html_table
-from src.staging import local_copy
-from src.store import load_record_file
-from src.targets import (
+from src.processed.mirror import local_copy
+from src.processed.normalization import fit_normalization
+from src.processed.packed import PackedSplit, load_packed
+from src.processed.record_files import load_record_file
+from src.processed.targets import (
     LabelledRecords,
     auxiliary_classes,
     choose_records,
     choose_task,
     encode_targets,
     load_records,
-    soften_targets,
 )
+from src.utils import Float32Array, Float64Array, Rich, html_facts, html_table
 
-__all__ = [
-    "Batch",
-    "DataLoaders",
-    "ECGDataset",
-    "PackedDataset",
-    "View",
-    "build_dataloaders",
-    "build_view",
-    "make_loader",
-    "sample_weights",
-]
+if TYPE_CHECKING:
+    from src.learning.predictions import Predictions
 
 logger = logging.getLogger(__name__)
+
 
 _STATISTICS_RECORDS = 1000
 """Records that decide the scale of a collection, at most: the error of a mean over a thousand is
@@ -64,7 +53,7 @@ far below the spread.
 """
 
 
-def sample_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
+def sample_weights(targets: Float32Array) -> Float64Array:
     """Return a drawing weight per record: the inverse frequency of its rarest class, mean 1.
 
     Records without any positive class get the mean weight.
@@ -79,13 +68,15 @@ def sample_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _train_targets(
     config: Config, records: LabelledRecords, classes: tuple[str, ...]
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Return what the training records teach: their labels, blended with soft targets where the
     settings name some.
     """
     targets, path = encode_targets(records, classes), config.train.soft_targets
     if path is None:
         return targets
+    from src.learning.predictions import Predictions
+
     soft = Predictions.load(path)
     try:
         return soften_targets(targets, records.keys, classes, soft, config.train.soft_weight)
@@ -94,8 +85,8 @@ def _train_targets(
 
 
 def _drawing_weights(
-    records: LabelledRecords, targets: NDArray[np.float32], balanced: bool
-) -> NDArray[np.float64] | None:
+    records: LabelledRecords, targets: Float32Array, balanced: bool
+) -> Float64Array | None:
     """Return the weight of each training record in the draw, or None where all count the same.
 
     Raises
@@ -134,7 +125,7 @@ def make_loader(
     dataset: Dataset[Batch],
     config: LoaderConfig,
     *,
-    weights: NDArray[np.float64] | None = None,
+    weights: Float64Array | None = None,
     train: bool = False,
     seed: int = 0,
     pin_memory: bool = False,
@@ -197,7 +188,7 @@ class DataLoaders(Rich):
     val: DataLoader[Batch] | None
     test: DataLoader[Batch] | None
     records: dict[str, LabelledRecords]
-    targets: dict[str, NDArray[np.float32]]
+    targets: dict[str, Float32Array]
     classes: tuple[str, ...]
     single_label: bool
     view: View = View()
@@ -359,7 +350,7 @@ def _statistics_rows(datasets: Sequence[str]) -> list[int]:
 
 
 def _dataset(
-    config: Config, records: LabelledRecords, targets: NDArray[np.float32], view: View, split: str
+    config: Config, records: LabelledRecords, targets: Float32Array, view: View, split: str
 ) -> ECGDataset | PackedDataset:
     """Return the dataset of a split; only training records are cropped."""
     if split != "train":
@@ -384,3 +375,50 @@ def _resident_device(config: Config, packed: PackedSplit) -> str:
         return "cpu"
     free, _ = torch.cuda.mem_get_info(device)
     return device if packed.codes.nbytes < free / 2 else "cpu"
+
+
+def soften_targets(
+    targets: Float32Array,
+    keys: Sequence[str],
+    classes: Sequence[str],
+    soft: Predictions,
+    share: float,
+) -> Float32Array:
+    """Blend targets with probabilities that other networks gave the same records (Hinton et al.,
+    2015).
+
+    Parameters
+    ----------
+    targets
+        Shape (n_records, n_classes); what was not annotated stays unknown.
+    keys, classes
+        Of the rows and columns.
+    soft
+        Probabilities; records and classes that it lacks keep their targets.
+    share
+        Of the probabilities in the blend, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If `soft` shares no record or no class with the targets.
+    """
+    row_of = {key: row for row, key in enumerate(soft.keys)}
+    column_of = {name: column for column, name in enumerate(soft.classes)}
+    pairs = [(row, row_of[key]) for row, key in enumerate(keys) if key in row_of]
+    columns = [
+        (column, column_of[name]) for column, name in enumerate(classes) if name in column_of
+    ]
+    if not pairs or not columns:
+        raise ValueError(
+            f"soft targets hold {len(pairs)} of the {len(keys)} training records and "
+            f"{len(columns)} of the {len(classes)} classes: "
+            "expected predictions for the records of the training split"
+        )
+    rows, theirs = (np.array(part) for part in zip(*pairs, strict=True))
+    mine, other = (np.array(part) for part in zip(*columns, strict=True))
+    blend = targets.copy()
+    blend[np.ix_(rows, mine)] += share * (
+        soft.y_score[np.ix_(theirs, other)] - targets[np.ix_(rows, mine)]
+    ).astype(np.float32)
+    return blend

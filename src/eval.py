@@ -4,79 +4,39 @@ files.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.checkpoints import Checkpoint, ModelCard, load_checkpoint, load_model
 from src.config import FALLBACK_LABEL, LoaderConfig
 from src.dataloaders import make_loader
-from src.datasets import Batch, ECGDataset, View
-from src.duplicates import refuse_overlap
-from src.fingerprints import FingerprintIndex
-from src.inputs import NoInput, Source, iter_inputs
-from src.judging import LEARNED_ON, JudgeOptions, format_judgement, html_judgement, judge
-from src.metrics import Predictions, compute_metrics, format_metrics
-from src.records import ECGRecord, record_name
-from src.rich import Rich
-from src.splits import SPLIT_NAMES
-from src.staging import local_copy
-from src.store import load_manifest, load_record_file
-from src.subgroups import select_rows
-from src.targets import LabelledRecords, choose_records, encode_targets, load_records
-from src.utils import save_json
+from src.labels.text_tables import split_list
+from src.learning.calibration import Calibration, fit_calibration, measure_calibration
+from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint
+from src.learning.leaks import refuse_overlap
+from src.learning.metrics import compute_metrics
+from src.learning.predictions import Predictions
+from src.learning.thresholds import ThresholdRule, Thresholds, choose_thresholds
+from src.model import load_model, predict_logits, to_scores
+from src.processed.datasets import Batch, ECGDataset, View
+from src.processed.manifest import load_manifest, patients_of, select_rows
+from src.processed.mirror import local_copy
+from src.processed.record_files import load_record_file
+from src.processed.splits import SPLIT_NAMES
+from src.processed.targets import LabelledRecords, choose_records, encode_targets, load_records
+from src.utils import Rich, save_json
 
-__all__ = [
-    "Evaluation",
-    "JudgeOptions",
-    "Predictions",
-    "compute_metrics",
-    "evaluate",
-    "format_metrics",
-    "predict",
-    "predict_files",
-]
-
-logger = logging.getLogger(__name__)
-
-N = TypeVar("N")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def window_starts(n_samples: int, window: int) -> list[int]:
-    """Return the starts of windows that overlap by half and reach both ends."""
-    if window <= 0 or window >= n_samples:
-        return [0]
-    count = -(-2 * (n_samples - window) // window) + 1
-    return [round(i * (n_samples - window) / (count - 1)) for i in range(count)]
-
-
-def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
-    """Return logits (B, n_classes) of signals (B, n_leads, n_samples).
-
-    A model trained on crops sees overlapping windows of that length, and its logits are averaged
-    over them, but for windows of padding alone, which training does not show either.
-    """
-    starts = window_starts(signal.shape[2], crop_samples)
-    if len(starts) == 1:
-        logits: torch.Tensor = model(signal)
-        return logits
-    windows = torch.stack(
-        [signal[:, :, start : start + crop_samples] for start in starts]
-    )  # (n_windows, B, n_leads, T)
-    logits = model(windows.flatten(0, 1)).view(len(starts), signal.shape[0], -1)
-    moves = (windows != windows[..., :1]).flatten(2).any(dim=2)  # padding does not, in any lead
-    weights = (moves | ~moves.any(dim=0)).to(logits.dtype)[:, :, None]
-    averaged: torch.Tensor = (logits * weights).sum(dim=0) / weights.sum(dim=0)
-    return averaged
+LEARNED_ON = "val"
 
 
 def predict(
@@ -95,21 +55,6 @@ def predict(
     return torch.cat(logits), torch.cat(targets)
 
 
-def to_probabilities(logits: torch.Tensor, single_label: bool) -> torch.Tensor:
-    """Return probabilities (B, n_classes): softmax over exclusive classes, else a sigmoid for
-    each.
-    """
-    return logits.softmax(dim=1) if single_label else logits.sigmoid()
-
-
-def to_scores(logits: torch.Tensor, single_label: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return probabilities in double precision."""
-    scores: np.ndarray[Any, np.dtype[np.float64]] = to_probabilities(
-        logits.double(), single_label
-    ).numpy()
-    return scores
-
-
 @dataclass(frozen=True)
 class Evaluation(Rich):
     """What `evaluate` found on one split."""
@@ -119,11 +64,15 @@ class Evaluation(Rich):
     metrics: dict[str, Any]
 
     def __str__(self) -> str:
+        from src.learning.text import format_judgement
+
         return (
             f"{self.split}: {self.metrics['n_records']} records\n{format_judgement(self.metrics)}"
         )
 
     def _repr_html_(self) -> str:
+        from src.learning.text import html_judgement
+
         return html_judgement(self.split, self.metrics)
 
 
@@ -297,167 +246,198 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
         )
 
 
-# New files ----------------------------------------------------------------------------------------
-
-
-TRAINED_ON = "the model was trained on this recording"
-
-
 @dataclass(frozen=True)
-class FilePrediction:
-    """The answer for one file: probabilities in the order of the classes, or None with the reason.
+class JudgeOptions:
+    """What to do beyond the metrics.
 
-    An answer, too, has a reason where the model was trained on the recording: `TRAINED_ON`.
-    """
-
-    record_id: str
-    scores: tuple[float, ...] | None
-    status: str
-    reason: str = ""
-
-
-def predict_files(
-    checkpoint: Checkpoint,
-    paths: Iterable[str | Path],
-    *,
-    source_fs: float | None = None,
-    source_gain_per_mv: float | None = None,
-    batch_size: int = 64,
-    device: str = "cpu",
-    allow_overlap: bool = False,
-) -> Iterator[FilePrediction]:
-    """Yield a prediction per record file, in order, holding one batch at a time.
-
-    A file that cannot be read or is rejected yields its status and reason. A model trained on
-    windows of long records sees those of the file, and their probabilities are averaged.
-
-    Parameters
+    Attributes
     ----------
-    checkpoint
-        As `src.checkpoints.load_checkpoint` returns it.
-    paths
-        Files that `src.records.read_record` takes.
-    source_fs, source_gain_per_mv
-        Rate in Hz and ADC units per mV of files that do not say them.
-    batch_size, device
-        Inputs at a time, and the torch device that answers for them.
-    allow_overlap
-        Do not mark recordings that the model was trained on.
+    intervals
+        Bootstrap resamples for confidence intervals; 0 gives none.
+    thresholds
+        ``f1``, ``sensitivity=X`` or ``none``, which leaves those of the checkpoint, or 0.5.
+    calibrate
+        Calibrate the probabilities first.
+    challenge_weights
+        The Challenge's ``weights.csv``, to score with it as well.
     """
-    return predict_sources(
-        load_model(checkpoint, device),
-        checkpoint.card,
-        paths,
-        source_fs=source_fs,
-        source_gain_per_mv=source_gain_per_mv,
-        batch_size=batch_size,
-        device=device,
-        known=FingerprintIndex(() if allow_overlap else checkpoint.card.train_hashes),
-    )
 
+    intervals: int = 0
+    thresholds: str = "none"
+    calibrate: bool = False
+    challenge_weights: str | Path | None = None
 
-def predict_sources(
-    model: nn.Module,
-    card: ModelCard,
-    sources: Iterable[Source],
-    *,
-    known: FingerprintIndex,
-    source_fs: float | None = None,
-    source_gain_per_mv: float | None = None,
-    batch_size: int = 64,
-    device: str = "cpu",
-) -> Iterator[FilePrediction]:
-    """Yield a prediction per record file or record in memory, as `predict_files` does.
-
-    Parameters
-    ----------
-    model, card
-        The network, and what it expects.
-    sources
-        Files, or records in memory (`ECGRecord`).
-    known
-        Fingerprints of the recordings that are marked, because the model was trained on them.
-    source_fs, source_gain_per_mv, batch_size, device
-        As for `predict_files`.
-    """
-    origin = {"source_fs": source_fs, "source_gain_per_mv": source_gain_per_mv}
-
-    def inputs() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
-        for source in sources:
-            prints: list[str] = []
-            name = source.record_id if isinstance(source, ECGRecord) else record_name(source)
-            yield (name, prints), iter_inputs(source, card, fingerprints=prints, **origin)
-
-    for (name, prints), items in _score(model, card, inputs(), batch_size, device):
-        row = _sum_up(name, items)
-        learned = row.status == "ok" and known.contains(prints).any()
-        yield replace(row, reason=TRAINED_ON) if learned else row
-
-
-def predict_inputs(
-    model: nn.Module,
-    card: ModelCard,
-    inputs: Iterable[tuple[str, Iterable[torch.Tensor | NoInput]]],
-    *,
-    batch_size: int = 64,
-    device: str = "cpu",
-) -> Iterator[FilePrediction]:
-    """Yield a prediction per name and its inputs (`src.inputs.iter_inputs`), in order, holding one
-    batch at a time.
-    """
-    for name, items in _score(model, card, inputs, batch_size, device):
-        yield _sum_up(name, items)
-
-
-def _score(
-    model: nn.Module,
-    card: ModelCard,
-    inputs: Iterable[tuple[N, Iterable[torch.Tensor | NoInput]]],
-    batch_size: int,
-    device: str,
-) -> Iterator[tuple[N, list[torch.Tensor | NoInput]]]:
-    """Yield each name with its probabilities (n_classes,), or with what gave none."""
-    flat = ((number, name, item) for number, (name, items) in enumerate(inputs) for item in items)
-    scored = _score_batches(model, card, flat, batch_size, device)
-    for (_, name), rows in groupby(scored, key=lambda row: row[:2]):
-        yield name, [item for *_, item in rows]
-
-
-def _score_batches(
-    model: nn.Module,
-    card: ModelCard,
-    inputs: Iterable[tuple[int, N, torch.Tensor | NoInput]],
-    batch_size: int,
-    device: str,
-) -> Iterator[tuple[int, N, torch.Tensor | NoInput]]:
-    """Put probabilities (n_classes,) in the place of inputs; what gave none stays as it is."""
-    iterator = iter(inputs)
-    while chunk := list(islice(iterator, batch_size)):
-        signals = [item for *_, item in chunk if isinstance(item, torch.Tensor)]
-        scores: Iterator[Any] = iter(())
-        if signals:
-            with torch.inference_mode():
-                logits = predict_logits(
-                    model, torch.stack(signals).to(device), card.crop_samples
-                ).cpu()
-            scores = iter(to_scores(logits, card.single_label))
-        for number, name, item in chunk:
-            yield (
-                number,
-                name,
-                torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item,
+    def __post_init__(self) -> None:
+        if self.intervals < 0:
+            raise ValueError(
+                f"intervals is {self.intervals}: expected a number of resamples, or 0 for none"
             )
+        ThresholdRule.parse(self.thresholds)
+
+    @property
+    def learns(self) -> bool:
+        """Whether something is learned on validation records."""
+        return self.calibrate or self.thresholds != "none"
+
+    def check(self, split: str, single_label: bool) -> None:
+        """Refuse what cannot or must not be done, before a model has run.
+
+        Parameters
+        ----------
+        split
+            The split to be judged.
+        single_label
+            Whether the model answers one label per record.
+
+        Raises
+        ------
+        ValueError
+            If something would be learned on the split that is judged, thresholds are asked for one
+            label per record, or the weights cannot be read.
+        """
+        if self.learns and split == LEARNED_ON:
+            what = "the calibration" if self.calibrate else "thresholds"
+            raise ValueError(
+                f"split is {split!r}, and {what} would be chosen on it: numbers from the "
+                "records that they were chosen on "
+                "say nothing; judge test, or leave out --thresholds and --calibrate"
+            )
+        if single_label and self.thresholds != "none":
+            raise ValueError(
+                f"thresholds is {self.thresholds!r}, but the model answers one label per "
+                "record, the most probable: "
+                "thresholds are for models of several labels (--target multi)"
+            )
+        if self.challenge_weights is not None:
+            from src.learning.challenge_score import WeightTable
+
+            WeightTable.load(self.challenge_weights)
 
 
-def _sum_up(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePrediction:
-    """Return the mean over the windows of a record; windows that were rejected do not count unless
-    all were.
+def judge(
+    predictions: Predictions,
+    rows: pd.DataFrame,
+    options: JudgeOptions,
+    validation: Predictions | None = None,
+    everyone: Predictions | None = None,
+) -> tuple[Predictions, dict[str, Any]]:
+    """Judge the predictions for a split.
+
+    Parameters
+    ----------
+    predictions
+        The split judged.
+    rows
+        Its rows of the manifest, as `src.subgroups.select_rows` gives them.
+    options
+        What to do beyond the metrics.
+    validation
+        The same model's predictions for the validation split; needed where something is learned.
+    everyone
+        Those for the split with the records that carry none of the classes, where the metrics with
+        and without them are wanted side by side.
+
+    Returns
+    -------
+    Predictions
+        With calibrated probabilities and chosen thresholds.
+    dict
+        What `compute_metrics` gives, with ``reliability``, ``subgroups`` and, as asked for,
+        ``calibration``, ``thresholds``, ``intervals`` and ``challenge``; with `everyone` and
+        several labels ``protocols``: ``labelled`` (the records that carry a class) and ``all``
+        (those that were looked at for one) -> n_records, accuracy, macro averages, frequent. Plain
+        JSON values.
+
+    Raises
+    ------
+    ValueError
+        If a record is in both sets, there is no validation record to learn on, or an option does
+        not fit the model.
     """
-    scores = [item for item in items if isinstance(item, torch.Tensor)]
-    failures = [item for item in items if isinstance(item, NoInput)]
-    if not scores or any(failure.status == "unreadable" for failure in failures):
-        worst = next(
-            (failure for failure in failures if failure.status == "unreadable"), failures[0]
+    from src.learning.subgroups import compute_subgroups
+
+    maps, learned = _learn(predictions, options, validation) if options.learns else ((), {})
+    for learned_map in maps:
+        predictions = learned_map.apply(predictions)
+        everyone = everyone and learned_map.apply(everyone)
+    metrics = compute_metrics(predictions)
+    metrics |= {
+        "reliability": measure_calibration(predictions),
+        **learned,
+        "subgroups": compute_subgroups(predictions, rows),
+    }
+    if everyone is not None and not everyone.single_label:
+        metrics["protocols"] = _judge_protocols(everyone)
+    if options.intervals:
+        from src.learning.intervals import bootstrap_intervals
+
+        metrics["intervals"] = bootstrap_intervals(
+            predictions, patients_of(rows), n_resamples=options.intervals
         )
-        return FilePrediction(name, None, worst.status, worst.reason)
-    return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")
+    if options.challenge_weights is not None:
+        from src.learning.challenge_score import WeightTable, compute_challenge_scores
+
+        labels = [split_list(cell) for cell in rows["labels"]]
+        metrics["challenge"] = compute_challenge_scores(
+            predictions, WeightTable.load(options.challenge_weights), labels
+        )
+    return predictions, metrics
+
+
+def _judge_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
+    """Judge the records that carry a class, as published results on PTB-XL do, and all that were
+    looked at for one.
+    """
+    rows = {
+        "labelled": (everyone.y_true == 1).any(axis=1),
+        "all": ~np.isnan(everyone.y_true).all(axis=1),
+    }
+    names = (
+        "n_records",
+        "accuracy",
+        "f1_macro",
+        "auroc_macro",
+        "average_precision_macro",
+        "frequent",
+    )
+    found = {
+        name: compute_metrics(everyone.subset(np.flatnonzero(which)))
+        for name, which in rows.items()
+        if which.any()
+    }
+    return {
+        protocol: {name: metrics[name] for name in names} for protocol, metrics in found.items()
+    }
+
+
+def _learn(
+    predictions: Predictions, options: JudgeOptions, validation: Predictions | None
+) -> tuple[tuple[Calibration | Thresholds, ...], dict[str, Any]]:
+    """Fit a calibration, then thresholds for the calibrated probabilities; returns what to apply
+    and what to tell.
+    """
+    if validation is None or not validation.keys:
+        raise ValueError("there are no validation records to choose thresholds or a calibration on")
+    both = set(validation.keys) & set(predictions.keys)
+    if both:
+        raise ValueError(
+            f"{len(both)} records judged are validation records too, such as {min(both)}: "
+            "expected none"
+        )
+    origin = {"learned_on": LEARNED_ON, "n_records": len(validation.keys)}
+    maps: tuple[Calibration | Thresholds, ...] = ()
+    learned: dict[str, Any] = {}
+    if options.calibrate:
+        calibration = fit_calibration(validation)
+        learned["calibration"] = {
+            **origin,
+            **calibration.to_json(),
+            "reliability_before": measure_calibration(predictions),
+        }
+        maps, validation = (calibration,), calibration.apply(validation)
+    rule = ThresholdRule.parse(options.thresholds)
+    if rule is not None:
+        thresholds = choose_thresholds(validation, rule)
+        learned["thresholds"] = {**origin, **thresholds.to_json()}
+        maps = (*maps, thresholds)
+    return maps, learned

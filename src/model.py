@@ -8,10 +8,15 @@ do.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from torch import nn
 
-from src.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
+from src.learning.checkpoints import Checkpoint, ModelCard
+from src.learning.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
+from src.utils import Float64Array, printable
 
 MIN_SAMPLES = 250
 
@@ -154,3 +159,153 @@ class ResNet1d(nn.Module):
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def build_model(card: ModelCard, n_auxiliary: int = 0) -> ResNet1d:
+    """Return an untrained network of the shape that a card describes, with `n_auxiliary` outputs
+    more.
+    """
+    return ResNet1d(len(card.leads), len(card.classes) + n_auxiliary, **asdict(card.model))
+
+
+def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
+    """Return the trained network in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit the card.
+    """
+    try:
+        with torch.device(
+            "meta"
+        ):  # shapes alone, before memory is taken for a network that a hostile card describes
+            problem = _misfit(build_model(checkpoint.card).state_dict(), checkpoint.weights)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        problem = printable(str(error))
+    if problem:
+        raise ValueError(
+            f"{checkpoint.path}: weights do not fit the model it describes ({problem})"
+        )
+    model = build_model(checkpoint.card).eval()
+    model.load_state_dict(checkpoint.weights)
+    with torch.inference_mode():
+        if not torch.isfinite(model(torch.zeros(1, model.n_leads, MIN_SAMPLES))).all():
+            raise ValueError(
+                f"{checkpoint.path}: the network answers a flat line with no finite "
+                "number: its weights are damaged"
+            )
+    return model.to(device)
+
+
+def _misfit(expected: dict[str, torch.Tensor], weights: dict[str, Any]) -> str:
+    """Return what is wrong with weights for a network with the `expected` ones, or nothing."""
+    for name, wanted in expected.items():
+        held = weights.get(name)
+        if not isinstance(held, torch.Tensor) or held.layout != torch.strided:
+            return f"{name} is {'missing' if held is None else 'no plain tensor'}"
+        if held.shape != wanted.shape or held.dtype != wanted.dtype:
+            return (
+                f"{name} is {held.dtype} {tuple(held.shape)}, expected {wanted.dtype} "
+                f"{tuple(wanted.shape)}"
+            )
+        if not torch.isfinite(held).all():
+            return f"{name} is not finite"
+    strangers = [str(name) for name in weights if name not in expected]
+    return f"{printable(strangers[0])} is unknown" if strangers else ""
+
+
+def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:
+    """Copy the weights of a checkpoint into a network; of its outputs, those of classes that both
+    have by name.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    checkpoint
+        What to start from.
+    card
+        What `model` is trained for.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint has another shape, other leads or another sampling rate.
+    """
+    source = checkpoint.card
+    facts = (
+        *(
+            (name, getattr(source.model, name), getattr(card.model, name))
+            for name in ("base_channels", "lead_mask")
+        ),
+        ("leads", source.leads, card.leads),
+        ("fs", source.preprocess.fs, card.preprocess.fs),
+    )
+    if differ := [
+        f"{name} {there} where this run has {here}" for name, there, here in facts if there != here
+    ]:
+        raise ValueError(f"{checkpoint.path}: cannot be started from: it has {'; '.join(differ)}")
+    own = model.state_dict()
+    shared = [
+        (row, source.classes.index(name))
+        for row, name in enumerate(card.classes)
+        if name in source.classes
+    ]
+    for name, value in checkpoint.weights.items():
+        if not name.startswith("head."):
+            own[name] = value
+        elif shared:
+            rows, theirs = zip(*shared, strict=True)
+            own[name][list(rows)] = value[list(theirs)]
+    model.load_state_dict(own)
+
+
+def window_starts(n_samples: int, window: int) -> list[int]:
+    """Return the starts of windows that overlap by half and reach both ends."""
+    if window <= 0 or window >= n_samples:
+        return [0]
+    count = -(-2 * (n_samples - window) // window) + 1
+    return [round(i * (n_samples - window) / (count - 1)) for i in range(count)]
+
+
+def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
+    """Return logits (B, n_classes) of signals (B, n_leads, n_samples).
+
+    A model trained on crops sees overlapping windows of that length, and its logits are averaged
+    over them, but for windows of padding alone, which training does not show either.
+    """
+    starts = window_starts(signal.shape[2], crop_samples)
+    if len(starts) == 1:
+        logits: torch.Tensor = model(signal)
+        return logits
+    windows = torch.stack(
+        [signal[:, :, start : start + crop_samples] for start in starts]
+    )  # (n_windows, B, n_leads, T)
+    logits = model(windows.flatten(0, 1)).view(len(starts), signal.shape[0], -1)
+    moves = (windows != windows[..., :1]).flatten(2).any(dim=2)  # padding does not, in any lead
+    weights = (moves | ~moves.any(dim=0)).to(logits.dtype)[:, :, None]
+    averaged: torch.Tensor = (logits * weights).sum(dim=0) / weights.sum(dim=0)
+    return averaged
+
+
+def to_probabilities(logits: torch.Tensor, single_label: bool) -> torch.Tensor:
+    """Return probabilities (B, n_classes): softmax over exclusive classes, else a sigmoid for
+    each.
+    """
+    return logits.softmax(dim=1) if single_label else logits.sigmoid()
+
+
+def to_scores(logits: torch.Tensor, single_label: bool) -> Float64Array:
+    """Return probabilities in double precision."""
+    scores: Float64Array = to_probabilities(logits.double(), single_label).numpy()
+    return scores
+
+
+def kept_weights(model: nn.Module, n_classes: int) -> dict[str, torch.Tensor]:
+    """Return the weights without the auxiliary outputs."""
+    weights = model.state_dict()
+    return {
+        name: value[:n_classes] if name.startswith("head.1.") else value
+        for name, value in weights.items()
+    }

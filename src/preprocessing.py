@@ -8,38 +8,36 @@ goes on from there.
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import (
-    DataConfig,
-    ExecutionConfig,
-    PreprocessConfig,
-    SplitConfig,
-    config_hash,
-    load_dataclass,
-)
-from src.duplicates import (
+from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
+from src.labels.mapping import load_mapping
+from src.processed.duplicates import (
     DUPLICATES_FILE,
     find_duplicates,
-    is_taken_out,
     report_duplicates,
-    restore_copies,
     save_duplicates,
     take_out_copies,
 )
-from src.durable import remove_leftovers
-from src.labels import load_mapping
-from src.pool import (
+from src.processed.files import remove_leftovers
+from src.processed.fingerprints import compute_fingerprints
+from src.processed.manifest import Journal, ManifestRow, is_taken_out, save_manifest
+from src.processed.quality import find_rejection, measure_quality, quality_flags, report_gains
+from src.processed.record_files import make_record_folders, record_keys
+from src.processed.resampling import rate_ratio, resample, source_samples_needed
+from src.processed.runs.chunks import process_chunk
+from src.processed.runs.log import Progress, log_run
+from src.processed.runs.plan import RunPlan, SourceFolders, plan_run, spread
+from src.processed.runs.pool import (
     ExecutorFactory,
     LocalExecutor,
     can_start_processes,
@@ -47,51 +45,29 @@ from src.pool import (
     run_chunks,
     shrinking_chunks,
 )
-from src.records import RecordError, window_name
-from src.rich import Rich, html_facts, html_table
-from src.run_log import Progress, log_run
-from src.run_plan import RunPlan, plan_run, spread
-from src.source_folders import SourceFolders
-from src.splits import SPLIT_NAMES, SplitItem, Splits, load_splits, make_splits, save_splits
-from src.staging import Stage, open_stage
-from src.store import (
-    FORMAT_VERSION,
-    INTERRUPTED,
-    Journal,
-    ManifestRow,
-    load_manifest,
-    make_record_folders,
-    record_key,
-    record_keys,
-    save_manifest,
-    split_list,
+from src.processed.runs.resume import load_previous_places, merge_manifest, prepare_tasks
+from src.processed.runs.staging import Stage, open_stage
+from src.processed.runs.tasks import RecordTask, RejectedError, Tensor, blank_row, unreadable_row
+from src.processed.signals import (
+    OrderedLeads,
+    fill_gaps,
+    fit_length,
+    order_leads,
+    standardize,
 )
-from src.tensors import (
-    WINDOW_COUNT,
-    RecordTask,
-    blank_row,
-    build_tensor,
-    input_hash,
-    unreadable_row,
-)
-from src.text_tables import zip_cells
-from src.utils import save_json, shown_path
+from src.processed.splits import SPLIT_NAMES, build_splits, save_splits
+from src.records.record import ECGRecord, RecordError
+from src.utils import Float32Array, Rich, html_facts, html_table, shown_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "preprocess_config.json"
-
-__all__ = ["RecordTask", "RunPlan", "RunSummary", "build_tensor", "plan_run", "run_preprocessing"]
-
-_WINDOW = re.compile(r"__w\d{5,}$")
-_STALE = {"status": "unreadable", "reason": INTERRUPTED, "split": "", "input_hash": ""}
 _DEADLY = "reading it ended two worker processes: a library crashed on it, or memory ran out"
-_MANY_GAINS = 0.2  # of a collection's records
 _FAILED = ("unreadable", "missing", "rejected")
-_RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
+
+_MAX_RATE_ERROR = 1e-3  # of the rate that comes out; only sources far above the target pass it
 
 
 @dataclass(frozen=True)
@@ -250,10 +226,10 @@ def run_preprocessing(
         folders = [stage.folder, *make_record_folders(stage.folder, sharded=sharded)]
         remove_leftovers(folders)
         stage = stage.pull()
-        previous = _previous_places(
+        previous = load_previous_places(
             stage.folder / "splits.json", splits
         )  # a damaged file stops the run before the work, not after
-        waiting = _prepare(stage, plan, data, config, extend)
+        waiting = prepare_tasks(stage, plan, data, config, extend)
         journal = Journal(stage.folder)
         with Progress(len(waiting), "preprocess") as progress:
             for rows in _process(waiting, stage, config, execution, executors):
@@ -294,53 +270,7 @@ def _executors(
         return nullcontext(factory)
     if any(path.exists() for path in (stage.folder / "manifest.csv", Journal(stage.folder).path)):
         return nullcontext(partial(LocalExecutor, n_workers))
-    return local_executors(n_workers, min(n_workers, len(plan.tasks)), "src.staging")
-
-
-def _prepare(
-    stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool
-) -> list[RecordTask]:
-    """Return the tasks that earlier runs have not done, and take what the run will overwrite out of
-    manifest and journal first.
-
-    A run that is killed thus never leaves a row that vouches for a record file of other settings or
-    labels.
-    """
-    processed = stage.folder
-    journal, manifest = Journal(processed), load_manifest(processed)
-    journalled = journal.load()
-    known = _known_rows(processed, manifest, journalled, data, config, extend)
-    waiting = [task for task in plan.tasks if not _is_done(task, known, stage, config)]
-    planned = {(task.dataset, task.record_id) for task in plan.tasks}
-    redone = {(task.dataset, task.record_id) for task in waiting}
-    if (stale := _overwritten(journalled, redone, planned)).any():
-        journal.append(
-            ManifestRow(*row) for row in journalled[stale].assign(**_STALE).to_numpy().tolist()
-        )
-    if (stale := _overwritten(manifest, redone, planned)).any():
-        manifest.loc[stale, list(_STALE)] = list(_STALE.values())
-        save_manifest(manifest, processed)
-    save_json(config, processed / CONFIG_FILE)
-    if stale.any():
-        stage.push()
-    return waiting
-
-
-def _overwritten(
-    rows: pd.DataFrame, redone: Collection[tuple[str, str]], planned: Collection[tuple[str, str]]
-) -> NDArray[np.bool_]:
-    """Tell which rows vouch for a record file that is made anew, of one of the records `redone` or
-    of a window of it.
-
-    A record that is `planned` under the name of a window is no window.
-    """
-    parents = rows["record_id"].str.replace(_WINDOW, "", regex=True)
-    cells = zip_cells(rows["dataset"], rows["record_id"], parents)
-    anew = np.array(
-        [(d, r) in redone or ((d, p) in redone and (d, r) not in planned) for d, r, p in cells],
-        bool,
-    )
-    return anew & (rows["status"] == "ok").to_numpy(bool)
+    return local_executors(n_workers, min(n_workers, len(plan.tasks)), "src.preprocessing")
 
 
 def _process(
@@ -356,7 +286,10 @@ def _process(
         1 if config.window_s else execution.chunk_size
     )  # a record of many windows is work enough
     chunks = shrinking_chunks(waiting, largest, workers)
-    work = stage.work(waiting, config, execution.on_error)
+    process = partial(
+        process_chunk, config=config, build=build_tensors, on_error=execution.on_error
+    )
+    work = stage.work(process, waiting)
 
     def give_up(task: RecordTask) -> list[ManifestRow]:
         if execution.on_error == "raise":
@@ -364,77 +297,6 @@ def _process(
         return [unreadable_row(blank_row(task, config), _DEADLY)]
 
     yield from run_chunks(work, chunks, executors, window=4 * workers, lost=give_up)
-
-
-def _known_rows(
-    processed: Path,
-    manifest: pd.DataFrame,
-    journalled: pd.DataFrame,
-    data: DataConfig,
-    config: PreprocessConfig,
-    extend: bool,
-) -> dict[str, tuple[str, str]]:
-    """Return key -> (input hash, status) of what earlier runs did; refuses to mix settings in one
-    folder.
-    """
-    import pandas as pd
-
-    rows = pd.concat([restore_copies(manifest), journalled], ignore_index=True)
-    rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
-    stranger = rows[~rows["dataset"].isin(list(data.roots)) & (rows["status"] == "ok")]
-    wrong = stranger[stranger["config_hash"] != config_hash(config, FORMAT_VERSION)]
-    if len(wrong) and extend:
-        names = ", ".join(sorted(set(wrong["dataset"])))
-        raise ValueError(
-            f"{processed}: holds records of {names} made with other settings; name these "
-            "datasets too, or choose another folder"
-        )
-    return {
-        key: (digest, status)
-        for key, digest, status in zip_cells(record_keys(rows), rows["input_hash"], rows["status"])
-    }
-
-
-def _is_done(
-    task: RecordTask, known: Mapping[str, tuple[str, str]], stage: Stage, config: PreprocessConfig
-) -> bool:
-    first, _ = known.get(window_name(task.key, 0), ("", ""))
-    windows = (
-        [
-            window_name(task.key, index)
-            for index in range(int(first.partition(WINDOW_COUNT)[2] or 0))
-        ]
-        if config.window_s
-        else []
-    )
-    attempts = [
-        keys
-        for keys in ([task.key], windows)
-        if keys and all(key in known and known[key][1] not in _RETRIED for key in keys)
-    ]
-    digest = input_hash(task, config) if attempts else ""
-    current = (
-        keys
-        for keys in attempts
-        if all(known[key][0].partition(WINDOW_COUNT)[0] == digest for key in keys)
-    )
-    return any(all(known[key][1] != "ok" or stage.holds(key) for key in keys) for keys in current)
-
-
-def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
-    """Return the settings that a processed folder was made with.
-
-    Raises
-    ------
-    ValueError
-        If the folder was not made by preprocessing.
-    """
-    path = Path(processed) / CONFIG_FILE
-    if not path.exists():
-        raise ValueError(
-            f"{processed}: no processed records here; run preprocess with --out {processed} first"
-        )
-    return load_dataclass(PreprocessConfig, path)
 
 
 def _finish(
@@ -461,7 +323,7 @@ def _finish(
     stage.push()
     journal.remove()
     report_duplicates(copies, config.on_duplicate)
-    _report_gains(manifest[manifest["status"] == "ok"])
+    report_gains(manifest[manifest["status"] == "ok"])
     bad = manifest.loc[manifest["status"] != "ok", "reason"]
     summary = RunSummary(
         n_records=len(manifest),
@@ -477,123 +339,141 @@ def _finish(
     return summary
 
 
-def _report_gains(ok: pd.DataFrame) -> None:
-    """Log collections in which many records look as if their gain were wrong: hardly one record in
-    a thousand does by nature.
+def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
+    """Turn a record into the standard leads, rate and length.
+
+    Returns
+    -------
+    Tensor
+        `arrays` holds signal (12, n_samples) z-scored, lead_mean and lead_std in mV, lead_present,
+        n_valid and fs.
+
+    Raises
+    ------
+    RejectedError
+        If no lead is known, the record is too short or its rate is far above the target, a gap of
+        missing samples is too long, or a quality flag rejects it.
     """
-    for flag, size in (("gain_low", "small"), ("gain_high", "large")):
-        share = ok["quality_flags"].str.contains(flag, regex=False).groupby(ok["dataset"]).mean()
-        for name in share[share > _MANY_GAINS].index:
-            logger.warning(
-                "%s: voltages of %.0f %% of the records are too %s for hearts; is the gain "
-                "right? mend the headers, or give "
-                "--source-gain where they say none",
-                name,
-                100 * share[name],
-                size,
+    tensor = build_tensors([record], config)[0]
+    if isinstance(tensor, RejectedError):
+        raise tensor
+    return tensor
+
+
+def build_tensors(
+    records: Sequence[ECGRecord], config: PreprocessConfig
+) -> list[Tensor | RejectedError]:
+    """Turn records into tensors, as `build_tensor` does, or give the reason why one is rejected.
+
+    Each step is taken for all of them, since its code then stays in the processor's caches; records
+    of one rate and length, as most of a collection are, are judged in one go.
+    """
+    made: dict[int, Tensor | RejectedError] = {}
+    alike: dict[tuple[float, int, int], list[tuple[int, _Window]]] = {}
+    for i, record in enumerate(records):
+        try:
+            window = _cut_window(record, config)
+        except RejectedError as error:
+            made[i] = error
+        else:
+            alike.setdefault((record.fs, record.n_samples, window.signal.shape[1]), []).append(
+                (i, window)
             )
+    for (fs, *_), group in alike.items():
+        windows = [window for _, window in group]
+        present = np.stack([window.ordered.present for window in windows])
+        measures = measure_quality([window.signal for window in windows], fs, present)
+        constant = measures.highest_mv == measures.lowest_mv
+        flags = quality_flags(measures, present, config.quality, config.max_amplitude_mv)
+        fingerprints = compute_fingerprints([window.ordered.signal for window in windows], fs)
+        for (i, window), *judged in zip(group, constant, flags, fingerprints, strict=True):
+            made[i] = _finish_tensor(window, fs, config, *judged)
+    return [made[i] for i in range(len(records))]
 
 
-def merge_manifest(
-    processed: Path, plan: RunPlan, data: DataConfig | None, journal: Journal, windows: bool = False
-) -> pd.DataFrame:
-    """Return the rows of this run's records, the newest of each, and with `data` those of the
-    datasets it does not name.
-
-    With `windows`, a record has a row per window, and the newest input decides for all of them.
+class _Window(NamedTuple):
+    """What of a record its tensor is made of: the standard leads, from them the samples needed with
+    gaps filled, and flags.
     """
-    import pandas as pd
 
-    old = restore_copies(load_manifest(processed))
-    missing = pd.DataFrame(list(plan.missing), columns=old.columns, dtype=str)
-    rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
-    parents = (
-        rows["record_id"].str.replace(_WINDOW, "", regex=True) if windows else rows["record_id"]
-    )
-    if windows:
-        newest = rows.groupby([rows["dataset"], parents])["input_hash"].transform("last")
-        rows = rows[rows["input_hash"] == newest]
-    rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
-    parents = parents[rows.index]
-    current = {(task.dataset, task.record_id) for task in plan.tasks} | {
-        (r.dataset, r.record_id) for r in plan.missing
-    }
-    named = set(rows["dataset"]) if data is None else set(data.roots)
-    untouched = ~rows["dataset"].isin(list(named))
-    still = pd.Series(
-        [pair in current for pair in zip_cells(rows["dataset"], parents)],
-        index=rows.index,
-        dtype=bool,
-    )
-    gone = ~(untouched | still)
-    if gone.any():
-        logger.warning(
-            "%d records of earlier runs are no longer in the sources, or beyond the "
-            "limit: left out of the manifest",
-            gone.sum(),
+    ordered: OrderedLeads
+    signal: Float32Array
+    flags: list[str]
+
+
+def _cut_window(record: ECGRecord, config: PreprocessConfig) -> _Window:
+    ordered = order_leads(record.signal, record.leads, STANDARD_LEADS)
+    if not ordered.present.any():
+        raise RejectedError(
+            f"no known lead among {', '.join(map(repr, record.leads))}: expected names "
+            "such as II or V1"
         )
-    return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
+    if record.duration_s < config.min_duration_s:
+        raise RejectedError(
+            f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s"
+        )
+    if abs(rate_ratio(record.fs, config.fs) * record.fs / config.fs - 1) > _MAX_RATE_ERROR:
+        raise RejectedError(
+            f"its rate of {record.fs:g} Hz cannot be brought to {config.fs:g} Hz: "
+            "expected at most some hundred times as much"
+        )
+    window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
+    window, flags = _without_gaps(window, record.fs, config)
+    return _Window(ordered, window, [*record.flags, *ordered.flags, *flags])
 
 
-def build_splits(
-    manifest: pd.DataFrame,
-    config: SplitConfig,
-    previous: Mapping[str, str],
-    copies: Sequence[tuple[str, ...]] = (),
-) -> Splits:
-    """Place the ok records of a manifest, copies of a recording together, and those in `previous`
-    where it says.
-
-    Copies that were taken out still tell which records are of one patient.
+def _finish_tensor(
+    window: _Window,
+    fs: float,
+    config: PreprocessConfig,
+    constant: NDArray[np.bool_],
+    quality: list[str],
+    fingerprint: str,
+) -> Tensor | RejectedError:
+    """Bring a window to the rate and length wanted; `constant` are its leads (12,) that do not
+    change at all.
     """
-    recording = {key: first for group in copies for first in [min(group)] for key in group}
-
-    def items(rows: pd.DataFrame) -> list[SplitItem]:
-        columns = (
-            rows[name]
-            for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold")
-        )
-        return [
-            SplitItem(
-                key=record_key(dataset, record_id),
-                labels=split_list(labels) if source == "mapping" else (),
-                dataset=dataset,
-                patient_id=patient or None,
-                fold=int(fold) if fold else None,
-                recording=recording.get(record_key(dataset, record_id), ""),
-            )
-            for dataset, record_id, labels, source, patient, fold in zip_cells(*columns)
-        ]
-
-    return make_splits(
-        items(manifest[manifest["status"] == "ok"]),
-        fractions=_fractions(config),
-        seed=config.seed,
-        val_folds=config.val_folds,
-        test_folds=config.test_folds,
-        previous=previous,
-        taken_out=items(manifest[is_taken_out(manifest)]),
-    )
-
-
-def _fractions(config: SplitConfig) -> dict[str, float]:
-    held_out = {"val": config.val_fraction, "test": config.test_fraction}
-    return {**held_out, "train": 1.0 - sum(held_out.values())}
-
-
-def _previous_places(path: Path, config: SplitConfig) -> dict[str, str]:
-    """Return the places of an earlier run, or nothing when it had other settings."""
-    if not path.exists():
-        return {}
-    earlier = load_splits(path)
-    rule = {
-        "fractions": _fractions(config),
-        "val_folds": list(config.val_folds),
-        "test_folds": list(config.test_folds),
+    present = window.ordered.present
+    resampled = resample(window.signal, fs, config.fs)[:, : config.n_samples]
+    if constant.any() and rate_ratio(fs, config.fs) != 1:
+        resampled[constant] = window.signal[
+            constant, :1
+        ]  # the filter's edges would make a flat lead look alive
+    scaled = standardize(resampled, config.flat_std_mv)
+    flat = np.asarray((scaled.std == 0) & present)
+    flags = [*window.flags, *quality]
+    flags += [
+        f"flat:{lead}"
+        for lead, is_flat in zip(STANDARD_LEADS, flat.tolist(), strict=True)
+        if is_flat
+    ]
+    if reason := find_rejection(flags, config.quality.reject_flags):
+        return RejectedError(reason, flags)
+    arrays = {
+        "signal": fit_length(scaled.signal, config.n_samples),
+        "lead_mean": np.where(present, scaled.mean, 0).astype(np.float32),
+        "lead_std": scaled.std,
+        "lead_present": present,
+        "n_valid": np.int32(resampled.shape[1]),
+        "fs": np.float32(config.fs),
     }
-    if earlier.seed == config.seed and all(
-        earlier.rule.get(name) == value for name, value in rule.items()
-    ):
-        return earlier.of_key()
-    logger.warning("%s: made with other split settings, so every record is placed anew", path)
-    return {}
+    return Tensor(arrays, tuple(flags), fingerprint)
+
+
+def _without_gaps(
+    window: Float32Array, fs: float, config: PreprocessConfig
+) -> tuple[Float32Array, list[str]]:
+    """Interpolate short gaps, with a flag per lead; a longer one rejects the record."""
+    max_gap = int(config.max_gap_s * fs)
+    filled, longest = fill_gaps(window, max_gap)
+    if longest == 0:
+        return window, []
+    gapped = [
+        lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if not np.isfinite(row).all()
+    ]
+    if not np.isfinite(filled).all():
+        raise RejectedError(
+            f"{longest / fs:.3g} s of samples are missing in one gap (leads "
+            f"{', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
+        )
+    return filled, [f"gap_filled:{lead}" for lead in gapped]

@@ -15,15 +15,12 @@ from torch.utils.data import Dataset
 
 from src.config import LoaderConfig, TrainConfig
 from src.dataloaders import make_loader, sample_weights
-from src.datasets import Batch, draw_starts
-from src.eval import predict_logits, to_scores
-from src.metrics import DEFAULT_THRESHOLD
-from src.model import MIN_SAMPLES, ResNet1d
-from src.optimization import make_loss, start_training
+from src.learning.optimization import make_loss, start_training
+from src.learning.predictions import DEFAULT_THRESHOLD
+from src.model import MIN_SAMPLES, ResNet1d, predict_logits, to_scores
+from src.processed.datasets import Batch, draw_starts
 from src.training import train_epoch
-from src.utils import device_info
-
-Floats = NDArray[np.float32]
+from src.utils import Float32Array, Float64Array, device_info
 
 _FLAT = 1e-6  # a lead whose standard deviation is below this many mV stays 0, as in record files
 
@@ -132,8 +129,8 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _train(
         self,
         model: ResNet1d,
-        signals: Floats,
-        targets: Floats,
+        signals: Float32Array,
+        targets: Float32Array,
         single: bool,
         config: TrainConfig,
         device: str,
@@ -151,7 +148,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             train_epoch(state, loader, loss_fn, config, device=device) for _ in range(config.epochs)
         ]
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+    def predict_proba(self, X: ArrayLike) -> Float64Array:  # noqa: N803
         """Return probabilities (n_records, n_classes): a softmax, or a sigmoid for each class with
         several labels.
 
@@ -188,7 +185,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return labels
         return (scores >= DEFAULT_THRESHOLD).astype(np.int64)
 
-    def _check_signals(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def _check_signals(self, X: ArrayLike) -> Float32Array:  # noqa: N803
         """Return the records as the network sees them."""
         signals = np.asarray(X, np.float32)
         if signals.ndim != 3 or not len(signals) or signals.shape[2] < MIN_SAMPLES:
@@ -208,7 +205,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return np.ascontiguousarray(signals)
         centred = signals - signals.mean(axis=2, keepdims=True)
         spread = centred.std(axis=2, keepdims=True)
-        standard: Floats = np.divide(
+        standard: Float32Array = np.divide(
             centred, spread, out=np.zeros_like(centred), where=spread > _FLAT
         )
         return standard
@@ -217,7 +214,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class _ArrayDataset(Dataset[Batch]):
     """Records in memory; a crop of each is drawn anew each time."""
 
-    def __init__(self, signals: Floats, targets: Floats, crop_samples: int) -> None:
+    def __init__(self, signals: Float32Array, targets: Float32Array, crop_samples: int) -> None:
         self.signals, self.targets = torch.from_numpy(signals), torch.from_numpy(targets)
         n_samples = self.signals.shape[2]
         self.crop_samples = crop_samples if crop_samples < n_samples else 0
@@ -235,7 +232,7 @@ class _ArrayDataset(Dataset[Batch]):
         return Batch(signal, self.targets[indices], torch.tensor(indices))
 
 
-def _encode(y: ArrayLike, n_records: int) -> tuple[Floats, NDArray[Any], bool]:
+def _encode(y: ArrayLike, n_records: int) -> tuple[Float32Array, NDArray[Any], bool]:
     """Return targets (n_records, n_classes), the classes, and whether each record carries one."""
     labels = np.asarray(y)
     if labels.ndim not in (1, 2) or len(labels) != n_records:

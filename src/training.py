@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,37 +16,47 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.augment import drop_leads, mix_records
-from src.checkpoints import (
-    Checkpoint,
-    ModelCard,
-    build_model,
-    load_checkpoint,
-    save_checkpoint,
-    start_from,
-)
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
-from src.datasets import Batch
-from src.distributed import Processes, join_processes
-from src.durable import hold_folder, remove_leftovers
-from src.eval import predict, to_scores
-from src.fingerprints import FingerprintIndex
-from src.metrics import Predictions, compute_metrics
-from src.model import MIN_SAMPLES, ResNet1d, count_parameters
-from src.optimization import HistoryRow, Loss, TrainState, make_loss, start_training, with_auxiliary
-from src.preprocessing import load_preprocess_config
-from src.rich import Rich, html_facts, html_table
-from src.run_log import log_run
-from src.staging import local_copy
-from src.targets import LabelledRecords
-from src.tensorboard_log import log_epochs
+from src.eval import predict
+from src.learning.augment import drop_leads, mix_records
+from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
+from src.learning.distributed import Processes, join_processes
+from src.learning.leaks import warn_of_learned
+from src.learning.metrics import compute_metrics
+from src.learning.optimization import (
+    HistoryRow,
+    Loss,
+    TrainState,
+    make_loss,
+    start_training,
+    with_auxiliary,
+)
+from src.learning.predictions import Predictions
+from src.learning.tensorboard_log import log_epochs
+from src.model import (
+    MIN_SAMPLES,
+    ResNet1d,
+    build_model,
+    count_parameters,
+    kept_weights,
+    start_from,
+    to_scores,
+)
+from src.processed.datasets import Batch
+from src.processed.files import remove_leftovers
+from src.processed.locks import hold_folder
+from src.processed.manifest import load_preprocess_config
+from src.processed.mirror import local_copy
+from src.processed.runs.log import environment, log_run
+from src.processed.targets import LabelledRecords
 from src.utils import (
     DeviceInfo,
+    Rich,
     device_info,
-    environment,
+    html_facts,
+    html_table,
     keep_freed_memory,
-    load_json,
     printable,
     save_json,
     seed_everything,
@@ -56,6 +66,7 @@ from src.utils import (
 )
 
 logger = logging.getLogger(__name__)
+
 
 _SHOWN = ("train_loss", "val_loss", "val_f1_macro", "val_auroc_macro", "seconds")
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -224,7 +235,14 @@ def fit(
     if info.device.startswith("cpu"):
         keep_freed_memory(2**30)
     amp = _amp_dtype(config.amp, info.amp_dtype)
-    state = start_training(model.to(info.device), len(loaders.train), config, amp, processes)
+    state = start_training(
+        model.to(info.device),
+        len(loaders.train),
+        config,
+        amp=amp,
+        processes=processes,
+        example=torch.zeros(2, model.n_leads, MIN_SAMPLES, device=info.device),
+    )
     files = _RunFiles(
         out,
         card,
@@ -256,7 +274,11 @@ def fit(
         scores: dict[str, float | None] = {}
         if processes.is_main:
             scores = validate(
-                state.judged, loaders, loss_fn, device=info.device, crop_samples=card.crop_samples
+                state.evaluated,
+                loaders,
+                loss_fn,
+                device=info.device,
+                crop_samples=card.crop_samples,
             )
         scores = processes.share(scores)
         row: HistoryRow = {
@@ -307,7 +329,7 @@ class _RunFiles:
         """Write the checkpoints and the log, the latest one first: it holds what the others are
         made of.
         """
-        weights = _kept_weights(state.judged, len(self.card.classes))
+        weights = kept_weights(state.evaluated, len(self.card.classes))
         score = state.best_score(self.metric_name)
         summary = {
             "best_epoch": state.best_epoch,
@@ -328,15 +350,6 @@ class _RunFiles:
             {**self.log, "history": state.history, **summary, "stopped": stopped},
             self.out / "training_log.json",
         )
-
-
-def _kept_weights(model: ResNet1d, n_classes: int) -> dict[str, torch.Tensor]:
-    """Return the weights without the auxiliary outputs."""
-    weights = model.state_dict()
-    return {
-        name: value[:n_classes] if name.startswith("head.1.") else value
-        for name, value in weights.items()
-    }
 
 
 def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
@@ -441,7 +454,7 @@ def _new_log(
         "loss": "cross-entropy" if card.single_label else "binary cross-entropy",
         "n_parameters": sum(
             weights.numel()
-            for name, weights in _kept_weights(model, len(card.classes)).items()
+            for name, weights in kept_weights(model, len(card.classes)).items()
             if name in trainable
         ),
         "n_train": len(loaders.records["train"]),
@@ -459,51 +472,6 @@ def _identity(records: LabelledRecords) -> list[Any]:
 
 def _format_row(row: HistoryRow) -> str:
     return "  ".join(f"{name} {row[name]:.4g}" for name in _SHOWN if row[name] is not None)
-
-
-# From a configuration -----------------------------------------------------------------------------
-
-
-def _warn_of_learned(source: Checkpoint, hashes: Sequence[str]) -> None:
-    """Warn where the validation split holds recordings that the network to start from was trained
-    on.
-    """
-    if n_known := int(FingerprintIndex(source.card.train_hashes).contains(hashes).sum()):
-        logger.warning(
-            "%s: was trained on %d of the %d recordings of val, so the best epoch is chosen "
-            "on what it knows; place it by the same "
-            "folds or seed as its training set",
-            source.path,
-            n_known,
-            len(hashes),
-        )
-
-
-def refuse_learned(config: Config, held: Sequence[tuple[Sequence[str], str]]) -> None:
-    """Refuse a start from a network that was trained on recordings for which the networks to be
-    trained shall answer.
-
-    Parameters
-    ----------
-    config
-        Names the checkpoint to start from, if any.
-    held
-        Fingerprints of recordings, and what these are, for the message.
-
-    Raises
-    ------
-    ValueError
-        If it was trained on one of them.
-    """
-    if config.train.init_from is None:
-        return
-    known = FingerprintIndex(load_checkpoint(config.train.init_from).card.train_hashes)
-    for hashes, whose in held:
-        if n_known := int(known.contains(hashes).sum()):
-            raise ValueError(
-                f"{config.train.init_from}: was trained on {n_known} of {whose}; start "
-                "from another checkpoint, or from none"
-            )
 
 
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
@@ -598,7 +566,7 @@ def run_training(
         if config.train.init_from:
             source = load_checkpoint(config.train.init_from)
             start_from(model, source, card)
-            _warn_of_learned(source, loaders.records["val"].signal_hashes)
+            warn_of_learned(source, loaders.records["val"].signal_hashes)
             card = replace(
                 card,
                 train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))),
@@ -638,45 +606,3 @@ def _build_loaders(config: Config, processed: Path, processes: Processes) -> Dat
     if processes.is_main:
         processes.wait()
     return loaders
-
-
-def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
-    """Return one row per run from its ``training_log.json``, and every ``metrics_<split>.json``
-    that it has.
-
-    Raises
-    ------
-    ValueError
-        If a run has no log, or its files are not as train and evaluate write them.
-    """
-    rows = []
-    for run in map(Path, runs):
-        if not (run / "training_log.json").exists():
-            raise ValueError(
-                f"{run}: no training_log.json here; expected the folder of a training run"
-            )
-        try:
-            rows.append(_run_row(run))
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{run}: its logs are not as train and evaluate write them ({error!r})"
-            ) from None
-    return rows
-
-
-def _run_row(run: Path) -> dict[str, Any]:
-    log = load_json(run / "training_log.json")
-    row = {
-        "run": run.name,
-        "epochs": len(log["history"]),
-        "best_epoch": log["best_epoch"],
-        log["best_metric_name"]: log["best_metric"],
-    }
-    row["minutes"] = round(sum(epoch["seconds"] for epoch in log["history"]) / 60, 2)
-    for path in sorted(run.glob("metrics_*.json")):
-        metrics = load_json(path)
-        split = path.stem.removeprefix("metrics_")
-        row |= {
-            f"{split}_{name}": metrics[name] for name in ("f1_macro", "auroc_macro", "accuracy")
-        }
-    return row

@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import errno
 import hashlib
+import html
 import importlib
 import json
 import logging
@@ -20,7 +21,7 @@ import platform
 import random
 import re
 import sys
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,8 +29,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-logger = logging.getLogger(__name__)
+import numpy as np
+from numpy.typing import NDArray
 
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+# One slash or two, since pathlib makes one of two; C:/ is a drive
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)")
+_FILE = re.compile(r"^file:(?://(?=/)|(?=/))")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 H = TypeVar("H", bound=Hashable)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -235,64 +243,6 @@ def import_extra(module: str, purpose: str, install: str) -> ModuleType:
         ) from None
 
 
-def environment() -> dict[str, Any]:
-    """Return versions, commit, a hash of the modules, and the platform, for the log of a run."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    def installed(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
-
-    packages = ("numpy", "scipy", "pandas", "torch", "scikit-learn", "wfdb", "h5py")
-    return {
-        "version": sys.modules[__package__].__version__,  # no import upwards
-        "commit": _git_commit(),
-        "source": _source_hash(),
-        "python": sys.version.split()[0],
-        "platform": f"{sys.platform} {platform.machine()}",
-        "cores": available_cores(),
-        "packages": {package: installed(package) for package in packages},
-    }
-
-
-def _git_commit() -> str | None:
-    """Read the checked-out commit from .git without running git; None outside a checkout."""
-    try:
-        git = _git_folder(PROJECT_ROOT / ".git")
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        ref = head.removeprefix("ref: ")
-        shared = git / "commondir"  # a worktree has its branches where the repository has them
-        common = git / shared.read_text().strip() if shared.exists() else git
-        if (common / ref).exists():
-            return (common / ref).read_text().strip()
-        packed = (common / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(f" {ref}")), None)
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _git_folder(path: Path) -> Path:
-    """Follow the file that a worktree or a submodule has in the place of its .git folder."""
-    if path.is_file():
-        return path.parent / path.read_text().removeprefix("gitdir:").strip()
-    return path
-
-
-def _source_hash() -> str:
-    """Return a hash of the modules, which tells changed code from that of the commit, and code
-    without a commit.
-    """
-    folder = Path(__file__).parent
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
-    return stable_hash(
-        [[name, hashlib.blake2b((folder / name).read_bytes()).hexdigest()] for name in files]
-    )
-
-
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
@@ -363,6 +313,32 @@ def printable(text: str, limit: int = 200) -> str:
     if text.isprintable():  # most are, and the pattern finds nothing in these
         return text
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def as_url(path: str | Path) -> str | None:
+    """Return the URL that a text or path is, without a slash at its end, or None for a local path.
+
+    Raises
+    ------
+    ValueError
+        If it holds a password, which would end up in manifests and logs.
+    """
+    text = str(path)
+    match = _URL.match(text)
+    if match is None or match[1].lower() == "file":
+        return None
+    url = f"{match[1].lower()}://{text[match.end() :].rstrip('/')}"
+    if _PASSWORD.search(url):
+        raise ValueError(
+            f"{url.split(':')[0]}: the address holds a password; give it through the "
+            "environment or the settings of fsspec"
+        )
+    return url
+
+
+def as_path(path: str | Path) -> Path:
+    """Return a local path, also of a ``file://`` URL."""
+    return Path(_FILE.sub("", str(path)))
 
 
 def shown_path(path: str | Path) -> str:
@@ -450,3 +426,111 @@ def join_pairs(pairs: Iterable[tuple[H, H]]) -> list[tuple[H, ...]]:
     for item in parent:
         groups.setdefault(root(item), []).append(item)
     return [tuple(group) for group in groups.values()]
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's generators as tensors and plain values."""
+    import torch
+
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng_state(state: dict[str, Any]) -> None:
+    """Restore the states that `rng_state` returned."""
+    import torch
+
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, normal = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, normal))
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+
+
+class Rich:
+    """Shows itself in a notebook as HTML, and as ``str(self)`` where a front end shows text
+    only.
+    """
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
+
+
+def format_cell(value: object) -> str:
+    """Return a number or text as it stands in a table: thousands apart, three digits after the
+    point, a dash for None.
+    """
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def html_table(header: Sequence[str], rows: Iterable[Iterable[object]], caption: str = "") -> str:
+    """Return a table; numbers stand to the right, the first column and texts to the left."""
+    head = "".join(f'<th style="text-align:left">{html.escape(name)}</th>' for name in header)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    title = (
+        f'<caption style="text-align:left;font-weight:600">{html.escape(caption)}</caption>'
+        if caption
+        else ""
+    )
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    side = "left" if isinstance(value, str) else "right"
+    return f'<td style="text-align:{side}">{html.escape(format_cell(value))}</td>'
+
+
+def html_facts(facts: Mapping[str, object]) -> str:
+    """Return names and values side by side, without those that are empty."""
+    items = (
+        '<span style="white-space:nowrap;margin-right:1.5em"><span '
+        f'style="opacity:.65">{html.escape(name)}</span> '
+        f"<b>{html.escape(format_cell(value))}</b></span> "
+        for name, value in facts.items()
+        if value not in (None, "")
+    )
+    return f"<p>{''.join(items)}</p>"
+
+
+def lazy_exports(
+    package: str, homes: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a package that imports its names when they are used.
+
+    Importing one module of a package then does not load the others (PEP 562).
+
+    Parameters
+    ----------
+    package
+        Name of the package.
+    homes
+        Module of the package -> names that it defines.
+    """
+    home_of = {name: module for module, names in homes.items() for name in names}
+
+    def find(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{home_of[name]}"), name)
+
+    return find, lambda: sorted(home_of)

@@ -20,10 +20,17 @@ os.environ.setdefault(
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 sys.path.insert(0, str(ROOT))
 
-from src.config import Config, DataConfig, LoaderConfig, ModelConfig, PreprocessConfig, TrainConfig  # noqa: E402
-from src.fingerprints import compute_fingerprints  # noqa: E402
-from src.sample_data import SampleData, write_sample_collections  # noqa: E402
-from src.signals import Signal  # noqa: E402
+from src.config import (  # noqa: E402
+    Config,
+    DataConfig,
+    LoaderConfig,
+    ModelConfig,
+    PreprocessConfig,
+    TrainConfig,
+)
+from src.processed.fingerprints import compute_fingerprints  # noqa: E402
+from src.records.sample_collections import SampleData, write_sample_collections  # noqa: E402
+from src.utils import Float32Array  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 SMALL = PreprocessConfig(fs=100.0, n_samples=1000)
@@ -44,7 +51,7 @@ SMALL_NOTEBOOK = {
 """Settings with which the notebook runs in seconds, for `ECG_CONFIG`."""
 
 
-def compute_fingerprint(signal: Signal, fs: float) -> str:
+def compute_fingerprint(signal: Float32Array, fs: float) -> str:
     return compute_fingerprints([signal], fs)[0]
 
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from src import durable
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
-from src.pool import start_worker
 from src.preprocessing import run_preprocessing
-from src.splits import load_splits
-from src.store import load_manifest, load_record_file
+from src.processed import files
+from src.processed.manifest import load_manifest
+from src.processed.record_files import load_record_file
+from src.processed.runs.pool import start_worker
+from src.processed.splits import load_splits
 
 CONFIG = PreprocessConfig(fs=100.0, n_samples=500)
 # A server that has everything loaded makes a process in some hundredths of a second.
@@ -148,5 +149,5 @@ def crash_after(n_operations: int, root: Path, out: Path, **options: Any) -> Non
 
     for name in ("fsync", "replace", "unlink", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
-    durable.sync_file_system = counted(durable.sync_file_system)
+    files.sync_file_system = counted(files.sync_file_system)
     preprocess(root, out, **options)

@@ -12,9 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from src.records import ECGRecord
-from src.sample_data import write_challenge, write_wfdb
-from src.synthetic import CLASSES, generate_ecg, generate_patient
+from src.records.record import ECGRecord
+from src.records.sample_collections import write_challenge, write_wfdb
+from src.records.synthetic import CLASSES, generate_ecg, generate_patient
 from src.utils import PROJECT_ROOT
 
 COPIED = ("src", "recipes", "notebooks", "artifacts/pretrained", "Makefile", "pyproject.toml")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.durable import FileBatch
-from src.store import save_record_files
+from src.processed.files import FileBatch
+from src.processed.record_files import save_record_files
 
 
 def write_record_file(path: Path, arrays: Mapping[str, Any]) -> None:

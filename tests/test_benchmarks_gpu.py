@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from benchmarks.gpu import flops_per_record, main, peak_flops, seconds_to
-from src.dataloaders import PackedDataset, View
-from src.optimization import WeightAverage
-from src.packed import load_packed
+from src.learning.optimization import WeightAverage
+from src.processed.datasets import PackedDataset, View
+from src.processed.packed import load_packed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

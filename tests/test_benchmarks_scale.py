@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.scale import STEPS, made_up_rows
-from src.duplicates import find_duplicates
-from src.store import load_manifest
+from src.processed.duplicates import find_duplicates
+from src.processed.manifest import load_manifest
 
 
 def test_every_step_runs_on_a_made_up_manifest(tmp_path: Path) -> None:

@@ -20,16 +20,18 @@ from conftest import QUICK, SMALL
 from crash_runs import descendants, start, wait_until, write_collection
 from test_preprocessing import bare_collection
 
+from src.commands.predict_files import predict_to_csv
 from src.config import DataConfig, ExecutionConfig
-from src.durable import hold_folder
-from src.file_predictions import predict_to_csv
-from src.labels import COLUMNS, iter_rows, load_mapping, save_mapping
-from src.matching import index_folder, match_records
-from src.packed import load_packed
+from src.labels.mapping import COLUMNS, iter_rows, load_mapping, save_mapping
+from src.labels.matching import match_records
+from src.labels.text_tables import plain_cell, safe_cell
 from src.preprocessing import run_preprocessing
-from src.records import read_record
-from src.store import load_manifest, record_path, save_manifest
-from src.text_tables import plain_cell, safe_cell
+from src.processed.locks import hold_folder
+from src.processed.manifest import load_manifest, save_manifest
+from src.processed.packed import load_packed
+from src.processed.record_files import record_path
+from src.records.folders import index_folder
+from src.records.reading import read_record
 from src.training import run_training
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +62,8 @@ FORBIDDEN_MODULES = {
     "fsspec",
 }
 C_LIBRARY = {
-    "durable",
+    "files",
+    "locks",
     "utils",
 }  # may call the C library of the process, for syncfs and mallopt, and load no other
 FORBIDDEN_CALLS = {

@@ -35,14 +35,16 @@ from crash_runs import (
 )
 
 import src.preprocessing
-import src.staging
-from src import durable
 from src.__main__ import main
-from src.checkpoints import load_checkpoint
 from src.config import PreprocessConfig
-from src.durable import FileBatch, hold_folder, remove_leftovers
-from src.npz import Archive
-from src.store import Journal, load_manifest, load_record_file
+from src.learning.checkpoints import load_checkpoint
+from src.processed import files
+from src.processed.files import FileBatch, remove_leftovers
+from src.processed.locks import hold_folder
+from src.processed.manifest import Journal, load_manifest
+from src.processed.npz import Archive
+from src.processed.record_files import load_record_file
+from src.processed.runs.tasks import RecordTask
 from src.training import run_training
 from src.utils import load_json, temporary_path
 
@@ -217,7 +219,7 @@ def run_command(arguments: list[str], stderr: Path) -> None:
 def test_a_record_that_kills_its_readers_is_listed_and_the_others_are_done(tmp_path: Path) -> None:
     root = write_collection(tmp_path, 10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(src.staging, "process_chunk", die_on_r3)
+        patch.setattr(src.preprocessing, "process_chunk", die_on_r3)
         preprocess(root, root / "out", workers=2, factory=partial(forked, 2))
     manifest = load_manifest(root / "out").set_index("record_id")
     assert (
@@ -233,13 +235,13 @@ def test_a_record_that_kills_its_readers_is_listed_and_the_others_are_done(tmp_p
     )
 
 
-real_chunk = src.staging.process_chunk
+real_chunk = src.preprocessing.process_chunk
 
 
-def die_on_r3(tasks: list[src.preprocessing.RecordTask], **options: object) -> object:
+def die_on_r3(tasks: list[RecordTask], *args: object, **options: object) -> object:
     if any(task.record_id == "r3" for task in tasks):
         os.kill(os.getpid(), signal.SIGKILL)
-    return real_chunk(tasks, **options)
+    return real_chunk(tasks, *args, **options)
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -355,15 +357,15 @@ def test_a_vanished_collection_ends_the_run_and_the_next_ends_the_same(
 ) -> None:
     calls = [0]
 
-    def vanish(tasks: list[src.preprocessing.RecordTask], **options: object) -> object:
+    def vanish(tasks: list[RecordTask], *args: object, **options: object) -> object:
         calls[0] += 1
         if calls[0] == 4:
             (collection / "src").rename(collection / "away")
             (collection / "src").mkdir()  # where a removed mount leaves an empty folder
-        return real_chunk(tasks, **options)
+        return real_chunk(tasks, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(src.staging, "process_chunk", vanish)
+        patch.setattr(src.preprocessing, "process_chunk", vanish)
         with pytest.raises(
             OSError, match=r"the folder is gone, or is another one now; bring it back .*src"
         ):
@@ -380,14 +382,14 @@ def test_a_file_that_vanishes_is_a_row_and_is_tried_again(
 ) -> None:
     root = write_collection(tmp_path, 6)
 
-    def lose(tasks: list[src.preprocessing.RecordTask], **options: object) -> object:
+    def lose(tasks: list[RecordTask], *args: object, **options: object) -> object:
         (root / "src" / "r5.hea").rename(root / "r5.hea") if (
             root / "src" / "r5.hea"
         ).exists() else None
-        return real_chunk(tasks, **options)
+        return real_chunk(tasks, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(src.staging, "process_chunk", lose)
+        patch.setattr(src.preprocessing, "process_chunk", lose)
         preprocess(root, root / "out")
     row = load_manifest(root / "out").set_index("record_id").loc["r5"]
     assert row["status"] == "unreadable" and "no such record" in row["reason"]
@@ -431,8 +433,8 @@ def test_a_disk_that_fails_to_sync_keeps_names_from_files(
     def fail(_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(durable, "_syncs_at_once", lambda _: at_once)
-    monkeypatch.setattr(durable, "sync_file_system" if at_once else "sync_path", fail)
+    monkeypatch.setattr(files, "_syncs_at_once", lambda _: at_once)
+    monkeypatch.setattr(files, "sync_file_system" if at_once else "sync_path", fail)
     with pytest.raises(OSError, match="Input/output"), FileBatch() as batch:
         Path(batch.add(tmp_path / "a")).write_text("a")
         batch.commit()
@@ -443,13 +445,13 @@ def test_a_file_system_of_unknown_kind_syncs_file_by_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(durable, "_LOCAL_FILE_SYSTEMS", set())
-    monkeypatch.setattr(durable, "sync_path", asked.append)
-    durable._is_local.cache_clear()
+    monkeypatch.setattr(files, "_LOCAL_FILE_SYSTEMS", set())
+    monkeypatch.setattr(files, "sync_path", asked.append)
+    files._is_local.cache_clear()
     with FileBatch() as batch:
         Path(batch.add(tmp_path / "a")).write_text("a")
         batch.commit()
-    durable._is_local.cache_clear()
+    files._is_local.cache_clear()
     assert (
         len(asked) == 2 and asked[1] == str(tmp_path) and (tmp_path / "a").read_text() == "a"
     )  # the file, then its name

@@ -13,8 +13,8 @@ import pytest
 from crash_runs import CONFIG, preprocess, write_collection
 
 from src.config import DataConfig, ExecutionConfig
-from src.pool import chunked, run_chunks
 from src.preprocessing import run_preprocessing
+from src.processed.runs.pool import chunked, run_chunks
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,7 +31,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     import dask
-
     from distributed import Client, LocalCluster
 
     settings = {

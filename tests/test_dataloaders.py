@@ -10,18 +10,26 @@ import pytest
 import torch
 from conftest import QUICK, SMALL
 
-from src.config import Config, DataConfig, ExecutionConfig, LoaderConfig, TrainConfig
-from src.dataloaders import (
-    ECGDataset,
-    build_dataloaders,
-    make_loader,
-    sample_weights,
+from src.config import (
+    Config,
+    DataConfig,
+    ExecutionConfig,
+    LoaderConfig,
+    TrainConfig,
 )
-from src.datasets import draw_starts
-from src.distributed import Processes
+from src.dataloaders import build_dataloaders, make_loader, sample_weights
+from src.learning.distributed import Processes
 from src.preprocessing import run_preprocessing
-from src.store import load_manifest, load_signal, record_path, save_manifest
-from src.targets import LabelledRecords, choose_records, encode_targets, find_classes, load_records
+from src.processed.datasets import ECGDataset, draw_starts
+from src.processed.manifest import load_manifest, save_manifest
+from src.processed.record_files import load_signal, record_path
+from src.processed.targets import (
+    LabelledRecords,
+    choose_records,
+    encode_targets,
+    find_classes,
+    load_records,
+)
 
 
 def records(*labels: tuple[str, ...], annotated: tuple[str, ...] = ()) -> LabelledRecords:
@@ -155,7 +163,7 @@ def test_millivolts_and_lead_choice_come_from_the_view(processed: Path) -> None:
     loaders = build_dataloaders(config, processed)
     batch = next(iter(loaders.train))
     path = loaders.records["train"].paths[int(batch.row[0])]
-    from src.store import load_record_file, to_millivolts
+    from src.processed.record_files import load_record_file, to_millivolts
 
     volts = to_millivolts(load_record_file(path))[6]
     np.testing.assert_allclose(batch.signal[0, 0, : len(volts)], volts, atol=1e-3)

@@ -12,26 +12,21 @@ import torch
 from conftest import QUICK
 from torch import nn
 
-from src.checkpoints import load_checkpoint, load_model, save_checkpoint
+from src.classifier.file_predictions import _sum_up, predict_files
+from src.classifier.inputs import NoInput
 from src.config import LoaderConfig, PreprocessConfig
-from src.dataloaders import Batch, ECGDataset, make_loader
-from src.eval import (
-    JudgeOptions,
-    Predictions,
-    _sum_up,
-    compute_metrics,
-    evaluate,
-    predict,
-    predict_files,
-    predict_logits,
-    to_scores,
-    window_starts,
-)
-from src.inputs import NoInput
-from src.records import iter_records
-from src.splits import load_splits
-from src.store import load_manifest, record_path, save_manifest
-from src.tensors import build_tensor
+from src.dataloaders import make_loader
+from src.eval import JudgeOptions, evaluate, predict
+from src.learning.checkpoints import load_checkpoint, save_checkpoint
+from src.learning.metrics import compute_metrics
+from src.learning.predictions import Predictions
+from src.model import load_model, predict_logits, to_scores, window_starts
+from src.preprocessing import build_tensor
+from src.processed.datasets import Batch, ECGDataset
+from src.processed.manifest import load_manifest, save_manifest
+from src.processed.record_files import record_path
+from src.processed.splits import load_splits
+from src.records.reading import iter_records
 from src.training import run_training
 from src.utils import load_json
 

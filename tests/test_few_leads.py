@@ -8,12 +8,12 @@ import pytest
 import torch
 from test_training import CONFIG
 
-from src.checkpoints import load_checkpoint
+from src.classifier.file_predictions import predict_files
 from src.config import ModelConfig
-from src.eval import predict_files
+from src.learning.checkpoints import load_checkpoint
 from src.model import ResNet1d
-from src.sample_data import write_wfdb
-from src.synthetic import generate_ecg
+from src.records.sample_collections import write_wfdb
+from src.records.synthetic import generate_ecg
 from src.training import run_training
 
 

@@ -22,15 +22,19 @@ from fuzz.runner import run_fuzzer
 from fuzz.seeds import record_seeds
 from fuzz.targets import make_packed, own_files
 
-from src.checkpoints import load_checkpoint, load_model, save_checkpoint
 from src.config import load_config
-from src.formats.base import RecordError, printable
-from src.labels import MappingError, load_mapping
-from src.metrics import Predictions
-from src.packed import load_packed
-from src.records import READABLE_SUFFIXES, iter_records, list_records, read_record
-from src.splits import load_splits
-from src.store import MANIFEST_COLUMNS, Journal, ManifestRow, load_manifest, load_record_file
+from src.labels.mapping import MappingError, load_mapping
+from src.learning.checkpoints import load_checkpoint, save_checkpoint
+from src.learning.predictions import Predictions
+from src.model import load_model
+from src.processed.manifest import MANIFEST_COLUMNS, Journal, ManifestRow, load_manifest
+from src.processed.packed import load_packed
+from src.processed.record_files import load_record_file
+from src.processed.splits import load_splits
+from src.records.formats import mat_check
+from src.records.reading import READABLE_SUFFIXES, iter_records, list_records, read_record
+from src.records.record import RecordError
+from src.utils import printable
 
 
 def test_mutated_files_are_read_or_refused() -> None:
@@ -425,8 +429,8 @@ def test_a_variable_that_uses_up_the_limit_leaves_none_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To zlib, nothing left means no limit."""
-    monkeypatch.setattr("src.formats.mat_check._SMALL_BYTES", 1000)
-    monkeypatch.setattr("src.formats.mat_check._MAX_RATIO", 0)
+    monkeypatch.setattr(mat_check, "_SMALL_BYTES", 1000)
+    monkeypatch.setattr(mat_check, "_MAX_RATIO", 0)
     first, second = (_element(15, zlib.compress(_element(14, bytes(n - 8)))) for n in (1000, 10**6))
     (tmp_path / "r.mat").write_bytes(_mat5(first, second))
     with pytest.raises(RecordError, match="inflates to over 0: expected the samples of an ECG"):

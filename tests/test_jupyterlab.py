@@ -20,7 +20,7 @@ import pytest
 from chromium import CHROMIUM, Page, start_chromium
 from conftest import SMALL_NOTEBOOK
 
-from src.notebook import NOTEBOOK
+from src.commands.demo import NOTEBOOK
 from src.utils import PROJECT_ROOT, save_json
 
 pytestmark = [

@@ -25,12 +25,13 @@ from src.config import (
     PreprocessConfig,
     TrainConfig,
 )
-from src.labels import LabelRow, iter_rows, load_mapping
-from src.matching import index_folder, match_records
-from src.optimization import TrainState
+from src.labels.mapping import LabelRow, iter_rows, load_mapping
+from src.labels.matching import match_records
+from src.learning.optimization import TrainState
 from src.preprocessing import run_preprocessing
-from src.splits import SplitItem, make_splits
-from src.store import Journal, load_manifest
+from src.processed.manifest import Journal, load_manifest
+from src.processed.splits import SplitItem, make_splits
+from src.records.folders import index_folder
 from src.training import run_training
 
 SOAK = bool(os.environ.get("ECG_SOAK"))

@@ -22,9 +22,11 @@ from bad_records import BAD
 
 from src import __version__
 from src.__main__ import build_parser, main
-from src.checkpoints import load_checkpoint
-from src.sample_data import SampleData
-from src.store import load_manifest, load_record_file, record_path, save_manifest
+from src.commands import demo, smoke
+from src.learning.checkpoints import load_checkpoint
+from src.processed.manifest import load_manifest, save_manifest
+from src.processed.record_files import load_record_file, record_path
+from src.records.sample_collections import SampleData
 from src.utils import load_json, save_json
 
 SMALL = ["--fs", "100", "--n-samples", "1000", "--workers", "1"]
@@ -195,7 +197,7 @@ def test_smoke(run: Run) -> None:
 def test_demo_runs_the_notebook(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        "src.notebook.run_notebook", lambda **options: asked.append(options) or options["out"]
+        demo, "run_notebook", lambda **options: asked.append(options) or options["out"]
     )
     assert run("demo", "--out", tmp_path / "o.ipynb", "--config", "c.json").code == 0
     assert asked == [{"out": str(tmp_path / "o.ipynb"), "config": "c.json"}]
@@ -207,7 +209,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("src.smoke.run_smoke", interrupt)
+    monkeypatch.setattr(smoke, "run_smoke", interrupt)
     stopped = run("smoke")
     assert stopped.code == 130 and stopped.error == "interrupted; run the same command again"
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import SMALL_NOTEBOOK
 from nbclient import NotebookClient
 
-from src.notebook import NOTEBOOK, run_notebook
+from src.commands.demo import NOTEBOOK, run_notebook
 from src.utils import PROJECT_ROOT, load_json, save_json
 
 SECTIONS = (

@@ -15,13 +15,13 @@ from conftest import QUICK, SMALL
 from crash_runs import outputs, preprocess, start, write_collection
 
 from src.__main__ import main
+from src.commands.predict_files import predict_to_csv
 from src.config import DataConfig, ExecutionConfig
 from src.eval import evaluate
-from src.file_predictions import predict_to_csv
-from src.matching import index_folder
 from src.preprocessing import run_preprocessing
-from src.records import read_record
-from src.store import load_manifest
+from src.processed.manifest import load_manifest
+from src.records.folders import index_folder
+from src.records.reading import read_record
 from src.training import run_training
 
 ROOT = Path(__file__).resolve().parent.parent

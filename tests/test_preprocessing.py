@@ -12,16 +12,19 @@ import pytest
 import scipy.io
 from conftest import SMALL
 
+from src import preprocessing
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
-from src.packed import load_packed
-from src.preprocessing import load_preprocess_config, run_preprocessing
-from src.records import ECGRecord, RecordError, read_record
-from src.run_plan import spread
-from src.sample_data import SampleData
-from src.splits import load_splits
-from src.store import Journal, load_manifest, load_record_file, record_path, to_millivolts
-from src.targets import load_records
-from src.tensors import RecordTask, RejectedError, build_tensor
+from src.preprocessing import build_tensor, run_preprocessing
+from src.processed.manifest import Journal, load_manifest, load_preprocess_config
+from src.processed.packed import load_packed
+from src.processed.record_files import load_record_file, record_path, to_millivolts
+from src.processed.runs.plan import spread
+from src.processed.runs.tasks import RecordTask, RejectedError
+from src.processed.splits import load_splits
+from src.processed.targets import load_records
+from src.records.reading import read_record
+from src.records.record import ECGRecord, RecordError
+from src.records.sample_collections import SampleData
 
 ONE = ExecutionConfig(workers=1)
 RNG = np.random.default_rng(5)
@@ -70,7 +73,8 @@ def test_a_run_between_leaves_no_row_that_lies(
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", die)
             patch.setattr(
-                "src.preprocessing.merge_manifest",
+                preprocessing,
+                "merge_manifest",
                 lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt),
             )
             with pytest.raises(KeyboardInterrupt):
@@ -90,7 +94,8 @@ def test_journalled_records_of_other_settings_are_refused_too(
         bare_collection(tmp_path / name, 2)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "src.preprocessing.merge_manifest",
+            preprocessing,
+            "merge_manifest",
             lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         with pytest.raises(KeyboardInterrupt):
@@ -141,7 +146,7 @@ def test_training_waits_for_the_end_of_a_run(
     data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 4))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     monkeypatch.setattr(
-        "src.preprocessing._process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        preprocessing, "_process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     os.utime(tmp_path / "src" / "r2.hea", (0, 0))
     with pytest.raises(KeyboardInterrupt):

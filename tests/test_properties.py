@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from src.formats.base import RecordError
-from src.formats.wfdb_header import parse_header
-from src.labels import iter_rows, load_mapping
-from src.ranking import Ranking
-from src.records import read_record
-from src.text_tables import plain_cell, safe_cell
+from src.labels.mapping import iter_rows, load_mapping
+from src.labels.text_tables import plain_cell, safe_cell
+from src.learning.metrics import Ranking
+from src.records.formats.wfdb_header import parse_header
+from src.records.reading import read_record
+from src.records.record import RecordError
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 SAMPLES = arrays(

@@ -12,21 +12,20 @@ import pytest
 from conftest import QUICK
 from IPython.core.formatters import DisplayFormatter
 
-from src.checkpoints import load_checkpoint, load_model
-from src.checks import CheckReport, DatasetCheck
+from src.commands.dry_run import CheckReport, DatasetCheck
 from src.dataloaders import build_dataloaders
-from src.eval import Evaluation
-from src.judging import JudgeOptions, judge
-from src.metrics import Predictions
+from src.eval import Evaluation, JudgeOptions, judge
+from src.learning.checkpoints import load_checkpoint
+from src.learning.predictions import Predictions
+from src.model import load_model
 from src.preprocessing import RunSummary
-from src.records import ECGRecord, read_record
-from src.rich import format_cell, html_facts, html_table
-from src.sample_data import SampleData
-from src.store import load_manifest
-from src.subgroups import select_rows
-from src.targets import load_records
+from src.processed.manifest import load_manifest, select_rows
+from src.processed.targets import load_records
+from src.records.reading import read_record
+from src.records.record import ECGRecord
+from src.records.sample_collections import SampleData
 from src.training import TrainResult
-from src.utils import load_json
+from src.utils import format_cell, html_facts, html_table, load_json
 
 HOSTILE = "<script>alert('&')</script>"
 

@@ -10,17 +10,14 @@ from conftest import QUICK
 
 import src.training
 from experiments.keep_classes import keep_classes
-from src.checkpoints import load_checkpoint
-from src.config import Config, LoaderConfig, ModelConfig, TrainConfig
+from src.commands.compare import compare_runs
+from src.config import STANDARD_LEADS, Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
-from src.leads import STANDARD_LEADS
-from src.optimization import TrainState
-from src.targets import choose_task, load_records
-from src.training import (
-    _warn_of_learned,
-    compare_runs,
-    run_training,
-)
+from src.learning.checkpoints import load_checkpoint
+from src.learning.leaks import warn_of_learned
+from src.learning.optimization import TrainState
+from src.processed.targets import choose_task, load_records
+from src.training import run_training
 from src.utils import load_json
 
 CONFIG = Config(
@@ -83,7 +80,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(processed: Path, tmp_path: Pat
         pass
 
     from src.dataloaders import build_dataloaders
-    from src.training import build_card, build_model, fit, load_preprocess_config, seed_everything
+    from src.model import build_model
+    from src.processed.manifest import load_preprocess_config
+    from src.training import build_card, fit
+    from src.utils import seed_everything
 
     def stop(row: dict[str, object]) -> None:
         if row["epoch"] == 2:
@@ -353,9 +353,9 @@ def test_validation_on_what_the_start_knows_is_told(
     processed: Path, trained: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records, checkpoint = load_records(processed), load_checkpoint(trained / "models" / "best.pth")
-    _warn_of_learned(checkpoint, records["val"].signal_hashes)
+    warn_of_learned(checkpoint, records["val"].signal_hashes)
     assert not caplog.text
-    _warn_of_learned(checkpoint, records["train"].signal_hashes)
+    warn_of_learned(checkpoint, records["train"].signal_hashes)
     assert (
         f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val"
         in caplog.text
@@ -367,7 +367,7 @@ def test_a_start_that_knows_validation_is_asked_about(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        src.training, "_warn_of_learned", lambda source, hashes: asked.append(tuple(hashes))
+        src.training, "warn_of_learned", lambda source, hashes: asked.append(tuple(hashes))
     )
     start = trained / "models" / "best.pth"
     config = dataclasses.replace(

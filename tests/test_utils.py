@@ -92,43 +92,6 @@ def test_paths_are_below_the_root(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_environment_names_versions() -> None:
-    facts = utils.environment()
-    assert facts["packages"]["torch"].startswith("2.") and facts["version"]
-    assert facts == utils.environment() and len(facts["source"]) == 16
-
-
-@pytest.mark.parametrize("place", ["folder", "packed", "detached", "worktree", "none", "broken"])
-def test_the_commit_is_read_without_git(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    commit, root = "a" * 40, tmp_path / "project"
-    git = root / ".git"
-    (git / "refs" / "heads").mkdir(parents=True)
-    (git / "HEAD").write_text(f"{commit}\n" if place == "detached" else "ref: refs/heads/main\n")
-    if place == "packed":
-        (git / "packed-refs").write_text(
-            f"# pack-refs with: peeled\n{'b' * 40} refs/heads/xrefs/heads/main\n{commit} "
-            "refs/heads/main\n"
-        )
-    elif place in ("folder", "worktree"):
-        (git / "refs" / "heads" / "main").write_text(commit + "\n")
-    if place == "worktree":
-        inner = git / "worktrees" / "w"
-        inner.mkdir(parents=True)
-        (inner / "HEAD").write_text("ref: refs/heads/main\n")
-        (inner / "commondir").write_text("../..\n")
-        root = tmp_path / "w"
-        root.mkdir()
-        (root / ".git").write_text(f"gitdir: {inner}\n")
-    elif place == "none":
-        root = tmp_path
-    elif place == "broken":
-        (git / "HEAD").write_bytes(b"\xff\xfe")
-    monkeypatch.setattr(utils, "PROJECT_ROOT", root)
-    assert utils.environment()["commit"] == (None if place in ("none", "broken") else commit)
-
-
 def test_paths_are_shown_from_the_project_on() -> None:
     assert utils.shown_path(utils.PROJECT_ROOT / "artifacts" / "processed") == "artifacts/processed"
     assert utils.shown_path("/elsewhere/run") == str(Path("/elsewhere/run")) and utils.shown_path(

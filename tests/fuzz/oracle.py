@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.records import ECGRecord
+from src.records.record import ECGRecord
 
 _PLAIN = re.compile(r"(\S+) 16(?:\+(\d+))? (\S+) (\d+) (-?\d+) (-?\d+) (-?\d+) (\d+) ([\w-]+)")
 _MEMORY = re.compile(r"MemoryError|unable to allocate|allocation failed", re.IGNORECASE)

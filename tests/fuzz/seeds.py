@@ -20,7 +20,7 @@ import wfdb
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
-from src.leads import STANDARD_LEADS
+from src.config import STANDARD_LEADS
 
 RNG = np.random.default_rng(71)
 N = 120  # samples per lead

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.checkpoints import ModelCard, build_model, load_checkpoint, load_model, save_checkpoint
 from src.config import (
     DataConfig,
     ExecutionConfig,
@@ -22,16 +21,20 @@ from src.config import (
     load_config,
     save_config,
 )
-from src.labels import iter_rows, load_mapping
-from src.matching import index_folder
-from src.metrics import Predictions
-from src.packed import load_packed
-from src.preprocessing import load_preprocess_config, run_preprocessing
-from src.records import RecordError, iter_records, list_records, read_record, read_start
-from src.splits import load_splits
-from src.store import Journal, load_manifest, load_record_file
-from src.tensors import RejectedError, build_tensor
-from src.text_tables import read_table
+from src.labels.mapping import iter_rows, load_mapping
+from src.labels.text_tables import read_table
+from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
+from src.learning.predictions import Predictions
+from src.model import build_model, load_model
+from src.preprocessing import build_tensor, run_preprocessing
+from src.processed.manifest import Journal, load_manifest, load_preprocess_config
+from src.processed.packed import load_packed
+from src.processed.record_files import load_record_file
+from src.processed.runs.tasks import RejectedError
+from src.processed.splits import load_splits
+from src.records.folders import index_folder
+from src.records.reading import find_start, iter_records, list_records, read_record
+from src.records.record import RecordError
 
 from . import hostile
 from .mutate import mutate_bytes, mutate_mat, mutate_text, mutate_zip
@@ -101,7 +104,7 @@ def check_record(rng: random.Random, path: Path) -> str:
         if way == "whole":
             records = [read_record(name, **given) for name in names[:3]]
         elif way == "start":
-            records = [read_start(names[0], 0.3, **given)[0]]
+            records = [find_start(names[0], 0.3, **given).read()[0]]
         else:
             windows = iter_records(path, window_s=0.2, **given)
             records = [window for window, _ in zip(windows, range(5), strict=False)]
@@ -247,7 +250,7 @@ def mutate_json(rng: random.Random, raw: bytes) -> bytes:
 
 
 def use_record_file(path: Path) -> None:
-    from src.store import to_millivolts
+    from src.processed.record_files import to_millivolts
 
     arrays = load_record_file(
         path, "signal", "lead_mean", "lead_std", "lead_present", "n_valid", "fs"
@@ -397,7 +400,7 @@ def make_journal(rng: random.Random, folder: Path) -> Path:
 
 @cache
 def load_rows() -> list[object]:
-    from src.store import ManifestRow
+    from src.processed.manifest import ManifestRow
 
     return [ManifestRow("d", f"r{i}", status="ok", reason='says "no",\nhere') for i in range(5)]
 

@@ -1,0 +1,35 @@
+"""A trained network in use.
+
+`classifier` is the network as one object; `inputs` turns files into its inputs; `file_predictions`
+predicts for many files; `saliency` explains predictions; `onnx_export` writes it for other
+programs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from src.utils import lazy_exports
+
+if TYPE_CHECKING:
+    from src.classifier.classifier import (
+        Classifier as Classifier,
+    )
+    from src.classifier.classifier import (
+        Prediction as Prediction,
+    )
+    from src.classifier.file_predictions import (
+        predict_files as predict_files,
+    )
+    from src.classifier.onnx_export import (
+        export_onnx as export_onnx,
+    )
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "classifier": ("Classifier", "Prediction"),
+        "file_predictions": ("predict_files",),
+        "onnx_export": ("export_onnx",),
+    },
+)

@@ -1,0 +1,105 @@
+"""From a recording to what a network sees: the one place where files and records in memory become
+input tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from src.config import PreprocessConfig
+from src.learning.checkpoints import ModelCard
+from src.preprocessing import build_tensor
+from src.processed.datasets import View, scale_signal
+from src.processed.runs.tasks import RejectedError
+from src.records.reading import iter_records, list_records, read_record
+from src.records.record import ECGRecord, RecordError
+from src.records.windows import cut_windows
+
+Source = str | Path | ECGRecord
+
+
+@dataclass(frozen=True)
+class NoInput:
+    """Why a recording gives no input: status ``unreadable`` or ``rejected``, and the reason."""
+
+    status: str
+    reason: str
+
+
+def to_input(arrays: dict[str, NDArray[Any]], card: ModelCard) -> torch.Tensor:
+    """Return the input (n_leads, n_samples) of a model from the arrays of
+    `src.tensors.build_tensor` or of a record file.
+    """
+    rows = View(card.leads).lead_rows()
+    return torch.from_numpy(np.ascontiguousarray(scale_signal(arrays, card.normalization)[rows]))
+
+
+def iter_windows(
+    source: Source,
+    config: PreprocessConfig,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+) -> Iterator[ECGRecord]:
+    """Yield the recording that a source names, or its windows where records were cut into windows
+    for training.
+
+    Raises
+    ------
+    RecordError
+        If it is a file that cannot be read.
+    """
+    window_s, stride_s = config.window_s, config.stride_s or None
+    if isinstance(source, ECGRecord):
+        yield from cut_windows(source, window_s, stride_s) if window_s else [source]
+    elif window_s:
+        if (n_records := len(list_records(source))) > 1:
+            raise RecordError(
+                source,
+                f"holds many records, {n_records} in all: name one as {Path(source).name}::ID",
+            )
+        yield from iter_records(
+            source,
+            window_s=window_s,
+            stride_s=stride_s,
+            source_fs=source_fs,
+            source_gain_per_mv=source_gain_per_mv,
+        )
+    else:
+        yield read_record(source, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+
+
+def iter_inputs(
+    source: Source,
+    card: ModelCard,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    fingerprints: list[str] | None = None,
+) -> Iterator[torch.Tensor | NoInput]:
+    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there
+    is none.
+
+    `fingerprints` gets that of each input as it is yielded.
+    """
+    try:
+        for window in iter_windows(
+            source, card.preprocess, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
+        ):
+            try:
+                tensor = build_tensor(window, card.preprocess)
+            except RejectedError as error:
+                yield NoInput("rejected", str(error))
+                continue
+            if fingerprints is not None:
+                fingerprints.append(tensor.fingerprint)
+            yield to_input(tensor.arrays, card)
+    except RecordError as error:
+        yield NoInput("unreadable", error.message)

@@ -1,0 +1,1 @@
+"""What the command line and the notebook do, beyond one call of a package below."""

@@ -1,0 +1,251 @@
+"""The dry run: what the collections hold and what processing them would take; nothing is
+written.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig
+from src.labels.mapping import load_mapping
+from src.preprocessing import build_tensor
+from src.processed.npz import Archive
+from src.processed.runs.chunks import find_task
+from src.processed.runs.plan import RunPlan, plan_run, spread
+from src.processed.runs.staging import local_tasks
+from src.processed.runs.tasks import RecordTask, RejectedError
+from src.records.record import RecordError, split_part
+from src.records.windows import count_windows
+from src.utils import Rich, html_facts, html_table, shown_path
+
+
+@dataclass
+class DatasetCheck:
+    """What was found in one collection; rates and leads are those of the records probed."""
+
+    name: str
+    root: str
+    n_records: int
+    n_labelled: int
+    n_probed: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    rates: Counter[str] = field(default_factory=Counter)
+    leads: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    n_bytes: int = 0
+    n_files: int = 0
+
+    @property
+    def estimated_seconds(self) -> float:
+        """Time that the whole collection takes one worker, from the records probed."""
+        return self.seconds / max(1, self.n_probed) * self.n_records
+
+    @property
+    def estimated_bytes(self) -> float:
+        """Space of the record files of the whole collection, from the records probed."""
+        return self.n_bytes / self._n_good * self.n_records if self._n_good else 0.0
+
+    @property
+    def _n_good(self) -> int:
+        return self.n_probed - sum(self.problems.values())
+
+    def lines(self) -> list[str]:
+        """Return the report of this collection."""
+        out = [
+            (
+                f"{self.name}: {self.n_records} records in {shown_path(self.root)}, "
+                f"{self.n_labelled} with a label"
+            )
+        ]
+        for title, counts in (
+            ("formats", self.formats),
+            ("rates", self.rates),
+            ("leads", self.leads),
+        ):
+            if counts:
+                out.append(
+                    f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5))
+                )
+        if self.n_files > self._n_good:
+            out.append(
+                f"  windows: about {self.n_files / self._n_good * self.n_records:.0f} in all"
+            )
+        out += [
+            f"  problem in {n} of {self.n_probed} probed: {text}"
+            for text, n in self.problems.most_common(5)
+        ]
+        return out
+
+
+@dataclass(frozen=True)
+class CheckReport(Rich):
+    """The dry run of several collections."""
+
+    datasets: tuple[DatasetCheck, ...]
+    unmatched: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    labels: Counter[str]
+    workers: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every collection has records and none of the probed ones a problem."""
+        return all(check.n_records and not check.problems for check in self.datasets)
+
+    def __str__(self) -> str:
+        lines = [line for check in self.datasets for line in check.lines()]
+        if self.labels:
+            lines.append(
+                "labels: " + ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30))
+            )
+        for what, found in (
+            ("rows of the mapping have no file", self.unmatched),
+            ("records have no row of the mapping", self.unlabelled),
+        ):
+            if found:
+                lines += [f"{len(found)} {what}:", *(f"  {text}" for text in found[:10])]
+                lines += [f"  ... and {len(found) - 10} more"] if len(found) > 10 else []
+        lines.append(f"estimate: {self.estimate}")
+        return "\n".join(lines)
+
+    @property
+    def estimate(self) -> str:
+        """Time and space that processing would take."""
+        seconds = sum(check.estimated_seconds for check in self.datasets) / self.workers
+        megabytes = sum(check.estimated_bytes for check in self.datasets) / 1e6
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return f"{_duration(seconds)} with {workers}, {megabytes:.1f} MB of record files"
+
+    def _repr_html_(self) -> str:
+        header = [
+            "collection",
+            "records",
+            "with a label",
+            "formats",
+            "rates",
+            "leads",
+            "problems in those probed",
+        ]
+        rows = [
+            [
+                check.name,
+                check.n_records,
+                check.n_labelled,
+                *map(_list_counts, (check.formats, check.rates, check.leads, check.problems)),
+            ]
+            for check in self.datasets
+        ]
+        facts = html_facts(
+            {
+                "estimate": self.estimate,
+                "labels": _list_counts(self.labels, 30),
+                "rows without a file": len(self.unmatched),
+                "records without a row": len(self.unlabelled),
+            }
+        )
+        lists = {"rows without a file": self.unmatched, "records without a row": self.unlabelled}
+        return (
+            facts
+            + html_table(header, rows)
+            + "".join(
+                html_table([what], [[text] for text in found[:10]])
+                for what, found in lists.items()
+                if found
+            )
+        )
+
+
+def _list_counts(counts: Counter[str], limit: int = 5) -> str:
+    return ", ".join(f"{name} ({n})" for name, n in counts.most_common(limit))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def check_datasets(
+    data: DataConfig,
+    mapping: str | Path | None = None,
+    config: PreprocessConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    n_probe: int = 20,
+) -> CheckReport:
+    """Look at the collections without writing anything.
+
+    Parameters
+    ----------
+    data, mapping, config, execution
+        As for `src.preprocessing.run_preprocessing`.
+    n_probe
+        Records of each collection that are read and processed in memory.
+
+    Raises
+    ------
+    ValueError
+        If a folder is missing or the mapping is wrong.
+    """
+    config, execution = config or PreprocessConfig(), execution or ExecutionConfig()
+    plan = plan_run(data, load_mapping(mapping) if mapping is not None else None, config)
+    checks = tuple(
+        _check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items()
+    )
+    labels = Counter(label for task in plan.tasks if task.row for label in task.row.labels)
+    unmatched = tuple(f"{row.dataset}/{row.record_id}: {row.reason}" for row in plan.missing)
+    unlabelled = (
+        tuple(f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None)
+        if mapping is not None
+        else ()
+    )
+    return CheckReport(checks, unmatched, unlabelled, labels, execution.n_workers)
+
+
+def _check_dataset(
+    name: str, root: str, plan: RunPlan, config: PreprocessConfig, n_probe: int
+) -> DatasetCheck:
+    tasks = [task for task in plan.tasks if task.dataset == name]
+    check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
+    check.formats.update(split_part(task.path)[0].suffix.lower() for task in tasks)
+    _probe(check, spread(tasks, n_probe), config)
+    return check
+
+
+def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessConfig) -> None:
+    """Process records in memory; of one that is cut into windows its start stands for all of
+    them.
+    """
+    for task in tasks:
+        check.n_probed += 1
+        start = time.perf_counter()
+        try:
+            with local_tasks([task]) as (copied,):
+                record, n_samples = find_task(copied, config).read()
+            tensor = build_tensor(record, config)
+        except RecordError as error:
+            check.problems[error.message] += 1
+            continue
+        except RejectedError as error:
+            check.problems[str(error)] += 1
+            continue
+        stride_s = config.stride_s or config.window_s
+        n_files = (
+            count_windows(n_samples, record.fs, config.window_s, stride_s) if config.window_s else 1
+        )
+        check.rates[f"{record.fs:g} Hz"] += 1
+        check.leads[" ".join(record.leads)] += 1
+        check.n_bytes += len(Archive(tensor.arrays).encode()) * n_files
+        if (
+            n_files > 1
+        ):  # timed again, since what was loaded for the first window is not loaded for the others
+            check.seconds += time.perf_counter() - start
+            start = time.perf_counter()
+            Archive(build_tensor(record, config).arrays).encode()
+        check.seconds += (time.perf_counter() - start) * max(1, n_files - 1)
+        check.n_files += n_files

@@ -1,1 +1,0 @@
-"""Readers, one module per family of formats; `src.records` picks among them."""

@@ -1,0 +1,1 @@
+"""Label mappings of known collections, one module each; `src.labels.builders` registers them."""

@@ -1,0 +1,363 @@
+"""The mapping table: load it, validate it whole, write it, and extend it without touching another
+dataset's rows.
+
+Columns: dataset, record_id, mapped_label (several separated by ``;``), and optionally patient_id,
+fold, path, age, sex, annotated (the classes that this source looked for; empty means all), weight
+(how often the record is drawn in training beside others; empty means 1).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.labels.text_tables import (
+    is_plain_name,
+    map_cells,
+    plain_cell,
+    safe_cell,
+    split_list,
+    zip_cells,
+)
+from src.records.facts import parse_sex
+from src.utils import atomic_path, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+REQUIRED_COLUMNS = ("dataset", "record_id", "mapped_label")
+OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated", "weight")
+COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+_PROBLEMS_SHOWN = 50
+_MAX_COLUMNS = 1000
+_MAX_AGE = 120
+_MAX_WEIGHT = 1000.0
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_FOLD = re.compile(r"|\d{1,9}(\.0+)?")
+_ABSOLUTE, _LAST_SLASH = re.compile(r"[/\\]|[A-Za-z]:[/\\]"), re.compile(r"[/\\](?=[^/\\]*$)")
+
+
+class MappingError(ValueError):
+    """A mapping table with problems; the message lists them with row number, column and value."""
+
+    def __init__(self, path: str | Path, problems: list[str]) -> None:
+        shown = [printable(text, 1000) for text in problems[:_PROBLEMS_SHOWN]]
+        more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
+        start = (
+            "1 problem in the label mapping: "
+            if len(problems) == 1
+            else f"{len(problems)} problems in the label mapping\n  "
+        )
+        super().__init__(f"{path}: {start}" + "\n  ".join([*shown, *more]))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One row of the mapping table; `fold` and `age` are None and texts empty where the table does
+    not say.
+    """
+
+    dataset: str
+    record_id: str
+    labels: tuple[str, ...]
+    patient_id: str = ""
+    fold: int | None = None
+    path: str = ""
+    age: float | None = None
+    sex: str = ""
+    annotated: tuple[str, ...] = ()
+    weight: float = 1.0
+
+
+def load_mapping(path: str | Path) -> pd.DataFrame:
+    """Read and validate a mapping table.
+
+    Returns
+    -------
+    DataFrame
+        All of `COLUMNS` as strings, empty where the file has none.
+
+    Raises
+    ------
+    MappingError
+        If the file is missing, not a table, lacks a column, or any row is wrong; lists every
+        problem.
+    """
+    frame = _read_table(Path(path))
+    problems = find_problems(frame)
+    if problems:
+        raise MappingError(path, problems)
+    return frame
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if (n_columns := text.split("\n", 1)[0].count(",") + 1) > _MAX_COLUMNS:
+            raise MappingError(
+                path,
+                [
+                    (
+                        f"the first line has {n_columns} columns: expected a header of "
+                        f"{_MAX_COLUMNS} at most"
+                    )
+                ],
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # a row longer than the header would lose cells
+            frame = pd.read_csv(
+                io.StringIO(text),
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                index_col=False,
+            )
+    except FileNotFoundError:
+        raise MappingError(
+            path, ["no such file: expected a CSV with dataset,record_id,mapped_label"]
+        ) from None
+    except (
+        OSError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserWarning,
+    ) as error:
+        raise MappingError(
+            path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]
+        ) from None
+    frame.columns = [str(name).strip().lower() for name in frame.columns]
+    twice = [name for name in COLUMNS if list(frame.columns).count(name) > 1]
+    if twice:
+        raise MappingError(
+            path,
+            [f"columns {', '.join(twice)} stand there twice: expected one of each, in any case"],
+        )
+    missing = [name for name in REQUIRED_COLUMNS if name not in frame.columns]
+    if missing:
+        found = printable(", ".join(frame.columns)) or "none"
+        raise MappingError(path, [f"columns {', '.join(missing)} are missing: found {found}"])
+    for name in OPTIONAL_COLUMNS:
+        if name not in frame.columns:
+            frame[name] = ""
+    stripped: pd.DataFrame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
+    return map_cells(stripped, plain_cell)
+
+
+def find_problems(frame: pd.DataFrame) -> list[str]:
+    """Return every problem of a table as text with its row (the header is row 1), column and
+    value.
+    """
+    problems: list[tuple[int, str]] = []
+    cells = {name: frame[name].to_numpy(object) for name in COLUMNS}
+
+    def report(mask: NDArray[np.bool_], column: str, message: str) -> None:
+        for position in mask.nonzero()[0].tolist():
+            value = printable(repr(cells[column][position]))
+            problems.append(
+                (position + 2, f"row {position + 2}, column {column}, value {value}: {message}")
+            )
+
+    empty = {name: _where(frame[name], lambda cell: not cell) for name in COLUMNS}
+    report(empty["dataset"], "dataset", "is empty: expected the name of a collection")
+    strange = _where(frame["dataset"], lambda cell: bool(cell) and not is_plain_name(cell))
+    report(strange, "dataset", "is no plain name: expected one without slashes, ':' or '__'")
+    for name in COLUMNS:
+        report(
+            _where(frame[name], lambda cell: bool(_CONTROL.search(cell))),
+            name,
+            "holds a control character: expected plain text",
+        )
+    report(empty["record_id"], "record_id", "is empty: expected the record's name or path")
+    twice = frame.duplicated(["dataset", "record_id"]).to_numpy()
+    report(
+        twice & ~empty["dataset"] & ~empty["record_id"],
+        "record_id",
+        "stands twice in its dataset: expected one row a record",
+    )
+    blank = _where(frame["mapped_label"], lambda cell: not split_list(cell))
+    report(
+        blank & empty["annotated"],
+        "mapped_label",
+        "is empty: expected a label, or the classes looked for in annotated",
+    )
+    report(
+        _where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)),
+        "fold",
+        "expected an integer or nothing",
+    )
+    report(
+        _where(frame["age"], lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE)),
+        "age",
+        "expected years from 0 to 120 or nothing",
+    )
+    report(
+        _where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None),
+        "sex",
+        "expected F, M or nothing",
+    )
+    report(
+        _where(frame["weight"], lambda cell: bool(cell) and not _is_within(cell, _MAX_WEIGHT)),
+        "weight",
+        "expected a number from 0 to 1000 or nothing",
+    )
+    pairs = frame["annotated"] + "\n" + frame["mapped_label"]  # neither holds the end of a line
+    report(
+        _where(pairs, _lists_too_few),
+        "mapped_label",
+        "has a label that the column annotated does not list",
+    )
+    problems += [*_torn_patients(frame), *_shared_folders(frame)]
+    return [text for _, text in sorted(problems)]
+
+
+def _where(column: pd.Series[str], test: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """Return in which rows a cell passes a test, which sees each different cell once."""
+    import pandas as pd
+
+    codes, cells = pd.factorize(column.to_numpy(object))
+    return np.array([test(cell) for cell in cells], bool)[codes]
+
+
+def _lists_too_few(pair: str) -> bool:
+    annotated, _, labels = pair.partition("\n")
+    return bool(annotated) and not set(split_list(annotated)) >= set(split_list(labels))
+
+
+def _torn_patients(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield the rows that give a patient another sex than an earlier row of the dataset does."""
+    first: dict[tuple[str, str], tuple[int, str]] = {}
+    for number, (dataset, patient, text) in enumerate(
+        zip_cells(frame["dataset"], frame["patient_id"], frame["sex"]), start=2
+    ):
+        sex = parse_sex(text) if patient and text else None
+        if sex:
+            row, known = first.setdefault((dataset, patient), (number, sex))
+            if sex != known:
+                yield (
+                    number,
+                    (
+                        f"row {number}, column sex, value {text!r}: patient {patient!r} is "
+                        f"{known} in row {row}"
+                    ),
+                )
+
+
+def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield the first row of each dataset whose absolute paths name a folder that an earlier
+    dataset names too.
+    """
+    owners: dict[str, tuple[int, str]] = {}
+    reported: set[tuple[str, str]] = set()
+    for number, (dataset, path) in enumerate(zip_cells(frame["dataset"], frame["path"]), start=2):
+        if not path or not _ABSOLUTE.match(path):
+            continue
+        folder = _LAST_SLASH.split(path)[0]
+        row, owner = owners.setdefault(folder, (number, dataset))
+        if owner != dataset and (owner, dataset) not in reported:
+            reported.add((owner, dataset))
+            yield (
+                number,
+                (
+                    f"row {number}, column path, value {path!r}: {folder} is the folder of "
+                    f"dataset {owner!r} too (row {row})"
+                ),
+            )
+
+
+def _is_within(text: str, highest: float) -> bool:
+    try:
+        return 0 <= float(text) <= highest
+    except ValueError:
+        return False
+
+
+def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
+    """Yield the rows of a validated table."""
+    for row in frame.itertuples(index=False, name=None):
+        dataset, record_id, label, patient_id, fold, path, age, sex, annotated, weight = row
+        yield LabelRow(
+            dataset=dataset,
+            record_id=record_id,
+            labels=split_list(label),
+            patient_id=patient_id,
+            fold=int(float(fold)) if fold else None,
+            path=path,
+            age=float(age) if age else None,
+            sex=parse_sex(sex) or "",
+            annotated=split_list(annotated),
+            weight=float(weight) if weight else 1.0,
+        )
+
+
+def save_mapping(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a mapping table atomically, with the optional columns that hold anything; it is safe to
+    open in a spreadsheet.
+    """
+    used = [name for name in COLUMNS if name in REQUIRED_COLUMNS or (frame[name] != "").any()]
+    with atomic_path(path) as temporary:
+        map_cells(frame[used], safe_cell).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Replace the rows of the datasets in `rows` in the table at `path`, and keep every other row.
+
+    Raises
+    ------
+    MappingError
+        If the existing or the new rows are wrong; nothing is written then.
+    """
+    import pandas as pd
+
+    rows = rows.reindex(columns=list(COLUMNS), fill_value="").fillna("").astype(str)
+    problems = find_problems(rows)
+    if problems:
+        raise MappingError("new rows", problems)
+    if Path(path).exists():
+        existing = load_mapping(path)
+        kept = existing[~existing["dataset"].isin(set(rows["dataset"]))]
+        logger.info(
+            "%s: %d rows of other datasets kept, %d replaced",
+            path,
+            len(kept),
+            len(existing) - len(kept),
+        )
+        _report_same_paths(kept, rows)
+        rows = pd.concat([kept, rows], ignore_index=True)
+    save_mapping(rows, path)
+    return rows
+
+
+def _report_same_paths(kept: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Log the datasets whose paths are those of the new rows: one folder under two names cannot be
+    preprocessed together.
+    """
+    new = set(rows["path"]) - {""}
+    for name, other in kept.groupby("dataset"):
+        if new and set(other["path"]) - {""} == new:
+            at = f"rows {other.index[0] + 2} to {other.index[-1] + 2}"
+            logger.warning(
+                "dataset %r has the same %d paths as %r (%s): if it is the same folder, "
+                "use one name at a time",
+                rows["dataset"].iloc[0],
+                len(new),
+                name,
+                at,
+            )

@@ -1,0 +1,130 @@
+"""Several processes on one training run, as ``torchrun`` starts them: who this is, its share of a
+batch, and agreement.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import BatchSampler, Sampler
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run: its number, how many there are, and its number on this
+    machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.rank == 0
+
+    def share(self, value: T) -> T:
+        """Return the main process's value, which JSON can hold, in every process."""
+        if self.world == 1:
+            return value
+        device = f"cuda:{self.local_rank}" if dist.get_backend() == "nccl" else "cpu"
+        text = json.dumps(value).encode() if self.is_main else b""
+        size = torch.tensor(len(text), device=device)
+        dist.broadcast(size, src=0)
+        content = torch.zeros(int(size), dtype=torch.uint8, device=device)
+        if self.is_main:
+            content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(content, src=0)
+        shared: T = json.loads(bytes(content.cpu().tolist()))
+        return shared
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a tensor over the processes."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value = value / self.world
+        return value
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_processes(device: str = "auto") -> Iterator[Processes]:
+    """Join the group that ``torchrun`` made, if it started this process; leaves it at the end.
+
+    Parameters
+    ----------
+    device
+        The device setting of the run; CUDA processes talk through NCCL and get a GPU each, others
+        through gloo.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes()
+        return
+    processes = Processes(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+    use_cuda = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
+    if use_cuda:
+        torch.cuda.set_device(processes.local_rank)
+    if not processes.is_main:
+        logging.getLogger("src").setLevel(logging.WARNING)
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield processes
+    finally:
+        dist.destroy_process_group()
+
+
+class SharedBatchSampler(Sampler[list[int]]):
+    """Deals each batch of an order out to the processes: together they see what one process alone
+    would.
+
+    Parameters
+    ----------
+    order
+        Gives the same order in every process.
+    batch_size
+        Records of a batch over all processes; a last batch that cannot be dealt out evenly is cut.
+    processes
+        Who this is.
+
+    Raises
+    ------
+    ValueError
+        If a batch cannot be dealt out evenly.
+    """
+
+    def __init__(self, order: Sampler[int], batch_size: int, processes: Processes) -> None:
+        if batch_size % processes.world:
+            raise ValueError(
+                f"batch_size is {batch_size}: expected a multiple of the "
+                f"{processes.world} processes"
+            )
+        self.batches = BatchSampler(order, batch_size, drop_last=False)
+        self.processes = processes
+        n_records = len(order)  # type: ignore[arg-type]
+        self._length = n_records // batch_size + (n_records % batch_size >= processes.world)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = self.processes.rank, self.processes.world
+        for batch in self.batches:
+            even = len(batch) - len(batch) % world
+            if even:
+                yield batch[rank:even:world]

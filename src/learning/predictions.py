@@ -1,0 +1,204 @@
+"""`Predictions`: probabilities of a model beside the true labels, saved and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.processed.npz import read_npz
+from src.utils import Float32Array, Float64Array, atomic_path, printable
+
+DEFAULT_THRESHOLD = 0.5
+_ROUNDING = 1e-6  # by how much a probability in single precision may pass 0 or 1
+
+
+def check_same_classes(classes: tuple[str, ...], predictions: Predictions) -> None:
+    """Refuse predictions of other classes than these."""
+    if classes != predictions.classes:
+        raise ValueError(
+            f"fitted for classes {', '.join(classes)}: the predictions have "
+            f"{', '.join(predictions.classes)}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Targets and probabilities of a set of records; saved, so that metrics and figures need no
+    model.
+
+    Attributes
+    ----------
+    keys
+        Record keys, length n_records.
+    y_true
+        Shape (n_records, n_classes): 1 present, 0 absent, NaN where the record's source did not
+        look for the class.
+    y_score
+        Probabilities, shape (n_records, n_classes).
+    classes
+        Class names, in the order of the columns.
+    single_label
+        True where exactly one class is present in every record. None finds out: every record is
+        annotated for all classes and carries one.
+    thresholds
+        Probability from which a class is called present, shape (n_classes,); None means 0.5. Not
+        used with one label per record, where the most probable class is called.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a name stands twice, or a target, a probability or a threshold is out of
+        range.
+    """
+
+    keys: tuple[str, ...]
+    y_true: Float32Array
+    y_score: Float64Array
+    classes: tuple[str, ...]
+    single_label: bool | None = None
+    thresholds: Float64Array | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple(str(key) for key in self.keys))
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        object.__setattr__(self, "y_true", np.asarray(self.y_true, np.float32))
+        object.__setattr__(self, "y_score", np.asarray(self.y_score, np.float64))
+        self._check_arrays()
+        object.__setattr__(self, "y_score", self.y_score.clip(0, 1))
+        if self.thresholds is not None:
+            object.__setattr__(
+                self, "thresholds", _check_thresholds(self.thresholds, len(self.classes))
+            )
+        one_each = (self.y_true == 1).sum(axis=1) == 1
+        if self.single_label is None:
+            single = (
+                bool(len(self.keys)) and bool(one_each.all()) and not np.isnan(self.y_true).any()
+            )
+            object.__setattr__(self, "single_label", single)
+        elif self.single_label and not one_each.all():
+            row = int(np.argmin(one_each))
+            n = int((self.y_true[row] == 1).sum())
+            raise ValueError(
+                f"y_true of {self.keys[row]} has {n} classes present: expected one, or "
+                "single_label=False"
+            )
+
+    def _check_arrays(self) -> None:
+        expected = (len(self.keys), len(self.classes))
+        for name in ("y_true", "y_score"):
+            shape = getattr(self, name).shape
+            if shape != expected:
+                raise ValueError(
+                    f"{name} has shape {shape}: expected {expected}, a row per key and a "
+                    "column per class"
+                )
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes are {self.classes}: expected one or more names, each once")
+        if not (np.isnan(self.y_true) | (self.y_true == 0) | (self.y_true == 1)).all():
+            raise ValueError(
+                "y_true holds other values than 0, 1 and NaN: give a column of outcomes "
+                "for each class"
+            )
+        if not ((self.y_score >= -_ROUNDING) & (self.y_score <= 1 + _ROUNDING)).all():
+            raise ValueError(
+                "y_score holds values that are no probabilities: expected 0 to 1, as "
+                "softmax or sigmoid gives"
+            )
+
+    @property
+    def y_pred(self) -> NDArray[np.int64]:
+        """Decisions, 1 present or 0 absent, shape (n_records, n_classes).
+
+        With one label per record it is the most probable of the classes that the record's source
+        looked for, the first of equals.
+        """
+        if self.single_label:
+            scores = np.where(np.isnan(self.y_true), -1.0, self.y_score)
+            called: NDArray[np.int64] = np.eye(len(self.classes), dtype=np.int64)[
+                scores.argmax(axis=1)
+            ]
+            return called
+        thresholds = DEFAULT_THRESHOLD if self.thresholds is None else self.thresholds
+        return (self.y_score >= thresholds).astype(np.int64)
+
+    def subset(self, rows: NDArray[np.intp]) -> Predictions:
+        """Return the predictions for the records at the positions `rows`."""
+        keys = tuple(self.keys[row] for row in rows)
+        return dataclasses.replace(
+            self, keys=keys, y_true=self.y_true[rows], y_score=self.y_score[rows]
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write a compressed .npz, whole or not at all."""
+        arrays: dict[str, Any] = {
+            "keys": np.array(self.keys, dtype=np.str_),
+            "y_true": self.y_true,
+            "y_score": self.y_score,
+            "classes": np.array(self.classes, dtype=np.str_),
+            "single_label": np.array(self.single_label),
+        }
+        if self.thresholds is not None:
+            arrays["thresholds"] = self.thresholds
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing, not of this kind, or its arrays do not fit together; the message
+            names the file.
+        """
+        arrays = _read_archive(Path(path))
+        missing = [
+            name
+            for name in ("keys", "y_true", "y_score", "classes", "single_label")
+            if name not in arrays
+        ]
+        if missing:
+            raise ValueError(
+                f"{path}: {', '.join(missing)} missing; expected predictions as evaluate "
+                "writes them"
+            )
+        try:
+            return cls(
+                keys=tuple(arrays["keys"].tolist()),
+                y_true=arrays["y_true"],
+                y_score=arrays["y_score"],
+                classes=tuple(arrays["classes"].tolist()),
+                single_label=bool(arrays["single_label"]),
+                thresholds=arrays.get("thresholds"),
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {printable(str(error), 1000)}") from None
+
+
+def _check_thresholds(thresholds: Float64Array, n_classes: int) -> Float64Array:
+    thresholds = np.asarray(thresholds, np.float64)
+    if thresholds.shape != (n_classes,) or not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError(
+            f"thresholds are {thresholds.tolist()}: expected {n_classes} numbers from 0 "
+            "to 1, one per class"
+        )
+    return thresholds
+
+
+def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return read_npz(path)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror or error}); evaluate writes such files"
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: not a predictions file ({printable(str(error))}); evaluate writes such files"
+        ) from None

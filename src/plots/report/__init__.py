@@ -1,0 +1,1 @@
+"""The report: a run as one HTML page. `writer` makes it from the sections beside it."""

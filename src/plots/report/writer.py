@@ -1,0 +1,68 @@
+"""A run as one page to read, print and send: ``python -m src report --run DIR``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from src.plots.report.data_sections import build_data_sections
+from src.plots.report.examples import build_example_sections, collect_examples
+from src.plots.report.model_sections import build_settings_section, build_training_section
+from src.plots.report.page import render_page
+from src.plots.report.run_files import load_run
+from src.plots.report.score_sections import build_score_sections, summarize
+from src.utils import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(
+    run: str | Path,
+    processed: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    n_examples: int = 6,
+    with_saliency: bool = True,
+) -> Path:
+    """Write the report of a run, a single HTML file that needs no network.
+
+    Parameters
+    ----------
+    run
+        Folder of a training run, of evaluations, or of both.
+    processed
+        The processed folder; see `src.report_page.inputs.load_run` for the default.
+    out
+        The page; by default ``report.html`` in the run's folder.
+    n_examples
+        Records with their ECG: so many of the worst mistakes, and so many typical ones.
+    with_saliency
+        Shade what the answers for them rest on, where the checkpoint is there.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ValueError
+        If the run has nothing to report, a file is broken, or `processed` is not the run's.
+    """
+    if n_examples < 0:
+        raise ValueError(f"n_examples is {n_examples}: expected a number of records, or 0 for none")
+    files = load_run(run, processed)
+    examples = collect_examples(files, n_examples, with_saliency=with_saliency)
+    sections = [
+        *build_data_sections(files),
+        build_training_section(files),
+        *build_score_sections(files),
+        *build_example_sections(examples),
+        build_settings_section(files),
+    ]
+    page = render_page(f"Report of {files.name}", summarize(files), sections)
+    out = Path(out) if out is not None else files.run / "report.html"
+    with atomic_path(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    logger.info("%s: %.1f MB", out, len(page) / 1e6)
+    return out

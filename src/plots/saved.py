@@ -1,0 +1,199 @@
+"""The figures that an evaluation and a training run leave beside their tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+from src.config import STANDARD_LEADS
+from src.labels.text_tables import split_list
+from src.learning.mistakes import Verdict, find_worst
+from src.learning.predictions import Predictions
+from src.plots.canvas import save_figure
+from src.plots.curves import plot_precision_recall_curves, plot_reliability_diagram, plot_roc_curves
+from src.plots.data import (
+    plot_ages,
+    plot_class_balance,
+    plot_collection_quality,
+    plot_quality_summary,
+    plot_source_balance,
+)
+from src.plots.ecg import plot_ecg
+from src.plots.ecg_pages import GalleryRecord, plot_gallery
+from src.plots.history import plot_training_history
+from src.plots.scores import plot_confusion_matrix, plot_f1_scores
+from src.processed.manifest import load_manifest
+from src.processed.record_files import load_record_file, record_path, to_millivolts
+from src.processed.splits import SPLIT_NAMES
+from src.records.facts import parse_age, parse_sex
+from src.utils import load_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from src.eval import Evaluation
+
+
+_N_MISTAKES = 4
+
+
+# Saving -------------------------------------------------------------------------------------------
+
+
+def save_evaluation_figures(
+    evaluation: Evaluation, processed: str | Path, figures: str | Path, figure_format: str = "png"
+) -> list[Path]:
+    """Save the figures of scores, mistakes and data, and an ECG of the split; returns the files.
+
+    Parameters
+    ----------
+    evaluation
+        What `src.eval.evaluate` returned.
+    processed
+        The folder of its records.
+    figures
+        Gets ``<split>_<name>`` for each figure of the split, and ``data_<name>`` for those of all
+        records.
+    figure_format
+        png, svg or pdf.
+    """
+    split, predictions = evaluation.split, evaluation.predictions
+    drawn = [
+        (f"{split}_{name}", figure) for name, figure in draw_scores(evaluation.metrics, predictions)
+    ]
+    if worst := find_worst(predictions, _N_MISTAKES):
+        drawn.append(
+            (
+                f"{split}_mistakes",
+                plot_gallery([_gallery_record(processed, verdict) for verdict in worst]),
+            )
+        )
+    drawn.append((f"{split}_ecg_example", plot_record(processed, predictions.keys[0])))
+    drawn += [(f"data_{name}", figure) for name, figure in draw_data(load_manifest(processed))]
+    return [
+        save_figure(figure, Path(figures) / f"{name}.{figure_format}") for name, figure in drawn
+    ]
+
+
+def save_quality_figures(
+    processed: str | Path, figures: str | Path, figure_format: str = "png"
+) -> list[Path]:
+    """Save a page on the quality of each collection in a processed folder, ``quality_<dataset>``;
+    returns the files.
+    """
+    manifest = load_manifest(processed)
+    datasets = sorted(set(manifest.loc[manifest["status"].isin(["ok", "rejected"]), "dataset"]))
+    pages = [(name, plot_collection_quality(manifest, name)) for name in datasets]
+    return [
+        save_figure(page, Path(figures) / f"quality_{name}.{figure_format}") for name, page in pages
+    ]
+
+
+def save_history_figure(run: str | Path, figures: str | Path, figure_format: str = "png") -> Figure:
+    """Draw the training history of a run and save it as ``training_history`` in the format png, svg
+    or pdf.
+    """
+    log = load_json(Path(run) / "training_log.json")
+    figure = plot_training_history(log["history"], best_epoch=log["best_epoch"])
+    save_figure(figure, Path(figures) / f"training_history.{figure_format}")
+    return figure
+
+
+# Drawing ------------------------------------------------------------------------------------------
+
+
+def draw_scores(metrics: dict[str, Any], predictions: Predictions) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of all that there is to draw of a split's scores.
+
+    Parameters
+    ----------
+    metrics
+        What `src.judging.judge` found.
+    predictions
+        What it judged.
+    """
+    scores = predictions.y_true, predictions.y_score, predictions.classes
+    yield "f1_scores", plot_f1_scores(metrics["per_class"], class_intervals(metrics, "f1"))
+    yield "roc", plot_roc_curves(*scores)
+    yield "precision_recall", plot_precision_recall_curves(*scores)
+    yield "reliability", plot_reliability_diagram(*scores)
+    if metrics["confusion_matrix"] is not None:
+        yield (
+            "confusion_matrix",
+            plot_confusion_matrix(metrics["confusion_matrix"], predictions.classes),
+        )
+
+
+def class_intervals(metrics: dict[str, Any], name: str) -> dict[str, tuple[float, float]]:
+    """Return class -> interval of a metric, of the classes that have one."""
+    found = metrics["intervals"]["per_class"] if "intervals" in metrics else {}
+    return {
+        label: (row[name][0], row[name][1]) for label, row in found.items() if row[name] is not None
+    }
+
+
+def draw_data(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of all that there is to draw of a processed folder's records."""
+    yield from draw_balance(manifest)
+    yield "quality", plot_quality_summary(manifest)
+
+
+def draw_balance(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of how classes, sources and ages are spread, where they are known."""
+    rows = manifest[manifest["status"] == "ok"]
+    by_split = count_labels(rows, "split", SPLIT_NAMES)
+    if any(by_split.values()):
+        yield "class_balance", plot_class_balance(by_split)
+    datasets = sorted(set(rows["dataset"]))
+    if any(by_split.values()) and len(datasets) > 1:
+        yield "source_balance", plot_source_balance(count_labels(rows, "dataset", datasets))
+    ages, sexes = (
+        [parse_age(cell) for cell in rows["age"]],
+        [parse_sex(cell) for cell in rows["sex"]],
+    )
+    if any(age is not None for age in ages):
+        yield "ages", plot_ages(ages, sexes)
+
+
+def count_labels(
+    rows: pd.DataFrame, column: str, groups: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Return group -> label -> number of records, for the groups of a column of the manifest that
+    have records.
+    """
+    found: dict[str, Counter[str]] = {
+        group: Counter() for group in groups if (rows[column] == group).any()
+    }
+    for group, cell in zip(rows[column], rows["labels"], strict=True):
+        if group in found:
+            found[group].update(split_list(cell))
+    return {group: dict(counts) for group, counts in found.items()}
+
+
+def plot_record(processed: str | Path, key: str) -> Figure:
+    """Draw a processed record in mV on ECG paper."""
+    arrays = load_record_file(record_path(processed, key))
+    return plot_ecg(
+        to_millivolts(arrays),
+        float(arrays["fs"]),
+        STANDARD_LEADS,
+        title=key,
+        lead_present=arrays["lead_present"],
+    )
+
+
+def _gallery_record(processed: str | Path, verdict: Verdict) -> GalleryRecord:
+    arrays = load_record_file(record_path(processed, verdict.key))
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in verdict.scores.items())
+    return GalleryRecord(
+        title=f"{verdict.key}: {verdict}",
+        note=f"probabilities: {scores}",
+        signal=to_millivolts(arrays),
+        fs=float(arrays["fs"]),
+        leads=STANDARD_LEADS,
+        lead_present=arrays["lead_present"],
+    )

@@ -1,0 +1,273 @@
+"""The packed cache: the record files of a split as one memory-mapped array, for fast random access.
+
+Signals are kept as int16 codes with a scale and an offset per lead, so that the error is at most
+half a step, which is a 131,070th of the lead's range. File names carry a hash of what was packed: a
+cache is either of these very records or not found, and is then built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.processed.files import remove_leftovers
+from src.processed.locks import hold_folder
+from src.processed.manifest import load_manifest
+from src.processed.npz import read_npz
+from src.processed.record_files import load_record_file, load_signal, record_keys, record_path
+from src.utils import Float32Array, atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+PACK_VERSION = 2
+_COLUMNS = ("dataset", "record_id", "config_hash", "input_hash")
+"""Of the manifest: what tells which record files are packed."""
+_ROWS_HASHED = 100_000  # at a time
+_STEPS = 65535
+_INDEX: dict[str, type] = {
+    "scale": np.float32,
+    "offset": np.float32,
+    "lead_mean": np.float32,
+    "lead_std": np.float32,
+    "lead_present": np.bool_,
+    "n_valid": np.int32,
+}
+"""The arrays beside the codes, and their types."""
+_COPIED = ("lead_mean", "lead_std", "lead_present", "n_valid")
+
+
+@dataclass(frozen=True)
+class PackedSplit:
+    """Records of a split; every field but `keys` is an array whose first axis runs over them.
+
+    Attributes
+    ----------
+    keys
+        Record keys.
+    codes
+        int16 (n_records, n_leads, n_samples), memory-mapped; a code times `scale` plus `offset` is
+        the z-scored signal.
+    scale, offset, lead_mean, lead_std
+        float32 (n_records, n_leads); mean and std in mV.
+    lead_present
+        bool (n_records, n_leads).
+    n_valid
+        Samples before the padding, int32 (n_records,).
+    """
+
+    keys: tuple[str, ...]
+    codes: NDArray[np.int16]
+    scale: Float32Array
+    offset: Float32Array
+    lead_mean: Float32Array
+    lead_std: Float32Array
+    lead_present: NDArray[np.bool_]
+    n_valid: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the codes in their file, which loader processes open themselves."""
+        file = getattr(self.codes, "filename", None)  # of a memory map
+        return {**vars(self), "codes": str(file)} if file is not None else vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the codes where they are in a file."""
+        codes = state["codes"]
+        vars(self).update(
+            state,
+            codes=np.load(codes, mmap_mode="r", allow_pickle=False)
+            if isinstance(codes, str)
+            else codes,
+        )
+
+    def read_codes(
+        self,
+        rows: Sequence[int] | NDArray[np.int64],
+        starts: Sequence[int] | None = None,
+        n_samples: int = 0,
+    ) -> NDArray[np.int16]:
+        """Return codes (len(rows), n_leads, n_samples): whole records, or the windows that begin at
+        `starts`.
+        """
+        if starts is None:
+            return np.stack([self.codes[row] for row in rows])
+        out = np.empty((len(rows), self.codes.shape[1], n_samples), np.int16)
+        for window, row, start in zip(out, rows, starts, strict=True):
+            window[:] = self.codes[row, :, start : start + n_samples]
+        return out
+
+    def read(self, row: int) -> Float32Array:
+        """Return the z-scored signal (n_leads, n_samples) of a record."""
+        signal: Float32Array = self.codes[row] * self.scale[row][:, None]
+        signal += self.offset[row][:, None]
+        return signal
+
+
+def pack_hash(processed: str | Path, split: str) -> str:
+    """Return the hash of what a packed split must hold, from the manifest."""
+    rows = _rows(processed, split)
+    digest = hashlib.blake2b(f"{PACK_VERSION}\n{split}\n".encode(), digest_size=8)
+    for start in range(
+        0, len(rows), _ROWS_HASHED
+    ):  # a text of all rows would take gigabytes for millions
+        part = rows.iloc[start : start + _ROWS_HASHED]
+        for name in _COLUMNS:
+            digest.update("\n".join([*part[name], ""]).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def _rows(processed: str | Path, split: str) -> pd.DataFrame:
+    manifest = load_manifest(processed, (*_COLUMNS, "status", "split"))
+    return manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
+
+
+def load_packed(processed: str | Path, split: str) -> PackedSplit:
+    """Open the packed records of a split; builds the cache where it is missing or stale.
+
+    Parameters
+    ----------
+    processed
+        The folder that preprocessing filled; the cache is kept in ``packed/`` below it.
+    split
+        train, val or test.
+
+    Raises
+    ------
+    ValueError
+        If the split has no records, or the disk has no room.
+    """
+    folder = Path(processed) / "packed"
+    name = f"{split}-{pack_hash(processed, split)}"
+    try:
+        if (folder / f"{name}.npz").exists():
+            return _open(folder, name)
+    except (OSError, ValueError) as error:
+        logger.warning("%s: damaged (%s), so it is built anew", folder / name, error)
+        (folder / f"{name}.npz").unlink(missing_ok=True)  # another process may have found it too
+    with hold_folder(folder, "packing", wait=True):  # who comes second finds what the first built
+        if not (folder / f"{name}.npz").exists():
+            remove_leftovers([folder])
+            _build(Path(processed), split, name)
+    return _open(folder, name)
+
+
+def _open(folder: Path, name: str) -> PackedSplit:
+    """Open a cache and hold it to what `_build` writes."""
+    index = read_npz(folder / f"{name}.npz", "keys", *_INDEX)
+    try:
+        codes = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        keys = tuple(str(key) for key in index["keys"].tolist())
+        expected = (np.int16, 3, len(keys))
+        found = (codes.dtype, codes.ndim, codes.shape[0])
+    except Exception as error:  # noqa: BLE001  NumPy raises whatever a damaged header makes it meet
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    if found != expected:
+        raise ValueError(
+            f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, "
+            "n_leads, n_samples)"
+        )
+    for field, kind in _INDEX.items():
+        array, shape = index[field], codes.shape[:1] if field == "n_valid" else codes.shape[:2]
+        if array.dtype != kind or array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(
+                f"{field} is {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, finite"
+            )
+    if not ((index["n_valid"] > 0) & (index["n_valid"] <= codes.shape[2])).all():
+        raise ValueError(f"n_valid is not within the {codes.shape[2]} samples")
+    return PackedSplit(keys, codes, *(index[field] for field in _INDEX))
+
+
+def packed_bytes(n_records: int, n_leads: int, n_samples: int) -> int:
+    """Return the size of the codes of a packed split."""
+    return 2 * n_records * n_leads * n_samples
+
+
+def _build(processed: Path, split: str, name: str) -> None:
+    """Write codes and index in one pass over the record files, which holds one record at a time."""
+    rows = _rows(processed, split)
+    keys = record_keys(rows).tolist()
+    if not keys:
+        raise ValueError(f"{processed}: split {split} has no records to pack")
+    folder = processed / "packed"
+    folder.mkdir(exist_ok=True)
+    shape = (len(keys), *load_signal(record_path(processed, keys[0])).shape)
+    _require_space(folder, packed_bytes(*shape))
+    logger.info("packing the %d records of split %s", len(keys), split)
+    index = {
+        "keys": np.array(keys),
+        **{
+            field: np.zeros(shape[:2], np.float32)
+            for field in ("scale", "offset", "lead_mean", "lead_std")
+        },
+        "lead_present": np.zeros(shape[:2], bool),
+        "n_valid": np.zeros(shape[0], np.int32),
+    }
+    with atomic_path(folder / f"{name}.npy") as temporary:
+        codes = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
+        for row, key in enumerate(keys):
+            path = record_path(processed, key)
+            arrays = load_record_file(path, "signal", *_COPIED)
+            if arrays["signal"].shape != shape[1:]:
+                raise ValueError(
+                    f"{path}: its signal is of shape {arrays['signal'].shape}, that of "
+                    f"{keys[0]} of {shape[1:]}; delete it and run preprocess again, which "
+                    "makes it anew"
+                )
+            codes[row], index["scale"][row], index["offset"][row] = quantize(arrays["signal"])
+            for field in _COPIED:
+                index[field][row] = arrays[field]
+        codes.flush()
+        del codes
+    with atomic_path(folder / f"{name}.npz") as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **index)
+    _remove_others(folder, split, name)
+
+
+def quantize(
+    signal: Float32Array,
+) -> tuple[NDArray[np.int16], Float32Array, Float32Array]:
+    """Return int16 codes of a signal (n_leads, n_samples), and the scale and offset (n_leads,) that
+    turn them back.
+    """
+    low, high = signal.min(axis=1).astype(np.float64), signal.max(axis=1).astype(np.float64)
+    scale = (high - low) / _STEPS
+    scale[scale == 0] = 1.0
+    offset = low + scale * (_STEPS + 1) / 2  # the lowest value gets code -32768
+    codes = np.rint((signal - offset[:, None]) / scale[:, None])
+    flat = high == low
+    offset[flat], codes[flat] = low[flat], 0
+    return (
+        np.clip(codes, -32768, 32767).astype(np.int16),
+        scale.astype(np.float32),
+        offset.astype(np.float32),
+    )
+
+
+def _require_space(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes * 1.05 + 1e6:
+        raise ValueError(
+            f"{folder}: the packed cache takes {n_bytes / 1e6:.0f} MB and "
+            f"{free / 1e6:.0f} MB are free; train with --cache off"
+        )
+
+
+def _remove_others(folder: Path, split: str, name: str) -> None:
+    """Delete the caches of the split that are of other records or settings."""
+    for path in folder.glob(f"{split}-*.np?"):
+        if path.stem != name:
+            path.unlink(missing_ok=True)

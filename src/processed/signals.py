@@ -1,0 +1,172 @@
+"""Pure signal functions: leads in order, gaps filled, resampled, standardized, cut or padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.config import STANDARD_LEADS
+from src.records.leads import canonical_lead, is_unnamed
+from src.records.record import all_finite
+from src.utils import Float32Array, Float64Array
+
+
+class OrderedLeads(NamedTuple):
+    """A signal whose rows are the wanted leads; `present` tells which of them the source had."""
+
+    signal: Float32Array
+    present: NDArray[np.bool_]
+    flags: tuple[str, ...]
+
+
+def order_leads(
+    signal: Float32Array, leads: Sequence[str], wanted: Sequence[str] = STANDARD_LEADS
+) -> OrderedLeads:
+    """Put leads in the wanted order by name; an absent lead becomes zeros, never another lead.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples), mV.
+    leads
+        Names as in the source. A single lead that has no name of its own is taken as lead I, with a
+        flag.
+    wanted
+        Standard names in the order of the rows to return.
+    """
+    rows, present, flags = _find_leads(tuple(leads), tuple(wanted))
+    if rows == tuple(range(len(leads))):
+        return OrderedLeads(signal, present, flags)  # already in order: no copy
+    ordered = np.zeros((len(wanted), signal.shape[1]), np.float32)
+    for place, row in enumerate(rows):
+        if row is not None:
+            ordered[place] = signal[row]
+    return OrderedLeads(ordered, present, flags)
+
+
+@lru_cache(maxsize=256)
+def _find_leads(
+    leads: tuple[str, ...], wanted: tuple[str, ...]
+) -> tuple[tuple[int | None, ...], NDArray[np.bool_], tuple[str, ...]]:
+    """Return the row of each wanted lead, which of them are there, and a flag for each name that is
+    taken for none or is odd.
+    """
+    flags: list[str] = []
+    if len(leads) == 1 and is_unnamed(leads[0]):
+        names: list[str | None] = ["I"]
+        flags.append("single_lead_as_I")
+    else:
+        names = [canonical_lead(name) for name in leads]
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name is None:
+            flags.append(f"unknown_lead:{leads[row]}")
+        elif name in rows:
+            flags.append(f"repeated_lead:{leads[row]}")
+        else:
+            rows[name] = row
+    present = np.array([name in rows for name in wanted])
+    present.setflags(write=False)  # it is shared
+    return tuple(rows.get(name) for name in wanted), present, tuple(flags)
+
+
+def fill_gaps(signal: Float32Array, max_gap: int) -> tuple[Float32Array, int]:
+    """Interpolate linearly over runs of NaN or infinity up to `max_gap` samples, in a copy; the
+    ends take the nearest value.
+
+    Returns
+    -------
+    signal
+        Shape as given; runs longer than `max_gap` stay as they are.
+    longest
+        The longest run in samples, 0 where there is none.
+    """
+    if all_finite(signal):
+        return signal, 0
+    missing = ~np.isfinite(signal)
+    filled = signal.copy()
+    longest = 0
+    for lead in np.flatnonzero(missing.any(axis=1)):
+        starts, ends = _runs(missing[lead])
+        longest = max(longest, int((ends - starts).max()))
+        known = np.flatnonzero(~missing[lead])
+        if not known.size:
+            continue
+        for start, end in zip(starts, ends, strict=True):
+            if end - start <= max_gap:
+                filled[lead, start:end] = np.interp(
+                    np.arange(start, end), known, signal[lead, known]
+                )
+    return filled, longest
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the starts and ends (exclusive) of the runs of True."""
+    edges = np.diff(np.concatenate(([0], mask.astype(np.int8), [0])))
+    return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+
+
+class Standardized(NamedTuple):
+    """A z-scored signal with what turns it back: signal * std + mean, per lead."""
+
+    signal: Float32Array
+    mean: Float32Array
+    std: Float32Array
+
+
+def standardize(signal: Float32Array, flat_std: float = 1e-6) -> Standardized:
+    """Z-score each lead over its samples; a flat lead becomes zeros with std 0, its mean kept.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples), finite, mV.
+    flat_std
+        Leads whose standard deviation is at most this are flat.
+    """
+    mean = row_sums(signal) / signal.shape[1]
+    centred = signal - mean.astype(np.float32)[:, None]
+    std = np.sqrt(row_sums(centred, squared=True) / signal.shape[1])
+    flat = std <= flat_std
+    centred *= (1 / np.where(flat, 1.0, std)).astype(np.float32)[:, None]
+    if flat.any():
+        centred[flat], std[flat] = 0.0, 0.0
+    return Standardized(centred, mean.astype(np.float32), std.astype(np.float32))
+
+
+# samples at most summed in single precision, which loses nothing that matters; such sums are added
+# in double precision
+_RUN = 1024
+
+
+_ONES = np.ones(_RUN, np.float32)
+
+
+def row_sums(signal: Float32Array, squared: bool = False) -> Float64Array:
+    """Return the sum of each row, or of its squares, at the speed of single precision and nearly as
+    exact as in double.
+    """
+    n_samples = signal.shape[1]
+    n_runs = -(-n_samples // _RUN)
+    size = n_samples // n_runs
+    runs = signal[:, : n_runs * size].reshape(len(signal), n_runs, size)
+    sums: Float64Array = np.vecdot(runs, runs if squared else _ONES[:size]).sum(
+        axis=1, dtype=np.float64
+    )
+    if n_runs * size == n_samples:
+        return sums
+    return sums + row_sums(signal[:, n_runs * size :], squared)
+
+
+def fit_length(signal: Float32Array, n_samples: int) -> Float32Array:
+    """Cut the end off, or pad it with zeros, so that there are `n_samples`."""
+    held = signal.shape[1]
+    if held == n_samples:
+        return signal
+    if held > n_samples:
+        return np.ascontiguousarray(signal[:, :n_samples])
+    return np.pad(signal, ((0, 0), (0, n_samples - held)))

@@ -1,0 +1,34 @@
+"""Recordings: files of any format to an `ECGRecord` in mV.
+
+`reading` picks the reader of a file, `formats` has one module for each format. `folders` finds the
+records below a folder, `remote` and `fetching` those behind URLs. `windows` cuts long recordings.
+`synthetic` generates recordings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from src.utils import lazy_exports
+
+if TYPE_CHECKING:
+    from src.records.reading import (
+        iter_records as iter_records,
+    )
+    from src.records.reading import (
+        read_record as read_record,
+    )
+    from src.records.record import (
+        ECGRecord as ECGRecord,
+    )
+    from src.records.record import (
+        RecordError as RecordError,
+    )
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "reading": ("iter_records", "read_record"),
+        "record": ("ECGRecord", "RecordError"),
+    },
+)

@@ -1,0 +1,120 @@
+"""GE MUSE XML (root ``RestingECG``): the rhythm strip of a resting ECG, 16-bit samples in base64.
+
+MUSE stores I, II and V1 to V6; the other limb leads follow from I and II. Layout after the exports
+themselves, as GE's description of them is not public.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from src.records.facts import millivolts_per_unit, parse_age, parse_sex
+from src.records.formats.safe_xml import number_of, text_of
+from src.records.leads import derive_limb_leads
+from src.records.record import ECGRecord, RecordError
+from src.utils import Float32Array
+
+_MISSING = -(2**15)
+_YEARS = {"YEARS": 1.0, "MONTHS": 1 / 12, "WEEKS": 1 / 52.18, "DAYS": 1 / 365.25, "HOURS": 0.0}
+
+
+def read_muse(path: Path, root: Element) -> ECGRecord:
+    """Read the rhythm waveform.
+
+    Raises
+    ------
+    RecordError
+        If there is none, or a lead is broken.
+    """
+    waveform = _rhythm(path, root)
+    base, exponent = (
+        number_of(text_of(waveform, "SampleBase")),
+        number_of(text_of(waveform, "SampleExponent") or "0"),
+    )
+    if not base or exponent is None or abs(exponent) > 6:
+        raise RecordError(
+            path, f"SampleBase is {text_of(waveform, 'SampleBase')!r}: expected a rate in Hz"
+        )
+    names, rows, flags = [], [], []
+    for lead in waveform.findall("LeadData"):
+        name = text_of(lead, "LeadID")
+        names.append(name)
+        rows.append(_samples(path, name, lead))
+        flags += [f"lead_off:{name}"] if text_of(lead, "LeadOff").upper() == "TRUE" else []
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or lengths == {0}:
+        raise RecordError(
+            path, f"leads have {sorted(lengths)} samples: expected the same number in each"
+        )
+    signal, leads, derived = derive_limb_leads(np.stack(rows), tuple(names))
+    person = root.find("PatientDemographics")
+    return ECGRecord(
+        record_id=path.stem,
+        signal=signal,
+        fs=base * 10.0**exponent,
+        leads=leads,
+        codes=_statements(root),
+        age=_age(person),
+        sex=parse_sex(text_of(person, "Gender")),
+        patient_id=text_of(person, "PatientID") or None,
+        flags=(*flags, *derived),
+    )
+
+
+def _rhythm(path: Path, root: Element) -> Element:
+    """Return the rhythm waveform; the median beat beside it is no recording."""
+    kinds = []
+    for waveform in root.iter("Waveform"):
+        kinds.append(text_of(waveform, "WaveformType"))
+        if kinds[-1].lower() == "rhythm":
+            return waveform
+    raise RecordError(
+        path, f"waveforms are {', '.join(kinds) or 'none'}: expected one of type Rhythm"
+    )
+
+
+def _samples(path: Path, name: str, lead: Element) -> Float32Array:
+    """Return the samples of a lead in mV."""
+    if text_of(lead, "LeadSampleSize") not in ("", "2"):
+        raise RecordError(
+            path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes a sample: expected 2"
+        )
+    try:
+        raw = base64.b64decode("".join(text_of(lead, "WaveFormData").split()), validate=True)
+    except binascii.Error as error:
+        raise RecordError(path, f"lead {name} is no base64 ({error})") from None
+    held = len(raw) // 2
+    promised = int(number_of(text_of(lead, "LeadSampleCountTotal")) or held)
+    if promised > held or promised < 0:
+        raise RecordError(
+            path, f"lead {name} holds {held} samples, LeadSampleCountTotal promises {promised}"
+        )
+    per_bit, unit = (
+        number_of(text_of(lead, "LeadAmplitudeUnitsPerBit")),
+        text_of(lead, "LeadAmplitudeUnits") or "MICROVOLTS",
+    )
+    per_unit = millivolts_per_unit(unit)
+    if not per_bit or per_unit is None:
+        raise RecordError(path, f"lead {name} has {per_bit} {unit} per bit: expected a voltage")
+    counts = np.frombuffer(raw, "<i2", promised)
+    return np.where(counts == _MISSING, np.nan, counts * (per_bit * per_unit)).astype(np.float32)
+
+
+def _statements(root: Element) -> tuple[str, ...]:
+    """Return the texts of the diagnosis that stands, which may have been edited after the original
+    one.
+    """
+    diagnosis = root.find("Diagnosis")
+    texts = (text_of(item) for item in diagnosis.iter("StmtText")) if diagnosis is not None else ()
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _age(person: Element | None) -> float | None:
+    age = number_of(text_of(person, "PatientAge"))
+    factor = _YEARS.get(text_of(person, "AgeUnits").upper() or "YEARS")
+    return parse_age(f"{age * factor:.2f}") if age is not None and factor is not None else None

@@ -1,0 +1,277 @@
+"""Small collections of generated recordings on disk, in the formats, rates and lead orders that
+users have.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import logging
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.records.record import ECGRecord
+from src.records.synthetic import (
+    CLASSES,
+    SNOMED_CODES,
+    compatible_labels,
+    generate_ecg,
+    generate_patient,
+)
+from src.utils import UsageError, atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+GAIN_PER_MV = 1000  # ADC units; an int16 then spans 32.7 mV to either side
+
+
+@dataclass(frozen=True)
+class SampleData:
+    """Where the sample collections are: the mapping table, and the folder of each dataset by
+    name.
+    """
+
+    mapping: Path
+    data: dict[str, Path]
+
+
+def write_sample_collections(
+    dest: str | Path, *, n_records: int = 120, seed: int = 0, multi_label: bool = False
+) -> SampleData:
+    """Write three small collections of different format, rate and lead order, with their mapping.
+
+    ``synthetic_wfdb`` (WFDB format 16, 500 Hz, 8 to 12 s), ``synthetic_challenge`` (PhysioNet
+    Challenge .mat and .hea, 1000 Hz, leads in other orders) and ``synthetic_mat`` (.mat without
+    header, 257 Hz). The same arguments write the same bytes, and leave the files alone that hold
+    them already. Earlier sample records are replaced; other files, and other datasets' rows of the
+    mapping, stay.
+
+    Parameters
+    ----------
+    dest
+        Folder, made when it is not there.
+    n_records
+        Recordings in all, 3 or more; the classes are spread evenly.
+    seed
+        0 or more.
+    multi_label
+        Give a small share of the records a second label.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the mapping that is there has no column ``dataset``.
+    """
+    dest = Path(dest)
+    result = SampleData(
+        dest / "unified_label_mapping.csv", {name: dest / name for name in _COLLECTIONS}
+    )
+    records = iter_sample_records(n_records, seed, multi_label=multi_label)
+    rows = _read_other_rows(result.mapping)
+    written: dict[str, set[str]] = {name: set() for name in result.data}
+    for folder in result.data.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, record in records:
+        _COLLECTIONS[name].write(record, result.data[name])
+        written[name].add(record.record_id)
+        rows.append(_mapping_row(name, record))
+    for name, folder in result.data.items():
+        _remove_earlier(folder, _COLLECTIONS[name].prefix, written[name])
+    _write_mapping(result.mapping, rows)
+    logger.info(
+        "wrote %d sample recordings in %d collections to %s", n_records, len(result.data), dest
+    )
+    return result
+
+
+def iter_sample_records(
+    n_records: int = 120, seed: int = 0, *, multi_label: bool = False
+) -> Iterator[tuple[str, ECGRecord]]:
+    """Yield dataset and record of all that `write_sample_collections` writes for the same
+    arguments.
+    """
+    n_sets = len(_COLLECTIONS)
+    if n_records < n_sets or seed < 0:
+        raise UsageError(
+            f"n_records is {n_records} and seed {seed}: expected at least {n_sets} and 0"
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(CLASSES).tolist()
+    labels = [order[i % len(order)] for i in range(n_records)]
+    if multi_label:
+        labels = [_with_second_label(label, rng) for label in labels]
+    parts = np.array_split(np.arange(n_records), n_sets)
+    return itertools.chain.from_iterable(
+        _iter_collection(name, labels[part[0] : part[-1] + 1], int(part[0]), rng)
+        for name, part in zip(_COLLECTIONS, parts, strict=True)
+    )
+
+
+def _iter_collection(
+    name: str, labels: list[str], n_before: int, rng: np.random.Generator
+) -> Iterator[tuple[str, ECGRecord]]:
+    """Yield the records of one collection as its files have them; half belong to patients with
+    two.
+    """
+    collection, n = _COLLECTIONS[name], len(labels)
+    n_pairs = round(n / 4)
+    owners = rng.permutation([*range(n_pairs), *range(n - n_pairs)])
+    patients = [generate_patient(rng, f"p{n_before + i + 1:04d}") for i in range(n - n_pairs)]
+    for k, label in enumerate(labels):
+        record = generate_ecg(
+            label,
+            fs=collection.fs,
+            duration_s=collection.durations_s[k % len(collection.durations_s)],
+            rng=rng,
+            patient=patients[owners[k]],
+            record_id=f"{collection.prefix}{k + 1:05d}",
+        )
+        yield name, _with_shuffled_leads(record, rng) if collection.shuffled else record
+
+
+def _with_second_label(label: str, rng: np.random.Generator) -> str:
+    others = compatible_labels(label)
+    return f"{label};{rng.choice(others)}" if others and rng.random() < 0.2 else label
+
+
+def _with_shuffled_leads(record: ECGRecord, rng: np.random.Generator) -> ECGRecord:
+    """Put the chest leads first or all in random order, and write aVR as AVR in half of the
+    records.
+    """
+    order = (
+        np.roll(np.arange(record.n_leads), 6)
+        if rng.random() < 0.5
+        else rng.permutation(record.n_leads)
+    )
+    upper = rng.random() < 0.5
+    leads = tuple(record.leads[i].upper() if upper else record.leads[i] for i in order)
+    return dataclasses.replace(record, signal=record.signal[order], leads=leads)
+
+
+def write_wfdb(record: ECGRecord, folder: Path) -> None:
+    """Write a WFDB record of format 16, <record_id>.dat and .hea."""
+    adu = _to_adu(record)
+    _put(folder / f"{record.record_id}.dat", adu.T.tobytes())
+    _put(folder / f"{record.record_id}.hea", _wfdb_header(record, adu, ".dat", "16").encode())
+
+
+def write_challenge(record: ECGRecord, folder: Path) -> None:
+    """Write a record as the PhysioNet Challenges do: a MAT 4 matrix, read as format 16 from byte 24
+    on.
+    """
+    adu = _to_adu(record)
+    mat4 = struct.pack(
+        "<5i4s", 30, *adu.shape, 0, 4, b"val\0"
+    )  # 30: little-endian, int16, full matrix
+    _put(folder / f"{record.record_id}.mat", mat4 + adu.T.tobytes())
+    codes = ",".join(SNOMED_CODES[label] for label in record.codes)
+    comments = f"#Age: {record.age:.0f}\n#Sex: {str(record.sex).capitalize()}\n#Dx: {codes}\n"
+    header = _wfdb_header(record, adu, ".mat", "16+24") + comments
+    _put(folder / f"{record.record_id}.hea", header.encode())
+
+
+def write_mat(record: ECGRecord, folder: Path) -> None:
+    """Write a MAT 5 file with int16 ``val`` (n_leads, n), ``fs`` in Hz and ``gain`` in ADC units
+    per mV.
+    """
+    from scipy.io import savemat
+
+    stream = io.BytesIO()
+    savemat(stream, {"val": _to_adu(record), "fs": record.fs, "gain": float(GAIN_PER_MV)})
+    stream.seek(0)
+    stream.write(
+        b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116)
+    )  # SciPy's own text tells the time
+    _put(folder / f"{record.record_id}.mat", stream.getvalue())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file unless it holds that already: what was made from it then stays valid."""
+    if not (path.exists() and path.read_bytes() == content):
+        path.write_bytes(content)
+
+
+def _to_adu(record: ECGRecord) -> NDArray[np.int16]:
+    """Return ADC units, shape (n_leads, n); the lowest int16 marks a missing sample and is left
+    out.
+    """
+    return np.clip(np.rint(record.signal * GAIN_PER_MV), 1 - 2**15, 2**15 - 1).astype("<i2")
+
+
+def _wfdb_header(record: ECGRecord, adu: NDArray[np.int16], suffix: str, storage: str) -> str:
+    """Return the text of a header, with initial values and checksums (signed 16-bit sums)."""
+    lines = [f"{record.record_id} {record.n_leads} {record.fs:g} {record.n_samples}"]
+    checksums = (adu.sum(axis=1, dtype=np.int64) + 2**15) % 2**16 - 2**15
+    for lead, first, checksum in zip(record.leads, adu[:, 0], checksums, strict=True):
+        file = f"{record.record_id}{suffix}"
+        lines.append(f"{file} {storage} {GAIN_PER_MV}/mV 16 0 {first} {checksum} 0 {lead}")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class _Collection:
+    prefix: str
+    fs: float
+    durations_s: tuple[float, ...]
+    write: Callable[[ECGRecord, Path], None]
+    shuffled: bool = False
+
+
+_COLLECTIONS = {
+    "synthetic_wfdb": _Collection(
+        "sw", 500.0, (10.0, 12.0, 10.0, 8.0, 10.0, 10.0, 10.0), write_wfdb
+    ),
+    "synthetic_challenge": _Collection("sc", 1000.0, (10.0,), write_challenge, shuffled=True),
+    "synthetic_mat": _Collection("sm", 257.0, (10.0,), write_mat),
+}
+
+
+def _remove_earlier(folder: Path, prefix: str, written: set[str]) -> None:
+    """Remove what an earlier run left beyond the records just written."""
+    for path in folder.iterdir():
+        if re.fullmatch(rf"{prefix}\d{{5}}\.(hea|dat|mat)", path.name) and path.stem not in written:
+            path.unlink()
+
+
+def _mapping_row(dataset: str, record: ECGRecord) -> dict[str, str]:
+    return {
+        "dataset": dataset,
+        "record_id": record.record_id,
+        "mapped_label": ";".join(record.codes),
+        "patient_id": record.patient_id or "",
+        "age": f"{record.age:.0f}",
+        "sex": str(record.sex)[0].upper(),
+    }
+
+
+def _read_other_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of other datasets, where a mapping is there already."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        if "dataset" not in (reader.fieldnames or ()):
+            raise ValueError(
+                f"{path}: expected a column 'dataset'; choose another folder or move this file"
+            )
+        return [row for row in reader if row["dataset"] not in _COLLECTIONS]
+
+
+def _write_mapping(path: Path, rows: list[dict[str, str]]) -> None:
+    columns = list(dict.fromkeys([*rows[-1], *rows[0]]))  # ours, then what other rows have besides
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,1 +1,0 @@
-"""The parts of the report's page: what goes into it, and how it looks."""

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import bad_records
+import numpy as np
+import pytest
+import scipy.io
+from bad_records import BAD
+
+from src.commands.predict_files import find_record_files, predict_to_csv, save_saliency
+from src.learning.checkpoints import load_checkpoint
+from src.records.sample_collections import SampleData
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained: Path) -> Path:
+    return trained / "models" / "best.pth"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good records in three folders, two of the same name, one with dots in its name."""
+    root = tmp_path_factory.mktemp("files")
+    bad_records.good(root, "a")
+    bad_records.good(root / "deep" / "er", "a")
+    bad_records.good(root / "deep", "b.c-01_hr")
+    (root / "RECORDS").write_text("a\n")
+    return root
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def names(paths: list[str | Path], root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in find_record_files(paths)]
+
+
+# Which files --------------------------------------------------------------------------------------
+
+
+def test_files_folders_and_globs_name_each_record_once(folder: Path) -> None:
+    everything = ["a.hea", "deep/b.c-01_hr.hea", "deep/er/a.hea"]
+    assert sorted(names([folder], folder)) == everything
+    assert (
+        names([folder / "a.hea"], folder)
+        == names([folder / "a.dat"], folder)
+        == names([folder / "a"], folder)
+        == ["a.hea"]
+    )
+    assert names([f"{folder}/deep/*"], folder) == ["deep/b.c-01_hr.hea", "deep/er/a.hea"]
+    assert sorted(names([f"{folder}/**/*.dat"], folder)) == everything
+    assert sorted(names([str(folder / "a.hea"), folder, f"{folder}/*.hea"], folder)) == everything
+    assert names([folder / "deep" / "b.c-01_hr"], folder) == ["deep/b.c-01_hr.hea"]
+
+
+def test_a_name_with_brackets_is_no_glob(tmp_path: Path) -> None:
+    path = bad_records.good(tmp_path, "x[1]")
+    assert list(find_record_files([path])) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("empty", "no record in this folder"), ("*.hea", "matches no file")]
+)
+def test_what_names_nothing_is_an_error(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        list(find_record_files([f"{tmp_path}/{name}"]))
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def test_a_row_per_record_with_a_column_per_class(
+    checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    assert predict_to_csv(checkpoint, [folder], tmp_path / "p.csv") == "3 ok"
+    rows = read_rows(tmp_path / "p.csv")
+    classes = load_checkpoint(checkpoint).card.classes
+    assert list(rows[0]) == ["record_id", *classes, "status", "reason"]
+    assert sorted(row["record_id"] for row in rows) == ["a", "a", "b.c-01_hr"]
+    for row in rows:
+        assert (row["status"], row["reason"]) == ("ok", "")
+        assert sum(float(row[name]) for name in classes) == pytest.approx(1, abs=1e-4)
+
+
+def test_rows_do_not_depend_on_the_batch_or_the_order(
+    checkpoint: Path, sample: SampleData, tmp_path: Path
+) -> None:
+    paths = sorted(sample.data["synthetic_wfdb"].glob("*.hea"))
+    predict_to_csv(checkpoint, paths, tmp_path / "a.csv", batch_size=1)
+    predict_to_csv(checkpoint, paths[::-1], tmp_path / "b.csv", batch_size=5)
+    a, b = (read_rows(tmp_path / name) for name in ("a.csv", "b.csv"))
+    assert (
+        [row["record_id"] for row in a]
+        == [path.stem for path in paths]
+        == [row["record_id"] for row in b[::-1]]
+    )
+    classes = load_checkpoint(checkpoint).card.classes
+    scores = [[[float(row[name]) for name in classes] for row in rows] for rows in (a, b[::-1])]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+
+
+def test_unreadable_files_are_rows_and_the_others_are_predicted(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    paths = [
+        bad_records.good(tmp_path / "in"),
+        *(write(tmp_path / "in") for write, _, _ in BAD.values()),
+    ]
+    foreign = tmp_path / "in" / "tracing.pdf"
+    foreign.write_bytes(b"0 1 2")
+    summary = predict_to_csv(
+        checkpoint,
+        [*paths, foreign, tmp_path / "in" / "nowhere.hea"],
+        tmp_path / "p.csv",
+        batch_size=3,
+    )
+    rows = {row["record_id"]: row for row in read_rows(tmp_path / "p.csv")}
+    assert rows.pop("good")["status"] == "ok" and summary.startswith("1 ok, ")
+    expected = {name: (status, reason) for name, (_, status, reason) in BAD.items()}
+    expected |= {
+        "tracing": ("unreadable", "unknown format '.pdf'"),
+        "nowhere": ("unreadable", "no such record"),
+    }
+    assert list(rows) == list(expected)
+    for name, (status, reason) in expected.items():
+        row = rows[name]
+        assert row.pop("status") == status and reason in row.pop("reason"), name
+        assert row.pop("record_id") == name and set(row.values()) == {""}
+
+
+def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path: Path) -> None:
+    scipy.io.savemat(
+        tmp_path / "m.mat", {"val": np.random.default_rng(0).normal(0, 300, (12, 3000))}
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"not one of 1 records could be read, the last \(m\) because: .*--source-fs",
+    ):
+        predict_to_csv(checkpoint, [tmp_path / "m.mat"], tmp_path / "p.csv")
+    assert (
+        predict_to_csv(
+            checkpoint,
+            [tmp_path / "m.mat"],
+            tmp_path / "p.csv",
+            source_fs=300,
+            source_gain_per_mv=1000,
+        )
+        == "1 ok"
+    )
+
+
+# Maps ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients"])
+def test_a_page_and_its_numbers_per_record(
+    checkpoint: Path, folder: Path, tmp_path: Path, method: str
+) -> None:
+    bad = bad_records.empty_mat(tmp_path / "in")
+    assert (
+        save_saliency(checkpoint, [folder, bad], tmp_path / "maps", method=method)
+        == f"{tmp_path / 'maps'}: 3 maps by {method}"
+    )
+    stems = ("a", "a-2", "b.c-01_hr")
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == sorted(
+        f"{s}{end}" for s in stems for end in (".npz", ".png")
+    )
+    with np.load(tmp_path / "maps" / "a.npz", allow_pickle=False) as arrays:
+        assert arrays["values"].shape == arrays["signal_mv"].shape == (12, 1000)
+        assert (str(arrays["method"]), float(arrays["fs"]), int(arrays["window"])) == (
+            method,
+            100.0,
+            0,
+        )
+        assert str(arrays["class_name"]) in load_checkpoint(checkpoint).card.classes
+
+
+# When it fails ------------------------------------------------------------------------------------
+
+
+def test_without_a_readable_record_the_rows_are_there_and_it_fails(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"p\.csv: not one of 2 records could be read"):
+        predict_to_csv(
+            checkpoint,
+            [bad_records.zero_leads(tmp_path), bad_records.empty_mat(tmp_path)],
+            tmp_path / "p.csv",
+        )
+    assert [row["status"] for row in read_rows(tmp_path / "p.csv")] == ["unreadable", "unreadable"]
+
+
+def test_a_failure_leaves_no_part_of_a_table(
+    checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "p.csv").write_text("the one before\n")
+    with pytest.raises(ValueError, match="matches no file"):
+        predict_to_csv(
+            checkpoint, [folder, f"{tmp_path}/*.hea"], tmp_path / "out" / "p.csv", batch_size=1
+        )
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        predict_to_csv(tmp_path / "none.pth", [folder], tmp_path / "out" / "p.csv")
+    with pytest.raises(ValueError, match="method is 'lime'"):
+        save_saliency(checkpoint, [folder], tmp_path / "out", method="lime")
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "p.csv"]
+    assert (tmp_path / "out" / "p.csv").read_text() == "the one before\n"

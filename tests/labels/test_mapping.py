@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.labels.mapping import MappingError, iter_rows, load_mapping, update_mapping
+
+HEADER = "dataset,record_id,mapped_label"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_with_all_columns(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.csv",
+        f"{HEADER},patient_id,fold,age,sex,annotated,note\n"
+        "a,r1,AF;LBBB,p1,3,71,F,AF;LBBB;PVC,x\n"
+        "a,r2, AF ,,,,,,\n",
+    )
+    first, second = iter_rows(load_mapping(path))
+    assert first.labels == ("AF", "LBBB") and first.annotated == ("AF", "LBBB", "PVC")
+    assert (first.patient_id, first.fold, first.age, first.sex) == ("p1", 3, 71.0, "female")
+    assert (
+        second.labels == ("AF",) and second.fold is None and second.age is None and second.sex == ""
+    )
+
+
+def test_a_byte_order_mark_and_crlf_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\na,r1,AF\r\n".encode())
+    assert len(load_mapping(path)) == 1
+
+
+def test_every_problem_is_listed_with_row_column_and_value(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.csv",
+        (
+            f"{HEADER},fold,age,sex,annotated\n"
+            ",r1,AF,,,,\n"
+            "a,,AF,,,,\n"
+            "a,r2,,,,,\n"
+            "a,r3,AF,one,,,\n"
+            "a,r4,AF,,-4,,\n"
+            "a,r4,AF,,,x,\n"
+            "a,r5,AF,,,,PVC\n"
+            "a,r6,,,,,PVC\n"
+        ),
+    )
+    with pytest.raises(MappingError) as error:
+        load_mapping(path)
+    assert [problem.split(":")[0] for problem in error.value.problems] == [
+        "row 2, column dataset, value ''",
+        "row 3, column record_id, value ''",
+        "row 4, column mapped_label, value ''",
+        "row 5, column fold, value 'one'",
+        "row 6, column age, value '-4'",
+        "row 7, column record_id, value 'r4'",
+        "row 7, column sex, value 'x'",
+        "row 8, column mapped_label, value 'AF'",
+    ]
+    assert "m.csv: 8 problems" in str(error.value)
+
+
+def test_a_patient_of_two_sexes_and_two_datasets_in_one_folder(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.csv",
+        (
+            f"{HEADER},patient_id,sex,path\n"
+            "a,r1,AF,p1,F,/x/one/r1\n"
+            "a,r2,AF,p1,woman,/x/one/r2\n"
+            "a,r3,AF,p1,M,/x/one/r3\n"
+            "b,r1,AF,p1,M,/x/one/r4\n"
+            "b,r2,AF,p1,,/x/one/r5\n"
+            "c,r1,AF,,F,one/r1\n"
+            "d,r1,AF,,M,one/r1\n"
+            "d,r2,AF,,F,C:\\x\\one\\r1\n"
+        ),
+    )
+    with pytest.raises(MappingError) as error:
+        load_mapping(path)
+    assert error.value.problems == [
+        "row 4, column sex, value 'M': patient 'p1' is female in row 2",
+        "row 5, column path, value '/x/one/r4': /x/one is the folder of dataset 'a' too (row 2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            "id,label\n1,AF\n",
+            "columns dataset, record_id, mapped_label are missing: found id, label",
+        ),
+        ("", "not a CSV table"),
+        (f"{HEADER}\na,b,c,d,e\n", "not a CSV table"),
+        (f"{HEADER}\na,b,c\na,b,c,d,e\n", "not a CSV table"),
+    ],
+)
+def test_other_tables_are_refused(tmp_path: Path, content: str, expected: str) -> None:
+    with pytest.raises(MappingError, match=expected):
+        load_mapping(write(tmp_path / "m.csv", content))
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        MappingError, match=r"gone\.csv: 1 problem in the label mapping: no such file"
+    ):
+        load_mapping(tmp_path / "gone.csv")
+
+
+def test_updating_touches_only_its_own_dataset(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER}\nmine,r1,AF\nother,r1,NORM\n")
+    update_mapping(
+        path,
+        pd.DataFrame(
+            {"dataset": ["other"], "record_id": ["r9"], "mapped_label": ["MI"], "fold": [2]}
+        ),
+    )
+    rows = {(row.dataset, row.record_id): row for row in iter_rows(load_mapping(path))}
+    assert set(rows) == {("mine", "r1"), ("other", "r9")}
+    assert rows["other", "r9"].fold == 2
+
+
+def test_the_same_paths_under_two_names_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(
+        tmp_path / "m.csv", f"{HEADER},path\nmine,r0,AF,\nold,r1,AF,x/r1\nold,r2,AF,x/r2\n"
+    )
+    new = pd.DataFrame(
+        {
+            "dataset": "new",
+            "record_id": ["r1", "r2"],
+            "mapped_label": "NORM",
+            "path": ["x/r1", "x/r2"],
+        }
+    )
+    update_mapping(path, new)
+    assert "dataset 'new' has the same 2 paths as 'old' (rows 3 to 4)" in caplog.text
+
+
+def test_wrong_new_rows_change_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER}\nmine,r1,AF\n")
+    before = path.read_bytes()
+    with pytest.raises(MappingError, match="new rows"):
+        update_mapping(
+            path, pd.DataFrame({"dataset": ["b"], "record_id": [""], "mapped_label": ["AF"]})
+        )
+    assert path.read_bytes() == before
+
+
+def test_weights_are_numbers_and_reach_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("dataset,record_id,mapped_label,weight\nd,a,AF,0.3\nd,b,AF,\n")
+    assert [row.weight for row in iter_rows(load_mapping(path))] == [0.3, 1.0]
+    path.write_text("dataset,record_id,mapped_label,weight\nd,a,AF,-1\nd,b,AF,heavy\nd,c,AF,nan\n")
+    with pytest.raises(MappingError) as caught:
+        load_mapping(path)
+    assert len(caught.value.problems) == 3 and "row 3, column weight, value 'heavy'" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize("header", ["Age,age", "sex,Sex ", "Record_ID"])
+def test_columns_that_stand_twice_are_named(header: str, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(
+        f"dataset,record_id,mapped_label,{header}\nd,r,A,{header.count(',') * ','}\n"
+    )
+    with pytest.raises(MappingError, match="stand there twice"):
+        load_mapping(tmp_path / "m.csv")

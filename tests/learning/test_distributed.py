@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils.data import SequentialSampler
+
+from src.config import Config, LoaderConfig, ModelConfig, TrainConfig, save_config
+from src.learning.distributed import Processes, SharedBatchSampler, join_processes
+from src.utils import load_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_batch_is_dealt_out_evenly() -> None:
+    order = SequentialSampler(range(11))
+    shares = [list(SharedBatchSampler(order, 4, Processes(rank, 2))) for rank in (0, 1)]
+    assert shares == [[[0, 2], [4, 6], [8]], [[1, 3], [5, 7], [9]]]
+    assert len(SharedBatchSampler(order, 4, Processes(0, 2))) == 3
+    assert len(SharedBatchSampler(SequentialSampler(range(9)), 4, Processes(0, 2))) == 2
+    with pytest.raises(ValueError, match="expected a multiple of the 2 processes"):
+        SharedBatchSampler(order, 5, Processes(0, 2))
+
+
+def test_one_process_alone_joins_nothing() -> None:
+    with join_processes() as processes:
+        assert processes == Processes() and processes.is_main and processes.share(7) == 7
+
+
+def test_two_processes_follow_the_losses_of_one(processed: Path, tmp_path: Path) -> None:
+    config = Config(
+        train=TrainConfig(epochs=2, lr=1e-3, patience=0, device="cpu", freeze_norm=True),
+        model=ModelConfig(base_channels=8, dropout=0.0),
+        loader=LoaderConfig(batch_size=4, balanced_sampling=False),
+    )
+    save_config(config, tmp_path / "config.json")
+    common = [
+        "-m",
+        "src",
+        "train",
+        "--config",
+        str(tmp_path / "config.json"),
+        "--processed",
+        str(processed),
+        "--out",
+    ]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *common,
+        str(tmp_path / "two"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    for arguments in ([*common, str(tmp_path / "one")], launch):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (load_json(tmp_path / name / "training_log.json") for name in ("one", "two"))
+    assert len(two["history"]) == 2
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+        assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
+    assert (
+        dataclasses.asdict(config)["train"]["freeze_norm"]
+        and (tmp_path / "two" / "models" / "best.pth").exists()
+    )

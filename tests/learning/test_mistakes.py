@@ -1,0 +1,55 @@
+"""Worst and typical records, by hand-worked scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from src.learning.mistakes import find_typical, find_worst, measure_errors
+from src.learning.predictions import Predictions
+
+NAN = np.nan
+
+
+def single() -> Predictions:
+    truth = [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    scores = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.45, 0.4, 0.15], [0.05, 0.05, 0.9]]
+    return Predictions(("a", "b", "c", "d"), np.array(truth), np.array(scores), ("N", "AF", "MI"))
+
+
+def several() -> Predictions:
+    truth = [[1, 0, NAN], [0, 1, 0], [0, 0, 0]]
+    scores = [[0.4, 0.2, 0.99], [0.1, 0.9, 0.2], [0.75, 0.1, 0.3]]
+    thresholds = np.array([0.5, 0.5, 0.25])
+    return Predictions(
+        ("a", "b", "c"), np.array(truth), np.array(scores), ("N", "AF", "MI"), False, thresholds
+    )
+
+
+def test_errors_with_one_label_are_called_less_true() -> None:
+    assert measure_errors(single()) == pytest.approx([0, 0.7, 0.05, 0])
+
+
+def test_errors_with_several_labels_are_distances_from_thresholds() -> None:
+    assert measure_errors(several()) == pytest.approx(
+        [0.1, 0, 0.25]
+    )  # what nobody looked for is no error
+
+
+def test_the_worst_come_first_and_right_ones_never() -> None:
+    worst = find_worst(single())
+    assert [verdict.key for verdict in worst] == ["b", "c"]
+    assert str(worst[0]) == "N, called AF" and list(worst[0].scores) == ["AF", "N", "MI"]
+    assert [verdict.key for verdict in find_worst(single(), 1)] == ["b"]
+    assert str(find_worst(several())[0]) == "none, called N + MI"
+
+
+def test_typical_records_are_right_and_stand_once() -> None:
+    assert [verdict.key for verdict in find_typical(single())] == ["a", "d"]
+    assert [(verdict.key, verdict.error) for verdict in find_typical(several())] == [("b", 0.0)]
+    assert find_typical(single(), 1)[0].true == ("N",)
+
+
+def test_a_tie_that_is_called_wrong_counts() -> None:
+    tie = Predictions(("a",), np.array([[0, 1]]), np.array([[0.5, 0.5]]), ("N", "AF"))
+    assert measure_errors(tie) == pytest.approx([0]) and find_worst(tie)[0].key == "a"
