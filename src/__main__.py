@@ -172,7 +172,7 @@ def cross_fit(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Judge a checkpoint on a split: tables, predictions and figures."""
-    from src.eval import JudgeOptions
+    from src.eval import EvaluationOptions
     from src.eval import evaluate as run
     from src.plots.saved import save_evaluation_figures
     from src.processed.mirror import local_copy
@@ -187,7 +187,7 @@ def evaluate(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=device_info(args.device).device,
         keep_other=args.keep_other,
-        options=JudgeOptions(
+        options=EvaluationOptions(
             args.intervals, args.thresholds, args.calibrate, args.challenge_weights
         ),
         allow_overlap=args.allow_overlap,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-LEARNED_ON = "val"
+FITTED_ON = "val"
 
 
 def predict(
@@ -64,16 +64,16 @@ class Evaluation(Rich):
     metrics: dict[str, Any]
 
     def __str__(self) -> str:
-        from src.learning.text import format_judgement
+        from src.learning.text import format_evaluation
 
         return (
-            f"{self.split}: {self.metrics['n_records']} records\n{format_judgement(self.metrics)}"
+            f"{self.split}: {self.metrics['n_records']} records\n{format_evaluation(self.metrics)}"
         )
 
     def _repr_html_(self) -> str:
-        from src.learning.text import html_judgement
+        from src.learning.text import html_evaluation
 
-        return html_judgement(self.split, self.metrics)
+        return html_evaluation(self.split, self.metrics)
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def evaluate(
     batch_size: int = 64,
     device: str = "cpu",
     keep_other: bool = False,
-    options: JudgeOptions | None = None,
+    options: EvaluationOptions | None = None,
     allow_overlap: bool = False,
 ) -> Evaluation:
     """Judge a checkpoint on a split of a processed folder.
@@ -99,8 +99,8 @@ def evaluate(
     split
         train, val or test.
     out
-        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `src.judging.judge` says what
-        is in them.
+        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `evaluate_predictions`
+        says what is in them.
     batch_size, device
         Records at a time, and the torch device that judges them.
     keep_other
@@ -119,7 +119,7 @@ def evaluate(
         is judged, or an option does not fit the model.
     """
     processed = local_copy(processed)
-    options, loaded = options or JudgeOptions(), load_checkpoint(checkpoint, device)
+    options, loaded = options or EvaluationOptions(), load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
     records = split_records(loaded, processed, split, keep_other=keep_other, everyone=True)
     if not allow_overlap:
@@ -129,11 +129,11 @@ def evaluate(
         return predict_records(loaded, chosen, batch_size=batch_size, device=device)
 
     validation = None
-    if options.learns:
-        learned_on = split_records(loaded, processed, LEARNED_ON, keep_other=keep_other)
+    if options.needs_validation:
+        learned_on = split_records(loaded, processed, FITTED_ON, keep_other=keep_other)
         if not allow_overlap:
             refuse_overlap(
-                loaded.card.train_hashes, learned_on.keys, learned_on.signal_hashes, LEARNED_ON
+                loaded.card.train_hashes, learned_on.keys, learned_on.signal_hashes, FITTED_ON
             )
         validation = predicted(learned_on)
     everyone = predicted(records)
@@ -143,7 +143,7 @@ def evaluate(
         else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
     )
     rows = select_rows(load_manifest(processed), predictions.keys)
-    predictions, metrics = judge(predictions, rows, options, validation, everyone)
+    predictions, metrics = evaluate_predictions(predictions, rows, options, validation, everyone)
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json(
@@ -247,7 +247,7 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class JudgeOptions:
+class EvaluationOptions:
     """What to do beyond the metrics.
 
     Attributes
@@ -275,7 +275,7 @@ class JudgeOptions:
         ThresholdRule.parse(self.thresholds)
 
     @property
-    def learns(self) -> bool:
+    def needs_validation(self) -> bool:
         """Whether something is learned on validation records."""
         return self.calibrate or self.thresholds != "none"
 
@@ -295,7 +295,7 @@ class JudgeOptions:
             If something would be learned on the split that is judged, thresholds are asked for one
             label per record, or the weights cannot be read.
         """
-        if self.learns and split == LEARNED_ON:
+        if self.needs_validation and split == FITTED_ON:
             what = "the calibration" if self.calibrate else "thresholds"
             raise ValueError(
                 f"split is {split!r}, and {what} would be chosen on it: numbers from the "
@@ -314,10 +314,10 @@ class JudgeOptions:
             WeightTable.load(self.challenge_weights)
 
 
-def judge(
+def evaluate_predictions(
     predictions: Predictions,
     rows: pd.DataFrame,
-    options: JudgeOptions,
+    options: EvaluationOptions,
     validation: Predictions | None = None,
     everyone: Predictions | None = None,
 ) -> tuple[Predictions, dict[str, Any]]:
@@ -356,7 +356,11 @@ def judge(
     """
     from src.learning.subgroups import compute_subgroups
 
-    maps, learned = _learn(predictions, options, validation) if options.learns else ((), {})
+    maps, learned = (
+        _fit_on_validation(predictions, options, validation)
+        if options.needs_validation
+        else ((), {})
+    )
     for learned_map in maps:
         predictions = learned_map.apply(predictions)
         everyone = everyone and learned_map.apply(everyone)
@@ -367,7 +371,7 @@ def judge(
         "subgroups": compute_subgroups(predictions, rows),
     }
     if everyone is not None and not everyone.single_label:
-        metrics["protocols"] = _judge_protocols(everyone)
+        metrics["protocols"] = _evaluate_protocols(everyone)
     if options.intervals:
         from src.learning.intervals import bootstrap_intervals
 
@@ -384,7 +388,7 @@ def judge(
     return predictions, metrics
 
 
-def _judge_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
+def _evaluate_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
     """Judge the records that carry a class, as published results on PTB-XL do, and all that were
     looked at for one.
     """
@@ -410,8 +414,8 @@ def _judge_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
     }
 
 
-def _learn(
-    predictions: Predictions, options: JudgeOptions, validation: Predictions | None
+def _fit_on_validation(
+    predictions: Predictions, options: EvaluationOptions, validation: Predictions | None
 ) -> tuple[tuple[Calibration | Thresholds, ...], dict[str, Any]]:
     """Fit a calibration, then thresholds for the calibrated probabilities; returns what to apply
     and what to tell.
@@ -424,7 +428,7 @@ def _learn(
             f"{len(both)} records judged are validation records too, such as {min(both)}: "
             "expected none"
         )
-    origin = {"learned_on": LEARNED_ON, "n_records": len(validation.keys)}
+    origin = {"learned_on": FITTED_ON, "n_records": len(validation.keys)}
     maps: tuple[Calibration | Thresholds, ...] = ()
     learned: dict[str, Any] = {}
     if options.calibrate:

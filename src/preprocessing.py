@@ -24,13 +24,13 @@ from src.labels.mapping import load_mapping
 from src.processed.duplicates import (
     DUPLICATES_FILE,
     find_duplicates,
+    reject_copies,
     report_duplicates,
     save_duplicates,
-    take_out_copies,
 )
 from src.processed.files import remove_leftovers
 from src.processed.fingerprints import compute_fingerprints
-from src.processed.manifest import Journal, ManifestRow, is_taken_out, save_manifest
+from src.processed.manifest import Journal, ManifestRow, is_rejected_copy, save_manifest
 from src.processed.quality import find_rejection, measure_quality, quality_flags, report_gains
 from src.processed.record_files import make_record_folders, record_keys
 from src.processed.resampling import rate_ratio, resample, source_samples_needed
@@ -311,7 +311,7 @@ def _finish(
     """Settle copies, place the records in splits, write manifest and splits, and sum up."""
     processed = stage.folder
     copies = find_duplicates(manifest, previous, datasets)
-    manifest = take_out_copies(manifest, copies, config.on_duplicate)
+    manifest = reject_copies(manifest, copies, config.on_duplicate)
     made = build_splits(manifest, config, previous, copies)
     where = made.of_key()
     manifest["split"] = [where.get(key, "") for key in record_keys(manifest).tolist()]
@@ -333,7 +333,7 @@ def _finish(
         split_sizes={name: len(getattr(made, name)) for name in SPLIT_NAMES},
         n_copied=len(copies),
         processed=processed,
-        n_failed=int((manifest["status"].isin(_FAILED) & ~is_taken_out(manifest)).sum()),
+        n_failed=int((manifest["status"].isin(_FAILED) & ~is_rejected_copy(manifest)).sum()),
     )
     logger.info("%s", summary)
     return summary

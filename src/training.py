@@ -22,7 +22,7 @@ from src.eval import predict
 from src.learning.augment import drop_leads, mix_records
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.learning.distributed import Processes, join_processes
-from src.learning.leaks import warn_of_learned
+from src.learning.leaks import warn_trained_on
 from src.learning.metrics import compute_metrics
 from src.learning.optimization import (
     HistoryRow,
@@ -45,7 +45,7 @@ from src.model import (
 )
 from src.processed.datasets import Batch
 from src.processed.files import remove_leftovers
-from src.processed.locks import hold_folder
+from src.processed.locks import lock_folder
 from src.processed.manifest import load_preprocess_config
 from src.processed.mirror import local_copy
 from src.processed.runs.log import environment, log_run
@@ -548,7 +548,7 @@ def run_training(
     with ExitStack() as stack:
         processes = stack.enter_context(join_processes(train.device))
         if processes.is_main:
-            stack.enter_context(hold_folder(out, "train"))
+            stack.enter_context(lock_folder(out, "train"))
             remove_leftovers([out, out / "models"])
             log = stack.enter_context(
                 log_run(
@@ -566,7 +566,7 @@ def run_training(
         if config.train.init_from:
             source = load_checkpoint(config.train.init_from)
             start_from(model, source, card)
-            warn_of_learned(source, loaders.records["val"].signal_hashes)
+            warn_trained_on(source, loaders.records["val"].signal_hashes)
             card = replace(
                 card,
                 train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))),

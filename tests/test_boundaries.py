@@ -26,7 +26,7 @@ from src.labels.mapping import COLUMNS, iter_rows, load_mapping, save_mapping
 from src.labels.matching import match_records
 from src.labels.text_tables import plain_cell, safe_cell
 from src.preprocessing import run_preprocessing
-from src.processed.locks import hold_folder
+from src.processed.locks import lock_folder
 from src.processed.manifest import load_manifest, save_manifest
 from src.processed.packed import load_packed
 from src.processed.record_files import record_path
@@ -368,7 +368,7 @@ def test_a_second_run_waits_for_the_cache_that_a_first_one_builds(
     processed: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(processed, tmp_path / "p", ignore=shutil.ignore_patterns("packed"))
-    with hold_folder(folder / "packed", "packing"):
+    with lock_folder(folder / "packed", "packing"):
         process = start(pack, folder, tmp_path / "done")
         process.join(0.5)
         assert process.is_alive() and not (tmp_path / "done").exists()

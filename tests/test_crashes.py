@@ -40,7 +40,7 @@ from src.config import PreprocessConfig
 from src.learning.checkpoints import load_checkpoint
 from src.processed import files
 from src.processed.files import FileBatch, remove_leftovers
-from src.processed.locks import hold_folder
+from src.processed.locks import lock_folder
 from src.processed.manifest import Journal, load_manifest
 from src.processed.npz import Archive
 from src.processed.record_files import load_record_file
@@ -482,7 +482,7 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: 
 
 
 def test_a_held_folder_is_refused_with_who_holds_it(tmp_path: Path) -> None:
-    with hold_folder(tmp_path, "train"):
+    with lock_folder(tmp_path, "train"):
         process = start(hold_briefly, tmp_path, tmp_path / "said")
         process.join()
     said = (tmp_path / "said").read_text()
@@ -508,18 +508,18 @@ def test_a_lock_file_that_names_nobody_is_left_alone_while_it_is_young(
     (tmp_path / ".lock").touch()
     with (
         pytest.raises(RuntimeError, match="another process holds this folder"),
-        hold_folder(tmp_path, "again"),
+        lock_folder(tmp_path, "again"),
     ):
         pass
     os.utime(tmp_path / ".lock", (0, 0))
-    with hold_folder(tmp_path, "again"):
+    with lock_folder(tmp_path, "again"):
         pass
     assert not (tmp_path / ".lock").exists()
 
 
 def hold_briefly(folder: Path, said: Path) -> None:
     try:
-        with hold_folder(folder, "test"):
+        with lock_folder(folder, "test"):
             said.write_text("held")
     except RuntimeError as error:
         said.write_text(str(error))
@@ -540,27 +540,27 @@ def test_the_lock_of_a_dead_process_is_taken_over(
 
         monkeypatch.setattr(fcntl, "flock", none)
     with (
-        hold_folder(tmp_path, "again"),
+        lock_folder(tmp_path, "again"),
         pytest.raises(RuntimeError, match="again runs here already"),
-        hold_folder(tmp_path, "twice"),
+        lock_folder(tmp_path, "twice"),
     ):
         pass
     assert not (tmp_path / ".lock").exists()
 
 
 def die_holding(folder: Path) -> None:
-    with hold_folder(folder, "first"):
+    with lock_folder(folder, "first"):
         os._exit(9)
 
 
 def test_two_runs_on_one_folder(collection: Path, processed: Path, tmp_path: Path) -> None:
     with (
-        hold_folder(tmp_path, "preprocess"),
+        lock_folder(tmp_path, "preprocess"),
         pytest.raises(RuntimeError, match="preprocess runs here already"),
     ):
         preprocess(collection, tmp_path)
     with (
-        hold_folder(tmp_path, "train"),
+        lock_folder(tmp_path, "train"),
         pytest.raises(RuntimeError, match="train runs here already"),
     ):
         run_training(QUICK, processed, tmp_path)

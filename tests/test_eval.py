@@ -16,7 +16,7 @@ from src.classifier.file_predictions import _sum_up, predict_files
 from src.classifier.inputs import NoInput
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import make_loader
-from src.eval import JudgeOptions, evaluate, predict
+from src.eval import EvaluationOptions, evaluate, predict
 from src.learning.checkpoints import load_checkpoint, save_checkpoint
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
@@ -122,7 +122,10 @@ def test_evaluation_tells_sources_and_intervals(
     processed: Path, trained: Path, tmp_path: Path
 ) -> None:
     evaluation = evaluate(
-        best(trained), processed, out=tmp_path, options=JudgeOptions(intervals=20, calibrate=True)
+        best(trained),
+        processed,
+        out=tmp_path,
+        options=EvaluationOptions(intervals=20, calibrate=True),
     )
     metrics = load_json(tmp_path / "metrics_test.json")
     groups = metrics["subgroups"]["dataset"]
@@ -173,7 +176,7 @@ def test_nothing_is_chosen_on_the_split_that_is_judged(
             processed,
             split="val",
             out=tmp_path,
-            options=JudgeOptions(calibrate=True),
+            options=EvaluationOptions(calibrate=True),
         )
     assert not list(tmp_path.iterdir())
 
@@ -370,9 +373,9 @@ def test_a_calibration_is_not_learned_on_training_recordings(
     with pytest.raises(
         ValueError, match="of split val are recordings that the model was trained on"
     ):
-        evaluate(learned, processed, options=JudgeOptions(calibrate=True))
+        evaluate(learned, processed, options=EvaluationOptions(calibrate=True))
     evaluate(learned, processed)
-    evaluate(learned, processed, options=JudgeOptions(calibrate=True), allow_overlap=True)
+    evaluate(learned, processed, options=EvaluationOptions(calibrate=True), allow_overlap=True)
 
 
 def test_a_record_that_breaks_off_is_unreadable() -> None:

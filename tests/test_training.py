@@ -14,7 +14,7 @@ from src.commands.compare import compare_runs
 from src.config import STANDARD_LEADS, Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
 from src.learning.checkpoints import load_checkpoint
-from src.learning.leaks import warn_of_learned
+from src.learning.leaks import warn_trained_on
 from src.learning.optimization import TrainState
 from src.processed.targets import choose_task, load_records
 from src.training import run_training
@@ -353,9 +353,9 @@ def test_validation_on_what_the_start_knows_is_told(
     processed: Path, trained: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records, checkpoint = load_records(processed), load_checkpoint(trained / "models" / "best.pth")
-    warn_of_learned(checkpoint, records["val"].signal_hashes)
+    warn_trained_on(checkpoint, records["val"].signal_hashes)
     assert not caplog.text
-    warn_of_learned(checkpoint, records["train"].signal_hashes)
+    warn_trained_on(checkpoint, records["train"].signal_hashes)
     assert (
         f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val"
         in caplog.text
@@ -367,7 +367,7 @@ def test_a_start_that_knows_validation_is_asked_about(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        src.training, "warn_of_learned", lambda source, hashes: asked.append(tuple(hashes))
+        src.training, "warn_trained_on", lambda source, hashes: asked.append(tuple(hashes))
     )
     start = trained / "models" / "best.pth"
     config = dataclasses.replace(

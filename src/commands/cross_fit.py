@@ -22,7 +22,7 @@ from src.config import Config
 from src.dataloaders import build_dataloaders
 from src.eval import predict_records
 from src.learning.checkpoints import load_checkpoint
-from src.learning.leaks import refuse_learned
+from src.learning.leaks import refuse_trained_on
 from src.learning.predictions import Predictions
 from src.processed.fingerprints import FingerprintIndex
 from src.processed.mirror import local_copy
@@ -91,7 +91,7 @@ def run_cross_fit(
         soft_targets=None,
     )
     config, nothing = replace(config, train=settings), train.subset([])
-    refuse_learned(
+    refuse_trained_on(
         config,
         [(train.signal_hashes, "the training records, for which the networks of the parts answer")],
     )

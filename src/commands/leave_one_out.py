@@ -16,9 +16,9 @@ import numpy as np
 
 from src.config import Config
 from src.dataloaders import DataLoaders, build_dataloaders
-from src.eval import JudgeOptions, judge, predict_records
+from src.eval import EvaluationOptions, evaluate_predictions, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
-from src.learning.leaks import refuse_learned
+from src.learning.leaks import refuse_trained_on
 from src.learning.text import format_table
 from src.processed.fingerprints import FingerprintIndex
 from src.processed.manifest import load_manifest, select_rows
@@ -102,7 +102,7 @@ def run_leave_one_out(
         (fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
         for name, fold in loaders.items()
     ]
-    refuse_learned(
+    refuse_trained_on(
         config,
         [
             *held,
@@ -112,7 +112,7 @@ def run_leave_one_out(
             ),
         ],
     )
-    options, rows = JudgeOptions(intervals=intervals), []
+    options, rows = EvaluationOptions(intervals=intervals), []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
         result = run_training(config, processed, run, loaders=fold, resume=resume)
@@ -205,7 +205,7 @@ def _judge(
     checkpoint: Checkpoint,
     records: LabelledRecords,
     config: Config,
-    options: JudgeOptions,
+    options: EvaluationOptions,
     path: Path,
 ) -> dict[str, Any] | None:
     """Judge records, keep the whole result at `path` and return its head."""
@@ -215,7 +215,7 @@ def _judge(
     predictions = predict_records(
         checkpoint, records, batch_size=config.loader.batch_size, device=device
     )
-    _, metrics = judge(
+    _, metrics = evaluate_predictions(
         predictions, select_rows(load_manifest(records.processed), records.keys), options
     )
     save_json({"checkpoint": str(checkpoint.path), **metrics}, path)

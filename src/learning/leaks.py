@@ -58,7 +58,7 @@ def refuse_overlap(
     logger.warning("%s", found)
 
 
-def warn_of_learned(source: Checkpoint, hashes: Sequence[str]) -> None:
+def warn_trained_on(source: Checkpoint, hashes: Sequence[str]) -> None:
     """Warn where the validation split holds recordings that the network to start from was trained
     on.
     """
@@ -73,7 +73,7 @@ def warn_of_learned(source: Checkpoint, hashes: Sequence[str]) -> None:
         )
 
 
-def refuse_learned(config: Config, held: Sequence[tuple[Sequence[str], str]]) -> None:
+def refuse_trained_on(config: Config, held: Sequence[tuple[Sequence[str], str]]) -> None:
     """Refuse a start from a network that was trained on recordings for which the networks to be
     trained shall answer.
 

@@ -12,7 +12,7 @@ from src.utils import Float64Array
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RankedRecord:
     """What a model said of one record.
 
     Attributes
@@ -30,12 +30,12 @@ class Verdict:
 
     key: str
     true: tuple[str, ...]
-    called: tuple[str, ...]
+    predicted: tuple[str, ...]
     scores: dict[str, float]
     error: float
 
     def __str__(self) -> str:
-        return f"{' + '.join(self.true) or 'none'}, called {' + '.join(self.called) or 'none'}"
+        return f"{' + '.join(self.true) or 'none'}, called {' + '.join(self.predicted) or 'none'}"
 
 
 def measure_errors(predictions: Predictions) -> Float64Array:
@@ -56,7 +56,7 @@ def measure_errors(predictions: Predictions) -> Float64Array:
     return errors
 
 
-def find_worst(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
+def find_worst(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:
     """Return the records that are most wrong, the worst first; fewer where fewer are wrong."""
     errors, is_wrong = measure_errors(predictions), _wrong(predictions).sum(axis=1) > 0
     order = [
@@ -65,7 +65,7 @@ def find_worst(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
     return [_verdict(predictions, int(row), float(errors[row])) for row in order[:n_records]]
 
 
-def find_typical(predictions: Predictions, n_records: int = 6) -> list[Verdict]:
+def find_typical(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:
     """Return for each class the record that is right and has the class with the highest
     probability.
 
@@ -89,17 +89,17 @@ def _wrong(predictions: Predictions) -> NDArray[np.bool_]:
     return wrong
 
 
-def _verdict(predictions: Predictions, row: int, error: float) -> Verdict:
+def _verdict(predictions: Predictions, row: int, error: float) -> RankedRecord:
     outcome, scores = predictions.y_true[row], predictions.y_score[row]
     called = (predictions.y_pred[row] == 1) & ~np.isnan(outcome)
     shown = dict.fromkeys(
         [*np.flatnonzero((outcome == 1) | called), *np.argsort(-scores, kind="stable")[:3]]
     )
     by_score = sorted(shown, key=lambda column: -scores[column])
-    return Verdict(
+    return RankedRecord(
         key=predictions.keys[row],
         true=_names(predictions, outcome == 1),
-        called=_names(predictions, called),
+        predicted=_names(predictions, called),
         scores={predictions.classes[column]: float(scores[column]) for column in by_score},
         error=error,
     )

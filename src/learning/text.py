@@ -90,8 +90,8 @@ def _range(interval: list[float] | None) -> str:
     return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def format_judgement(metrics: dict[str, Any]) -> str:
-    """Return what `judge` found as plain text."""
+def format_evaluation(metrics: dict[str, Any]) -> str:
+    """Return what `evaluate_predictions` found as plain text."""
     parts = [format_metrics(metrics)]
     if protocols := metrics.get("protocols"):
         parts += _format_protocols(protocols)
@@ -121,7 +121,7 @@ def _format_protocols(protocols: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def html_judgement(split: str, metrics: dict[str, Any]) -> str:
+def html_evaluation(split: str, metrics: dict[str, Any]) -> str:
     """Return the main numbers of a split as HTML: averages, and a row per class."""
     found = metrics.get("intervals", {})
 

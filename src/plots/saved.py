@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from src.config import STANDARD_LEADS
 from src.labels.text_tables import split_list
-from src.learning.mistakes import Verdict, find_worst
+from src.learning.mistakes import RankedRecord, find_worst
 from src.learning.predictions import Predictions
 from src.plots.canvas import save_figure
 from src.plots.curves import plot_precision_recall_curves, plot_reliability_diagram, plot_roc_curves
@@ -112,7 +112,7 @@ def draw_scores(metrics: dict[str, Any], predictions: Predictions) -> Iterator[t
     Parameters
     ----------
     metrics
-        What `src.judging.judge` found.
+        What `evaluate_predictions` found.
     predictions
         What it judged.
     """
@@ -186,7 +186,7 @@ def plot_record(processed: str | Path, key: str) -> Figure:
     )
 
 
-def _gallery_record(processed: str | Path, verdict: Verdict) -> GalleryRecord:
+def _gallery_record(processed: str | Path, verdict: RankedRecord) -> GalleryRecord:
     arrays = load_record_file(record_path(processed, verdict.key))
     scores = ", ".join(f"{name} {score:.2f}" for name, score in verdict.scores.items())
     return GalleryRecord(

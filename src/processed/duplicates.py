@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from src.labels.text_tables import safe_cell, zip_cells
 from src.processed.fingerprints import differing_bits, find_copies
-from src.processed.manifest import COPY_REASON, is_taken_out
+from src.processed.manifest import COPY_REASON, is_rejected_copy
 from src.processed.record_files import record_key, record_keys
 from src.utils import atomic_path
 
@@ -34,7 +34,7 @@ def restore_copies(manifest: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with copies that an earlier run took out as ok again; their record files are
     kept.
     """
-    taken = is_taken_out(manifest)
+    taken = is_rejected_copy(manifest)
     if not taken.any():
         return manifest
     return manifest.assign(
@@ -69,7 +69,7 @@ def find_duplicates(
     return sorted(tuple(record_key(*records[i]) for i in group) for group in groups)
 
 
-def take_out_copies(
+def reject_copies(
     manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], policy: str
 ) -> pd.DataFrame:
     """Return the rows after a policy: group keeps all copies, keep-first the first, drop-all none.

@@ -52,7 +52,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 @contextmanager
-def hold_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def lock_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder, so that no other run writes into it at the same time.
 
     The lock is the system's own on the file ``.lock`` where the file system offers one, and goes

@@ -223,6 +223,6 @@ def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return rows[~rows.index.duplicated()].loc[list(keys)]
 
 
-def is_taken_out(manifest: pd.DataFrame) -> pd.Series[bool]:
+def is_rejected_copy(manifest: pd.DataFrame) -> pd.Series[bool]:
     """Return a mask of the rows rejected as copies of another recording."""
     return (manifest["status"] == "rejected") & manifest["reason"].str.startswith(COPY_REASON)

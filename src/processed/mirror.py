@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from src.labels.text_tables import zip_cells
-from src.processed.locks import hold_folder
+from src.processed.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.record_files import record_keys, record_path
 from src.utils import as_path, as_url
@@ -50,7 +50,7 @@ def local_copy(processed: str | Path) -> Path:
     from src.records.remote import RemoteFolder, cache_folder
 
     remote, folder = RemoteFolder(url), cache_folder(url, "copies")
-    with hold_folder(folder, "copying", wait=True):  # who comes second finds what the first fetched
+    with lock_folder(folder, "copying", wait=True):  # who comes second finds what the first fetched
         _update_copy(remote, folder)
     return folder
 

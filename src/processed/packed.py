@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.processed.files import remove_leftovers
-from src.processed.locks import hold_folder
+from src.processed.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.npz import read_npz
 from src.processed.record_files import load_record_file, load_signal, record_keys, record_path
@@ -158,7 +158,7 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
     except (OSError, ValueError) as error:
         logger.warning("%s: damaged (%s), so it is built anew", folder / name, error)
         (folder / f"{name}.npz").unlink(missing_ok=True)  # another process may have found it too
-    with hold_folder(folder, "packing", wait=True):  # who comes second finds what the first built
+    with lock_folder(folder, "packing", wait=True):  # who comes second finds what the first built
         if not (folder / f"{name}.npz").exists():
             remove_leftovers([folder])
             _build(Path(processed), split, name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.config import SplitConfig
 from src.labels.text_tables import split_list, zip_cells
-from src.processed.manifest import is_taken_out
+from src.processed.manifest import is_rejected_copy
 from src.processed.record_files import record_key
 from src.utils import join_pairs, load_json, save_json
 
@@ -420,7 +420,7 @@ def build_splits(
         val_folds=config.val_folds,
         test_folds=config.test_folds,
         previous=previous,
-        taken_out=items(manifest[is_taken_out(manifest)]),
+        taken_out=items(manifest[is_rejected_copy(manifest)]),
     )
 
 

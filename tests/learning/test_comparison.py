@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from src.__main__ import build_parser
-from src.eval import JudgeOptions, judge
+from src.eval import EvaluationOptions, evaluate_predictions
 from src.learning.comparison import compare_prediction_files
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
-from src.learning.text import format_judgement
+from src.learning.text import format_evaluation
 from src.processed.manifest import MANIFEST_COLUMNS, save_manifest
 
 
@@ -42,22 +42,22 @@ def rows_of(predictions: Predictions) -> pd.DataFrame:
 
 def test_without_options_nothing_is_learned() -> None:
     test = make("t", single=True)
-    predictions, metrics = judge(test, rows_of(test), JudgeOptions())
+    predictions, metrics = evaluate_predictions(test, rows_of(test), EvaluationOptions())
     assert predictions is test and metrics | compute_metrics(test) == metrics
     assert (
         metrics["subgroups"]["sex"]["female"]["n_records"] == 120
         and metrics["reliability"]["ece"] > 0
     )
     assert not {"thresholds", "calibration", "intervals", "challenge"} & metrics.keys()
-    assert format_judgement(metrics).startswith("class")
+    assert format_evaluation(metrics).startswith("class")
 
 
 def test_everything_at_once(tmp_path: Path) -> None:
     weights = tmp_path / "weights.csv"
     weights.write_text(",426783006,164889003\n426783006,1,0.5\n164889003,0.5,1\n")
     test, validation = make("t", single=False), make("v", single=False, seed=1)
-    options = JudgeOptions(50, "sensitivity=0.9", True, weights)
-    predictions, metrics = judge(test, rows_of(test), options, validation)
+    options = EvaluationOptions(50, "sensitivity=0.9", True, weights)
+    predictions, metrics = evaluate_predictions(test, rows_of(test), options, validation)
     assert metrics["thresholds"]["learned_on"] == metrics["calibration"]["learned_on"] == "val"
     assert metrics["thresholds"]["values"] == dict(
         zip(test.classes, predictions.thresholds, strict=True)
@@ -71,7 +71,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert metrics["reliability"]["ece"] < metrics["calibration"]["reliability_before"]["ece"]
     assert metrics["intervals"]["n_patients"] == 60 and metrics["challenge"]["challenge_score"] > 0
     json.dumps(metrics, allow_nan=False)
-    text = format_judgement(metrics)
+    text = format_evaluation(metrics)
     assert "95% intervals over 60 patients" in text and "Challenge: challenge_score" in text
 
 
@@ -79,8 +79,8 @@ def test_the_records_judged_teach_nothing() -> None:
     """Other outcomes of the test records leave thresholds and calibration as they were."""
     test, validation = make("t", single=False), make("v", single=False, seed=1)
     turned = Predictions(test.keys, 1 - test.y_true, test.y_score, test.classes, single_label=False)
-    options = JudgeOptions(thresholds="f1", calibrate=True)
-    found = [judge(p, rows_of(p), options, validation) for p in (test, turned)]
+    options = EvaluationOptions(thresholds="f1", calibrate=True)
+    found = [evaluate_predictions(p, rows_of(p), options, validation) for p in (test, turned)]
     assert found[0][1]["thresholds"] == found[1][1]["thresholds"]
     np.testing.assert_array_equal(found[0][0].y_score, found[1][0].y_score)
 
@@ -96,7 +96,7 @@ def test_records_without_a_class_are_judged_beside_the_others() -> None:
     )
     labelled = everyone.subset(np.arange(3))
     rows, validation = rows_of(labelled), make("v", single=False, seed=1)
-    _, metrics = judge(labelled, rows, JudgeOptions(), None, everyone)
+    _, metrics = evaluate_predictions(labelled, rows, EvaluationOptions(), None, everyone)
     found = metrics["protocols"]
     assert (found["labelled"]["n_records"], found["all"]["n_records"]) == (3, 5)
     assert found["labelled"]["auroc_macro"] == metrics["auroc_macro"] == 1
@@ -106,41 +106,43 @@ def test_records_without_a_class_are_judged_beside_the_others() -> None:
     assert found["all"]["frequent"] == {"min_positives": 10, "n_classes": 0} | dict.fromkeys(
         list(found["all"]["frequent"])[2:]
     )
-    assert "5 records with and without one: macro F1" in format_judgement(metrics)
-    _, learned = judge(
-        labelled, rows, JudgeOptions(thresholds="sensitivity=1"), validation, everyone
+    assert "5 records with and without one: macro F1" in format_evaluation(metrics)
+    _, learned = evaluate_predictions(
+        labelled, rows, EvaluationOptions(thresholds="sensitivity=1"), validation, everyone
     )
     assert (
         learned["protocols"]["labelled"]["f1_macro"] == learned["f1_macro"] != metrics["f1_macro"]
     )
-    assert "protocols" not in judge(labelled, rows, JudgeOptions())[1]
-    assert "with and without" not in format_judgement(
-        judge(labelled, rows, JudgeOptions(), None, labelled)[1]
+    assert "protocols" not in evaluate_predictions(labelled, rows, EvaluationOptions())[1]
+    assert "with and without" not in format_evaluation(
+        evaluate_predictions(labelled, rows, EvaluationOptions(), None, labelled)[1]
     )
 
 
-@pytest.mark.parametrize("options", [JudgeOptions(thresholds="f1"), JudgeOptions(calibrate=True)])
-def test_learning_on_the_split_judged_is_refused(options: JudgeOptions) -> None:
+@pytest.mark.parametrize(
+    "options", [EvaluationOptions(thresholds="f1"), EvaluationOptions(calibrate=True)]
+)
+def test_learning_on_the_split_judged_is_refused(options: EvaluationOptions) -> None:
     test = make("t", single=False)
     with pytest.raises(ValueError, match="would be chosen on it"):
         options.check("val", single_label=False)
     options.check("test", single_label=False)
-    JudgeOptions(intervals=10).check("val", single_label=False)
+    EvaluationOptions(intervals=10).check("val", single_label=False)
     with pytest.raises(ValueError, match="120 records judged are validation records too"):
-        judge(test, rows_of(test), options, test)
+        evaluate_predictions(test, rows_of(test), options, test)
     with pytest.raises(ValueError, match="no validation records"):
-        judge(test, rows_of(test), options)
+        evaluate_predictions(test, rows_of(test), options)
 
 
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="intervals is -1"):
-        JudgeOptions(intervals=-1)
+        EvaluationOptions(intervals=-1)
     with pytest.raises(ValueError, match="thresholds is 'best'"):
-        JudgeOptions(thresholds="best")
+        EvaluationOptions(thresholds="best")
     with pytest.raises(ValueError, match="answers one label per record"):
-        JudgeOptions(thresholds="f1").check("test", single_label=True)
+        EvaluationOptions(thresholds="f1").check("test", single_label=True)
     with pytest.raises(ValueError, match=r"absent\.csv: cannot be read"):
-        JudgeOptions(challenge_weights="absent.csv").check("test", single_label=True)
+        EvaluationOptions(challenge_weights="absent.csv").check("test", single_label=True)
 
 
 def test_saved_predictions_are_compared(tmp_path: Path) -> None:

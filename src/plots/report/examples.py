@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import STANDARD_LEADS
-from src.learning.mistakes import Verdict, find_typical, find_worst
+from src.learning.mistakes import RankedRecord, find_typical, find_worst
 from src.plots.report.content import Block, Browser, Card, Gallery, Note, Section
 from src.plots.report.run_files import RunFiles
 from src.processed.record_files import load_record_file, record_path, to_millivolts
@@ -35,7 +35,7 @@ class Example:
     rests on.
     """
 
-    verdict: Verdict
+    verdict: RankedRecord
     note: str
     signal: Float32Array
     fs: float
@@ -46,7 +46,7 @@ class Example:
     @property
     def is_mistake(self) -> bool:
         """Whether the model was wrong."""
-        return set(self.verdict.true) != set(self.verdict.called)
+        return set(self.verdict.true) != set(self.verdict.predicted)
 
 
 # Choosing -----------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -
     with_saliency
         Compute what each answer rests on, where the checkpoint is there; it takes seconds for each.
     """
-    predictions = files.judged[0].predictions if files.judged else None
+    predictions = files.evaluations[0].predictions if files.evaluations else None
     if predictions is None or files.processed is None or files.manifest is None or not n_examples:
         return []
     verdicts = [*find_worst(predictions, n_examples), *find_typical(predictions, n_examples)]
@@ -104,7 +104,9 @@ def _describe(row: dict[Any, Any]) -> str:
 # Saliency -----------------------------------------------------------------------------------------
 
 
-def _explain(files: RunFiles, verdicts: Sequence[Verdict]) -> dict[str, tuple[Float32Array, str]]:
+def _explain(
+    files: RunFiles, verdicts: Sequence[RankedRecord]
+) -> dict[str, tuple[Float32Array, str]]:
     """Return key -> shade and class explained; nothing without the checkpoint."""
     if files.checkpoint is None or files.processed is None:
         logger.info(
@@ -134,10 +136,10 @@ def _explain(files: RunFiles, verdicts: Sequence[Verdict]) -> dict[str, tuple[Fl
     return found
 
 
-def _class_to_explain(verdict: Verdict) -> str:
+def _class_to_explain(verdict: RankedRecord) -> str:
     """Return the class called wrongly, else the one that was missed, else the one that is right."""
-    wrong = [name for name in verdict.called if name not in verdict.true]
-    missed = [name for name in verdict.true if name not in verdict.called]
+    wrong = [name for name in verdict.predicted if name not in verdict.true]
+    missed = [name for name in verdict.true if name not in verdict.predicted]
     return next(iter([*wrong, *missed, *verdict.true]), "")
 
 

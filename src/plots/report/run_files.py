@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class SplitEvaluation:
     """What `evaluate` wrote of one set of records; `predictions` is None where only the numbers are
     there.
     """
@@ -42,8 +42,8 @@ class RunFiles:
         Its folder.
     log
         ``training_log.json``.
-    judged
-        What was judged: test, val, train, then others.
+    evaluations
+        Evaluations of the run: test, val, train, then others.
     processed
         The processed folder.
     manifest
@@ -57,7 +57,7 @@ class RunFiles:
     name: str
     run: Path
     log: dict[str, Any]
-    judged: tuple[Judged, ...]
+    evaluations: tuple[SplitEvaluation, ...]
     processed: Path | None
     manifest: pd.DataFrame | None
     splits: dict[str, Any]
@@ -70,8 +70,8 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that was judged, where it is still there, else the run's best."""
-        named = self.judged[0].metrics.get("checkpoint") if self.judged else None
+        """The checkpoint that was evaluated, where it is still there, else the run's best."""
+        named = self.evaluations[0].metrics.get("checkpoint") if self.evaluations else None
         paths = [*([Path(named)] if named else []), self.run / "models" / "best.pth"]
         return next((path for path in paths if path.is_file()), None)
 
@@ -85,36 +85,38 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
         The folder of a training run or of evaluations.
     processed
         The processed folder; by default ``processed`` in the run's folder or
-        ``artifacts/processed``, whichever holds the records that were judged. Without one the page
+        ``artifacts/processed``, whichever holds the records that were evaluated. Without one the page
         says nothing of the data.
 
     Raises
     ------
     ValueError
         If the run has neither a log nor metrics, a file is broken, or `processed` does not hold the
-        records judged.
+        records that were evaluated.
     """
     run = Path(run)
     log_path = run / "training_log.json"
     log = load_json(log_path) if log_path.is_file() else {}
-    judged = tuple(_load_judged(path) for path in sorted(run.glob("metrics_*.json"), key=_by_split))
-    if not log and not judged:
+    evaluations = tuple(
+        _load_evaluation(path) for path in sorted(run.glob("metrics_*.json"), key=_by_split)
+    )
+    if not log and not evaluations:
         raise ValueError(
             f"{run}: neither training_log.json nor metrics_*.json is here; expected the "
             "folder of a run"
         )
-    folder = _find_processed(run, judged) if processed is None else local_copy(processed)
+    folder = _find_processed(run, evaluations) if processed is None else local_copy(processed)
     manifest = _load_rows(folder) if folder is not None else None
-    if processed is not None and (manifest is None or not _holds(manifest, judged)):
+    if processed is not None and (manifest is None or not _holds(manifest, evaluations)):
         raise ValueError(
-            f"{processed}: does not hold the records that {run} was judged on; expected "
+            f"{processed}: does not hold the records that {run} was evaluated on; expected "
             "the folder given to evaluate --processed"
         )
     return RunFiles(
         name=run.resolve().name,
         run=run,
         log=log,
-        judged=judged,
+        evaluations=evaluations,
         processed=folder,
         manifest=manifest,
         splits=_load_settings(folder, "splits.json"),
@@ -128,7 +130,7 @@ def _by_split(path: Path) -> tuple[int, str]:
     return (SPLIT_NAMES[::-1].index(name) if name in SPLIT_NAMES else len(SPLIT_NAMES)), name
 
 
-def _load_judged(path: Path) -> Judged:
+def _load_evaluation(path: Path) -> SplitEvaluation:
     name, metrics = path.stem.removeprefix("metrics_"), load_json(path)
     if (
         not isinstance(metrics, dict)
@@ -138,19 +140,21 @@ def _load_judged(path: Path) -> Judged:
             f"{path}: not metrics as evaluate writes them; evaluate again, or take the file away"
         )
     predictions = path.with_name(f"predictions_{name}.npz")
-    return Judged(name, metrics, Predictions.load(predictions) if predictions.is_file() else None)
+    return SplitEvaluation(
+        name, metrics, Predictions.load(predictions) if predictions.is_file() else None
+    )
 
 
-def _find_processed(run: Path, judged: tuple[Judged, ...]) -> Path | None:
-    """Return the usual folder that holds the records judged; without predictions nothing tells that
+def _find_processed(run: Path, evaluations: tuple[SplitEvaluation, ...]) -> Path | None:
+    """Return the usual folder that holds the evaluated records; without predictions nothing tells that
     it does.
     """
     candidates = [run / "processed"]
-    if any(item.predictions for item in judged):
+    if any(item.predictions for item in evaluations):
         candidates.append(project_paths().processed)
     for folder in candidates:
         rows = _load_rows(folder)
-        if rows is not None and _holds(rows, judged):
+        if rows is not None and _holds(rows, evaluations):
             return folder
     return None
 
@@ -163,8 +167,8 @@ def _load_rows(processed: Path) -> pd.DataFrame | None:
     return manifest.set_axis(record_keys(manifest).tolist())
 
 
-def _holds(manifest: pd.DataFrame, judged: tuple[Judged, ...]) -> bool:
-    keys = {key for item in judged if item.predictions for key in item.predictions.keys}
+def _holds(manifest: pd.DataFrame, evaluations: tuple[SplitEvaluation, ...]) -> bool:
+    keys = {key for item in evaluations if item.predictions for key in item.predictions.keys}
     return keys <= set(manifest.index[manifest["status"] == "ok"])
 
 

@@ -1,4 +1,4 @@
-"""The sections on the numbers: results, calibration and subgroups, from what `src.judging.judge`
+"""The sections on the numbers: results, calibration and subgroups, from what `evaluate_predictions`
 found.
 """
 
@@ -25,7 +25,7 @@ from src.plots.report.content import (
     whole,
 )
 from src.plots.report.page import picture
-from src.plots.report.run_files import Judged, RunFiles
+from src.plots.report.run_files import RunFiles, SplitEvaluation
 from src.plots.saved import draw_scores
 from src.processed.splits import SPLIT_NAMES
 
@@ -67,14 +67,14 @@ _CALIBRATION = {
 
 def summarize(files: RunFiles) -> list[Block]:
     """Return what a reader looks for first."""
-    if not files.judged:
+    if not files.evaluations:
         return [
             Note(
                 "This run was not judged yet: python -m src evaluate writes its results.",
                 warns=True,
             )
         ]
-    main = files.judged[0]
+    main = files.evaluations[0]
     intervals = main.metrics.get("intervals", {})
     facts = [
         (shown, score(main.metrics[name], intervals.get(name))) for shown, name in _MACROS.items()
@@ -87,15 +87,15 @@ def summarize(files: RunFiles) -> list[Block]:
     return [Facts(facts, large=True), Note(f"On {what}")]
 
 
-def _describe(judged: Judged) -> str:
+def _describe(judged: SplitEvaluation) -> str:
     name = judged.name.replace("_", " ")
     return f"{name} split" if name in SPLIT_NAMES else f"records called {name}"
 
 
 def build_score_sections(files: RunFiles) -> list[Section]:
     """Return results, calibration and subgroups of everything that was judged."""
-    drawn = [_draw(judged, f"s{n}") for n, judged in enumerate(files.judged)]
-    parts: dict[str, Callable[[Judged, Drawn], list[Block]]] = {
+    drawn = [_draw(judged, f"s{n}") for n, judged in enumerate(files.evaluations)]
+    parts: dict[str, Callable[[SplitEvaluation, Drawn], list[Block]]] = {
         "Results": describe_results,
         "Calibration": describe_calibration,
         "Subgroups": describe_subgroups,
@@ -103,17 +103,19 @@ def build_score_sections(files: RunFiles) -> list[Section]:
     sections = []
     for title, describe in parts.items():
         blocks: list[Block] = []
-        for judged, pictures in zip(files.judged, drawn, strict=True):
+        for judged, pictures in zip(files.evaluations, drawn, strict=True):
             found = describe(judged, pictures)
             heading = (
-                [Heading(_describe(judged).capitalize())] if found and len(files.judged) > 1 else []
+                [Heading(_describe(judged).capitalize())]
+                if found and len(files.evaluations) > 1
+                else []
             )
             blocks += [*heading, *found]
         sections.append(Section(title.lower(), title, blocks))
     return sections
 
 
-def _draw(judged: Judged, ident: str) -> Drawn:
+def _draw(judged: SplitEvaluation, ident: str) -> Drawn:
     if judged.predictions is None:
         return {}
     figures = draw_scores(judged.metrics, judged.predictions)
@@ -126,7 +128,7 @@ def _draw(judged: Judged, ident: str) -> Drawn:
 # Results ------------------------------------------------------------------------------------------
 
 
-def describe_results(judged: Judged, drawn: Drawn) -> list[Block]:
+def describe_results(judged: SplitEvaluation, drawn: Drawn) -> list[Block]:
     """Return averages, the table of classes and the figures of scores."""
     metrics = judged.metrics
     intervals = metrics.get("intervals", {})
@@ -244,7 +246,7 @@ def _challenge(metrics: dict[str, Any]) -> list[Block]:
 # Calibration --------------------------------------------------------------------------------------
 
 
-def describe_calibration(judged: Judged, drawn: Drawn) -> list[Block]:
+def describe_calibration(judged: SplitEvaluation, drawn: Drawn) -> list[Block]:
     """Return how far probabilities are from frequencies, before and after a calibration where there
     was one.
     """
@@ -303,7 +305,7 @@ def _describe_learned(learned: dict[str, Any]) -> Note:
 # Subgroups ----------------------------------------------------------------------------------------
 
 
-def describe_subgroups(judged: Judged, drawn: Drawn) -> list[Block]:
+def describe_subgroups(judged: SplitEvaluation, drawn: Drawn) -> list[Block]:
     """Return a table for each grouping that has several groups, and one of the classes in all
     groups.
     """

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from src.processed.locks import hold_folder
+from src.processed.locks import lock_folder
 from src.processed.manifest import Journal, ManifestRow
 from src.processed.mirror import TABLES
 from src.processed.npz import is_whole_npz
@@ -117,7 +117,7 @@ def open_stage(processed: str | Path) -> Iterator[Stage]:
         if url is None
         else (cache_folder(url, "runs"), RemoteFolder(url))
     )
-    with hold_folder(folder, "preprocess"):  # first: the logs of a run that is going on are its own
+    with lock_folder(folder, "preprocess"):  # first: the logs of a run that is going on are its own
         try:
             yield Stage(folder, remote)
         finally:

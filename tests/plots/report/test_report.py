@@ -17,14 +17,14 @@ from chromium import CHROMIUM, Page, start_chromium
 from record_files import write_record_file
 
 from src.config import STANDARD_LEADS
-from src.eval import JudgeOptions, evaluate, judge
+from src.eval import EvaluationOptions, evaluate, evaluate_predictions
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.plots.curves import plot_roc_curves
 from src.plots.report.content import Cell, Table, dense, join_counts, number, score, share
 from src.plots.report.examples import Example, collect_examples, encode_example, shade_stretches
 from src.plots.report.page import picture, render_page, script_data
-from src.plots.report.run_files import Judged, load_run
+from src.plots.report.run_files import SplitEvaluation, load_run
 from src.plots.report.score_sections import describe_results
 from src.plots.report.writer import write_report
 from src.processed.manifest import MANIFEST_COLUMNS, load_manifest, save_manifest, select_rows
@@ -112,7 +112,7 @@ def run(trained: Path, processed: Path, tmp_path_factory: pytest.TempPathFactory
         processed,
         split="train",
         out=folder,
-        options=JudgeOptions(intervals=20, calibrate=True),
+        options=EvaluationOptions(intervals=20, calibrate=True),
     )
     evaluate(best, processed, split="val", out=folder)
     return folder
@@ -306,7 +306,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (HOSTILE, "'onload='&"),
     )
     predictions.save(root / "predictions_test.npz")
-    _, metrics = judge(predictions, select_rows(load_manifest(root), keys), JudgeOptions())
+    _, metrics = evaluate_predictions(
+        predictions, select_rows(load_manifest(root), keys), EvaluationOptions()
+    )
     save_json({"checkpoint": HOSTILE, **metrics}, root / "metrics_test.json")
     history = [{"epoch": 1, "train_loss": 1.0, HOSTILE: 2.0}]
     log = {
@@ -657,7 +659,9 @@ def test_averages_of_both_protocols_and_of_frequent_classes_stand_side_by_side()
     protocols = {"labelled": metrics, "all": compute_metrics(everyone)}
     table = next(
         block
-        for block in describe_results(Judged("val", {**metrics, "protocols": protocols}, None), {})
+        for block in describe_results(
+            SplitEvaluation("val", {**metrics, "protocols": protocols}, None), {}
+        )
         if getattr(block, "caption", "") == "Averages"
     )
     assert [[cell.text for cell in row[:3]] for row in table.rows] == [
@@ -667,5 +671,7 @@ def test_averages_of_both_protocols_and_of_frequent_classes_stand_side_by_side()
         ["that were looked at for one", "40", "1"],
     ]
     assert table.note == "Fewer classes: those with 10 positives or more."
-    plain = describe_results(Judged("val", compute_metrics(everyone.subset(range(4))), None), {})
+    plain = describe_results(
+        SplitEvaluation("val", compute_metrics(everyone.subset(range(4))), None), {}
+    )
     assert not [block for block in plain if getattr(block, "caption", "") == "Averages"]
