@@ -85,8 +85,8 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
         The folder of a training run or of evaluations.
     processed
         The processed folder; by default ``processed`` in the run's folder or
-        ``artifacts/processed``, whichever holds the records that were evaluated. Without one the page
-        says nothing of the data.
+        ``artifacts/processed``, whichever holds the evaluated records. Without one the page says
+        nothing of the data.
 
     Raises
     ------
@@ -146,9 +146,7 @@ def _load_evaluation(path: Path) -> SplitEvaluation:
 
 
 def _find_processed(run: Path, evaluations: tuple[SplitEvaluation, ...]) -> Path | None:
-    """Return the usual folder that holds the evaluated records; without predictions nothing tells that
-    it does.
-    """
+    """Return the usual folder that holds the evaluated records, None without predictions."""
     candidates = [run / "processed"]
     if any(item.predictions for item in evaluations):
         candidates.append(project_paths().processed)
