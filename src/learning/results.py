@@ -1,0 +1,291 @@
+"""Types of the numbers that evaluation returns and writes as JSON.
+
+`EvaluationMetrics` is the content of ``metrics_<split>.json`` without ``split`` and ``checkpoint``;
+`Comparison` is what ``compare-predictions`` prints. The modules that compute these dictionaries
+import their types from here, and so does what formats or plots them. A value of None means that the
+number does not exist, for example the AUROC of a class without a positive.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+MetricName = Literal["precision", "recall", "f1", "auroc", "average_precision"]
+"""Metrics of a class that have a macro average."""
+
+IntervalName = Literal["auroc", "f1", "average_precision"]
+"""Metrics of a class that have a confidence interval."""
+
+MacroName = Literal["auroc_macro", "f1_macro", "average_precision_macro"]
+"""Macro averages that have a confidence interval."""
+
+SubgroupMetricName = Literal["accuracy", "f1_macro", "auroc_macro", "average_precision_macro"]
+"""Metrics of a subgroup that a table shows."""
+
+Interval = list[float]
+"""Lower and upper end."""
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+class ClassMetrics(TypedDict):
+    """Metrics of one class.
+
+    ``support`` counts the records with the class, ``n_annotated`` those annotated for it.
+    ``threshold`` is None with one label per record.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    n_annotated: int
+    threshold: float | None
+    auroc: float | None
+    average_precision: float | None
+
+
+class MacroAverages(TypedDict):
+    """Means of a metric over the classes that have it."""
+
+    precision_macro: float | None
+    recall_macro: float | None
+    f1_macro: float | None
+    auroc_macro: float | None
+    average_precision_macro: float | None
+
+
+class FrequentAverages(MacroAverages):
+    """Macro averages over the ``n_classes`` classes with ``min_positives`` positives or more."""
+
+    min_positives: int
+    n_classes: int
+
+
+class Metrics(MacroAverages):
+    """Metrics of a set of predictions; see `src.learning.metrics.compute_metrics`.
+
+    ``confusion_matrix`` has a row per true and a column per predicted class; it is None with several
+    labels per record. ``undefined_classes`` have no AUROC.
+    """
+
+    n_records: int
+    n_classes: int
+    single_label: bool | None
+    accuracy: float | None
+    f1_micro: float | None
+    f1_weighted: float | None
+    frequent: FrequentAverages
+    per_class: dict[str, ClassMetrics]
+    confusion_matrix: list[list[int]] | None
+    undefined_classes: list[str]
+
+
+# Confidence intervals -----------------------------------------------------------------------------
+
+
+class MacroIntervals(TypedDict):
+    """Confidence intervals of the macro averages."""
+
+    auroc_macro: Interval | None
+    f1_macro: Interval | None
+    average_precision_macro: Interval | None
+
+
+class ClassIntervals(TypedDict):
+    """Confidence intervals of one class."""
+
+    auroc: Interval | None
+    f1: Interval | None
+    average_precision: Interval | None
+
+
+class Intervals(MacroIntervals):
+    """Confidence intervals of the metrics; see `src.learning.intervals.bootstrap_intervals`."""
+
+    method: str
+    level: float
+    n_resamples: int
+    n_patients: int
+    seed: int
+    frequent: MacroIntervals
+    per_class: dict[str, ClassIntervals]
+    few_patients: list[str]
+
+
+# Comparison of two models -------------------------------------------------------------------------
+
+
+class Difference(TypedDict):
+    """A metric of two models: ``difference`` is b minus a; interval and p value are of it."""
+
+    a: float
+    b: float
+    difference: float
+    interval: Interval | None
+    p_value: float | None
+
+
+class DeLongSummary(TypedDict):
+    """DeLong's test of one class; ``p_value_holm`` is adjusted for the number of classes."""
+
+    z: float
+    p_value: float
+    p_value_holm: float
+
+
+class ClassComparison(TypedDict):
+    """Differences of one class."""
+
+    auroc: Difference | None
+    f1: Difference | None
+    delong: DeLongSummary | None
+
+
+class Comparison(TypedDict):
+    """Differences of two models; see `src.learning.comparison.compare_predictions`."""
+
+    n_records: int
+    n_patients: int
+    n_resamples: int
+    level: float
+    seed: int
+    auroc_macro: Difference | None
+    f1_macro: Difference | None
+    average_precision_macro: Difference | None
+    per_class: dict[str, ClassComparison]
+    few_patients: list[str]
+
+
+# Calibration and thresholds -----------------------------------------------------------------------
+
+
+class CalibrationErrors(TypedDict):
+    """Distances of probabilities from frequencies; see
+    `src.learning.calibration.measure_calibration`.
+    """
+
+    n_bins: int
+    ece: float | None
+    ece_macro: float | None
+    ece_top: float | None
+    brier: float | None
+    per_class: dict[str, float | None]
+
+
+class SigmoidParameters(TypedDict):
+    """Parameters of a class's sigmoid, applied to the log odds of its probability."""
+
+    slope: float
+    intercept: float
+
+
+class CalibrationParameters(TypedDict):
+    """A fitted calibration: ``temperature``, or with several labels a sigmoid per class."""
+
+    method: str
+    temperature: NotRequired[float]
+    values: NotRequired[dict[str, SigmoidParameters]]
+    unchanged: NotRequired[list[str]]
+
+
+class CalibrationSummary(CalibrationParameters):
+    """A fitted calibration, the records that it was fitted on, and the errors before it."""
+
+    learned_on: str
+    n_records: int
+    reliability_before: CalibrationErrors
+
+
+class ThresholdValues(TypedDict):
+    """The threshold of each class, and the classes whose threshold stayed as it was."""
+
+    rule: str
+    values: dict[str, float]
+    unchanged: list[str]
+
+
+class ThresholdSummary(ThresholdValues):
+    """Chosen thresholds, and the records that they were chosen on."""
+
+    learned_on: str
+    n_records: int
+
+
+# Subgroups, protocols and the Challenge -----------------------------------------------------------
+
+
+class SubgroupClassMetrics(TypedDict):
+    """Metrics of one class in a subgroup."""
+
+    support: int
+    f1: float | None
+    auroc: float | None
+
+
+class SubgroupMetrics(TypedDict):
+    """Metrics of the records of one source, sex or age band."""
+
+    n_records: int
+    n_patients: int
+    accuracy: float | None
+    f1_macro: float | None
+    auroc_macro: float | None
+    average_precision_macro: float | None
+    undefined_classes: list[str]
+    per_class: dict[str, SubgroupClassMetrics]
+
+
+Subgroups = dict[str, dict[str, SubgroupMetrics]]
+"""``dataset``, ``sex`` or ``age`` -> group -> its metrics."""
+
+
+class ProtocolMetrics(TypedDict):
+    """Metrics over the records with a class, or over all that were annotated."""
+
+    n_records: int
+    accuracy: float | None
+    f1_macro: float | None
+    auroc_macro: float | None
+    average_precision_macro: float | None
+    frequent: FrequentAverages
+
+
+class ChallengeClassScores(TypedDict):
+    """Scores of one class of the Challenge."""
+
+    auroc: float | None
+    auprc: float | None
+    f_measure: float | None
+
+
+class ChallengeScores(TypedDict):
+    """Scores of the PhysioNet/CinC Challenges; see
+    `src.learning.challenge_score.compute_challenge_scores`.
+    """
+
+    challenge_score: float
+    auroc: float | None
+    auprc: float | None
+    accuracy: float
+    f_measure: float | None
+    f2_measure: float | None
+    g2_measure: float | None
+    n_records: int
+    per_class: dict[str, ChallengeClassScores]
+
+
+# A whole evaluation -------------------------------------------------------------------------------
+
+
+class EvaluationMetrics(Metrics):
+    """Metrics with everything that `src.eval.evaluate_predictions` adds to them."""
+
+    reliability: CalibrationErrors
+    subgroups: Subgroups
+    calibration: NotRequired[CalibrationSummary]
+    thresholds: NotRequired[ThresholdSummary]
+    protocols: NotRequired[dict[str, ProtocolMetrics]]
+    intervals: NotRequired[Intervals]
+    challenge: NotRequired[ChallengeScores]
