@@ -1,5 +1,8 @@
-"""From a model to `Predictions`, and from a checkpoint to the tables of a split or the rows of new
-files.
+"""A model on a split: predict its records, evaluate the predictions.
+
+`evaluate` goes from a checkpoint and a processed folder to metrics. The steps that it takes follow
+in order: choose the records (`split_records`), predict them (`predict_records`, `predict`), and
+compute the numbers (`evaluate_predictions`).
 """
 
 from __future__ import annotations
@@ -7,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint
 from src.learning.leaks import refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
+from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
 from src.learning.thresholds import ThresholdRule, Thresholds, choose_thresholds
 from src.model import load_model, predict_logits, to_scores
 from src.processed.datasets import Batch, ECGDataset, View
@@ -37,218 +41,15 @@ if TYPE_CHECKING:
 
 
 FITTED_ON = "val"
+"""Split that thresholds and calibrations are fitted on."""
 
 
-def predict(
-    model: nn.Module, loader: DataLoader[Batch], *, device: str = "cpu", crop_samples: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and targets, each (n_records, n_classes), on the CPU and in the loader's
-    order.
-    """
-    model.eval()
-    logits, targets = [], []
-    with torch.inference_mode():
-        for batch in loader:
-            answer = predict_logits(model, batch.signal.to(device, non_blocking=True), crop_samples)
-            logits.append(answer.float().cpu())
-            targets.append(batch.target.cpu())
-    return torch.cat(logits), torch.cat(targets)
-
-
-@dataclass(frozen=True)
-class Evaluation(Rich):
-    """What `evaluate` found on one split."""
-
-    split: str
-    predictions: Predictions
-    metrics: dict[str, Any]
-
-    def __str__(self) -> str:
-        from src.learning.text import format_evaluation
-
-        return (
-            f"{self.split}: {self.metrics['n_records']} records\n{format_evaluation(self.metrics)}"
-        )
-
-    def _repr_html_(self) -> str:
-        from src.learning.text import html_evaluation
-
-        return html_evaluation(self.split, self.metrics)
-
-
-def evaluate(
-    checkpoint: str | Path,
-    processed: str | Path,
-    *,
-    split: str = "test",
-    out: str | Path | None = None,
-    batch_size: int = 64,
-    device: str = "cpu",
-    keep_other: bool = False,
-    options: EvaluationOptions | None = None,
-    allow_overlap: bool = False,
-) -> Evaluation:
-    """Judge a checkpoint on a split of a processed folder.
-
-    Parameters
-    ----------
-    checkpoint
-        A ``best.pth`` or ``latest.pth``.
-    processed
-        The folder that preprocessing filled.
-    split
-        train, val or test.
-    out
-        Gets ``predictions_<split>.npz`` and ``metrics_<split>.json``; `evaluate_predictions`
-        says what is in them.
-    batch_size, device
-        Records at a time, and the torch device that judges them.
-    keep_other
-        Judge records with the fallback label too.
-    options
-        Intervals, thresholds, calibration and the Challenge's score; by default none of them.
-    allow_overlap
-        Judge records that are recordings the model was trained on, too.
-
-    Raises
-    ------
-    ValueError
-        If the split is empty, the records have none of the checkpoint's classes, or another shape
-        than it was trained on; if val or test holds recordings that the model was trained on, and
-        `allow_overlap` is not set; if thresholds or a calibration would be chosen on the split that
-        is judged, or an option does not fit the model.
-    """
-    processed = local_copy(processed)
-    options, loaded = options or EvaluationOptions(), load_checkpoint(checkpoint, device)
-    options.check(split, loaded.card.single_label)
-    records = split_records(loaded, processed, split, keep_other=keep_other, everyone=True)
-    if not allow_overlap:
-        refuse_overlap(loaded.card.train_hashes, records.keys, records.signal_hashes, split)
-
-    def predicted(chosen: LabelledRecords) -> Predictions:
-        return predict_records(loaded, chosen, batch_size=batch_size, device=device)
-
-    validation = None
-    if options.needs_validation:
-        learned_on = split_records(loaded, processed, FITTED_ON, keep_other=keep_other)
-        if not allow_overlap:
-            refuse_overlap(
-                loaded.card.train_hashes, learned_on.keys, learned_on.signal_hashes, FITTED_ON
-            )
-        validation = predicted(learned_on)
-    everyone = predicted(records)
-    predictions = (
-        everyone
-        if _takes_negatives(loaded.card)
-        else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
-    )
-    rows = select_rows(load_manifest(processed), predictions.keys)
-    predictions, metrics = evaluate_predictions(predictions, rows, options, validation, everyone)
-    if out is not None:
-        predictions.save(Path(out) / f"predictions_{split}.npz")
-        save_json(
-            {"split": split, "checkpoint": str(checkpoint), **metrics},
-            Path(out) / f"metrics_{split}.json",
-        )
-    return Evaluation(split, predictions, metrics)
-
-
-def split_records(
-    checkpoint: Checkpoint,
-    processed: str | Path,
-    split: str,
-    *,
-    keep_other: bool = False,
-    everyone: bool = False,
-) -> LabelledRecords:
-    """Return the records of a split that a checkpoint can be judged on, of which one at least
-    carries a class; see `evaluate`.
-
-    With several labels those without a class are among them where the model was validated on such,
-    or for `everyone`.
-    """
-    card = checkpoint.card
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
-    learned = FALLBACK_LABEL in card.classes and bool(
-        card.config.get("train", {}).get("keep_other")
-    )
-    splits = load_records(processed, keep_other=keep_other or learned)
-    negatives = not card.single_label and (everyone or _takes_negatives(card))
-    records = choose_records(
-        splits[split], card.classes, single_label=card.single_label, keep_negative=negatives
-    )
-    judged = (
-        records
-        if _takes_negatives(card)
-        else choose_records(records, card.classes, single_label=card.single_label)
-    )
-    if not len(judged):
-        raise ValueError(_why_empty(processed, split, splits, card))
-    return records
-
-
-def _takes_negatives(card: ModelCard) -> bool:
-    """Tell whether a model was validated on records without a class, and so is judged on them."""
-    return not card.single_label and bool(card.config.get("train", {}).get("keep_negative"))
-
-
-def predict_records(
-    checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str
-) -> Predictions:
-    """Return the predictions of a checkpoint for records of a processed folder, at least one."""
-    card = checkpoint.card
-    _check_input(records.paths[0], card, checkpoint.path)
-    targets = encode_targets(records, card.classes)
-    dataset = ECGDataset(
-        records.paths, targets, View(card.leads, card.normalization), records.datasets
-    )
-    loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
-    logits, _ = predict(
-        load_model(checkpoint, device), loader, device=device, crop_samples=card.crop_samples
-    )
-    thresholds = np.array(card.thresholds) if card.thresholds else None
-    return Predictions(
-        keys=records.keys,
-        y_true=targets,
-        y_score=to_scores(logits, card.single_label),
-        classes=card.classes,
-        single_label=card.single_label,
-        thresholds=thresholds,
-    )
-
-
-def _why_empty(processed: str | Path, split: str, splits: Any, card: ModelCard) -> str:
-    if len(splits[split]):
-        return (
-            f"{processed}: none of the {len(splits[split])} records of split {split} "
-            "carries a class of the checkpoint "
-            f"({', '.join(card.classes)}); was it trained on other labels?"
-        )
-    there = (
-        ", ".join(f"{name} ({len(records)})" for name, records in splits.items() if len(records))
-        or "none"
-    )
-    return f"{processed}: split {split} has no records; splits with records: {there}"
-
-
-def _check_input(record: Path, card: ModelCard, path: Path) -> None:
-    """Refuse records of another length or rate, which give no error of their own and scores that
-    mean nothing.
-    """
-    arrays = load_record_file(record)
-    held, fs, wanted = arrays["signal"].shape[1], float(arrays["fs"]), card.preprocess
-    if held != wanted.n_samples or not math.isclose(fs, wanted.fs, rel_tol=1e-6):
-        raise ValueError(
-            f"{path}: was trained on {wanted.n_samples} samples at {wanted.fs:g} Hz, the "
-            f"records are {held} samples at "
-            f"{fs:g} Hz; preprocess with --fs {wanted.fs:g} --n-samples {wanted.n_samples}"
-        )
+# Options and result -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to do beyond the metrics.
+    """Steps of an evaluation beyond the metrics.
 
     Attributes
     ----------
@@ -259,7 +60,7 @@ class EvaluationOptions:
     calibrate
         Calibrate the probabilities first.
     challenge_weights
-        The Challenge's ``weights.csv``, to score with it as well.
+        The Challenge's ``weights.csv``, to compute its scores as well.
     """
 
     intervals: int = 0
@@ -276,42 +77,259 @@ class EvaluationOptions:
 
     @property
     def needs_validation(self) -> bool:
-        """Whether something is learned on validation records."""
+        """Whether something is fitted on validation records."""
         return self.calibrate or self.thresholds != "none"
 
     def check(self, split: str, single_label: bool) -> None:
-        """Refuse what cannot or must not be done, before a model has run.
+        """Refuse options that cannot or must not be used, before a model has run.
 
         Parameters
         ----------
         split
-            The split to be judged.
+            The split to be evaluated.
         single_label
-            Whether the model answers one label per record.
+            Whether the model predicts one label per record.
 
         Raises
         ------
         ValueError
-            If something would be learned on the split that is judged, thresholds are asked for one
-            label per record, or the weights cannot be read.
+            If something would be fitted on the split that is evaluated, thresholds are asked for
+            with one label per record, or the weights cannot be read.
         """
         if self.needs_validation and split == FITTED_ON:
-            what = "the calibration" if self.calibrate else "thresholds"
+            fitted = "the calibration" if self.calibrate else "thresholds"
             raise ValueError(
-                f"split is {split!r}, and {what} would be chosen on it: numbers from the "
-                "records that they were chosen on "
-                "say nothing; judge test, or leave out --thresholds and --calibrate"
+                f"split is {split!r}, and {fitted} would be chosen on it: numbers from the records "
+                "that they were chosen on say nothing; evaluate test, or leave out --thresholds "
+                "and --calibrate"
             )
         if single_label and self.thresholds != "none":
             raise ValueError(
-                f"thresholds is {self.thresholds!r}, but the model answers one label per "
-                "record, the most probable: "
-                "thresholds are for models of several labels (--target multi)"
+                f"thresholds is {self.thresholds!r}, but the model predicts one label per record, "
+                "the most probable: thresholds are for models of several labels (--target multi)"
             )
         if self.challenge_weights is not None:
             from src.learning.challenge_score import WeightTable
 
             WeightTable.load(self.challenge_weights)
+
+
+@dataclass(frozen=True)
+class Evaluation(Rich):
+    """Predictions and metrics of one split, as `evaluate` returns them."""
+
+    split: str
+    predictions: Predictions
+    metrics: EvaluationMetrics
+
+    def __str__(self) -> str:
+        from src.learning.text import format_evaluation
+
+        n_records = self.metrics["n_records"]
+        return f"{self.split}: {n_records} records\n{format_evaluation(self.metrics)}"
+
+    def _repr_html_(self) -> str:
+        from src.learning.text import html_evaluation
+
+        return html_evaluation(self.split, self.metrics)
+
+
+# From a checkpoint to its metrics -----------------------------------------------------------------
+
+
+def evaluate(
+    checkpoint: str | Path,
+    processed: str | Path,
+    *,
+    split: str = "test",
+    out: str | Path | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+    keep_other: bool = False,
+    options: EvaluationOptions | None = None,
+    allow_overlap: bool = False,
+) -> Evaluation:
+    """Evaluate a checkpoint on a split of a processed folder.
+
+    Parameters
+    ----------
+    checkpoint
+        A ``best.pth`` or ``latest.pth``.
+    processed
+        The folder that preprocessing filled.
+    split
+        train, val or test.
+    out
+        Folder for ``predictions_<split>.npz`` and ``metrics_<split>.json``; the latter holds
+        ``split``, ``checkpoint`` and the metrics of `evaluate_predictions`.
+    batch_size, device
+        Records at a time, and the torch device that predicts them.
+    keep_other
+        Include records with the fallback label.
+    options
+        Intervals, thresholds, calibration and the Challenge's scores; by default none of them.
+    allow_overlap
+        Include recordings that the model was trained on.
+
+    Raises
+    ------
+    ValueError
+        If the split is empty, the records have none of the checkpoint's classes, or another shape
+        than it was trained on; if val or test holds recordings that the model was trained on, and
+        `allow_overlap` is not set; if thresholds or a calibration would be fitted on the split that
+        is evaluated, or an option does not fit the model.
+    """
+    processed = local_copy(processed)
+    options = options or EvaluationOptions()
+    loaded = load_checkpoint(checkpoint, device)
+    options.check(split, loaded.card.single_label)
+
+    def select(name: str, *, everyone: bool = False) -> LabelledRecords:
+        records = split_records(loaded, processed, name, keep_other=keep_other, everyone=everyone)
+        if not allow_overlap:
+            refuse_overlap(loaded.card.train_hashes, records.keys, records.signal_hashes, name)
+        return records
+
+    records = select(split, everyone=True)
+    validation = None
+    if options.needs_validation:
+        validation = predict_records(
+            loaded, select(FITTED_ON), batch_size=batch_size, device=device
+        )
+    everyone = predict_records(loaded, records, batch_size=batch_size, device=device)
+    predictions = everyone
+    if not _takes_negatives(loaded.card):
+        has_class = (everyone.y_true == 1).any(axis=1)
+        predictions = everyone.subset(np.flatnonzero(has_class))
+    rows = select_rows(load_manifest(processed), predictions.keys)
+    predictions, metrics = evaluate_predictions(predictions, rows, options, validation, everyone)
+    if out is not None:
+        predictions.save(Path(out) / f"predictions_{split}.npz")
+        save_json(
+            {"split": split, "checkpoint": str(checkpoint), **metrics},
+            Path(out) / f"metrics_{split}.json",
+        )
+    return Evaluation(split, predictions, metrics)
+
+
+# Records ------------------------------------------------------------------------------------------
+
+
+def split_records(
+    checkpoint: Checkpoint,
+    processed: str | Path,
+    split: str,
+    *,
+    keep_other: bool = False,
+    everyone: bool = False,
+) -> LabelledRecords:
+    """Return the records of a split that a checkpoint can be evaluated on; see `evaluate`.
+
+    At least one of them carries a class. With several labels, records without a class are included
+    if the model was validated on such records, or with `everyone`.
+    """
+    card = checkpoint.card
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
+    # A model that was trained on the fallback label is evaluated on it
+    trained_on_other = FALLBACK_LABEL in card.classes and _train_setting(card, "keep_other")
+    splits = load_records(processed, keep_other=keep_other or trained_on_other)
+    takes_negatives = _takes_negatives(card)
+    records = choose_records(
+        splits[split],
+        card.classes,
+        single_label=card.single_label,
+        keep_negative=takes_negatives or (everyone and not card.single_label),
+    )
+    evaluated = records
+    if not takes_negatives:
+        evaluated = choose_records(records, card.classes, single_label=card.single_label)
+    if not len(evaluated):
+        raise ValueError(_describe_empty_split(processed, split, splits, card))
+    return records
+
+
+def _takes_negatives(card: ModelCard) -> bool:
+    """Return whether a model was validated on records without a class, and so is evaluated so."""
+    return not card.single_label and _train_setting(card, "keep_negative")
+
+
+def _train_setting(card: ModelCard, name: str) -> bool:
+    """Return a setting of the training; checkpoints of before the setting lack it."""
+    return bool(card.config.get("train", {}).get(name))
+
+
+def _describe_empty_split(
+    processed: str | Path, split: str, splits: dict[str, LabelledRecords], card: ModelCard
+) -> str:
+    if len(splits[split]):
+        return (
+            f"{processed}: none of the {len(splits[split])} records of split {split} carries a "
+            f"class of the checkpoint ({', '.join(card.classes)}); was it trained on other labels?"
+        )
+    sizes = [f"{name} ({len(records)})" for name, records in splits.items() if len(records)]
+    return (
+        f"{processed}: split {split} has no records; splits with records: "
+        f"{', '.join(sizes) or 'none'}"
+    )
+
+
+# Predictions --------------------------------------------------------------------------------------
+
+
+def predict_records(
+    checkpoint: Checkpoint, records: LabelledRecords, *, batch_size: int, device: str
+) -> Predictions:
+    """Return the predictions of a checkpoint for one or more records of a processed folder."""
+    card = checkpoint.card
+    _check_input(records.paths[0], card, checkpoint.path)
+    targets = encode_targets(records, card.classes)
+    view = View(card.leads, card.normalization)
+    dataset = ECGDataset(records.paths, targets, view, records.datasets)
+    loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
+    model = load_model(checkpoint, device)
+    logits, _ = predict(model, loader, device=device, crop_samples=card.crop_samples)
+    return Predictions(
+        keys=records.keys,
+        y_true=targets,
+        y_score=to_scores(logits, card.single_label),
+        classes=card.classes,
+        single_label=card.single_label,
+        thresholds=np.array(card.thresholds) if card.thresholds else None,
+    )
+
+
+def _check_input(record: Path, card: ModelCard, path: Path) -> None:
+    """Refuse records of another length or rate than the model was trained on.
+
+    The network takes them without an error, but the scores would mean nothing.
+    """
+    arrays = load_record_file(record)
+    n_samples, fs = arrays["signal"].shape[1], float(arrays["fs"])
+    expected = card.preprocess
+    if n_samples != expected.n_samples or not math.isclose(fs, expected.fs, rel_tol=1e-6):
+        raise ValueError(
+            f"{path}: was trained on {expected.n_samples} samples at {expected.fs:g} Hz, the "
+            f"records are {n_samples} samples at {fs:g} Hz; preprocess with --fs "
+            f"{expected.fs:g} --n-samples {expected.n_samples}"
+        )
+
+
+def predict(
+    model: nn.Module, loader: DataLoader[Batch], *, device: str = "cpu", crop_samples: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and targets, each (n_records, n_classes), on the CPU in the loader's order."""
+    model.eval()
+    logits, targets = [], []
+    with torch.inference_mode():
+        for batch in loader:
+            signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, n_samples)
+            logits.append(predict_logits(model, signal, crop_samples).float().cpu())
+            targets.append(batch.target.cpu())
+    return torch.cat(logits), torch.cat(targets)
+
+
+# Metrics ------------------------------------------------------------------------------------------
 
 
 def evaluate_predictions(
@@ -320,54 +338,53 @@ def evaluate_predictions(
     options: EvaluationOptions,
     validation: Predictions | None = None,
     everyone: Predictions | None = None,
-) -> tuple[Predictions, dict[str, Any]]:
-    """Judge the predictions for a split.
+) -> tuple[Predictions, EvaluationMetrics]:
+    """Evaluate the predictions for a split.
 
     Parameters
     ----------
     predictions
-        The split judged.
+        The split to evaluate.
     rows
-        Its rows of the manifest, as `src.subgroups.select_rows` gives them.
+        Its rows of the manifest, as `src.processed.manifest.select_rows` gives them.
     options
-        What to do beyond the metrics.
+        Steps beyond the metrics.
     validation
-        The same model's predictions for the validation split; needed where something is learned.
+        The same model's predictions for the validation split; needed where something is fitted.
     everyone
-        Those for the split with the records that carry none of the classes, where the metrics with
-        and without them are wanted side by side.
+        Those for the split including records without any of the classes; given where metrics with
+        and without these records are wanted side by side.
 
     Returns
     -------
     Predictions
         With calibrated probabilities and chosen thresholds.
-    dict
-        What `compute_metrics` gives, with ``reliability``, ``subgroups`` and, as asked for,
+    EvaluationMetrics
+        The result of `compute_metrics`, with ``reliability``, ``subgroups`` and, as asked for,
         ``calibration``, ``thresholds``, ``intervals`` and ``challenge``; with `everyone` and
         several labels ``protocols``: ``labelled`` (the records that carry a class) and ``all``
-        (those that were looked at for one) -> n_records, accuracy, macro averages, frequent. Plain
+        (those that were annotated for one) -> n_records, accuracy, macro averages, frequent. Plain
         JSON values.
 
     Raises
     ------
     ValueError
-        If a record is in both sets, there is no validation record to learn on, or an option does
-        not fit the model.
+        If a record is in both sets, there is no validation record to fit on, or an option does not
+        fit the model.
     """
     from src.learning.subgroups import compute_subgroups
 
-    maps, learned = (
-        _fit_on_validation(predictions, options, validation)
-        if options.needs_validation
-        else ((), {})
-    )
-    for learned_map in maps:
-        predictions = learned_map.apply(predictions)
-        everyone = everyone and learned_map.apply(everyone)
-    metrics = compute_metrics(predictions)
-    metrics |= {
+    fitted: OptionalResults = {}
+    if options.needs_validation:
+        maps, fitted = _fit_on_validation(predictions, options, validation)
+        for fitted_map in maps:
+            predictions = fitted_map.apply(predictions)
+            if everyone is not None:
+                everyone = fitted_map.apply(everyone)
+    metrics: EvaluationMetrics = {
+        **compute_metrics(predictions),
         "reliability": measure_calibration(predictions),
-        **learned,
+        **fitted,
         "subgroups": compute_subgroups(predictions, rows),
     }
     if everyone is not None and not everyone.single_label:
@@ -381,6 +398,7 @@ def evaluate_predictions(
     if options.challenge_weights is not None:
         from src.learning.challenge_score import WeightTable, compute_challenge_scores
 
+        # From the manifest, which also has the labels that the model does not know
         labels = [split_list(cell) for cell in rows["labels"]]
         metrics["challenge"] = compute_challenge_scores(
             predictions, WeightTable.load(options.challenge_weights), labels
@@ -388,60 +406,65 @@ def evaluate_predictions(
     return predictions, metrics
 
 
-def _evaluate_protocols(everyone: Predictions) -> dict[str, dict[str, Any]]:
-    """Judge the records that carry a class, as published results on PTB-XL do, and all that were
-    looked at for one.
-    """
-    rows = {
-        "labelled": (everyone.y_true == 1).any(axis=1),
-        "all": ~np.isnan(everyone.y_true).all(axis=1),
-    }
-    names = (
-        "n_records",
-        "accuracy",
-        "f1_macro",
-        "auroc_macro",
-        "average_precision_macro",
-        "frequent",
-    )
-    found = {
-        name: compute_metrics(everyone.subset(np.flatnonzero(which)))
-        for name, which in rows.items()
-        if which.any()
-    }
-    return {
-        protocol: {name: metrics[name] for name in names} for protocol, metrics in found.items()
-    }
-
-
 def _fit_on_validation(
     predictions: Predictions, options: EvaluationOptions, validation: Predictions | None
-) -> tuple[tuple[Calibration | Thresholds, ...], dict[str, Any]]:
-    """Fit a calibration, then thresholds for the calibrated probabilities; returns what to apply
-    and what to tell.
+) -> tuple[list[Calibration | Thresholds], OptionalResults]:
+    """Fit a calibration, then thresholds for the calibrated probabilities.
+
+    Returns them in the order in which they apply, and their part of the metrics.
     """
     if validation is None or not validation.keys:
         raise ValueError("there are no validation records to choose thresholds or a calibration on")
-    both = set(validation.keys) & set(predictions.keys)
-    if both:
+    if shared := set(validation.keys) & set(predictions.keys):
         raise ValueError(
-            f"{len(both)} records judged are validation records too, such as {min(both)}: "
+            f"{len(shared)} evaluated records are validation records too, such as {min(shared)}: "
             "expected none"
         )
-    origin = {"learned_on": FITTED_ON, "n_records": len(validation.keys)}
-    maps: tuple[Calibration | Thresholds, ...] = ()
-    learned: dict[str, Any] = {}
+    n_records = len(validation.keys)
+    maps: list[Calibration | Thresholds] = []
+    fitted: OptionalResults = {}
     if options.calibrate:
         calibration = fit_calibration(validation)
-        learned["calibration"] = {
-            **origin,
+        maps.append(calibration)
+        fitted["calibration"] = {
+            "learned_on": FITTED_ON,
+            "n_records": n_records,
             **calibration.to_json(),
             "reliability_before": measure_calibration(predictions),
         }
-        maps, validation = (calibration,), calibration.apply(validation)
+        validation = calibration.apply(validation)
     rule = ThresholdRule.parse(options.thresholds)
     if rule is not None:
         thresholds = choose_thresholds(validation, rule)
-        learned["thresholds"] = {**origin, **thresholds.to_json()}
-        maps = (*maps, thresholds)
-    return maps, learned
+        maps.append(thresholds)
+        fitted["thresholds"] = {
+            "learned_on": FITTED_ON,
+            "n_records": n_records,
+            **thresholds.to_json(),
+        }
+    return maps, fitted
+
+
+def _evaluate_protocols(everyone: Predictions) -> dict[str, ProtocolMetrics]:
+    """Evaluate the records that carry a class, and all that were annotated for one.
+
+    Published results on PTB-XL are of the former.
+    """
+    masks = {
+        "labelled": (everyone.y_true == 1).any(axis=1),
+        "all": ~np.isnan(everyone.y_true).all(axis=1),
+    }
+    protocols: dict[str, ProtocolMetrics] = {}
+    for name, mask in masks.items():
+        if not mask.any():
+            continue
+        metrics = compute_metrics(everyone.subset(np.flatnonzero(mask)))
+        protocols[name] = {
+            "n_records": metrics["n_records"],
+            "accuracy": metrics["accuracy"],
+            "f1_macro": metrics["f1_macro"],
+            "auroc_macro": metrics["auroc_macro"],
+            "average_precision_macro": metrics["average_precision_macro"],
+            "frequent": metrics["frequent"],
+        }
+    return protocols

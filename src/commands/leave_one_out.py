@@ -19,6 +19,7 @@ from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import EvaluationOptions, evaluate_predictions, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.learning.leaks import refuse_trained_on
+from src.learning.results import SubgroupMetricName
 from src.learning.text import format_table
 from src.processed.fingerprints import FingerprintIndex
 from src.processed.manifest import load_manifest, select_rows
@@ -30,7 +31,12 @@ from src.utils import device_info, save_json
 logger = logging.getLogger(__name__)
 
 
-_MACROS = ("f1_macro", "auroc_macro", "average_precision_macro", "accuracy")
+_MACROS: tuple[SubgroupMetricName, ...] = (
+    "f1_macro",
+    "auroc_macro",
+    "average_precision_macro",
+    "accuracy",
+)
 
 Splits = dict[str, LabelledRecords]
 
@@ -219,7 +225,9 @@ def _judge(
         predictions, select_rows(load_manifest(records.processed), records.keys), options
     )
     save_json({"checkpoint": str(checkpoint.path), **metrics}, path)
-    head = {name: metrics[name] for name in ("n_records", *_MACROS, "undefined_classes")}
+    head: dict[str, Any] = {"n_records": metrics["n_records"]}
+    head |= {name: metrics[name] for name in _MACROS}
+    head["undefined_classes"] = metrics["undefined_classes"]
     return head | ({"intervals": metrics["intervals"]} if "intervals" in metrics else {})
 
 

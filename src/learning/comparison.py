@@ -1,4 +1,4 @@
-"""Two models on the same records: paired bootstrap and DeLong's test."""
+"""Comparison of two models on the same records: paired bootstrap and DeLong's test."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from src.learning.intervals import (
-    MACROS,
     METRICS,
+    Draws,
     count_patients_by_class,
     few_patients,
     macro_average,
@@ -23,8 +22,20 @@ from src.learning.intervals import (
 )
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
+from src.learning.results import (
+    ClassComparison,
+    Comparison,
+    DeLongSummary,
+    Difference,
+    IntervalName,
+    MacroDifferences,
+    MacroName,
+    Metrics,
+)
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.utils import Float64Array
+
+# Paired bootstrap ---------------------------------------------------------------------------------
 
 
 def compare_predictions(
@@ -35,7 +46,7 @@ def compare_predictions(
     n_resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Comparison:
     """Test whether `b` differs from `a` on the same records.
 
     Parameters
@@ -47,11 +58,11 @@ def compare_predictions(
 
     Returns
     -------
-    dict
+    Comparison
         ``auroc_macro``, ``f1_macro``, ``average_precision_macro``: each a, b, difference (b minus
         a), interval and p_value; ``per_class``: name -> auroc and f1 likewise, and ``delong``: z,
         p_value, p_value_holm (adjusted for the number of classes after Holm, Scand. J. Stat. 1979);
-        ``few_patients`` as for `bootstrap_intervals`. None where there is none.
+        ``few_patients`` as for `bootstrap_intervals`. None where a value does not exist.
 
     Raises
     ------
@@ -62,86 +73,118 @@ def compare_predictions(
     -----
     Both sets see the same resamples of patients. The two-sided p value is the smallest level at
     which the percentile interval of the difference leaves out 0, never below 2 / (n_resamples + 1).
-    DeLong's test takes records for independent, so the bootstrap comes first where patients have
-    several.
+    DeLong's test assumes independent records, so prefer the bootstrap where patients have several.
     """
     b = _in_order_of(a, b)
     groups = patient_groups(a, patients, n_resamples, level)
     draws_a, draws_b = resample_patients([a, b], groups, n_resamples, seed)
-    changes = {name: draws_b[name] - draws_a[name] for name in METRICS}
-    found_a, found_b = compute_metrics(a), compute_metrics(b)
-    result: dict[str, Any] = {
+    # Paired: both models see the same resample, so its luck cancels out in the difference
+    changes: Draws = {name: draws_b[name] - draws_a[name] for name in METRICS}
+    metrics_a, metrics_b = compute_metrics(a), compute_metrics(b)
+    n_patients = count_patients_by_class(a, groups)
+    # A single patient never varies between resamples, so its class has no interval
+    varying: Draws = {
+        name: np.where(n_patients > 1, values, np.nan) for name, values in changes.items()
+    }
+    delong = _delong_by_class(a, b)
+    per_class: dict[str, ClassComparison] = {}
+    for i, name in enumerate(a.classes):
+        row_a, row_b = metrics_a["per_class"][name], metrics_b["per_class"][name]
+        per_class[name] = {
+            "auroc": _difference(row_a["auroc"], row_b["auroc"], varying["auroc"][:, i], level),
+            "f1": _difference(row_a["f1"], row_b["f1"], varying["f1"][:, i], level),
+            "delong": delong[name],
+        }
+    return {
         "n_records": len(a.keys),
         "n_patients": int(groups.max()) + 1,
         "n_resamples": n_resamples,
         "level": level,
         "seed": seed,
+        **_macro_differences(metrics_a, metrics_b, changes, level),
+        "per_class": per_class,
+        "few_patients": few_patients(a, n_patients),
     }
-    for name, macro in zip(METRICS, MACROS, strict=True):
-        result[macro] = _difference(
-            found_a[macro], found_b[macro], macro_average(changes[name])[:, 0], level
-        )
-    n_patients, delong = count_patients_by_class(a, groups), _delong_by_class(a, b)
-    result |= {"per_class": {}, "few_patients": few_patients(a, n_patients)}
-    for i, c in enumerate(a.classes):
-        row_a, row_b = found_a["per_class"][c], found_b["per_class"][c]
-        varied = {
-            name: np.where(n_patients[i] > 1, changes[name][:, i], np.nan)
-            for name in ("auroc", "f1")
-        }
-        tests = {
-            name: _difference(row_a[name], row_b[name], varied[name], level) for name in varied
-        }
-        result["per_class"][c] = {**tests, "delong": delong[c]}
-    return result
+
+
+def _macro_differences(a: Metrics, b: Metrics, changes: Draws, level: float) -> MacroDifferences:
+    def difference(name: IntervalName, macro: MacroName) -> Difference | None:
+        return _difference(a[macro], b[macro], macro_average(changes[name])[:, 0], level)
+
+    return {
+        "auroc_macro": difference("auroc", "auroc_macro"),
+        "f1_macro": difference("f1", "f1_macro"),
+        "average_precision_macro": difference("average_precision", "average_precision_macro"),
+    }
 
 
 def _in_order_of(a: Predictions, b: Predictions) -> Predictions:
-    """Return `b` with the records and classes in the order of `a`, after checking that both judge
-    the same.
-    """
-    for name, ours, theirs in (("records", a.keys, b.keys), ("classes", a.classes, b.classes)):
-        for which, values in (("first", ours), ("second", theirs)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"the {which} predictions hold {name} twice: expected each once")
-        if other := sorted(set(ours) ^ set(theirs)):
-            only = f"{len(other)} {name} are in one of the two predictions alone"
-            raise ValueError(f"{only}, such as {other[0]}: expected the same in both")
-    row, column = ({value: i for i, value in enumerate(values)} for values in (b.keys, b.classes))
-    rows, columns = [row[key] for key in a.keys], [column[name] for name in a.classes]
+    """Return `b` with the records and classes of `a` in their order; refuse other targets."""
+    rows = _positions("records", a.keys, b.keys)
+    columns = _positions("classes", a.classes, b.classes)
     cells = np.ix_(rows, columns)
-    thresholds = None if b.thresholds is None else b.thresholds[columns]
     ordered = Predictions(
-        a.keys, b.y_true[cells], b.y_score[cells], a.classes, b.single_label, thresholds
+        keys=a.keys,
+        y_true=b.y_true[cells],
+        y_score=b.y_score[cells],
+        classes=a.classes,
+        single_label=b.single_label,
+        thresholds=None if b.thresholds is None else b.thresholds[columns],
     )
-    differing = ~np.equal(
-        np.nan_to_num(a.y_true, nan=-1), np.nan_to_num(ordered.y_true, nan=-1)
-    ).all(axis=1)
+    # NaN differs from itself, but both may lack the same annotation
+    same = np.nan_to_num(a.y_true, nan=-1) == np.nan_to_num(ordered.y_true, nan=-1)
+    differing = ~same.all(axis=1)
     if differing.any():
         first = a.keys[int(differing.argmax())]
         raise ValueError(
-            f"the targets of {differing.sum()} records differ, such as {first}: judge "
-            "both on the same labels"
+            f"the targets of {differing.sum()} records differ, such as {first}: evaluate both "
+            "models on the same labels"
         )
     return ordered
 
 
+def _positions(kind: str, names_a: Sequence[str], names_b: Sequence[str]) -> list[int]:
+    """Return the position of each of `names_a` in `names_b`; refuse names that only one has.
+
+    `kind` says in the errors what they name.
+    """
+    for which, names in (("first", names_a), ("second", names_b)):
+        if len(set(names)) < len(names):
+            raise ValueError(f"the {which} predictions hold {kind} twice: expected each once")
+    if unpaired := sorted(set(names_a) ^ set(names_b)):
+        raise ValueError(
+            f"{len(unpaired)} {kind} are in only one of the two predictions, such as "
+            f"{unpaired[0]}: expected the same in both"
+        )
+    place = {name: i for i, name in enumerate(names_b)}
+    return [place[name] for name in names_a]
+
+
 def _difference(
     a: float | None, b: float | None, changes: Float64Array, level: float
-) -> dict[str, Any] | None:
+) -> Difference | None:
+    """Return two values of a metric with the interval and p value of their difference.
+
+    `changes` (n_resamples,) are the differences in the resamples.
+    """
     if a is None or b is None:
         return None
     interval = percentile_intervals(changes[:, None], level)[0]
-    beyond = min(int((changes <= 0).sum()), int((changes >= 0).sum()))
-    p_value = None if interval is None else min(1.0, 2 * (1 + beyond) / (len(changes) + 1))
+    p_value = None
+    if interval is not None:
+        # Resamples at or beyond 0 on the smaller side, twice for a two-sided test; the 1 keeps a
+        # limited number of resamples from giving a p value of 0
+        n_beyond = min(int((changes <= 0).sum()), int((changes >= 0).sum()))
+        p_value = min(1.0, 2 * (1 + n_beyond) / (len(changes) + 1))
     return {"a": a, "b": b, "difference": b - a, "interval": interval, "p_value": p_value}
+
+
+# DeLong's test ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DeLong:
-    """Two correlated AUROCs, the standard error of their difference, its z and two-sided p
-    value.
-    """
+    """Two correlated AUROCs, with the standard error, z and two-sided p value of b minus a."""
 
     auroc_a: float
     auroc_b: float
@@ -167,60 +210,71 @@ def delong_test(y_true: ArrayLike, score_a: ArrayLike, score_b: ArrayLike) -> De
     """
     outcome = np.asarray(y_true, np.float64)
     scores = np.stack([np.asarray(score_a, np.float64), np.asarray(score_b, np.float64)])
-    positive, negative = scores[:, outcome == 1], scores[:, outcome == 0]
+    positive = scores[:, outcome == 1]  # (2, n_positive)
+    negative = scores[:, outcome == 0]  # (2, n_negative)
     n_positive, n_negative = positive.shape[1], negative.shape[1]
     if min(n_positive, n_negative) < 2:
         raise ValueError(
             f"{n_positive} positives and {n_negative} negatives: expected two of each or more"
         )
-    wins = np.stack(
-        [_share_below(n, p) for n, p in zip(negative, positive, strict=True)]
-    )  # (2, n_positive)
-    losses = np.stack(
-        [1 - _share_below(p, n) for n, p in zip(negative, positive, strict=True)]
-    )  # (2, n_negative)
+
+    # The structural components V10 and V01 of the paper: for each positive the share of negatives
+    # that it outranks, for each negative the share of positives that outrank it
+    wins = np.stack([_share_below(negative[k], positive[k]) for k in range(2)])
+    losses = np.stack([1 - _share_below(positive[k], negative[k]) for k in range(2)])
+
+    # An AUROC is the mean of either. The records of both outcomes are independent samples, so the
+    # (2, 2) covariance of the two AUROCs is the sum of the covariances of the two means
+    auroc_a, auroc_b = (float(value) for value in wins.mean(axis=1))
     covariance = np.cov(wins) / n_positive + np.cov(losses) / n_negative
-    error = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
-    a, b = (float(value) for value in wins.mean(axis=1))
-    z = (
-        0.0
-        if math.isclose(a, b, abs_tol=1e-12)
-        else math.copysign(math.inf, b - a)
-        if error == 0
-        else (b - a) / error
-    )
-    return DeLong(a, b, error, z, math.erfc(abs(z) / math.sqrt(2)))
+
+    # The variance of a difference subtracts what the models have in common; rounding may leave it
+    # just below 0
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    error = math.sqrt(max(0.0, variance))
+    if math.isclose(auroc_a, auroc_b, abs_tol=1e-12):
+        z = 0.0
+    elif error == 0:
+        z = math.copysign(math.inf, auroc_b - auroc_a)
+    else:
+        z = (auroc_b - auroc_a) / error
+    # Both tails of the standard normal distribution
+    p_value = math.erfc(abs(z) / math.sqrt(2))
+    return DeLong(auroc_a, auroc_b, error, z, p_value)
 
 
 def _share_below(values: Float64Array, points: Float64Array) -> Float64Array:
     """Return for each of `points` the share of `values` below it, equal ones counting half."""
     ordered = np.sort(values)
+    # Twice the mean rank of the lower and the upper end of equal values
     twice = np.searchsorted(ordered, points, "left") + np.searchsorted(ordered, points, "right")
     return np.asarray(twice / (2 * len(ordered)), np.float64)
 
 
-def _delong_by_class(a: Predictions, b: Predictions) -> dict[str, dict[str, float] | None]:
+def _delong_by_class(a: Predictions, b: Predictions) -> dict[str, DeLongSummary | None]:
     tests: dict[str, DeLong] = {}
     for i, name in enumerate(a.classes):
         outcome = a.y_true[:, i]
         if min((outcome == 1).sum(), (outcome == 0).sum()) >= 2:
             tests[name] = delong_test(outcome, a.y_score[:, i], b.y_score[:, i])
-    adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
-    return {
-        name: {"z": tests[name].z, "p_value": tests[name].p_value, "p_value_holm": adjusted[name]}
-        if name in tests
-        else None
-        for name in a.classes
-    }
+    adjusted = holm([test.p_value for test in tests.values()])
+    summaries: dict[str, DeLongSummary | None] = dict.fromkeys(a.classes)
+    for (name, test), p_value_holm in zip(tests.items(), adjusted, strict=True):
+        summaries[name] = {"z": test.z, "p_value": test.p_value, "p_value_holm": p_value_holm}
+    return summaries
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number (Holm, Scand. J. Stat. 1979), in the same order."""
     order = np.argsort(p_values)
+    # The smallest is multiplied by n, the next by n - 1, ...; none may be less than one before it
     scaled = np.asarray(p_values, np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return [float(value) for value in adjusted]
+
+
+# Saved predictions --------------------------------------------------------------------------------
 
 
 def compare_prediction_files(
@@ -230,9 +284,8 @@ def compare_prediction_files(
     *,
     n_resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Compare two saved sets of predictions for the same records; see
-    `src.intervals.compare_predictions`.
+) -> Comparison:
+    """Compare two saved sets of predictions for the same records; see `compare_predictions`.
 
     Parameters
     ----------
@@ -241,16 +294,15 @@ def compare_prediction_files(
     manifest
         ``manifest.csv`` or its folder, for the patients; None makes each record its own patient.
     n_resamples, seed
-        As for `src.intervals.bootstrap_intervals`.
+        As for `src.learning.intervals.bootstrap_intervals`.
 
     Raises
     ------
     ValueError
         If a file is missing or wrong, or the records are not the same.
     """
-    from src.learning.comparison import compare_predictions
-
-    first, second, patients = Predictions.load(a), Predictions.load(b), None
+    first, second = Predictions.load(a), Predictions.load(b)
+    patients = None
     if manifest is not None:
         folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
         if not (folder / "manifest.csv").is_file():

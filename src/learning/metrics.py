@@ -1,30 +1,40 @@
-"""`Predictions`, what a classifier said of a set of records, and the numbers that judge it.
+"""Metrics of predictions: precision, recall, F1, AUROC, average precision and their averages.
 
-Every metric looks only at annotated entries: a target of NaN says that the record's source did not
+Every metric looks only at annotated entries. A target of NaN means that the record's source did not
 look for the class.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from src.learning.predictions import DEFAULT_THRESHOLD, Predictions
+from src.learning.results import (
+    ClassMetrics,
+    FrequentAverages,
+    MacroAverages,
+    MetricName,
+    Metrics,
+)
 from src.utils import Float64Array
 
-AVERAGED_METRICS = {
+AVERAGED_METRICS: dict[MetricName, str] = {
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
     "auroc": "AUROC",
     "average_precision": "AP",
 }
+"""Metrics that have a macro average, and their names in tables."""
+
 FREQUENT = 10
-"""Positives from which on a class counts for the macro averages over frequent classes: with fewer,
-luck decides its score.
+"""Positives from which on a class counts for the macro averages over frequent classes.
+
+With fewer, luck decides its score.
 """
 
 
@@ -41,41 +51,38 @@ class Counts:
 
     @classmethod
     def of(cls, predictions: Predictions, weights: Float64Array | None = None) -> Counts:
-        """Count over the annotated entries, under each of `weights` (n_weightings, n_records) where
-        given.
-        """
-        called, outcome = predictions.y_pred == 1, predictions.y_true
+        """Count annotated entries, once or under each of `weights` (n_weightings, n_records)."""
+        predicted = predictions.y_pred == 1
+        # NaN equals neither 0 nor 1, so entries that are not annotated count nowhere
+        outcome = predictions.y_true
 
         def total(entries: NDArray[np.bool_]) -> Float64Array:
-            return (
-                entries.sum(axis=0, dtype=np.float64)
-                if weights is None
-                else weights @ entries.astype(np.float64)
-            )
+            ones = entries.astype(np.float64)
+            totals: Float64Array = ones.sum(axis=0) if weights is None else weights @ ones
+            return totals
 
         return cls(
-            total(called & (outcome == 1)),
-            total(called & (outcome == 0)),
-            total(~called & (outcome == 1)),
+            true_positive=total(predicted & (outcome == 1)),
+            false_positive=total(predicted & (outcome == 0)),
+            false_negative=total(~predicted & (outcome == 1)),
         )
 
     @property
     def support(self) -> Float64Array:
-        """Records that have the class."""
+        """Number of records with the class."""
         return self.true_positive + self.false_negative
 
     @property
     def precision(self) -> Float64Array:
-        """Share of the calls that are right; 0 without a call, NaN for a class without a
-        positive.
+        """Share of predicted positives that are true.
+
+        0 where the class is never predicted, NaN for a class without a positive.
         """
         return self._share(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> Float64Array:
-        """Share of the positives that are called, the sensitivity; NaN for a class without a
-        positive.
-        """
+        """Share of positives that are predicted (sensitivity); NaN for a class without one."""
         return self._share(self.true_positive, self.support)
 
     @property
@@ -91,20 +98,21 @@ class Counts:
         return np.where(self.support > 0, share, np.nan)
 
 
-def compute_metrics(predictions: Predictions) -> dict[str, Any]:
-    """Judge predictions.
+def compute_metrics(predictions: Predictions) -> Metrics:
+    """Compute the metrics of a set of predictions, per class and averaged.
 
     Returns
     -------
-    dict
+    Metrics
         ``n_records``, ``n_classes``, ``single_label``; ``accuracy`` (of the most probable class;
         with several labels per record, the share of records whose annotated entries are all right);
         ``f1_macro``, ``f1_micro``, ``f1_weighted``, ``precision_macro``, ``recall_macro``,
         ``auroc_macro``, ``average_precision_macro``; ``frequent``: min_positives, n_classes and the
         five macro averages over the classes with that many positives; ``per_class``: name ->
         precision, recall, f1, support, n_annotated, threshold, auroc, average_precision;
-        ``confusion_matrix`` (rows the truth, columns the calls; None with several labels per
-        record); ``undefined_classes``. Plain JSON values, None where a value does not exist.
+        ``confusion_matrix`` (a row per true class, a column per predicted class; None with several
+        labels per record); ``undefined_classes``. Plain JSON values, None where a value does not
+        exist.
 
     Raises
     ------
@@ -115,72 +123,91 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     -----
     Without a positive a class has no precision, recall or F1, and without a positive or a negative
     no AUROC and no average precision. Such classes are named in ``undefined_classes`` and left out
-    of the macro averages concerned. A class that is there but never called has precision and F1 of
-    0.
+    of the macro averages concerned. A class that has positives but is never predicted has precision
+    and F1 of 0.
     """
     if not predictions.keys:
-        raise ValueError("there are no predictions to judge: expected one record or more")
+        raise ValueError("there are no predictions to evaluate: expected one record or more")
     counts = Counts.of(predictions)
-    columns = _columns(predictions, counts)
-    rows = [
-        {name: _plain(values[i]) for name, values in columns.items()}
-        for i in range(len(predictions.classes))
-    ]
-    frequent = columns["support"] >= FREQUENT
+    columns = _metric_columns(predictions, counts)
+    rows = _class_rows(predictions, counts, columns)
+    f1_micro, f1_weighted = _pooled_f1(counts)
     return {
         "n_records": len(predictions.keys),
         "n_classes": len(predictions.classes),
         "single_label": predictions.single_label,
         "accuracy": _accuracy(predictions),
-        **_macros(columns),
-        **_pooled_f1(counts),
-        "frequent": {
-            "min_positives": FREQUENT,
-            "n_classes": int(frequent.sum()),
-            **_macros({name: values[frequent] for name, values in columns.items()}),
-        },
-        "per_class": dict(zip(predictions.classes, rows, strict=True)),
+        **_macro_averages(columns),
+        "f1_micro": f1_micro,
+        "f1_weighted": f1_weighted,
+        "frequent": _frequent_averages(columns, counts.support),
+        "per_class": rows,
         "confusion_matrix": _confusion_matrix(predictions) if predictions.single_label else None,
-        "undefined_classes": [
-            name
-            for name, row in zip(predictions.classes, rows, strict=True)
-            if row["auroc"] is None
-        ],
+        "undefined_classes": [name for name, row in rows.items() if row["auroc"] is None],
     }
 
 
-def _macros(columns: dict[str, NDArray[Any]]) -> dict[str, float | None]:
-    """Return the averages over the classes that have the metric."""
-    return {f"{name}_macro": mean_defined(columns[name]) for name in AVERAGED_METRICS}
-
-
-def _columns(predictions: Predictions, counts: Counts) -> dict[str, NDArray[Any]]:
+def _metric_columns(predictions: Predictions, counts: Counts) -> dict[MetricName, Float64Array]:
     """Return metric -> its value for each class, NaN where it does not exist."""
-    pairs = zip(predictions.y_true.T, predictions.y_score.T, strict=True)
-    areas = np.array(
-        [np.concatenate(Ranking.of(*pair).areas()) for pair in pairs]
-    )  # (n_classes, 2)
-    n_classes = len(predictions.classes)
-    thresholds = (
-        np.full(n_classes, DEFAULT_THRESHOLD)
-        if predictions.thresholds is None
-        else predictions.thresholds
-    )
+    auroc = np.empty(len(predictions.classes))
+    average_precision = np.empty(len(predictions.classes))
+    for i in range(len(predictions.classes)):
+        ranking = Ranking.of(predictions.y_true[:, i], predictions.y_score[:, i])
+        roc_areas, precisions = ranking.areas()  # one weighting, each (1,)
+        auroc[i], average_precision[i] = roc_areas[0], precisions[0]
     return {
         "precision": counts.precision,
         "recall": counts.recall,
         "f1": counts.f1,
-        "support": counts.support.astype(np.int64),
-        "n_annotated": (~np.isnan(predictions.y_true)).sum(axis=0),
-        "threshold": np.full(n_classes, np.nan) if predictions.single_label else thresholds,
-        "auroc": areas[:, 0],
-        "average_precision": areas[:, 1],
+        "auroc": auroc,
+        "average_precision": average_precision,
     }
 
 
-def _plain(value: np.generic) -> Any:
+def _class_rows(
+    predictions: Predictions, counts: Counts, columns: dict[MetricName, Float64Array]
+) -> dict[str, ClassMetrics]:
+    n_annotated = (~np.isnan(predictions.y_true)).sum(axis=0)
+    thresholds = predictions.thresholds
+    if thresholds is None:
+        thresholds = np.full(len(predictions.classes), DEFAULT_THRESHOLD)
+    rows: dict[str, ClassMetrics] = {}
+    for i, name in enumerate(predictions.classes):
+        rows[name] = {
+            "precision": none_for_nan(columns["precision"][i]),
+            "recall": none_for_nan(columns["recall"][i]),
+            "f1": none_for_nan(columns["f1"][i]),
+            "support": int(counts.support[i]),
+            "n_annotated": int(n_annotated[i]),
+            "threshold": None if predictions.single_label else float(thresholds[i]),
+            "auroc": none_for_nan(columns["auroc"][i]),
+            "average_precision": none_for_nan(columns["average_precision"][i]),
+        }
+    return rows
+
+
+def _macro_averages(columns: dict[MetricName, Float64Array]) -> MacroAverages:
+    """Return the mean of each metric over the classes that have it."""
+    return {
+        "precision_macro": mean_defined(columns["precision"]),
+        "recall_macro": mean_defined(columns["recall"]),
+        "f1_macro": mean_defined(columns["f1"]),
+        "auroc_macro": mean_defined(columns["auroc"]),
+        "average_precision_macro": mean_defined(columns["average_precision"]),
+    }
+
+
+def _frequent_averages(
+    columns: dict[MetricName, Float64Array], support: Float64Array
+) -> FrequentAverages:
+    frequent = support >= FREQUENT
+    averages = _macro_averages({name: values[frequent] for name, values in columns.items()})
+    return {"min_positives": FREQUENT, "n_classes": int(frequent.sum()), **averages}
+
+
+def none_for_nan(value: float) -> float | None:
     """Return a plain number, None for NaN."""
-    return None if np.isnan(value) else value.item()
+    return None if math.isnan(value) else float(value)
 
 
 def mean_defined(values: Float64Array) -> float | None:
@@ -189,22 +216,22 @@ def mean_defined(values: Float64Array) -> float | None:
     return float(defined.mean()) if len(defined) else None
 
 
-def _pooled_f1(counts: Counts) -> dict[str, float | None]:
-    """Return F1 over all entries, and the mean of the classes' F1 weighted by how many records have
-    them.
-    """
-    true, wrong = counts.true_positive.sum(), (counts.false_positive + counts.false_negative).sum()
+def _pooled_f1(counts: Counts) -> tuple[float | None, float | None]:
+    """Return F1 over all entries, and the mean of the classes' F1 weighted by their support."""
     support = counts.support
-    weighted = np.nansum(counts.f1 * support) / support.sum() if support.any() else None
-    return {
-        "f1_micro": float(2 * true / (2 * true + wrong)) if support.any() else None,
-        "f1_weighted": None if weighted is None else float(weighted),
-    }
+    if not support.any():
+        return None, None
+    right = counts.true_positive.sum()
+    wrong = (counts.false_positive + counts.false_negative).sum()
+    weighted = np.nansum(counts.f1 * support) / support.sum()
+    return float(2 * right / (2 * right + wrong)), float(weighted)
 
 
 def _accuracy(predictions: Predictions) -> float | None:
-    known = ~np.isnan(predictions.y_true)
-    right = ((predictions.y_pred == predictions.y_true) | ~known).all(axis=1)[known.any(axis=1)]
+    """Return the share of annotated records whose annotated entries are all right."""
+    annotated = ~np.isnan(predictions.y_true)
+    right = ((predictions.y_pred == predictions.y_true) | ~annotated).all(axis=1)
+    right = right[annotated.any(axis=1)]
     return float(right.mean()) if len(right) else None
 
 
@@ -212,6 +239,9 @@ def _confusion_matrix(predictions: Predictions) -> list[list[int]]:
     present = (predictions.y_true == 1).astype(np.int64)
     matrix: list[list[int]] = (present.T @ predictions.y_pred).tolist()
     return matrix
+
+
+# Areas under curves -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,8 +259,9 @@ class Ranking:
 
     Notes
     -----
-    A weighting counts each record so many times; a bootstrap resample is one. Shape (n_weightings,
-    n_records) below is that of the arrays ranked, so that one weighting serves every class.
+    A weighting says how many times each record counts; a bootstrap resample is one. Weights below
+    have a column for every record of the arrays that were ranked, (n_weightings, n_records), so
+    that one weighting serves every class.
     """
 
     rows: NDArray[np.intp]
@@ -239,15 +270,16 @@ class Ranking:
 
     @classmethod
     def of(cls, y_true: ArrayLike, y_score: ArrayLike) -> Ranking:
-        """Rank the scores (n_records,) of one class; records with the outcome NaN are left out."""
+        """Rank the scores (n_records,) of one class, without records whose outcome is NaN."""
         outcome, score = np.asarray(y_true, np.float64), np.asarray(y_score, np.float64)
-        known = np.flatnonzero(~np.isnan(outcome))
-        rows = known[np.argsort(score[known], kind="stable")]
+        annotated = np.flatnonzero(~np.isnan(outcome))
+        rows = annotated[np.argsort(score[annotated], kind="stable")]
+        # The slice keeps an empty ranking empty
         is_first = np.append(True, np.diff(score[rows]) > 0)[: len(rows)]
         return cls(rows, outcome[rows] > 0, np.flatnonzero(is_first))
 
     def auroc(self, weights: Float64Array | None = None) -> Float64Array:
-        """Return the area below the ROC curve under each weighting, shape (n_weightings,).
+        """Return the area under the ROC curve for each weighting, shape (n_weightings,).
 
         It is the probability that a positive outranks a negative, ties counting half (Hanley and
         McNeil, Radiology 1982).
@@ -265,10 +297,10 @@ class Ranking:
         return self.areas(weights)[0]
 
     def average_precision(self, weights: Float64Array | None = None) -> Float64Array:
-        """Return the average precision under each weighting, shape (n_weightings,).
+        """Return the average precision for each weighting, shape (n_weightings,).
 
-        The sum over thresholds of precision times the step in recall, without interpolation;
-        parameters and NaN as for `auroc`.
+        It is the sum over thresholds of precision times the step in recall, without interpolation.
+        Parameters and NaN are as for `auroc`.
         """
         return self.areas(weights)[1]
 
@@ -279,37 +311,46 @@ class Ranking:
         little.
         """
         n_weightings = 1 if weights is None else len(weights)
-        places = np.flatnonzero(self.positive)
-        if not len(places):
+        positives = np.flatnonzero(self.positive)
+        if not len(positives):
             return np.full(n_weightings, np.nan), np.full(n_weightings, np.nan)
-        group = np.searchsorted(self.starts, places, "right") - 1
-        first = np.flatnonzero(
-            np.append(True, np.diff(group) > 0)
-        )  # of the positives in each such group
-        ends = np.append(self.starts[1:], len(self.rows))[group[first]]
-        ordered = (
-            np.ones((1, len(self.rows))) if weights is None else np.take(weights, self.rows, axis=1)
-        )
-        found = _running_sum(ordered[:, places])
-        called = _running_sum(ordered)
-        found_below, found_up_to = found[:, first], found[:, np.append(first[1:], len(places))]
-        called_below, called_up_to = called[:, self.starts[group[first]]], called[:, ends]
-        step, n_positive, n_all = found_up_to - found_below, found[:, -1], called[:, -1]
-        negatives_below = (
-            called_below - found_below + called_up_to - found_up_to
-        ) / 2  # those of equal score by half
-        from_here_up = n_all[:, None] - called_below
-        precision = np.divide(
-            n_positive[:, None] - found_below,
-            from_here_up,
-            out=np.zeros_like(step),
-            where=from_here_up > 0,
-        )
+
+        # Groups of equal scores with a positive: the first of their positives, and where they end
+        group = np.searchsorted(self.starts, positives, "right") - 1
+        first = np.flatnonzero(np.append(True, np.diff(group) > 0))
+        group = group[first]
+        starts, ends = self.starts[group], np.append(self.starts[1:], len(self.rows))[group]
+
+        # Weights of the records in the order of the ranking, (n_weightings, n)
+        if weights is None:
+            ordered = np.ones((1, len(self.rows)))
+        else:
+            ordered = np.take(weights, self.rows, axis=1)
+        sum_positive, sum_all = _running_sum(ordered[:, positives]), _running_sum(ordered)
+        n_positive, n_all = sum_positive[:, -1], sum_all[:, -1]  # (n_weightings,)
+
+        # Below each group and up to its end, (n_weightings, n_groups_with_positives)
+        positive_below = sum_positive[:, first]
+        positive_up_to = sum_positive[:, np.append(first[1:], len(positives))]
+        all_below, all_up_to = sum_all[:, starts], sum_all[:, ends]
+        in_group = positive_up_to - positive_below
+
+        # A positive outranks the negatives below it, and half of those with its score
+        negatives_below = (all_below - positive_below + all_up_to - positive_up_to) / 2
         n_negative = n_all - n_positive
-        auroc = _ratio((step * negatives_below).sum(axis=1), n_positive * n_negative)
-        return auroc, _ratio(
-            (step * precision).sum(axis=1), np.where(n_negative > 0, n_positive, 0.0)
+        auroc = _ratio((in_group * negatives_below).sum(axis=1), n_positive * n_negative)
+
+        # Precision if everything from the group's score upwards is predicted
+        predicted = n_all[:, None] - all_below
+        precision = np.divide(
+            n_positive[:, None] - positive_below,
+            predicted,
+            out=np.zeros_like(in_group),
+            where=predicted > 0,
         )
+        # Without a negative there is no average precision, as there is no AUROC
+        denominator = np.where(n_negative > 0, n_positive, 0.0)
+        return auroc, _ratio((in_group * precision).sum(axis=1), denominator)
 
 
 def _running_sum(values: Float64Array) -> Float64Array:

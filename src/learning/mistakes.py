@@ -1,4 +1,4 @@
-"""Which records a model gets most wrong, and which it gets most clearly right."""
+"""Records that a model gets most wrong, and records that it gets most clearly right."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 from src.learning.predictions import DEFAULT_THRESHOLD, Predictions
 from src.utils import Float64Array
 
+# Most probable classes that a record lists, beside those that are true or predicted
+_N_SCORES = 3
+
 
 @dataclass(frozen=True)
 class RankedRecord:
-    """What a model said of one record.
+    """True and predicted classes of one record.
 
     Attributes
     ----------
     key
         The record.
-    true, called
-        Classes that are there, and those that the model calls, of the annotated ones.
+    true, predicted
+        Classes that are present, and annotated classes that the model predicts.
     scores
-        Class -> probability, of those classes and of any other that comes next.
+        Class -> probability, of those classes and of the three most probable.
     error
         How far a probability lies on the wrong side of the decision, 0 to 1; 0 where everything is
         right.
@@ -35,75 +38,76 @@ class RankedRecord:
     error: float
 
     def __str__(self) -> str:
-        return f"{' + '.join(self.true) or 'none'}, called {' + '.join(self.predicted) or 'none'}"
+        true = " + ".join(self.true) or "none"
+        predicted = " + ".join(self.predicted) or "none"
+        return f"{true}, predicted {predicted}"
 
 
 def measure_errors(predictions: Predictions) -> Float64Array:
-    """Return for each record how far it is on the wrong side of the decision, shape (n_records,), 0
-    where it is right.
+    """Return how far each record is on the wrong side of the decision, shape (n_records,).
 
-    With one label per record it is the probability of the class called less that of the true one;
-    with several, the greatest distance of a wrong entry from its threshold. Entries that are not
-    annotated do not count.
+    With one label per record it is the probability of the predicted class less that of the true
+    one; with several, the greatest distance of a wrong entry from its threshold. It is 0 for a
+    record that is right. Entries that are not annotated do not count.
     """
-    wrong = _wrong(predictions)
+    wrong = _wrong_entries(predictions)
     if predictions.single_label:
-        called = (predictions.y_score * predictions.y_pred).sum(axis=1)
+        predicted = (predictions.y_score * predictions.y_pred).sum(axis=1)
         true = np.where(predictions.y_true == 1, predictions.y_score, 0).sum(axis=1)
-        return np.where(wrong.any(axis=1), called - true, 0.0)
+        return np.where(wrong.any(axis=1), predicted - true, 0.0)
     thresholds = DEFAULT_THRESHOLD if predictions.thresholds is None else predictions.thresholds
-    errors: Float64Array = np.where(wrong, np.abs(predictions.y_score - thresholds), 0).max(axis=1)
+    distances = np.abs(predictions.y_score - thresholds)
+    errors: Float64Array = np.where(wrong, distances, 0).max(axis=1)
     return errors
 
 
 def find_worst(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:
     """Return the records that are most wrong, the worst first; fewer where fewer are wrong."""
-    errors, is_wrong = measure_errors(predictions), _wrong(predictions).sum(axis=1) > 0
-    order = [
-        row for row in np.argsort(-errors, kind="stable") if is_wrong[row]
-    ]  # a tie is an error of 0
-    return [_verdict(predictions, int(row), float(errors[row])) for row in order[:n_records]]
+    errors = measure_errors(predictions)
+    # By the entries, not by the error: a tie that is decided wrongly has an error of 0
+    is_wrong = np.asarray(_wrong_entries(predictions).any(axis=1))
+    order = [row for row in np.argsort(-errors, kind="stable") if is_wrong[row]]
+    return [_rank_record(predictions, int(row), float(errors[row])) for row in order[:n_records]]
 
 
 def find_typical(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:
-    """Return for each class the record that is right and has the class with the highest
-    probability.
+    """Return for each class the right record that has the class with the highest probability.
 
-    The classes with most records come first, and no record stands twice.
+    The classes with most records come first, and no record appears twice.
     """
-    present = (predictions.y_true == 1) & ~_wrong(predictions).any(axis=1, keepdims=True)
+    is_right = ~_wrong_entries(predictions).any(axis=1)
     rows: list[int] = []
     for column in np.argsort(-(predictions.y_true == 1).sum(axis=0), kind="stable"):
-        candidates = np.flatnonzero(present[:, column])
+        candidates = np.flatnonzero(is_right & (predictions.y_true[:, column] == 1))
         if len(candidates) and len(rows) < n_records:
             best = int(candidates[predictions.y_score[candidates, column].argmax()])
-            rows += [best] if best not in rows else []
-    return [_verdict(predictions, row, 0.0) for row in rows]
+            if best not in rows:
+                rows.append(best)
+    return [_rank_record(predictions, row, 0.0) for row in rows]
 
 
-def _wrong(predictions: Predictions) -> NDArray[np.bool_]:
-    """Return which annotated entries are decided wrongly, shape (n_records, n_classes)."""
-    wrong: NDArray[np.bool_] = (predictions.y_pred != predictions.y_true) & ~np.isnan(
-        predictions.y_true
-    )
+def _wrong_entries(predictions: Predictions) -> NDArray[np.bool_]:
+    """Return a mask of the annotated entries that are decided wrongly, (n_records, n_classes)."""
+    annotated = ~np.isnan(predictions.y_true)
+    wrong: NDArray[np.bool_] = (predictions.y_pred != predictions.y_true) & annotated
     return wrong
 
 
-def _verdict(predictions: Predictions, row: int, error: float) -> RankedRecord:
+def _rank_record(predictions: Predictions, row: int, error: float) -> RankedRecord:
     outcome, scores = predictions.y_true[row], predictions.y_score[row]
-    called = (predictions.y_pred[row] == 1) & ~np.isnan(outcome)
-    shown = dict.fromkeys(
-        [*np.flatnonzero((outcome == 1) | called), *np.argsort(-scores, kind="stable")[:3]]
-    )
-    by_score = sorted(shown, key=lambda column: -scores[column])
+    true = outcome == 1
+    predicted = (predictions.y_pred[row] == 1) & ~np.isnan(outcome)
+    most_probable = np.argsort(-scores, kind="stable")[:_N_SCORES]
+    columns = dict.fromkeys([*np.flatnonzero(true | predicted), *most_probable])
+    by_score = sorted(columns, key=lambda column: -scores[column])
     return RankedRecord(
         key=predictions.keys[row],
-        true=_names(predictions, outcome == 1),
-        predicted=_names(predictions, called),
+        true=_class_names(predictions, true),
+        predicted=_class_names(predictions, predicted),
         scores={predictions.classes[column]: float(scores[column]) for column in by_score},
         error=error,
     )
 
 
-def _names(predictions: Predictions, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+def _class_names(predictions: Predictions, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
     return tuple(predictions.classes[column] for column in np.flatnonzero(chosen))

@@ -14,22 +14,14 @@ from src.processed.npz import read_npz
 from src.utils import Float32Array, Float64Array, atomic_path, printable
 
 DEFAULT_THRESHOLD = 0.5
-_ROUNDING = 1e-6  # by how much a probability in single precision may pass 0 or 1
 
-
-def check_same_classes(classes: tuple[str, ...], predictions: Predictions) -> None:
-    """Refuse predictions of other classes than these."""
-    if classes != predictions.classes:
-        raise ValueError(
-            f"fitted for classes {', '.join(classes)}: the predictions have "
-            f"{', '.join(predictions.classes)}"
-        )
+# A probability in single precision may pass 0 or 1 by this much
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Targets and probabilities of a set of records; saved, so that metrics and figures need no
-    model.
+    """Targets and probabilities of a set of records; saved, metrics and figures need no model.
 
     Attributes
     ----------
@@ -43,17 +35,17 @@ class Predictions:
     classes
         Class names, in the order of the columns.
     single_label
-        True where exactly one class is present in every record. None finds out: every record is
-        annotated for all classes and carries one.
+        True where exactly one class is present in every record. None sets it by the targets: True
+        if every record is annotated for all classes and has exactly one.
     thresholds
-        Probability from which a class is called present, shape (n_classes,); None means 0.5. Not
-        used with one label per record, where the most probable class is called.
+        Probability from which a class is predicted, shape (n_classes,); None means 0.5. Not used
+        with one label per record, where the most probable class is predicted.
 
     Raises
     ------
     ValueError
-        If shapes disagree, a name stands twice, or a target, a probability or a threshold is out of
-        range.
+        If shapes disagree, a class is named twice, or a target, a probability or a threshold is out
+        of range.
     """
 
     keys: tuple[str, ...]
@@ -64,29 +56,29 @@ class Predictions:
     thresholds: Float64Array | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keys", tuple(str(key) for key in self.keys))
-        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        object.__setattr__(self, "y_true", np.asarray(self.y_true, np.float32))
-        object.__setattr__(self, "y_score", np.asarray(self.y_score, np.float64))
+        self._set("keys", tuple(str(key) for key in self.keys))
+        self._set("classes", tuple(str(name) for name in self.classes))
+        self._set("y_true", np.asarray(self.y_true, np.float32))
+        self._set("y_score", np.asarray(self.y_score, np.float64))
         self._check_arrays()
-        object.__setattr__(self, "y_score", self.y_score.clip(0, 1))
+        self._set("y_score", self.y_score.clip(0, 1))
         if self.thresholds is not None:
-            object.__setattr__(
-                self, "thresholds", _check_thresholds(self.thresholds, len(self.classes))
-            )
-        one_each = (self.y_true == 1).sum(axis=1) == 1
+            self._set("thresholds", _check_thresholds(self.thresholds, len(self.classes)))
+        has_one = (self.y_true == 1).sum(axis=1) == 1  # (n_records,)
         if self.single_label is None:
-            single = (
-                bool(len(self.keys)) and bool(one_each.all()) and not np.isnan(self.y_true).any()
-            )
-            object.__setattr__(self, "single_label", single)
-        elif self.single_label and not one_each.all():
-            row = int(np.argmin(one_each))
-            n = int((self.y_true[row] == 1).sum())
+            all_annotated = not np.isnan(self.y_true).any()
+            self._set("single_label", bool(self.keys and has_one.all() and all_annotated))
+        elif self.single_label and not has_one.all():
+            row = int(np.argmin(has_one))
+            n_present = int((self.y_true[row] == 1).sum())
             raise ValueError(
-                f"y_true of {self.keys[row]} has {n} classes present: expected one, or "
+                f"y_true of {self.keys[row]} has {n_present} classes present: expected one, or "
                 "single_label=False"
             )
+
+    def _set(self, name: str, value: object) -> None:
+        # The dataclass is frozen, but brings what it is given to its types once
+        object.__setattr__(self, name, value)
 
     def _check_arrays(self) -> None:
         expected = (len(self.keys), len(self.classes))
@@ -101,28 +93,29 @@ class Predictions:
             raise ValueError(f"classes are {self.classes}: expected one or more names, each once")
         if not (np.isnan(self.y_true) | (self.y_true == 0) | (self.y_true == 1)).all():
             raise ValueError(
-                "y_true holds other values than 0, 1 and NaN: give a column of outcomes "
-                "for each class"
+                "y_true holds other values than 0, 1 and NaN: give a column of outcomes for each "
+                "class"
             )
+        # NaN fails both comparisons
         if not ((self.y_score >= -_ROUNDING) & (self.y_score <= 1 + _ROUNDING)).all():
             raise ValueError(
-                "y_score holds values that are no probabilities: expected 0 to 1, as "
-                "softmax or sigmoid gives"
+                "y_score holds values that are not probabilities: expected 0 to 1, as softmax or "
+                "sigmoid gives"
             )
 
     @property
     def y_pred(self) -> NDArray[np.int64]:
-        """Decisions, 1 present or 0 absent, shape (n_records, n_classes).
+        """Predicted classes, 1 present or 0 absent, shape (n_records, n_classes).
 
         With one label per record it is the most probable of the classes that the record's source
         looked for, the first of equals.
         """
         if self.single_label:
+            # Entries that are not annotated go below any probability
             scores = np.where(np.isnan(self.y_true), -1.0, self.y_score)
-            called: NDArray[np.int64] = np.eye(len(self.classes), dtype=np.int64)[
-                scores.argmax(axis=1)
-            ]
-            return called
+            one_hot = np.eye(len(self.classes), dtype=np.int64)
+            predicted: NDArray[np.int64] = one_hot[scores.argmax(axis=1)]
+            return predicted
         thresholds = DEFAULT_THRESHOLD if self.thresholds is None else self.thresholds
         return (self.y_score >= thresholds).astype(np.int64)
 
@@ -135,7 +128,7 @@ class Predictions:
 
     def save(self, path: str | Path) -> None:
         """Write a compressed .npz, whole or not at all."""
-        arrays: dict[str, Any] = {
+        arrays: dict[str, NDArray[Any]] = {
             "keys": np.array(self.keys, dtype=np.str_),
             "y_true": self.y_true,
             "y_score": self.y_score,
@@ -165,8 +158,8 @@ class Predictions:
         ]
         if missing:
             raise ValueError(
-                f"{path}: {', '.join(missing)} missing; expected predictions as evaluate "
-                "writes them"
+                f"{path}: {', '.join(missing)} missing; expected predictions as evaluate writes "
+                "them"
             )
         try:
             return cls(
@@ -181,12 +174,21 @@ class Predictions:
             raise ValueError(f"{path}: {printable(str(error), 1000)}") from None
 
 
+def check_same_classes(classes: tuple[str, ...], predictions: Predictions) -> None:
+    """Refuse predictions of other classes than a calibration or thresholds were fitted for."""
+    if classes != predictions.classes:
+        raise ValueError(
+            f"fitted for classes {', '.join(classes)}: the predictions have "
+            f"{', '.join(predictions.classes)}"
+        )
+
+
 def _check_thresholds(thresholds: Float64Array, n_classes: int) -> Float64Array:
     thresholds = np.asarray(thresholds, np.float64)
     if thresholds.shape != (n_classes,) or not ((thresholds >= 0) & (thresholds <= 1)).all():
         raise ValueError(
-            f"thresholds are {thresholds.tolist()}: expected {n_classes} numbers from 0 "
-            "to 1, one per class"
+            f"thresholds are {thresholds.tolist()}: expected {n_classes} numbers from 0 to 1, one "
+            "per class"
         )
     return thresholds
 

@@ -66,8 +66,8 @@ class FrequentAverages(MacroAverages):
 class Metrics(MacroAverages):
     """Metrics of a set of predictions; see `src.learning.metrics.compute_metrics`.
 
-    ``confusion_matrix`` has a row per true and a column per predicted class; it is None with several
-    labels per record. ``undefined_classes`` have no AUROC.
+    ``confusion_matrix`` has a row per true and a column per predicted class, and is None with
+    several labels per record. ``undefined_classes`` have no AUROC.
     """
 
     n_records: int
@@ -143,7 +143,15 @@ class ClassComparison(TypedDict):
     delong: DeLongSummary | None
 
 
-class Comparison(TypedDict):
+class MacroDifferences(TypedDict):
+    """Differences of the macro averages."""
+
+    auroc_macro: Difference | None
+    f1_macro: Difference | None
+    average_precision_macro: Difference | None
+
+
+class Comparison(MacroDifferences):
     """Differences of two models; see `src.learning.comparison.compare_predictions`."""
 
     n_records: int
@@ -151,9 +159,6 @@ class Comparison(TypedDict):
     n_resamples: int
     level: float
     seed: int
-    auroc_macro: Difference | None
-    f1_macro: Difference | None
-    average_precision_macro: Difference | None
     per_class: dict[str, ClassComparison]
     few_patients: list[str]
 
@@ -279,13 +284,18 @@ class ChallengeScores(TypedDict):
 # A whole evaluation -------------------------------------------------------------------------------
 
 
-class EvaluationMetrics(Metrics):
+class OptionalResults(TypedDict, total=False):
+    """Parts of an evaluation that depend on its options and on the model."""
+
+    calibration: CalibrationSummary
+    thresholds: ThresholdSummary
+    protocols: dict[str, ProtocolMetrics]
+    intervals: Intervals
+    challenge: ChallengeScores
+
+
+class EvaluationMetrics(Metrics, OptionalResults):
     """Metrics with everything that `src.eval.evaluate_predictions` adds to them."""
 
     reliability: CalibrationErrors
     subgroups: Subgroups
-    calibration: NotRequired[CalibrationSummary]
-    thresholds: NotRequired[ThresholdSummary]
-    protocols: NotRequired[dict[str, ProtocolMetrics]]
-    intervals: NotRequired[Intervals]
-    challenge: NotRequired[ChallengeScores]

@@ -1,231 +1,263 @@
-"""Results of an evaluation as plain text and HTML tables."""
+"""Results of evaluations and comparisons as plain text and HTML tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from src.learning.intervals import FEW_PATIENTS, MACROS
 from src.learning.metrics import AVERAGED_METRICS, FREQUENT
+from src.learning.results import (
+    ChallengeScores,
+    ClassIntervals,
+    ClassMetrics,
+    Comparison,
+    DeLongSummary,
+    Difference,
+    EvaluationMetrics,
+    Interval,
+    IntervalName,
+    Intervals,
+    MacroAverages,
+    MacroIntervals,
+    MacroName,
+    Metrics,
+    ProtocolMetrics,
+    SubgroupMetrics,
+    Subgroups,
+)
 from src.learning.subgroups import SUBGROUP_METRICS
 from src.utils import format_cell, html_facts, html_table
 
-
-def format_challenge(scores: dict[str, Any]) -> str:
-    """Return the scores of `compute_challenge_scores` as one line."""
-    names = (
-        "challenge_score",
-        "auroc",
-        "auprc",
-        "f_measure",
-        "f2_measure",
-        "g2_measure",
-        "accuracy",
-    )
-    parts = (
-        f"{name} {'-' if scores[name] is None else format(scores[name], '.3f')}" for name in names
-    )
-    return "Challenge: " + ", ".join(parts)
+_MACRO_TITLES: dict[str, MacroName] = {
+    "F1": "f1_macro",
+    "AUROC": "auroc_macro",
+    "AP": "average_precision_macro",
+}
+_CLASS_METRICS: tuple[IntervalName, ...] = ("f1", "auroc", "average_precision")
+_PROTOCOL_TITLES = {
+    "labelled": "records that carry a class",
+    "all": "records with and without one",
+}
 
 
-def format_intervals(intervals: dict[str, Any]) -> str:
-    """Return the intervals of the macro averages as text."""
-    line = (
-        f"{intervals['level']:.0%} intervals over {intervals['n_patients']} patients: "
-        f"{_ranges(intervals)}"
-    )
-    if intervals["frequent"] != {macro: intervals[macro] for macro in MACROS}:
-        line += (
-            f"\nover the classes with {FREQUENT} positives or more: "
-            f"{_ranges(intervals['frequent'])}"
-        )
-    return line + _warn_of_few(intervals["few_patients"])
+# An evaluation ------------------------------------------------------------------------------------
 
 
-def _ranges(intervals: dict[str, Any]) -> str:
-    return ", ".join(f"{macro} {_range(intervals[macro])}" for macro in MACROS)
-
-
-def _warn_of_few(classes: Sequence[str]) -> str:
-    if not classes:
-        return ""
-    return (
-        f"\nfewer than {FEW_PATIENTS} patients with or without, intervals too narrow to trust: "
-        f"{', '.join(classes)}"
-    )
-
-
-def format_comparison(result: dict[str, Any]) -> str:
-    """Return what `compare_predictions` found as an aligned plain table."""
-    table = [
-        ["metric", "A", "B", "B - A", f"{result['level']:.0%} interval", "p", "DeLong p (Holm)"]
-    ]
-    rows: list[tuple[str, Any, Any]] = [(macro, result[macro], None) for macro in MACROS]
-    for name, tests in result["per_class"].items():
-        rows += [
-            (f"{name} auroc", tests["auroc"], tests["delong"]),
-            (f"{name} f1", tests["f1"], None),
-        ]
-    for name, found, delong in rows:
-        if found is None:
-            table.append([name, *["-"] * 5, ""])
-            continue
-        holm_p = "" if delong is None else f"{delong['p_value']:.4f} ({delong['p_value_holm']:.4f})"
-        numbers = [
-            f"{found['a']:.3f}",
-            f"{found['b']:.3f}",
-            f"{found['difference']:+.3f}",
-            _range(found["interval"]),
-        ]
-        p_value = "-" if found["p_value"] is None else f"{found['p_value']:.4f}"
-        table.append([name, *numbers, p_value, holm_p])
-    units = (
-        f"{result['n_records']} records of {result['n_patients']} patients, "
-        f"{result['n_resamples']} resamples of patients"
-    )
-    return f"{units}\n{format_table(table)}{_warn_of_few(result['few_patients'])}"
-
-
-def _range(interval: list[float] | None) -> str:
-    return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def format_evaluation(metrics: dict[str, Any]) -> str:
-    """Return what `evaluate_predictions` found as plain text."""
+def format_evaluation(metrics: EvaluationMetrics) -> str:
+    """Return the results of `evaluate_predictions` as plain text."""
     parts = [format_metrics(metrics)]
-    if protocols := metrics.get("protocols"):
-        parts += _format_protocols(protocols)
+    if "protocols" in metrics:
+        parts += _format_protocols(metrics["protocols"])
     if "intervals" in metrics:
-        from src.learning.text import format_intervals
-
         parts.append(format_intervals(metrics["intervals"]))
     if "challenge" in metrics:
-        from src.learning.text import format_challenge
-
         parts.append(format_challenge(metrics["challenge"]))
-    if subgroups := format_subgroups(metrics.get("subgroups", {})):
+    if subgroups := format_subgroups(metrics["subgroups"]):
         parts.append(subgroups)
     return "\n".join(parts)
 
 
-def _format_protocols(protocols: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a line for each protocol, nothing where every record carries a class."""
-    if len({found["n_records"] for found in protocols.values()}) == 1:
-        return []
-    what = {"labelled": "records that carry a class", "all": "records with and without one"}
-    averages = {"F1": "f1_macro", "AUROC": "auroc_macro", "AP": "average_precision_macro"}
-    return [
-        f"{found['n_records']} {what[name]}: "
-        + ", ".join(f"macro {shown} {format_cell(found[key])}" for shown, key in averages.items())
-        for name, found in protocols.items()
-    ]
-
-
-def html_evaluation(split: str, metrics: dict[str, Any]) -> str:
-    """Return the main numbers of a split as HTML: averages, and a row per class."""
-    found = metrics.get("intervals", {})
-
-    def number(row: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
-        interval = intervals.get(name)
-        return format_cell(row[name]) + (
-            f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-        )
-
-    macros = {
-        "macro F1": "f1_macro",
-        "macro AUROC": "auroc_macro",
-        "macro AP": "average_precision_macro",
-    }
-    facts = {"split": split, "records": metrics["n_records"]}
-    facts |= {shown: number(metrics, name, found) for shown, name in macros.items()}
-    facts |= {"accuracy": format_cell(metrics["accuracy"])}
-    names = ("f1", "auroc", "average_precision")
-    rows = [
-        [
-            label,
-            row["support"],
-            *(number(row, name, found.get("per_class", {}).get(label, {})) for name in names),
-        ]
-        for label, row in metrics["per_class"].items()
-    ]
-    return html_facts(facts) + html_table(["class", "positive", "F1", "AUROC", "AP"], rows)
-
-
-def format_metrics(metrics: dict[str, Any]) -> str:
-    """Return the metrics as an aligned plain table: a row per class, the macro averages, and the
-    pooled values below.
-    """
-    table = [["class", "positive", "annotated", "threshold", *AVERAGED_METRICS.values()]]
+def format_metrics(metrics: Metrics) -> str:
+    """Return a table of the metrics, a row per class and the macro averages, and pooled values."""
+    header = ["class", "positive", "annotated", "threshold", *AVERAGED_METRICS.values()]
+    table = [header]
     for name, row in metrics["per_class"].items():
-        numbers = [_number(row[key]) for key in ("threshold", *AVERAGED_METRICS)]
-        table.append([name, str(row["support"]), str(row["n_annotated"]), *numbers])
-    table.append(["macro", "", str(metrics["n_records"]), "", *_averages(metrics)])
-    if metrics["frequent"]["n_classes"] < metrics["n_classes"]:
-        table.append(
-            [
-                f"macro, {FREQUENT} positives or more",
-                f"{metrics['frequent']['n_classes']} classes",
-                "",
-                "",
-                *_averages(metrics["frequent"]),
-            ]
+        counts = [str(row["support"]), str(row["n_annotated"])]
+        numbers = [_number(row[metric]) for metric in AVERAGED_METRICS]
+        table.append([name, *counts, _number(row["threshold"]), *numbers])
+    n_records, frequent = str(metrics["n_records"]), metrics["frequent"]
+    table.append(["macro", "", n_records, "", *_macro_numbers(metrics)])
+    if frequent["n_classes"] < metrics["n_classes"]:
+        title, n_classes = (
+            f"macro, {FREQUENT} positives or more",
+            f"{frequent['n_classes']} classes",
         )
+        table.append([title, n_classes, "", "", *_macro_numbers(frequent)])
     if metrics["single_label"]:
-        table = [
-            row[:3] + row[4:] for row in table
-        ]  # the most probable class is called, without thresholds
-    pooled = {"accuracy": "accuracy", "F1 micro": "f1_micro", "F1 weighted": "f1_weighted"}
-    lines = [
-        format_table(table),
-        ", ".join(f"{shown} {_number(metrics[key])}" for shown, key in pooled.items()),
-    ]
+        # The most probable class is predicted, so there is no threshold to show
+        column = header.index("threshold")
+        table = [row[:column] + row[column + 1 :] for row in table]
+    pooled = (
+        f"accuracy {_number(metrics['accuracy'])}, F1 micro {_number(metrics['f1_micro'])}, "
+        f"F1 weighted {_number(metrics['f1_weighted'])}"
+    )
+    lines = [format_table(table), pooled]
     if metrics["undefined_classes"]:
         lines.append(
-            "positives or negatives only, left out of averages: "
+            "no positive (or no negative) record, excluded from the averages: "
             f"{', '.join(metrics['undefined_classes'])}"
         )
     return "\n".join(lines)
 
 
-def _averages(metrics: dict[str, Any]) -> list[str]:
-    return [_number(metrics[f"{key}_macro"]) for key in AVERAGED_METRICS]
+def _macro_numbers(averages: MacroAverages) -> list[str]:
+    """Return the macro averages in the order of `AVERAGED_METRICS`."""
+    return [
+        _number(averages["precision_macro"]),
+        _number(averages["recall_macro"]),
+        _number(averages["f1_macro"]),
+        _number(averages["auroc_macro"]),
+        _number(averages["average_precision_macro"]),
+    ]
+
+
+def _format_protocols(protocols: Mapping[str, ProtocolMetrics]) -> list[str]:
+    """Return a line for each protocol, none where every record carries a class."""
+    if len({metrics["n_records"] for metrics in protocols.values()}) == 1:
+        return []
+    lines = []
+    for name, metrics in protocols.items():
+        averages = [
+            f"macro {title} {format_cell(metrics[macro])}" for title, macro in _MACRO_TITLES.items()
+        ]
+        lines.append(f"{metrics['n_records']} {_PROTOCOL_TITLES[name]}: {', '.join(averages)}")
+    return lines
+
+
+def html_evaluation(split: str, metrics: EvaluationMetrics) -> str:
+    """Return the main numbers of a split as HTML: averages, and a row per class."""
+    intervals = metrics.get("intervals")
+    facts: dict[str, object] = {"split": split, "records": metrics["n_records"]}
+    for title, macro in _MACRO_TITLES.items():
+        interval = None if intervals is None else intervals[macro]
+        facts[f"macro {title}"] = _number_with_interval(metrics[macro], interval)
+    facts["accuracy"] = format_cell(metrics["accuracy"])
+    rows = []
+    for name, row in metrics["per_class"].items():
+        intervals_of_class = None if intervals is None else intervals["per_class"][name]
+        rows.append([name, row["support"], *_class_numbers(row, intervals_of_class)])
+    return html_facts(facts) + html_table(["class", "positive", "F1", "AUROC", "AP"], rows)
+
+
+def _class_numbers(row: ClassMetrics, intervals: ClassIntervals | None) -> list[str]:
+    numbers = []
+    for metric in _CLASS_METRICS:
+        interval = None if intervals is None else intervals[metric]
+        numbers.append(_number_with_interval(row[metric], interval))
+    return numbers
+
+
+def _number_with_interval(value: float | None, interval: Interval | None) -> str:
+    text = format_cell(value)
+    if interval is not None:
+        text += f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return text
+
+
+# Its parts ----------------------------------------------------------------------------------------
+
+
+def format_intervals(intervals: Intervals) -> str:
+    """Return the intervals of the macro averages as text."""
+    lines = [
+        f"{intervals['level']:.0%} intervals over {intervals['n_patients']} patients: "
+        f"{_macro_ranges(intervals)}"
+    ]
+    frequent = intervals["frequent"]
+    if any(frequent[macro] != intervals[macro] for macro in MACROS):
+        lines.append(
+            f"over the classes with {FREQUENT} positives or more: {_macro_ranges(frequent)}"
+        )
+    return "\n".join([*lines, *_few_patients_warning(intervals["few_patients"])])
+
+
+def _macro_ranges(intervals: MacroIntervals) -> str:
+    return ", ".join(f"{macro} {_range(intervals[macro])}" for macro in MACROS)
+
+
+def _few_patients_warning(classes: Sequence[str]) -> list[str]:
+    """Return a line that names classes of few patients, none without such classes."""
+    if not classes:
+        return []
+    return [
+        f"fewer than {FEW_PATIENTS} patients with (or without) these classes; their intervals are "
+        f"too narrow: {', '.join(classes)}"
+    ]
+
+
+def format_challenge(scores: ChallengeScores) -> str:
+    """Return the scores of `compute_challenge_scores` as one line."""
+    parts = {
+        "challenge_score": scores["challenge_score"],
+        "auroc": scores["auroc"],
+        "auprc": scores["auprc"],
+        "f_measure": scores["f_measure"],
+        "f2_measure": scores["f2_measure"],
+        "g2_measure": scores["g2_measure"],
+        "accuracy": scores["accuracy"],
+    }
+    return "Challenge: " + ", ".join(f"{name} {_number(value)}" for name, value in parts.items())
+
+
+def format_subgroups(subgroups: Subgroups) -> str:
+    """Return the results of `compute_subgroups` as a table, without groupings of a single group."""
+    table = [["group", "records", "patients", *SUBGROUP_METRICS.values(), "undefined classes"]]
+    for grouping, groups in subgroups.items():
+        if len(groups) > 1:
+            table += [_subgroup_cells(f"{grouping} {name}", row) for name, row in groups.items()]
+    return format_table(table) if len(table) > 1 else ""
+
+
+def _subgroup_cells(title: str, row: SubgroupMetrics) -> list[str]:
+    counts = [str(row["n_records"]), str(row["n_patients"])]
+    numbers = [_number(row[metric]) for metric in SUBGROUP_METRICS]
+    return [title, *counts, *numbers, str(len(row["undefined_classes"]))]
+
+
+# A comparison -------------------------------------------------------------------------------------
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Return the results of `compare_predictions` as an aligned plain table."""
+    interval_title = f"{comparison['level']:.0%} interval"
+    table = [["metric", "A", "B", "B - A", interval_title, "p", "DeLong p (Holm)"]]
+    for macro in MACROS:
+        table.append(_difference_cells(macro, comparison[macro]))
+    for name, row in comparison["per_class"].items():
+        table.append(_difference_cells(f"{name} auroc", row["auroc"], row["delong"]))
+        table.append(_difference_cells(f"{name} f1", row["f1"]))
+    units = (
+        f"{comparison['n_records']} records of {comparison['n_patients']} patients, "
+        f"{comparison['n_resamples']} resamples of patients"
+    )
+    warning = _few_patients_warning(comparison["few_patients"])
+    return "\n".join([units, format_table(table), *warning])
+
+
+def _difference_cells(
+    title: str, difference: Difference | None, delong: DeLongSummary | None = None
+) -> list[str]:
+    if difference is None:
+        return [title, *["-"] * 5, ""]
+    p_value = difference["p_value"]
+    return [
+        title,
+        f"{difference['a']:.3f}",
+        f"{difference['b']:.3f}",
+        f"{difference['difference']:+.3f}",
+        _range(difference["interval"]),
+        "-" if p_value is None else f"{p_value:.4f}",
+        "" if delong is None else f"{delong['p_value']:.4f} ({delong['p_value_holm']:.4f})",
+    ]
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def format_table(table: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as aligned lines, the first column to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for first, *others in table:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def format_table(table: list[list[str]]) -> str:
-    """Return rows of cells as lines, the first to the left and the numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in table
-    )
-
-
-def format_subgroups(tables: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Return the tables of `compute_subgroups` as one aligned plain table, without those of a
-    single group.
-    """
-    lines = [["group", "records", "patients", *SUBGROUP_METRICS.values(), "undefined classes"]]
-    for name, groups in tables.items():
-        if len(groups) > 1:
-            lines += [_cells(f"{name} {group}", row) for group, row in groups.items()]
-    return format_table(lines) if len(lines) > 1 else ""
-
-
-def _cells(group: str, row: dict[str, Any]) -> list[str]:
-    numbers = ["-" if row[name] is None else f"{row[name]:.3f}" for name in SUBGROUP_METRICS]
-    return [
-        group,
-        str(row["n_records"]),
-        str(row["n_patients"]),
-        *numbers,
-        str(len(row["undefined_classes"])),
-    ]
+def _range(interval: Interval | None) -> str:
+    return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"

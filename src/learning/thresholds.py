@@ -6,12 +6,12 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.learning.predictions import DEFAULT_THRESHOLD, Predictions, check_same_classes
+from src.learning.results import ThresholdValues
 from src.utils import Float64Array
 
 logger = logging.getLogger(__name__)
@@ -19,9 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How a threshold is chosen: for the greatest F1, or as the highest that reaches
-    `sensitivity`.
-    """
+    """Rule for choosing a threshold: the greatest F1, or the highest that reaches `sensitivity`."""
 
     sensitivity: float | None = None
 
@@ -34,19 +32,22 @@ class ThresholdRule:
         ValueError
             If it is something else.
         """
+        if text == "none":
+            return None
+        if text == "f1":
+            return cls()
         name, _, value = text.partition("=")
-        if text in ("none", "f1"):
-            return cls() if text == "f1" else None
         try:
-            wanted = float(value) if name == "sensitivity" else math.nan
+            sensitivity = float(value) if name == "sensitivity" else math.nan
         except ValueError:
-            wanted = math.nan
-        if not 0 < wanted <= 1:
+            sensitivity = math.nan
+        # NaN lies in no range
+        if not 0 < sensitivity <= 1:
             raise ValueError(
-                f"thresholds is {text!r}: expected f1, none, or sensitivity=X with X "
-                "above 0 and up to 1"
+                f"thresholds is {text!r}: expected f1, none, or sensitivity=X with X above 0 and "
+                "up to 1"
             )
-        return cls(wanted)
+        return cls(sensitivity)
 
     def __str__(self) -> str:
         return "f1" if self.sensitivity is None else f"sensitivity={self.sensitivity:g}"
@@ -54,8 +55,9 @@ class ThresholdRule:
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """A threshold per class, and the classes left at 0.5 because there was no positive or no
-    negative to choose by.
+    """A threshold per class.
+
+    Classes in `unchanged` have no positive or no negative to choose by and stay at 0.5.
     """
 
     rule: ThresholdRule
@@ -68,43 +70,44 @@ class Thresholds:
         check_same_classes(self.classes, predictions)
         return dataclasses.replace(predictions, thresholds=self.values)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ThresholdValues:
         """Return rule, values by class and unchanged classes as plain values."""
         values = dict(zip(self.classes, self.values.tolist(), strict=True))
         return {"rule": str(self.rule), "values": values, "unchanged": list(self.unchanged)}
 
 
 def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Thresholds:
-    """Choose the probability from which each class is called present.
+    """Choose for each class the probability from which it is predicted.
 
-    Each lies halfway between the least score that is called and the next below it. Of equally good
-    ones the highest is taken.
+    A threshold lies halfway between the lowest score that is predicted and the next score below.
+    Of equally good ones the highest is taken.
 
     Parameters
     ----------
     validation
         Predictions for records that neither train nor test.
     rule
-        What to aim at.
+        The aim: the greatest F1, or a sensitivity.
 
     Raises
     ------
     ValueError
-        With one label per record, where the most probable class is called.
+        With one label per record, where the most probable class is predicted.
     """
     if validation.single_label:
         raise ValueError(
-            "thresholds are for several labels per record: with one label the most "
-            "probable class is called"
+            "thresholds are for several labels per record: with one label the most probable class "
+            "is predicted"
         )
-    values, unchanged = np.full(len(validation.classes), DEFAULT_THRESHOLD), []
+    values = np.full(len(validation.classes), DEFAULT_THRESHOLD)
+    unchanged = []
     for i, name in enumerate(validation.classes):
-        known = ~np.isnan(validation.y_true[:, i])
-        positive = validation.y_true[known, i] == 1
+        annotated = ~np.isnan(validation.y_true[:, i])
+        positive = validation.y_true[annotated, i] == 1
         if not positive.any() or positive.all():
             unchanged.append(name)
             continue
-        values[i] = _choose_threshold(positive, validation.y_score[known, i], rule)
+        values[i] = _choose_threshold(positive, validation.y_score[annotated, i], rule)
     if unchanged:
         logger.warning(
             "no threshold can be chosen for %s: validation has positives or negatives only",
@@ -116,19 +119,23 @@ def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Threshold
 def _choose_threshold(
     positive: NDArray[np.bool_], score: Float64Array, rule: ThresholdRule
 ) -> float:
-    levels, place = np.unique(score, return_inverse=True)
-    at_level = [
-        np.bincount(place, weights=weights, minlength=len(levels))
-        for weights in (positive, np.ones(len(score)))
-    ]
-    found, called = (
-        np.cumsum(counts[::-1])[::-1] for counts in at_level
-    )  # when everything from this level up is called
+    # Each distinct score is a candidate: the class is predicted from this score upwards
+    candidates, place = np.unique(score, return_inverse=True)
+    n_positive_at = np.bincount(place, weights=positive, minlength=len(candidates))
+    n_records_at = np.bincount(place, minlength=len(candidates))
+    n_hits = np.cumsum(n_positive_at[::-1])[::-1]
+    n_predicted = np.cumsum(n_records_at[::-1])[::-1]
+    n_positive = positive.sum()
     if rule.sensitivity is None:
-        f1 = 2 * found / (called + positive.sum())
-        best = int(np.flatnonzero(f1 == f1.max())[-1])
+        f1 = 2 * n_hits / (n_predicted + n_positive)
+        good = f1 == f1.max()
     else:
-        best = int(np.flatnonzero(found >= rule.sensitivity * positive.sum() - 1e-9)[-1])
-    below = float(levels[best - 1]) if best else 0.0
-    middle = (below + float(levels[best])) / 2
-    return middle if middle > below else float(levels[best])
+        # Allow for rounding, as 0.9 * 10 may exceed 9
+        good = n_hits >= rule.sensitivity * n_positive - 1e-9
+    best = int(np.flatnonzero(good)[-1])
+    # Move the threshold away from the score itself, so that new scores near it fall on either side
+    lowest = float(candidates[best])
+    below = float(candidates[best - 1]) if best else 0.0
+    middle = (below + lowest) / 2
+    # Neighbouring floating-point numbers have no middle
+    return middle if middle > below else lowest

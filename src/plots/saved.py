@@ -63,7 +63,8 @@ def save_evaluation_figures(
     """
     split, predictions = evaluation.split, evaluation.predictions
     drawn = [
-        (f"{split}_{name}", figure) for name, figure in draw_scores(evaluation.metrics, predictions)
+        (f"{split}_{name}", figure)
+        for name, figure in draw_scores(dict(evaluation.metrics), predictions)
     ]
     if worst := find_worst(predictions, _N_MISTAKES):
         drawn.append(

@@ -97,7 +97,7 @@ def test_classes_without_an_outcome_keep_their_threshold() -> None:
 
 
 def test_thresholds_need_several_labels() -> None:
-    with pytest.raises(ValueError, match="the most probable class is called"):
+    with pytest.raises(ValueError, match="the most probable class is predicted"):
         choose_thresholds(single(10, 1.0), ThresholdRule())
 
 

@@ -128,7 +128,7 @@ def test_learning_on_the_split_judged_is_refused(options: EvaluationOptions) -> 
         options.check("val", single_label=False)
     options.check("test", single_label=False)
     EvaluationOptions(intervals=10).check("val", single_label=False)
-    with pytest.raises(ValueError, match="120 records judged are validation records too"):
+    with pytest.raises(ValueError, match="120 evaluated records are validation records too"):
         evaluate_predictions(test, rows_of(test), options, test)
     with pytest.raises(ValueError, match="no validation records"):
         evaluate_predictions(test, rows_of(test), options)
@@ -139,7 +139,7 @@ def test_options_are_checked() -> None:
         EvaluationOptions(intervals=-1)
     with pytest.raises(ValueError, match="thresholds is 'best'"):
         EvaluationOptions(thresholds="best")
-    with pytest.raises(ValueError, match="answers one label per record"):
+    with pytest.raises(ValueError, match="predicts one label per record"):
         EvaluationOptions(thresholds="f1").check("test", single_label=True)
     with pytest.raises(ValueError, match=r"absent\.csv: cannot be read"):
         EvaluationOptions(challenge_weights="absent.csv").check("test", single_label=True)

@@ -193,13 +193,13 @@ def test_classes_without_positives_or_negatives_are_named_and_left_out() -> None
     assert m["f1_micro"] < 1  # the wrong call of B counts there
     nothing = compute_metrics(make([[NAN, NAN]], [[0.1, 0.2]]))
     assert nothing["f1_macro"] is nothing["auroc_macro"] is nothing["accuracy"] is None
-    assert "left out of averages: A, B" in format_metrics(nothing)
+    assert "excluded from the averages: A, B" in format_metrics(nothing)
 
 
 def test_the_result_is_json_and_an_empty_set_is_refused() -> None:
     for single in (True, False):
         json.dumps(compute_metrics(random_predictions(single)), allow_nan=False)
-    with pytest.raises(ValueError, match="no predictions to judge"):
+    with pytest.raises(ValueError, match="no predictions to evaluate"):
         compute_metrics(make(np.zeros((0, 2)), np.zeros((0, 2))))
 
 
