@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 from pathlib import Path
@@ -12,14 +13,16 @@ import torch
 from conftest import QUICK
 from torch import nn
 
+from src.__main__ import build_parser
 from src.classifier.file_predictions import _sum_up, predict_files
 from src.classifier.inputs import NoInput
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import make_loader
-from src.eval import EvaluationOptions, evaluate, predict
+from src.eval import EvaluationOptions, evaluate, evaluate_predictions, predict
 from src.learning.checkpoints import load_checkpoint, save_checkpoint
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
+from src.learning.text import format_evaluation
 from src.model import load_model, predict_logits, to_scores, window_starts
 from src.preprocessing import build_tensor
 from src.processed.datasets import Batch, ECGDataset
@@ -32,7 +35,7 @@ from src.utils import load_json
 
 
 class MeanOfLeads(nn.Module):
-    """Answers with the mean of each lead, which can be worked out by hand."""
+    """Returns the mean of each lead, which can be worked out by hand."""
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
         return signal.mean(dim=2)
@@ -137,7 +140,7 @@ def test_evaluation_tells_sources_and_intervals(
     assert f"dataset {next(iter(groups))}" in str(evaluation)
 
 
-def test_a_model_validated_on_records_without_a_class_is_judged_on_them(
+def test_a_model_validated_on_records_without_a_class_is_evaluated_on_them(
     processed: Path, trained: Path, tmp_path: Path
 ) -> None:
     test = load_splits(processed / "splits.json").test
@@ -165,7 +168,7 @@ def test_a_model_validated_on_records_without_a_class_is_judged_on_them(
         assert f"{len(test)} records with and without one: macro F1" in str(evaluation)
 
 
-def test_nothing_is_chosen_on_the_split_that_is_judged(
+def test_nothing_is_chosen_on_the_split_that_is_evaluated(
     processed: Path, trained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -190,7 +193,7 @@ def test_scores_do_not_depend_on_the_batch(processed: Path, trained: Path) -> No
 
 
 def test_files_get_the_scores_of_their_record_files(processed: Path, trained: Path) -> None:
-    """What a new file is answered is what the evaluation found for the same recording."""
+    """A new file gets the prediction that the evaluation gave the same recording."""
     predictions = evaluate(best(trained), processed, split="val").predictions
     manifest = load_manifest(processed)
     source = dict(
@@ -223,7 +226,7 @@ def test_a_model_of_windows_averages_those_of_a_file(
     )
 
 
-def test_a_model_of_crops_is_judged_on_windows(processed: Path, tmp_path: Path) -> None:
+def test_a_model_of_crops_is_evaluated_on_windows(processed: Path, tmp_path: Path) -> None:
     train = dataclasses.replace(QUICK.train, epochs=1, crop_s=4.0)
     run_training(dataclasses.replace(QUICK, train=train), processed, tmp_path)
     assert load_checkpoint(best(tmp_path)).card.crop_samples == 400
@@ -363,7 +366,7 @@ def test_targets_that_lie_on_another_device_come_back_with_the_logits() -> None:
     assert logits.shape == (2, 12) and torch.equal(targets, torch.ones(2, 12))
 
 
-def test_a_calibration_is_not_learned_on_training_recordings(
+def test_a_calibration_is_not_fitted_on_training_recordings(
     processed: Path, trained: Path, tmp_path: Path
 ) -> None:
     hashes = tuple(
@@ -383,3 +386,148 @@ def test_a_record_that_breaks_off_is_unreadable() -> None:
         "r", [NoInput("rejected", "gap"), torch.zeros(2), NoInput("unreadable", "truncated")]
     )
     assert (answer.status, answer.reason, answer.scores) == ("unreadable", "truncated", None)
+
+
+# Predictions to metrics ---------------------------------------------------------------------------
+
+
+def random_predictions(name: str, single: bool, n: int = 120, seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    y_true = np.eye(2)[rng.integers(0, 2, n)]
+    scores = np.clip(0.3 * rng.random((n, 2)) + 0.2 * y_true, 0.01, 0.99)
+    return Predictions(
+        tuple(f"d__{name}{i}" for i in range(n)), y_true, scores, ("NSR", "AF"), single_label=single
+    )
+
+
+def rows_of(predictions: Predictions) -> pd.DataFrame:
+    n = len(predictions.keys)
+    labels = ["NSR" if row[0] else "AF" for row in predictions.y_true]
+    cells = {
+        "dataset": "d",
+        "record_id": [key[3:] for key in predictions.keys],
+        "labels": labels,
+        "age": "50",
+        "sex": "F",
+    }
+    return pd.DataFrame(
+        {**cells, "patient_id": [str(i // 2) for i in range(n)]}, index=list(predictions.keys)
+    )
+
+
+def test_without_options_nothing_is_fitted() -> None:
+    test = random_predictions("t", single=True)
+    predictions, metrics = evaluate_predictions(test, rows_of(test), EvaluationOptions())
+    assert predictions is test and metrics | compute_metrics(test) == metrics
+    assert (
+        metrics["subgroups"]["sex"]["female"]["n_records"] == 120
+        and metrics["reliability"]["ece"] > 0
+    )
+    assert not {"thresholds", "calibration", "intervals", "challenge"} & metrics.keys()
+    assert format_evaluation(metrics).startswith("class")
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.csv"
+    weights.write_text(",426783006,164889003\n426783006,1,0.5\n164889003,0.5,1\n")
+    test, validation = (
+        random_predictions("t", single=False),
+        random_predictions("v", single=False, seed=1),
+    )
+    options = EvaluationOptions(50, "sensitivity=0.9", True, weights)
+    predictions, metrics = evaluate_predictions(test, rows_of(test), options, validation)
+    assert metrics["thresholds"]["learned_on"] == metrics["calibration"]["learned_on"] == "val"
+    assert metrics["thresholds"]["values"] == dict(
+        zip(test.classes, predictions.thresholds, strict=True)
+    )
+    assert metrics["per_class"]["AF"]["threshold"] == metrics["thresholds"]["values"]["AF"] != 0.5
+    assert (
+        metrics["per_class"]["AF"]["recall"]
+        > 0.75
+        > compute_metrics(test)["per_class"]["AF"]["recall"]
+    )
+    assert metrics["reliability"]["ece"] < metrics["calibration"]["reliability_before"]["ece"]
+    assert metrics["intervals"]["n_patients"] == 60 and metrics["challenge"]["challenge_score"] > 0
+    json.dumps(metrics, allow_nan=False)
+    text = format_evaluation(metrics)
+    assert "95% intervals over 60 patients" in text and "Challenge: challenge_score" in text
+
+
+def test_nothing_is_fitted_on_the_evaluated_records() -> None:
+    """Other outcomes of the test records leave thresholds and calibration as they were."""
+    test, validation = (
+        random_predictions("t", single=False),
+        random_predictions("v", single=False, seed=1),
+    )
+    turned = Predictions(test.keys, 1 - test.y_true, test.y_score, test.classes, single_label=False)
+    options = EvaluationOptions(thresholds="f1", calibrate=True)
+    found = [evaluate_predictions(p, rows_of(p), options, validation) for p in (test, turned)]
+    assert found[0][1]["thresholds"] == found[1][1]["thresholds"]
+    np.testing.assert_array_equal(found[0][0].y_score, found[1][0].y_score)
+
+
+def test_records_without_a_class_are_evaluated_beside_the_others() -> None:
+    """Two of five records carry no class and score high for one; a sixth was not looked at for
+    any.
+    """
+    y_true = [[1, 0], [1, 0], [0, 1], [0, 0], [0, 0], [np.nan, np.nan]]
+    y_score = [[0.8, 0.1], [0.6, 0.2], [0.3, 0.7], [0.7, 0.1], [0.1, 0.1], [0.9, 0.9]]
+    everyone = Predictions(
+        tuple(f"d__r{i}" for i in range(6)), y_true, y_score, ("NSR", "AF"), single_label=False
+    )
+    labelled = everyone.subset(np.arange(3))
+    rows, validation = rows_of(labelled), random_predictions("v", single=False, seed=1)
+    _, metrics = evaluate_predictions(labelled, rows, EvaluationOptions(), None, everyone)
+    found = metrics["protocols"]
+    assert (found["labelled"]["n_records"], found["all"]["n_records"]) == (3, 5)
+    assert found["labelled"]["auroc_macro"] == metrics["auroc_macro"] == 1
+    assert found["all"]["auroc_macro"] == pytest.approx(
+        (5 / 6 + 1) / 2
+    )  # 0.7 outranks one positive of two, among three negatives
+    assert found["all"]["frequent"] == {"min_positives": 10, "n_classes": 0} | dict.fromkeys(
+        list(found["all"]["frequent"])[2:]
+    )
+    assert "5 records with and without one: macro F1" in format_evaluation(metrics)
+    _, learned = evaluate_predictions(
+        labelled, rows, EvaluationOptions(thresholds="sensitivity=1"), validation, everyone
+    )
+    assert (
+        learned["protocols"]["labelled"]["f1_macro"] == learned["f1_macro"] != metrics["f1_macro"]
+    )
+    assert "protocols" not in evaluate_predictions(labelled, rows, EvaluationOptions())[1]
+    assert "with and without" not in format_evaluation(
+        evaluate_predictions(labelled, rows, EvaluationOptions(), None, labelled)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [EvaluationOptions(thresholds="f1"), EvaluationOptions(calibrate=True)]
+)
+def test_fitting_on_the_evaluated_split_is_refused(options: EvaluationOptions) -> None:
+    test = random_predictions("t", single=False)
+    with pytest.raises(ValueError, match="would be chosen on it"):
+        options.check("val", single_label=False)
+    options.check("test", single_label=False)
+    EvaluationOptions(intervals=10).check("val", single_label=False)
+    with pytest.raises(ValueError, match="120 evaluated records are validation records too"):
+        evaluate_predictions(test, rows_of(test), options, test)
+    with pytest.raises(ValueError, match="no validation records"):
+        evaluate_predictions(test, rows_of(test), options)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="intervals is -1"):
+        EvaluationOptions(intervals=-1)
+    with pytest.raises(ValueError, match="thresholds is 'best'"):
+        EvaluationOptions(thresholds="best")
+    with pytest.raises(ValueError, match="predicts one label per record"):
+        EvaluationOptions(thresholds="f1").check("test", single_label=True)
+    with pytest.raises(ValueError, match=r"absent\.csv: cannot be read"):
+        EvaluationOptions(challenge_weights="absent.csv").check("test", single_label=True)
+
+
+def test_the_command_line_refuses_an_unknown_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    required = ["--checkpoint", "c", "--processed", "p", "--out", "o"]
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["evaluate", *required, "--thresholds", "best"])
+    assert "expected f1, none, or sensitivity=X" in capsys.readouterr().err.replace("\n", " ")

@@ -14,7 +14,6 @@ from src.commands.compare import compare_runs
 from src.config import STANDARD_LEADS, Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
 from src.learning.checkpoints import load_checkpoint
-from src.learning.leaks import warn_trained_on
 from src.learning.optimization import TrainState
 from src.processed.targets import choose_task, load_records
 from src.training import run_training
@@ -347,19 +346,6 @@ def test_other_rates_are_not_gone_on_with(processed: Path, tmp_path: Path) -> No
     run_training(with_train(epochs=1), processed, tmp_path)
     with pytest.raises(ValueError, match=r"it has lr 0\.002 where this run has 1e-05"):
         run_training(with_train(epochs=2, lr=1e-5), processed, tmp_path, resume=True)
-
-
-def test_validation_on_what_the_start_knows_is_told(
-    processed: Path, trained: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    records, checkpoint = load_records(processed), load_checkpoint(trained / "models" / "best.pth")
-    warn_trained_on(checkpoint, records["val"].signal_hashes)
-    assert not caplog.text
-    warn_trained_on(checkpoint, records["train"].signal_hashes)
-    assert (
-        f"was trained on {len(records['train'])} of the {len(records['train'])} recordings of val"
-        in caplog.text
-    )
 
 
 def test_a_start_that_knows_validation_is_asked_about(

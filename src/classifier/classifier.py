@@ -18,10 +18,10 @@ from src.classifier.file_predictions import FilePrediction, predict_inputs, pred
 from src.classifier.inputs import Source, iter_windows, to_input
 from src.classifier.saliency import Saliency, explain
 from src.learning.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint
+from src.learning.leaks import TrainingRecordings
 from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import load_model
 from src.preprocessing import build_tensor
-from src.processed.fingerprints import FingerprintIndex
 from src.processed.runs.tasks import RejectedError
 from src.records.record import ECGRecord
 from src.utils import Float64Array, device_info
@@ -125,9 +125,9 @@ class Classifier:
         return self.card.preprocess.n_samples
 
     @cached_property
-    def _known(self) -> FingerprintIndex:
+    def _known(self) -> TrainingRecordings:
         """The recordings that the network was trained on."""
-        return FingerprintIndex(self.card.train_hashes)
+        return TrainingRecordings(self.card.train_hashes)
 
     def __repr__(self) -> str:
         return (

@@ -13,8 +13,8 @@ from torch import nn
 
 from src.classifier.inputs import NoInput, Source, iter_inputs
 from src.learning.checkpoints import Checkpoint, ModelCard
+from src.learning.leaks import TrainingRecordings
 from src.model import load_model, predict_logits, to_scores
-from src.processed.fingerprints import FingerprintIndex
 from src.records.reading import record_name
 from src.records.record import ECGRecord
 
@@ -71,7 +71,7 @@ def predict_files(
         source_gain_per_mv=source_gain_per_mv,
         batch_size=batch_size,
         device=device,
-        known=FingerprintIndex(() if allow_overlap else checkpoint.card.train_hashes),
+        known=TrainingRecordings(() if allow_overlap else checkpoint.card.train_hashes),
     )
 
 
@@ -80,7 +80,7 @@ def predict_sources(
     card: ModelCard,
     sources: Iterable[Source],
     *,
-    known: FingerprintIndex,
+    known: TrainingRecordings,
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
     batch_size: int = 64,
@@ -95,7 +95,7 @@ def predict_sources(
     sources
         Files, or records in memory (`ECGRecord`).
     known
-        Fingerprints of the recordings that are marked, because the model was trained on them.
+        Recordings that are marked, because the model was trained on them.
     source_fs, source_gain_per_mv, batch_size, device
         As for `predict_files`.
     """
@@ -109,7 +109,7 @@ def predict_sources(
 
     for (name, prints), items in _score(model, card, inputs(), batch_size, device):
         row = _sum_up(name, items)
-        learned = row.status == "ok" and known.contains(prints).any()
+        learned = row.status == "ok" and known.count(prints) > 0
         yield replace(row, reason=TRAINED_ON) if learned else row
 
 

@@ -22,9 +22,8 @@ from src.config import Config
 from src.dataloaders import build_dataloaders
 from src.eval import predict_records
 from src.learning.checkpoints import load_checkpoint
-from src.learning.leaks import refuse_trained_on
+from src.learning.leaks import drop_copies, refuse_trained_on
 from src.learning.predictions import Predictions
-from src.processed.fingerprints import FingerprintIndex
 from src.processed.mirror import local_copy
 from src.processed.targets import (
     LabelledRecords,
@@ -166,7 +165,7 @@ def _hold_out(
     pairs = []
     for part in range(part_of.max() + 1):
         held = train.subset(np.flatnonzero(part_of == part).tolist())
-        others = _without_copies(train.subset(np.flatnonzero(part_of != part).tolist()), held)
+        others = drop_copies(train.subset(np.flatnonzero(part_of != part).tolist()), held)
         if rare := sorted(set(classes) - set(find_classes(others))):
             raise ValueError(
                 f"the training records of {', '.join(rare)} are all in one part: expected two "
@@ -175,12 +174,6 @@ def _hold_out(
             )
         pairs.append((others, held))
     return pairs
-
-
-def _without_copies(others: LabelledRecords, held: LabelledRecords) -> LabelledRecords:
-    """Leave out recordings that `held` has too."""
-    copies = FingerprintIndex(held.signal_hashes).contains(others.signal_hashes)
-    return others.subset(np.flatnonzero(~copies).tolist())
 
 
 def _join(answers: list[Predictions]) -> Predictions:

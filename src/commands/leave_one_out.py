@@ -12,16 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from src.config import Config
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import EvaluationOptions, evaluate_predictions, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
-from src.learning.leaks import refuse_trained_on
+from src.learning.leaks import drop_copies, refuse_trained_on
 from src.learning.results import SubgroupMetricName
 from src.learning.text import format_table
-from src.processed.fingerprints import FingerprintIndex
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
 from src.processed.targets import PARALLEL_FIELDS, LabelledRecords, choose_records, load_records
@@ -160,11 +157,10 @@ def leave_out(splits: Splits, dataset: str) -> Splits:
     none is judged that was learned from.
     """
     test = _join([_keep(records, {dataset}) for records in splits.values()])
-    copies = FingerprintIndex(test.signal_hashes)
     fold = {"test": test}
     for name in ("train", "val"):
         others = _keep(splits[name], set(splits[name].datasets) - {dataset})
-        fold[name] = others.subset(np.flatnonzero(~copies.contains(others.signal_hashes)).tolist())
+        fold[name] = drop_copies(others, test)
         if len(fold[name]) < len(others):
             logger.warning(
                 "%d recordings of %s are in %s too: left out of %s",

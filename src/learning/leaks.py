@@ -1,88 +1,132 @@
-"""The leak gate: recordings to be evaluated that the model was trained on."""
+"""Recordings that a model was trained on, found among those that it is evaluated on.
+
+Everything that prints or compares scores asks here. Recordings are compared by fingerprint, so a
+copy under another name, in another dataset or at another rate counts as the same recording.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from src.config import Config
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.processed.fingerprints import FingerprintIndex
+from src.processed.targets import LabelledRecords
 
 logger = logging.getLogger(__name__)
 
 _KEYS_SHOWN = 10
 
 
+class TrainingRecordings:
+    """The recordings that a model was trained on.
+
+    Parameters
+    ----------
+    train_hashes
+        Their fingerprints, as the checkpoint holds them (`ModelCard.train_hashes`). Older
+        checkpoints hold none.
+    """
+
+    def __init__(self, train_hashes: Sequence[str]) -> None:
+        self._index = FingerprintIndex(train_hashes)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the checkpoint holds a fingerprint at all."""
+        return len(self._index) > 0
+
+    def contains(self, hashes: Sequence[str]) -> NDArray[np.bool_]:
+        """Return for each fingerprint whether it is of a training recording, shape (n,)."""
+        return self._index.contains(hashes)
+
+    def count(self, hashes: Sequence[str]) -> int:
+        """Return how many of the fingerprints are of training recordings."""
+        return int(self.contains(hashes).sum())
+
+
 def refuse_overlap(
     train_hashes: Sequence[str], keys: Sequence[str], hashes: Sequence[str], split: str
 ) -> None:
-    """Refuse to judge a model on recordings that it was trained on; for the split train, only say
-    so.
+    """Refuse to evaluate a model on recordings that it was trained on.
+
+    For the split train it only logs how many there are.
 
     Parameters
     ----------
     train_hashes
         Fingerprints of the training recordings, from the checkpoint.
     keys, hashes
-        Records to be judged on, and their fingerprints.
+        Records to be evaluated, and their fingerprints.
     split
-        Its name.
+        Name of their split.
 
     Raises
     ------
     ValueError
         If there is one; the message lists them.
     """
-    index = FingerprintIndex(train_hashes)
-    if not len(index):
+    training = TrainingRecordings(train_hashes)
+    if not training.are_known:
         logger.warning(
-            "the checkpoint does not say which recordings it was trained on: whether "
-            "split %s holds some is not known",
+            "the checkpoint does not say which recordings it was trained on: whether split %s "
+            "holds some is not known",
             split,
         )
-    learned = index.contains(hashes)
-    known = [key for key, was in zip(keys, learned, strict=True) if was]
-    if not known:
+    is_trained_on = training.contains(hashes)
+    trained_on = [key for key, trained in zip(keys, is_trained_on, strict=True) if trained]
+    if not trained_on:
         return
-    shown = ", ".join(known[:_KEYS_SHOWN]) + (" ..." if len(known) > _KEYS_SHOWN else "")
-    found = (
-        f"{len(known)} of {len(keys)} records of split {split} are recordings that the model "
+    shown = ", ".join(trained_on[:_KEYS_SHOWN])
+    if len(trained_on) > _KEYS_SHOWN:
+        shown += " ..."
+    overlap = (
+        f"{len(trained_on)} of {len(keys)} records of split {split} are recordings that the model "
         f"was trained on: {shown}"
     )
     if split != "train":
         raise ValueError(
-            f"{found}; judge it on others, or give --allow-overlap (allow_overlap=True) "
-            "and say so with the numbers"
+            f"{overlap}; evaluate it on others, or give --allow-overlap (allow_overlap=True) and "
+            "say so with the numbers"
         )
-    logger.warning("%s", found)
+    logger.warning("%s", overlap)
 
 
 def warn_trained_on(source: Checkpoint, hashes: Sequence[str]) -> None:
-    """Warn where the validation split holds recordings that the network to start from was trained
-    on.
+    """Warn if validation holds recordings that the network to start from was trained on.
+
+    Parameters
+    ----------
+    source
+        The checkpoint to start from.
+    hashes
+        Fingerprints of the validation recordings.
     """
-    if n_known := int(FingerprintIndex(source.card.train_hashes).contains(hashes).sum()):
+    n_trained_on = TrainingRecordings(source.card.train_hashes).count(hashes)
+    if n_trained_on:
         logger.warning(
-            "%s: was trained on %d of the %d recordings of val, so the best epoch is chosen "
-            "on what it knows; place it by the same "
-            "folds or seed as its training set",
+            "%s: was trained on %d of the %d recordings of val, so the best epoch is chosen on "
+            "recordings that it knows; split them by the same folds or seed as its training set",
             source.path,
-            n_known,
+            n_trained_on,
             len(hashes),
         )
 
 
-def refuse_trained_on(config: Config, held: Sequence[tuple[Sequence[str], str]]) -> None:
-    """Refuse a start from a network that was trained on recordings for which the networks to be
-    trained shall answer.
+def refuse_trained_on(config: Config, held_out: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Refuse to start from a network that was trained on held-out recordings.
 
     Parameters
     ----------
     config
         Names the checkpoint to start from, if any.
-    held
-        Fingerprints of recordings, and what these are, for the message.
+    held_out
+        Fingerprints of recordings that the networks to be trained shall predict, and a description
+        of these recordings for the message.
 
     Raises
     ------
@@ -91,10 +135,19 @@ def refuse_trained_on(config: Config, held: Sequence[tuple[Sequence[str], str]])
     """
     if config.train.init_from is None:
         return
-    known = FingerprintIndex(load_checkpoint(config.train.init_from).card.train_hashes)
-    for hashes, whose in held:
-        if n_known := int(known.contains(hashes).sum()):
+    training = TrainingRecordings(load_checkpoint(config.train.init_from).card.train_hashes)
+    for hashes, description in held_out:
+        if n_trained_on := training.count(hashes):
             raise ValueError(
-                f"{config.train.init_from}: was trained on {n_known} of {whose}; start "
+                f"{config.train.init_from}: was trained on {n_trained_on} of {description}; start "
                 "from another checkpoint, or from none"
             )
+
+
+def drop_copies(records: LabelledRecords, held_out: LabelledRecords) -> LabelledRecords:
+    """Return the records without recordings that `held_out` holds as well.
+
+    A network that is trained on the result has seen none of the recordings held out.
+    """
+    is_copy = FingerprintIndex(held_out.signal_hashes).contains(records.signal_hashes)
+    return records.subset(np.flatnonzero(~is_copy).tolist())

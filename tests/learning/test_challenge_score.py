@@ -44,15 +44,15 @@ def make(
 
 
 def test_the_score_by_hand(table: WeightTable) -> None:
-    """Records: sinus called AF; AF and RBBB called AF; RBBB called nothing.
+    """Records: sinus predicted as AF; AF and RBBB as AF; RBBB as nothing.
 
     Observed 0.2/2 + (1 + 0.5)/2 + 0; correct 1 + (1 + 0.5 + 0.5 + 1)/2 + 1; inactive 1 + (0.2 +
     0.4)/3 + 0.4/2.
     """
     truth = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], bool)
-    called = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
+    predicted = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
     expected = (0.85 - 1.4) / (3.5 - 1.4)
-    assert challenge_score(truth, called, table) == pytest.approx(expected)
+    assert challenge_score(truth, predicted, table) == pytest.approx(expected)
     assert challenge_score(truth, truth, table) == pytest.approx(1)
     assert challenge_score(truth, np.tile([True, False, False], (3, 1)), table) == pytest.approx(0)
     assert challenge_score(truth[:1], truth[:1], table) == 0  # sinus rhythm alone: nothing to gain
@@ -75,7 +75,7 @@ def test_codes_and_class_names_score_alike(table: WeightTable) -> None:
 
 
 def test_equivalent_classes_are_one(table: WeightTable) -> None:
-    """Either code called is a call, and the probabilities are averaged."""
+    """Either code predicted is a prediction, and the probabilities are averaged."""
     classes = ("NSR", "713427006", "59118001")
     apart = make(
         [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
@@ -99,24 +99,24 @@ def test_labels_that_the_model_does_not_know_count(table: WeightTable) -> None:
 
 def test_f_and_g_measures_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
-    truth, called = rng.random((2, 60, 4)) < 0.4
-    truth[:, 3] = called[:, 3] = False
-    f2 = fbeta_score(truth, called, beta=2, average=None, zero_division=0)
-    jaccard = jaccard_score(truth, called, average=None, zero_division=0)
-    np.testing.assert_allclose(f_measure(truth, called, 2)[:3], f2[:3])
-    np.testing.assert_allclose(g_measure(truth, called)[:3], jaccard[:3])
-    assert np.isnan(f_measure(truth, called)[3]) and np.isnan(g_measure(truth, called)[3])
+    truth, predicted = rng.random((2, 60, 4)) < 0.4
+    truth[:, 3] = predicted[:, 3] = False
+    f2 = fbeta_score(truth, predicted, beta=2, average=None, zero_division=0)
+    jaccard = jaccard_score(truth, predicted, average=None, zero_division=0)
+    np.testing.assert_allclose(f_measure(truth, predicted, 2)[:3], f2[:3])
+    np.testing.assert_allclose(g_measure(truth, predicted)[:3], jaccard[:3])
+    assert np.isnan(f_measure(truth, predicted)[3]) and np.isnan(g_measure(truth, predicted)[3])
 
 
 def test_shared_records_by_hand() -> None:
     """The first record counts half for each of its two labels: class A has 0.5 hits and 1 false
     alarm, B 0.5 misses.
     """
-    truth, called = np.array([[1, 1], [0, 0]], bool), np.array([[1, 0], [1, 0]], bool)
-    assert f_measure(truth, called, 2, share_records=True) == pytest.approx(
+    truth, predicted = np.array([[1, 1], [0, 0]], bool), np.array([[1, 0], [1, 0]], bool)
+    assert f_measure(truth, predicted, 2, share_records=True) == pytest.approx(
         [5 * 0.5 / (5 * 0.5 + 1), 0]
     )
-    assert g_measure(truth, called, 2, share_records=True) == pytest.approx([0.5 / 1.5, 0])
+    assert g_measure(truth, predicted, 2, share_records=True) == pytest.approx([0.5 / 1.5, 0])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from src.learning.comparison import compare_predictions, delong_test, holm
+from src.learning.comparison import compare_predictions, delong_test
 from src.learning.intervals import MACROS, _draw, bootstrap_intervals
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
@@ -24,9 +24,6 @@ def make(
     return Predictions(
         tuple(f"r{i}" for i in range(n)), y_true, scores, tuple("ABCDEFGH"[:n_classes])
     )
-
-
-# Intervals ----------------------------------------------------------------------------------------
 
 
 def test_intervals_hold_the_value_and_narrow_with_more_records() -> None:
@@ -176,93 +173,3 @@ def test_a_thousand_resamples_of_many_classes_take_seconds() -> None:
 def test_wrong_arguments(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals(make(), **values)
-
-
-# Comparisons --------------------------------------------------------------------------------------
-
-
-def test_a_better_model_is_told_from_an_equal_one() -> None:
-    weak, strong, equal = (
-        make(400, skill=0.5),
-        make(400, skill=2.0, noise=2),
-        make(400, skill=0.5, noise=3),
-    )
-    better = compare_predictions(weak, strong, n_resamples=300)
-    assert better["auroc_macro"]["p_value"] < 0.01 and better["auroc_macro"]["interval"][0] > 0
-    assert better["per_class"]["A"]["delong"]["p_value_holm"] < 0.01
-    same = compare_predictions(weak, equal, n_resamples=300)
-    assert (
-        same["auroc_macro"]["p_value"] > 0.05
-        and same["auroc_macro"]["interval"][0] < 0 < same["auroc_macro"]["interval"][1]
-    )
-    itself = compare_predictions(weak, weak, n_resamples=20)
-    assert itself["f1_macro"]["p_value"] == 1 and itself["f1_macro"]["interval"] == [0, 0]
-    json.dumps(better, allow_nan=False)
-    assert "A auroc" in format_comparison(better)
-
-
-def test_the_order_of_records_and_classes_does_not_matter() -> None:
-    a, b = make(100), make(100, skill=2.0)
-    rows, columns = np.random.default_rng(0).permutation(100), [2, 0, 1]
-    keys, classes = tuple(b.keys[i] for i in rows), tuple(b.classes[i] for i in columns)
-    shuffled = Predictions(keys, b.y_true[rows][:, columns], b.y_score[rows][:, columns], classes)
-    assert compare_predictions(a, shuffled, n_resamples=20) == compare_predictions(
-        a, b, n_resamples=20
-    )
-
-
-def test_predictions_for_other_records_are_refused() -> None:
-    a = make(20)
-    with pytest.raises(
-        ValueError, match=r"1 records are in only one of the two predictions, such as r20"
-    ):
-        compare_predictions(a, make(21))
-    with pytest.raises(ValueError, match=r"1 classes are in only one"):
-        compare_predictions(a, make(20, n_classes=4))
-    with pytest.raises(ValueError, match=r"the targets of \d+ records differ"):
-        compare_predictions(a, make(20, seed=5))
-
-
-# DeLong -------------------------------------------------------------------------------------------
-
-
-def test_delong_by_hand() -> None:
-    """Two positives and two negatives, worked out on paper.
-
-    A: positives 4, 2, negatives 3, 1: wins of the positives 1, 1/2, losses of the negatives (share
-    of positives above) 1/2, 1; AUROC 3/4. B: positives 4, 3, negatives 2, 3: wins 1, 3/4, losses 1,
-    3/4; AUROC 7/8. Differences B - A: wins 0, 1/4 with variance 1/32, losses 1/2, -1/4 with
-    variance 9/32; (1/32 + 9/32) / 2 = 5/32.
-    """
-    test = delong_test([1, 1, 0, 0], [4, 2, 3, 1], [4, 3, 2, 3])
-    assert (test.auroc_a, test.auroc_b) == (0.75, 0.875)
-    assert test.standard_error == pytest.approx(math.sqrt(5 / 32))
-    assert test.z == pytest.approx(0.125 / math.sqrt(5 / 32))
-    assert test.p_value == pytest.approx(2 * (1 - 0.5 * (1 + math.erf(test.z / math.sqrt(2)))))
-
-
-def test_delong_equals_its_definition_over_all_pairs() -> None:
-    rng = np.random.default_rng(0)
-    outcome = rng.integers(0, 2, 80)
-    scores = [np.round(rng.normal(size=80) + skill * outcome, 1) for skill in (0.5, 1.0)]
-    kernels = []
-    for score in scores:
-        x, y = score[outcome == 1][:, None], score[outcome == 0][None]
-        kernels.append((x > y) + 0.5 * (x == y))
-    d = kernels[1] - kernels[0]
-    m, n = d.shape
-    variance = np.var(d.mean(axis=1), ddof=1) / m + np.var(d.mean(axis=0), ddof=1) / n
-    test = delong_test(outcome, *scores)
-    assert test.auroc_b - test.auroc_a == pytest.approx(d.mean(), abs=1e-12)
-    assert test.standard_error == pytest.approx(math.sqrt(variance), abs=1e-12)
-
-
-def test_delong_without_difference_or_variance() -> None:
-    assert delong_test([1, 1, 0, 0], [4, 3, 2, 1], [8, 7, 6, 5]).p_value == 1
-    with pytest.raises(ValueError, match="1 positives and 2 negatives"):
-        delong_test([1, 0, 0, np.nan], [1, 2, 3, 4], [1, 2, 3, 4])
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []

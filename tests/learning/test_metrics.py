@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from src.learning.metrics import compute_metrics
+from src.learning.metrics import Ranking, compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.text import format_metrics
 
@@ -35,92 +33,6 @@ def random_predictions(
         return make(y_true, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
     y_true = (rng.random((n, n_classes)) < 0.3).astype(float)
     return make(y_true, np.round((rng.random((n, n_classes)) + 0.4 * y_true) / 1.4, 2))
-
-
-# Predictions --------------------------------------------------------------------------------------
-
-
-def test_one_label_per_record_is_recognised() -> None:
-    assert make([[1, 0], [0, 1]], [[0.9, 0.1], [0.4, 0.6]]).single_label is True
-    assert make([[1, 1], [0, 1]], np.zeros((2, 2))).single_label is False
-    assert make([[1, NAN], [0, 1]], np.zeros((2, 2))).single_label is False
-
-
-def test_decisions() -> None:
-    scores = [[0.5, 0.5, 0.0], [0.1, 0.2, 0.3]]
-    assert make(np.eye(3)[:2], scores).y_pred.tolist() == [[1, 0, 0], [0, 0, 1]]
-    multi = {"single_label": False}
-    assert make(np.eye(3)[:2], scores, **multi).y_pred.tolist() == [[1, 1, 0], [0, 0, 0]]
-    assert make(np.eye(3)[:2], scores, thresholds=[0.6, 0.2, 0.3], **multi).y_pred.tolist() == [
-        [0, 1, 0],
-        [0, 1, 1],
-    ]
-
-
-def test_a_class_that_was_not_looked_for_is_not_called_among_exclusive_ones() -> None:
-    predictions = make([[1, 0, NAN]], [[0.3, 0.1, 0.6]], single_label=True)
-    assert (
-        predictions.y_pred.tolist() == [[1, 0, 0]] and compute_metrics(predictions)["accuracy"] == 1
-    )
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"y_score": np.zeros((2, 3))}, r"y_score has shape \(2, 3\): expected \(2, 2\)"),
-        ({"y_score": np.full((2, 2), NAN)}, "expected 0 to 1"),
-        ({"y_score": np.full((2, 2), 1.1)}, "expected 0 to 1"),
-        ({"y_true": np.full((2, 2), 0.5)}, "other values than 0, 1 and NaN"),
-        ({"classes": ("A", "A")}, "each once"),
-        ({"thresholds": [0.5]}, "expected 2 numbers from 0 to 1"),
-        ({"thresholds": [0.5, NAN]}, "expected 2 numbers from 0 to 1"),
-        ({"y_true": np.ones((2, 2)), "single_label": True}, "y_true of r0 has 2 classes present"),
-    ],
-)
-def test_wrong_arrays_are_refused(values: dict[str, object], message: str) -> None:
-    good = {"keys": ("r0", "r1"), "y_true": np.eye(2), "y_score": np.eye(2), "classes": ("A", "B")}
-    with pytest.raises(ValueError, match=message):
-        Predictions(**{**good, **values})
-
-
-@pytest.mark.parametrize("thresholds", [None, [0.25, 0.75]])
-def test_saved_predictions_come_back(tmp_path: Path, thresholds: list[float] | None) -> None:
-    saved = make([[1, NAN], [0, 1]], [[0.1, 1 / 3], [0.2, 0.9]], thresholds=thresholds)
-    saved.save(tmp_path / "p.npz")
-    loaded = Predictions.load(tmp_path / "p.npz")
-    assert (loaded.keys, loaded.classes, loaded.single_label) == (saved.keys, saved.classes, False)
-    np.testing.assert_array_equal(loaded.y_true, saved.y_true)
-    np.testing.assert_array_equal(loaded.y_score, saved.y_score)
-    assert (
-        (loaded.thresholds is None)
-        if thresholds is None
-        else loaded.thresholds.tolist() == thresholds
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
-
-
-def test_wrong_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "p.npz"
-    with pytest.raises(ValueError, match=re.escape(f"{path}: cannot be read")):
-        Predictions.load(path)
-    path.write_text("no archive")
-    with pytest.raises(ValueError, match=re.escape(f"{path}: not a predictions file")):
-        Predictions.load(path)
-    np.savez(path, keys=np.array(["a"]), y_true=np.zeros((1, 1)))
-    with pytest.raises(
-        ValueError, match=re.escape(f"{path}: y_score, classes, single_label missing")
-    ):
-        Predictions.load(path)
-    np.savez(
-        path,
-        keys=np.array(["a"]),
-        y_true=np.ones((1, 1)),
-        y_score=[[2.0]],
-        classes=["A"],
-        single_label=True,
-    )
-    with pytest.raises(ValueError, match=re.escape(f"{path}: y_score holds")):
-        Predictions.load(path)
 
 
 # Metrics ------------------------------------------------------------------------------------------
@@ -190,7 +102,7 @@ def test_classes_without_positives_or_negatives_are_named_and_left_out() -> None
     assert (
         m["per_class"]["B"]["f1"] is None and m["per_class"]["C"]["f1"] == 1 and m["f1_macro"] == 1
     )
-    assert m["f1_micro"] < 1  # the wrong call of B counts there
+    assert m["f1_micro"] < 1  # the wrong prediction of B counts there
     nothing = compute_metrics(make([[NAN, NAN]], [[0.1, 0.2]]))
     assert nothing["f1_macro"] is nothing["auroc_macro"] is nothing["accuracy"] is None
     assert "excluded from the averages: A, B" in format_metrics(nothing)
@@ -237,3 +149,34 @@ def test_metrics_need_no_scikit_learn() -> None:
         "sys.exit(any(n in sys.modules for n in ('sklearn', 'scipy', 'torch', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Ranking ------------------------------------------------------------------------------------------
+
+
+def test_weights_count_records_so_many_times() -> None:
+    rng = np.random.default_rng(0)
+    y_true, y_score = rng.integers(0, 2, 60).astype(float), np.round(rng.random(60), 1)
+    y_true[:5] = np.nan
+    weights = rng.integers(0, 4, (8, 60)).astype(float)
+    ranking = Ranking.of(y_true, y_score)
+    auroc, precision = ranking.auroc(weights), ranking.average_precision(weights)
+    for row, w in enumerate(weights):
+        w = np.where(np.isnan(y_true), 0, w).astype(int)
+        t, s = np.repeat(y_true, w), np.repeat(y_score, w)
+        assert auroc[row] == pytest.approx(oracle.roc_auc_score(t, s), abs=1e-12)
+        assert precision[row] == pytest.approx(oracle.average_precision_score(t, s), abs=1e-12)
+
+
+@pytest.mark.parametrize("y_true", [[1, 1], [0, 0], [NAN, 1], [NAN, NAN]])
+def test_without_both_outcomes_there_is_no_area(y_true: list[float]) -> None:
+    ranking = Ranking.of(y_true, [0.1, 0.2])
+    assert np.isnan(ranking.auroc()).all() and np.isnan(ranking.average_precision()).all()
+    assert np.isnan(ranking.auroc(np.zeros((3, 2)))).tolist() == [True] * 3
+
+
+def test_a_weighting_without_positives_has_no_area() -> None:
+    ranking = Ranking.of([1, 0, 0], [0.9, 0.1, 0.2])
+    weights = np.array([[0.0, 1, 1], [1, 0, 0], [1, 1, 1]])
+    assert np.isnan(ranking.auroc(weights)).tolist() == [True, True, False]
+    assert np.isnan(ranking.average_precision(weights)).tolist() == [True, True, False]

@@ -26,7 +26,7 @@ def several() -> Predictions:
     )
 
 
-def test_errors_with_one_label_are_called_less_true() -> None:
+def test_errors_with_one_label_are_predicted_less_true() -> None:
     assert measure_errors(single()) == pytest.approx([0, 0.7, 0.05, 0])
 
 
@@ -38,18 +38,18 @@ def test_errors_with_several_labels_are_distances_from_thresholds() -> None:
 
 def test_the_worst_come_first_and_right_ones_never() -> None:
     worst = find_worst(single())
-    assert [verdict.key for verdict in worst] == ["b", "c"]
+    assert [record.key for record in worst] == ["b", "c"]
     assert str(worst[0]) == "N, predicted AF" and list(worst[0].scores) == ["AF", "N", "MI"]
-    assert [verdict.key for verdict in find_worst(single(), 1)] == ["b"]
+    assert [record.key for record in find_worst(single(), 1)] == ["b"]
     assert str(find_worst(several())[0]) == "none, predicted N + MI"
 
 
 def test_typical_records_are_right_and_stand_once() -> None:
-    assert [verdict.key for verdict in find_typical(single())] == ["a", "d"]
-    assert [(verdict.key, verdict.error) for verdict in find_typical(several())] == [("b", 0.0)]
+    assert [record.key for record in find_typical(single())] == ["a", "d"]
+    assert [(record.key, record.error) for record in find_typical(several())] == [("b", 0.0)]
     assert find_typical(single(), 1)[0].true == ("N",)
 
 
-def test_a_tie_that_is_called_wrong_counts() -> None:
+def test_a_tie_that_is_predicted_wrongly_counts() -> None:
     tie = Predictions(("a",), np.array([[0, 1]]), np.array([[0.5, 0.5]]), ("N", "AF"))
     assert measure_errors(tie) == pytest.approx([0]) and find_worst(tie)[0].key == "a"

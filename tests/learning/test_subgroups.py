@@ -53,7 +53,7 @@ def test_age_bands(age: str, band: str) -> None:
     assert age_band(age) == band
 
 
-def test_each_group_is_judged_on_its_own() -> None:
+def test_each_group_has_metrics_of_its_own() -> None:
     predictions = make()
     found = compute_subgroups(predictions, select_rows(MANIFEST, KEYS))
     assert {

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
-from conftest import compute_fingerprint
 from scipy.signal import resample_poly
 
 from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
@@ -195,21 +194,6 @@ def test_a_fold_that_contradicts_an_earlier_place_fails(
     (tmp_path / "out" / "splits.json").unlink()
     run(collections, tmp_path / "out", mapping=mapping)
     assert load_splits(tmp_path / "out" / "splits.json").of_key()[key] == "test"
-
-
-def test_judging_on_training_recordings_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    prints = [compute_fingerprint(heart(seed), 500.0) for seed in range(5)]
-    refuse_overlap(prints[:3], ["d", "e"], prints[3:], "test")
-    refuse_overlap((), ["a"], prints[:1], "test")
-    assert "does not say which recordings it was trained on" in caplog.text
-    with pytest.raises(
-        ValueError,
-        match=r"1 of 3 records of split test are recordings that the model was trained on: c; "
-        r".*--allow-overlap",
-    ):
-        refuse_overlap(prints[:3], ["c", "d", "e"], prints[2:], "test")
-    refuse_overlap(prints, ["c"], prints[2:3], "train")
-    assert "1 of 1 records of split train" in caplog.text
 
 
 def test_ptbxl_and_its_copies_share_their_splits(
