@@ -2,6 +2,7 @@
 
 Network and training: `layers`, `convolution`, `optimization`, `muon`, `augment`, `distributed`,
 `checkpoints`, `tensorboard_log`. Evaluation: `predictions`, `metrics`, `intervals`, `thresholds`,
-`calibration`, `comparison`, `subgroups`, `mistakes`, `challenge_score`, and `text`, which formats
-their results. `leaks` finds recordings that a model was trained on.
+`calibration`, `comparison`, `subgroups`, `mistakes` and `challenge_score`; `results` holds the
+types of their results, and `text` formats them. `leaks` finds recordings that a model was trained
+on.
 """

@@ -11,6 +11,8 @@ import csv
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -167,14 +169,11 @@ def _encode_labels(
             f"labels of {len(labels)} records for {len(predictions.keys)} predictions: expected as "
             "many"
         )
-    # Looked up once per label, as records share few of them
-    columns_of_label: dict[str, tuple[int, ...]] = {}
+    # Cached, as many records share few labels
+    columns_of = cache(table.columns_of)
     truth = np.zeros((len(labels), len(table.names)), bool)
     for row, labels_of_record in enumerate(labels):
-        for label in labels_of_record:
-            if label not in columns_of_label:
-                columns_of_label[label] = table.columns_of(label)
-            truth[row, list(columns_of_label[label])] = True
+        truth[row, list(chain.from_iterable(map(columns_of, labels_of_record)))] = True
     return truth
 
 

@@ -57,9 +57,10 @@ class Counts:
         outcome = predictions.y_true
 
         def total(entries: NDArray[np.bool_]) -> Float64Array:
-            ones = entries.astype(np.float64)
-            totals: Float64Array = ones.sum(axis=0) if weights is None else weights @ ones
-            return totals
+            if weights is None:
+                n_entries: Float64Array = entries.sum(axis=0, dtype=np.float64)
+                return n_entries
+            return weights @ entries.astype(np.float64)
 
         return cls(
             true_positive=total(predicted & (outcome == 1)),

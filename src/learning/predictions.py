@@ -77,7 +77,7 @@ class Predictions:
             )
 
     def _set(self, name: str, value: object) -> None:
-        # The dataclass is frozen, but brings what it is given to its types once
+        # Assignment is blocked, as the class is frozen
         object.__setattr__(self, name, value)
 
     def _check_arrays(self) -> None:

@@ -1,9 +1,9 @@
 """Types of the numbers that evaluation returns and writes as JSON.
 
 `EvaluationMetrics` is the content of ``metrics_<split>.json`` without ``split`` and ``checkpoint``;
-`Comparison` is what ``compare-predictions`` prints. The modules that compute these dictionaries
-import their types from here, and so does what formats or plots them. A value of None means that the
-number does not exist, for example the AUROC of a class without a positive.
+`Comparison` is the content of what ``compare-predictions`` prints. The modules that compute, format
+or plot these dictionaries take their types from here. A value of None means that the number does
+not exist, for example the AUROC of a class without a positive.
 """
 
 from __future__ import annotations
@@ -167,8 +167,9 @@ class Comparison(MacroDifferences):
 
 
 class CalibrationErrors(TypedDict):
-    """Distances of probabilities from frequencies; see
-    `src.learning.calibration.measure_calibration`.
+    """Distances of probabilities from frequencies.
+
+    See `src.learning.calibration.measure_calibration`.
     """
 
     n_bins: int
@@ -266,8 +267,9 @@ class ChallengeClassScores(TypedDict):
 
 
 class ChallengeScores(TypedDict):
-    """Scores of the PhysioNet/CinC Challenges; see
-    `src.learning.challenge_score.compute_challenge_scores`.
+    """Scores of the PhysioNet/CinC Challenges.
+
+    See `src.learning.challenge_score.compute_challenge_scores`.
     """
 
     challenge_score: float
