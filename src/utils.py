@@ -42,6 +42,7 @@ H = TypeVar("H", bound=Hashable)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+EN_DASH = "\N{EN DASH}"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -472,12 +473,47 @@ class Rich:
         return {"text/plain": str(self), "text/html": self._repr_html_()}
 
 
-def format_cell(value: object) -> str:
-    """Return a number or text as it stands in a table: thousands apart, three digits after the
-    point, a dash for None.
+def format_number(value: float | None, digits: int = 3, missing: str = "-") -> str:
+    """Return a number with `digits` decimals, or `missing` for None and NaN."""
+    if value is None or math.isnan(value):
+        return missing
+    return f"{value:.{digits}f}"
+
+
+def format_interval(interval: Sequence[float] | None, digits: int = 3, missing: str = "-") -> str:
+    """Return an interval as ``[low, high]`` with `digits` decimals, or `missing` for None."""
+    if interval is None:
+        return missing
+    low, high = interval
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def format_range(low: float, high: float, digits: int = 3) -> str:
+    """Return two numbers with an en dash between them, such as 0.812\N{EN DASH}0.866."""
+    return f"{low:.{digits}f}{EN_DASH}{high:.{digits}f}"
+
+
+def format_duration(seconds: float, minutes_from: float = 90.0) -> str:
+    """Return a duration in seconds, minutes or hours.
+
+    Parameters
+    ----------
+    seconds
+        The duration.
+    minutes_from
+        Seconds from which minutes are shown; hours are shown from as many minutes.
     """
+    if seconds < minutes_from:
+        return f"{seconds:.0f} s"
+    if seconds < 60 * minutes_from:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def format_cell(value: object) -> str:
+    """Return a table cell: thousands separated, three decimals, an en dash for None."""
     if value is None:
-        return "\N{EN DASH}"
+        return EN_DASH
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

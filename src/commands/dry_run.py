@@ -21,7 +21,7 @@ from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RejectedError
 from src.records.record import RecordError, split_part
 from src.records.windows import count_windows
-from src.utils import Rich, html_facts, html_table, shown_path
+from src.utils import Rich, format_duration, html_facts, html_table, shown_path
 
 
 @dataclass
@@ -120,7 +120,9 @@ class CheckReport(Rich):
         seconds = sum(check.estimated_seconds for check in self.datasets) / self.workers
         megabytes = sum(check.estimated_bytes for check in self.datasets) / 1e6
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        return f"{_duration(seconds)} with {workers}, {megabytes:.1f} MB of record files"
+        # rounded up, so that a short run never shows as 0 s
+        duration = format_duration(math.ceil(seconds))
+        return f"{duration} with {workers}, {megabytes:.1f} MB of record files"
 
     def _repr_html_(self) -> str:
         header = [
@@ -163,12 +165,6 @@ class CheckReport(Rich):
 
 def _list_counts(counts: Counter[str], limit: int = 5) -> str:
     return ", ".join(f"{name} ({n})" for name, n in counts.most_common(limit))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def check_datasets(

@@ -25,7 +25,7 @@ from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
 from src.processed.targets import PARALLEL_FIELDS, LabelledRecords, choose_records, load_records
 from src.training import run_training
-from src.utils import device_info, save_json
+from src.utils import device_info, format_number, save_json
 
 logger = logging.getLogger(__name__)
 
@@ -229,8 +229,6 @@ def format_leave_one_out(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         for name, key in (("the dataset", "left_out_metrics"), ("test of others", "seen_metrics")):
             if found := row[key]:
-                numbers = [
-                    "-" if found[macro] is None else f"{found[macro]:.3f}" for macro in _MACROS
-                ]
+                numbers = [format_number(found[macro]) for macro in _MACROS]
                 table.append([row["left_out"], name, str(found["n_records"]), *numbers])
     return format_table(table)

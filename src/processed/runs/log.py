@@ -24,7 +24,14 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from src import __version__
-from src.utils import PROJECT_ROOT, available_cores, printable, stable_hash, to_jsonable
+from src.utils import (
+    PROJECT_ROOT,
+    available_cores,
+    format_duration,
+    printable,
+    stable_hash,
+    to_jsonable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -147,16 +154,9 @@ class Progress:
 
     def __str__(self) -> str:
         left_s = (self.total - self.done) / max(self.per_second, 1e-9)
-        left = (
-            f"{left_s:.0f} s"
-            if left_s < 90
-            else f"{left_s / 60:.0f} min"
-            if left_s < 5400
-            else f"{left_s / 3600:.1f} h"
-        )
         return (
             f"{self.what}: {self.done} of {self.total} records, {self.per_second:.0f}/s, "
-            f"{left} left"
+            f"{format_duration(left_s)} left"
         )
 
     def __enter__(self) -> Progress:
