@@ -18,7 +18,7 @@ from src.preprocessing import build_tensor, run_preprocessing
 from src.processed.manifest import Journal, load_manifest, load_preprocess_config
 from src.processed.packed import load_packed
 from src.processed.record_files import load_record_file, record_path, to_millivolts
-from src.processed.runs.plan import spread
+from src.processed.runs.plan import choose_evenly
 from src.processed.runs.tasks import RecordTask, RejectedError
 from src.processed.splits import load_splits
 from src.processed.targets import load_records
@@ -146,7 +146,7 @@ def test_training_waits_for_the_end_of_a_run(
     data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 4))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     monkeypatch.setattr(
-        preprocessing, "_process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        preprocessing, "_process_chunks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     os.utime(tmp_path / "src" / "r2.hea", (0, 0))
     with pytest.raises(KeyboardInterrupt):
@@ -655,13 +655,13 @@ def test_spread_takes_from_each_dataset_evenly() -> None:
     tasks = [
         RecordTask(d, f"{d}{i}", "") for d, n in (("a", 100), ("b", 2), ("c", 50)) for i in range(n)
     ]
-    chosen = [task.record_id for task in spread(tasks, 10)]
+    chosen = [task.record_id for task in choose_evenly(tasks, 10)]
     assert (
         len(chosen) == 10
         and chosen[:2] == ["b0", "b1"]
         and {c[0] for c in chosen} == {"a", "b", "c"}
     )
-    assert len(spread(tasks[:3], 10)) == 3
+    assert len(choose_evenly(tasks[:3], 10)) == 3
 
 
 def test_splits_file_is_what_the_design_says(processed: Path) -> None:

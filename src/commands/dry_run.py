@@ -15,8 +15,8 @@ from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.labels.mapping import load_mapping
 from src.preprocessing import build_tensor
 from src.processed.npz import Archive
-from src.processed.runs.chunks import find_task
-from src.processed.runs.plan import RunPlan, plan_run, spread
+from src.processed.runs.chunks import find_record_start
+from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
 from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RejectedError
 from src.records.record import RecordError, split_part
@@ -209,7 +209,7 @@ def _check_dataset(
     tasks = [task for task in plan.tasks if task.dataset == name]
     check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
     check.formats.update(split_part(task.path)[0].suffix.lower() for task in tasks)
-    _probe(check, spread(tasks, n_probe), config)
+    _probe(check, choose_evenly(tasks, n_probe), config)
     return check
 
 
@@ -222,7 +222,7 @@ def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessC
         start = time.perf_counter()
         try:
             with local_tasks([task]) as (copied,):
-                record, n_samples = find_task(copied, config).read()
+                record, n_samples = find_record_start(copied, config).read()
             tensor = build_tensor(record, config)
         except RecordError as error:
             check.problems[error.message] += 1

@@ -183,7 +183,7 @@ def merge_manifest(
     return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
 
 
-def load_previous_places(path: Path, config: SplitConfig) -> dict[str, str]:
+def load_previous_splits(path: Path, config: SplitConfig) -> dict[str, str]:
     """Return the places of an earlier run, or nothing when it had other settings."""
     if not path.exists():
         return {}
