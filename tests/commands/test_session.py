@@ -111,7 +111,7 @@ def test_another_network_or_lead_set_is_trained_anew(
     assert three.model.n_leads == 3
     three.evaluate()
     assert load_checkpoint(best(tmp_path)).card.leads == ("I", "II", "V2")
-    assert "is of other classes or settings: training anew" in caplog.text
+    assert "has other classes or settings: training again" in caplog.text
 
 
 def test_without_a_test_split_validation_is_judged(tmp_path: Path) -> None:
