@@ -535,7 +535,7 @@ def html_facts(facts: Mapping[str, object]) -> str:
     return f"<p>{''.join(items)}</p>"
 
 
-# Imports and groups -------------------------------------------------------------------------------------------
+# Imports and groups -------------------------------------------------------------------------------
 
 
 def import_extra(module: str, purpose: str, install: str) -> ModuleType:
