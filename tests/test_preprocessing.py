@@ -51,7 +51,7 @@ def bare_collection(folder: Path, n: int, n_samples: int = 1000) -> Path:
 # Several runs on one folder -----------------------------------------------------------------------
 
 
-def test_a_run_between_leaves_no_row_that_lies(
+def test_an_interrupted_run_with_other_settings_leaves_no_wrong_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run is killed, one with other settings is killed between its files and their rows, and the
@@ -114,7 +114,7 @@ def test_journalled_records_of_other_settings_are_refused_too(
         )
 
 
-def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
+def test_a_record_named_like_a_window_is_no_window(tmp_path: Path) -> None:
     folder = bare_collection(tmp_path / "src", 2)
     for suffix in (".hea", ".dat"):
         (folder / f"r1{suffix}").rename(folder / f"r0__w00001{suffix}")
@@ -128,7 +128,7 @@ def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
     }
 
 
-def test_a_changed_segment_is_made_anew(tmp_path: Path) -> None:
+def test_a_record_with_a_changed_segment_is_processed_again(tmp_path: Path) -> None:
     folder = bare_collection(tmp_path / "src", 2)
     (folder / "m.hea").write_text("m/2 2 100 2000\nr0 1000\nr1 1000\n")
     data = DataConfig(roots={"d": str(folder)})
@@ -487,7 +487,7 @@ def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
     assert run(PreprocessConfig(fs=50, n_samples=500))[0] == 0
 
 
-def test_a_killed_run_goes_on_from_its_journal(
+def test_a_killed_run_resumes_from_its_journal(
     sample_roots: DataConfig, sample: SampleData, processed: Path, tmp_path: Path
 ) -> None:
     def broken() -> ThreadPoolExecutor:
@@ -545,7 +545,7 @@ def test_adding_records_later_moves_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, 100, -1])
-def test_a_record_file_that_was_cut_off_is_made_anew(tmp_path: Path, n_bytes: int) -> None:
+def test_a_truncated_record_file_is_rewritten(tmp_path: Path, n_bytes: int) -> None:
     data, out = DataConfig({"a": str(bare_collection(tmp_path / "a", 2))}), tmp_path / "out"
     run_preprocessing(data, out, config=SMALL, execution=ONE)
     path = record_path(out, "a__r0")
@@ -651,7 +651,7 @@ def test_source_rate_and_gain_reach_bare_files(tmp_path: Path) -> None:
     assert arrays["n_valid"] == 5000 and arrays["signal"].shape == (12, 5000)
 
 
-def test_spread_takes_from_each_dataset_evenly() -> None:
+def test_tasks_are_chosen_evenly_from_each_dataset() -> None:
     tasks = [
         RecordTask(d, f"{d}{i}", "") for d, n in (("a", 100), ("b", 2), ("c", 50)) for i in range(n)
     ]
