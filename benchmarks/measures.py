@@ -271,7 +271,7 @@ def measure_profile(
 
     ours = {
         "row": (chunks, "blank_row"),
-        "header": (chunks, "find_task"),
+        "header": (chunks, "find_record_start"),
         "samples": (reading.RecordStart, "read"),
         "quality": (preprocessing, "measure_quality"),
         "flags": (preprocessing, "quality_flags"),

@@ -1,5 +1,6 @@
-"""The command line: the same calls as the notebook, no logic of its own. Heavy imports wait until a
-command needs them.
+"""The command line: the same calls as the notebook, without logic of its own.
+
+Heavy imports wait until a command needs them. The docstring of a command is its help text.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from src import __version__
 from src.commands import arguments
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def sample_data(args: argparse.Namespace) -> int:
-    """Write synthetic collections in several formats and rates, with their mapping."""
+    """Write synthetic collections in several formats and rates, with their label mapping."""
     from src.records.sample_collections import write_sample_collections
 
     sample = write_sample_collections(Path(args.dest), n_records=args.records, seed=args.seed)
@@ -50,9 +51,7 @@ def sample_data(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Look at collections without writing: formats, rates, leads, unmatched ids, an estimate of
-    time and space.
-    """
+    """Check collections without writing: formats, rates, leads, unmatched ids, time and space."""
     from src.commands.dry_run import check_datasets
 
     report = check_datasets(
@@ -67,7 +66,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def labels(args: argparse.Namespace) -> int:
-    """Build or extend the mapping for a known collection."""
+    """Build or extend the label mapping for a known collection."""
     from src.labels.builders import build_labels
     from src.labels.mapping import update_mapping
 
@@ -90,9 +89,7 @@ def labels(args: argparse.Namespace) -> int:
 
 
 def preprocess(args: argparse.Namespace) -> int:
-    """Turn recordings into record files with a manifest and splits; run again, it does only what is
-    new or changed.
-    """
+    """Convert recordings to record files; a rerun converts only new or changed ones."""
     from src.preprocessing import run_preprocessing
 
     summary = run_preprocessing(
@@ -139,7 +136,7 @@ def _training_config(args: argparse.Namespace) -> Config:
 
 
 def leave_one_out(args: argparse.Namespace) -> int:
-    """Train on all datasets but one and judge on that one, for each in turn."""
+    """Train on all datasets but one and evaluate on that one, for each in turn."""
     from src.commands.leave_one_out import format_leave_one_out, run_leave_one_out
 
     rows = run_leave_one_out(
@@ -155,9 +152,7 @@ def leave_one_out(args: argparse.Namespace) -> int:
 
 
 def cross_fit(args: argparse.Namespace) -> int:
-    """Make soft targets for train: networks that each leave out a part of the training records
-    answer for it.
-    """
+    """Make soft targets: train one network per fold and predict the fold it did not see."""
     from src.commands.cross_fit import PREDICTIONS_FILE, run_cross_fit
 
     predictions = run_cross_fit(
@@ -165,13 +160,13 @@ def cross_fit(args: argparse.Namespace) -> int:
     )
     _say(
         f"{Path(args.out) / PREDICTIONS_FILE}: {len(predictions.keys)} records, "
-        f"{len(predictions.classes)} classes; learn from it with train --soft-targets"
+        f"{len(predictions.classes)} classes; train on them with train --soft-targets"
     )
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Judge a checkpoint on a split: tables, predictions and figures."""
+    """Evaluate a checkpoint on a split: metrics, predictions and figures."""
     from src.eval import EvaluationOptions
     from src.eval import evaluate as run
     from src.plots.saved import save_evaluation_figures
@@ -198,13 +193,14 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Write a row of class probabilities per record file."""
-    from src.commands.predict_files import predict_to_csv
+    """Predict class probabilities of recordings, a CSV row per record."""
+    from src.commands.predict_files import predict_to_csv, save_saliency
     from src.learning.checkpoints import default_checkpoint
     from src.utils import device_info
 
+    checkpoint = args.checkpoint or default_checkpoint()
     summary = predict_to_csv(
-        args.checkpoint or default_checkpoint(),
+        checkpoint,
         args.paths,
         args.out,
         source_fs=args.source_fs,
@@ -215,45 +211,36 @@ def predict(args: argparse.Namespace) -> int:
     )
     _say(f"{args.out}: {summary}")
     if args.saliency:
-        _say(_save_saliency(args))
+        saved = save_saliency(
+            checkpoint,
+            args.paths,
+            args.saliency,
+            method=args.saliency_method,
+            source_fs=args.source_fs,
+            source_gain_per_mv=args.source_gain,
+            device=args.device,
+        )
+        _say(saved)
     return 0
 
 
-def _save_saliency(args: argparse.Namespace) -> str:
-    from src.commands.predict_files import save_saliency
-    from src.learning.checkpoints import default_checkpoint
-
-    return save_saliency(
-        args.checkpoint or default_checkpoint(),
-        args.paths,
-        args.saliency,
-        method=args.saliency_method,
-        source_fs=args.source_fs,
-        source_gain_per_mv=args.source_gain,
-        device=args.device,
-    )
-
-
 def export(args: argparse.Namespace) -> int:
-    """Write a checkpoint in a format that other programs run, with a JSON file that says what it
-    expects.
-    """
+    """Export a checkpoint to ONNX, with a JSON file that describes its input."""
     from src.classifier.onnx_export import compare_onnx, export_onnx
     from src.learning.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
     files = export_onnx(checkpoint, args.out, int8=args.int8)
     _say(f"wrote {', '.join(map(str, files))}")
-    for path in files if args.processed else ():
-        if path.suffix == ".onnx":
-            _say(str(compare_onnx(checkpoint, path, args.processed, split=args.split)))
+    if args.processed:
+        for path in files:
+            if path.suffix == ".onnx":
+                _say(str(compare_onnx(checkpoint, path, args.processed, split=args.split)))
     return 0
 
 
 def export_dataset(args: argparse.Namespace) -> int:
-    """Write the records of a processed folder for another library: Parquet (Hugging Face datasets)
-    or braindecode.
-    """
+    """Export a processed folder to Parquet (Hugging Face datasets) or braindecode."""
     from src.processed.export import export_dataset as run
 
     _say(str(run(args.processed, args.out, kind=args.format, keep_other=args.keep_other)))
@@ -261,19 +248,17 @@ def export_dataset(args: argparse.Namespace) -> int:
 
 
 def smoke(args: argparse.Namespace) -> int:
-    """Take 10 records through everything: read, preprocess, batch, forward, train, evaluate."""
+    """Test the pipeline on 10 records: read, preprocess, batch, forward, train, evaluate."""
     from src.commands.smoke import run_smoke
 
     if args.mapping and not args.data:
-        raise UsageError(
-            "--mapping is given without --data: expected the collections that it labels"
-        )
+        raise UsageError("--mapping is given without --data: add the collections that it labels")
     _say(str(run_smoke(Config(), read_data(args), args.mapping)))
     return 0
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Tabulate training runs side by side."""
+    """Compare training runs side by side in a table."""
     import pandas as pd
 
     from src.commands.compare import compare_runs
@@ -284,12 +269,12 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def _run_folder(run: str) -> Path:
-    """Return the folder of a run, given by its path or by the name that train --run had."""
+    """Return the folder of a run, given by its path or by the name of train --run."""
     return Path(run) if Path(run).exists() else project_paths().artifacts / "runs" / run
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write a run as one HTML page: data, training, results, mistakes with their ECGs, settings."""
+    """Write a report of a run as one HTML page: data, training, results, mistakes, settings."""
     from src.plots.report.writer import write_report
 
     page = write_report(
@@ -308,20 +293,15 @@ def compare_predictions(args: argparse.Namespace) -> int:
     from src.learning.comparison import compare_prediction_files
     from src.learning.text import format_comparison
 
-    _say(
-        format_comparison(
-            compare_prediction_files(
-                args.a, args.b, args.manifest, n_resamples=args.resamples, seed=args.seed
-            )
-        )
+    comparison = compare_prediction_files(
+        args.a, args.b, args.manifest, n_resamples=args.resamples, seed=args.seed
     )
+    _say(format_comparison(comparison))
     return 0
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Run the notebook from top to bottom, on generated recordings unless its configuration names
-    others.
-    """
+    """Run the notebook from top to bottom, by default on generated recordings."""
     from src.commands.demo import run_notebook
 
     executed = run_notebook(out=args.out, config=args.config)
@@ -350,7 +330,7 @@ COMMANDS = {
     "report": (report, arguments.add_report),
     "demo": (demo, arguments.add_demo),
 }
-"""Name -> what runs it, and what adds its arguments."""
+"""Name -> the function that runs the command, and the one that adds its arguments."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -377,53 +357,63 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _say(text: str) -> None:
-    """Answer on standard output; the log goes to standard error."""
+    """Write a result to standard output; the log goes to standard error."""
     sys.stdout.write(text.rstrip() + "\n")
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which schedulers send before they kill."""
+    """SIGTERM, which schedulers send before SIGKILL."""
 
 
-def _stop(signum: int, frame: Any) -> None:
+def _raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise _TerminatedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0 done, 1 failed with one line on stderr, 2 wrong usage, 130
-    interrupted, 143 terminated.
+    """Run a command and return the exit status.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed with one line on standard error, 2 wrong usage, 130 interrupted,
+        143 terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a name that the terminal cannot show ends no run
+            # A name that the terminal cannot show must not end a run.
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     setup_logging(logging.WARNING if args.quiet else logging.INFO)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        result: int = args.run_command(args)
-        return result
+        status: int = args.run_command(args)
+        return status
     except KeyboardInterrupt as error:
-        terminated = isinstance(error, _TerminatedError)
-        again = (
-            " with --resume to go on"
-            if "resume" in args
-            else " to go on"
-            if args.command == "preprocess"
-            else ""
-        )
-        sys.stderr.write(
-            f"{'terminated' if terminated else 'interrupted'}; run the same command again{again}\n"
-        )
-        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+        return _report_interrupt(args, isinstance(error, _TerminatedError))
     except (ValueError, OSError, RuntimeError) as error:
-        logger.debug("the error in full", exc_info=True)
-        first, *details = str(error).splitlines() or [type(error).__name__]
-        for line in details:
-            logger.error("%s", line.strip())
-        sys.stderr.write(f"error: {first}\n")
-        return 2 if isinstance(error, UsageError) else 1
+        return _report_error(error)
+
+
+def _report_interrupt(args: argparse.Namespace, terminated: bool) -> int:
+    """Write how to resume an interrupted command, and return its exit status."""
+    how = ""
+    if "resume" in args:
+        how = " with --resume"
+    elif args.command == "preprocess":
+        how = " to resume"
+    event = "terminated" if terminated else "interrupted"
+    sys.stderr.write(f"{event}; run the same command again{how}\n")
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def _report_error(error: Exception) -> int:
+    """Write an error as one line after its details, and return the exit status."""
+    logger.debug("full traceback", exc_info=True)
+    first, *details = str(error).splitlines() or [type(error).__name__]
+    for line in details:
+        logger.error("%s", line.strip())
+    sys.stderr.write(f"error: {first}\n")
+    return 2 if isinstance(error, UsageError) else 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Settings as frozen dataclasses with checks, read from and written to JSON.
 
-Result settings (`PreprocessConfig`, `SplitConfig`, `ModelConfig`, `TrainConfig`) decide what comes
-out and are hashed or stored with the outputs; execution settings (`ExecutionConfig`,
-`LoaderConfig`) decide how fast it comes out, but for the batch size, the sampling, the rounding of
-the packed cache, and the loader processes, which draw the crops.
+Result settings (`PreprocessConfig`, `SplitConfig`, `ModelConfig`, `TrainConfig`) decide the
+results, and are hashed or stored with the outputs. Execution settings (`ExecutionConfig`,
+`LoaderConfig`) decide the speed only, with four exceptions in `LoaderConfig`: the batch size, the
+sampling, the rounding of the packed cache, and the number of loader processes, since these draw the
+crops.
+
+The help text of each field is shown by ``--help``.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -33,26 +36,43 @@ from src.utils import (
 T = TypeVar("T")
 
 FALLBACK_LABEL = "OTHER"
-_PROBLEMS_SHOWN = 20
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NORMALIZATIONS = ("zscore", "global", "none")
 
+# Problems of a settings file that one error message lists.
+_MAX_PROBLEMS = 20
 
-def _require(condition: bool, name: str, value: Any, expected: str) -> None:
-    if not condition or value in (math.inf, -math.inf):  # JSON has no word for these
+
+# Fields and their checks --------------------------------------------------------------------------
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with its default and its help text."""
+    if isinstance(default, (dict, list)):
+        return field(default_factory=default.copy, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    # Strict JSON, in which settings are stored, has no infinity.
+    if not condition or value in (math.inf, -math.inf):
         raise ValueError(f"{name} is {printable(repr(value))}: expected {expected}")
+
+
+def _require_share(name: str, value: float) -> None:
+    _require(0 <= value <= 1, name, value, "a share from 0 to 1")
+
+
+def _require_share_below_1(name: str, value: float) -> None:
+    _require(0 <= value < 1, name, value, "a share from 0 up to below 1")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, name, value, "one of " + ", ".join(choices))
 
 
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with its help text, which the command line and the guide show."""
-    if isinstance(default, (dict, list)):
-        return field(default_factory=default.copy, metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+# Preprocessing ------------------------------------------------------------------------------------
 
 
 QUALITY_FLAGS = (
@@ -76,44 +96,44 @@ QUALITY_FLAGS = (
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """Limits beyond which a recording is flagged, and the flags that reject it; docs/quality.md
-    explains them.
-    """
+    """Limits of signal quality, and the flags that reject a record; see docs/quality.md."""
 
-    flat_part_s: float = option(2.0, "flag leads that stand still for this many seconds or longer")
+    flat_part_s: float = option(2.0, "flag leads that stay constant for at least this many seconds")
     clipped_share: float = option(
         0.005,
-        "flag leads with more than this share of samples at rest at their highest or lowest value",
+        "flag leads with more than this share of samples held at their highest or lowest value",
     )
-    wander_mv: float = option(1.0, "flag leads whose baseline moves over more than this many mV")
+    wander_mv: float = option(1.0, "flag leads whose baseline wanders by more than this many mV")
     noise_mv: float = option(
         0.0075, "flag leads with more than this many mV at 30 to 40 Hz between beats"
     )
     burst_mv: float = option(
-        0.03, "flag leads where a second has this many mV more at 30 to 40 Hz than usual"
+        0.03, "flag leads in which one second has this many mV more at 30 to 40 Hz than usual"
     )
     hum_mv: float = option(
         0.02, "flag leads with more than this many mV at 50 or 60 Hz between beats"
     )
     amplitude_low_mv: float = option(
         0.35,
-        "flag a recording whose typical range in a second is below this many mV: the gain "
-        "may be wrong",
+        "flag recordings whose typical range within a second is below this many mV: their "
+        "gain may be wrong",
     )
     amplitude_high_mv: float = option(
-        4.0, "flag a recording whose typical range in a second is above this many mV"
+        4.0, "flag recordings whose typical range within a second is above this many mV"
     )
     equation_share: float = option(
-        0.1, "flag limb leads that leave more than this share over in III = II - I and its like"
+        0.1,
+        "flag limb leads that violate III = II - I and similar equations by more than this share",
     )
     swap_ratio: float = option(
         1.65,
-        "flag limb electrodes as swapped where that explains the chest leads this many "
+        "flag limb electrodes as swapped if the swap explains the chest leads this many "
         "times better",
     )
     reject_flags: tuple[str, ...] = option(
         (),
-        "quality flags that reject a record, such as clipped; flat:3 means in three leads or more",
+        "quality flags that reject a record, such as clipped; flat:3 rejects it from three "
+        "flat leads on",
     )
 
     def __post_init__(self) -> None:
@@ -135,22 +155,19 @@ class QualityConfig:
             f"more than amplitude_low_mv={self.amplitude_low_mv:g}",
         )
         _require(self.swap_ratio >= 1, "swap_ratio", self.swap_ratio, "1 or more")
-        for text in self.reject_flags:
-            kind, colon, number = text.partition(":")
+        for flag in self.reject_flags:
+            kind, colon, number = flag.partition(":")
+            known_kinds = "some of " + ", ".join(QUALITY_FLAGS)
+            _require(kind in QUALITY_FLAGS, "reject_flags", flag, known_kinds)
+            is_count = number.isdecimal() and int(number) > 0
             _require(
-                kind in QUALITY_FLAGS, "reject_flags", text, "some of " + ", ".join(QUALITY_FLAGS)
-            )
-            _require(
-                not colon or (number.isdecimal() and int(number) > 0),
-                "reject_flags",
-                text,
-                f"{kind}:N with N leads, 1 or more",
+                not colon or is_count, "reject_flags", flag, f"{kind}:N with N leads, 1 or more"
             )
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """What turns a recording into a tensor; hashed into every record file."""
+    """How a recording becomes a tensor; the hash of these settings is in every record file."""
 
     fs: float = option(500.0, "target sampling rate in Hz")
     n_samples: int = option(
@@ -158,21 +175,21 @@ class PreprocessConfig:
     )
     max_gap_s: float = option(
         0.2,
-        "longest gap of missing samples that is interpolated, in seconds; longer rejects "
-        "the record",
+        "longest gap of missing samples that is interpolated, in seconds; a longer one "
+        "rejects the record",
     )
-    max_amplitude_mv: float = option(10.0, "flag leads that go beyond this many mV")
+    max_amplitude_mv: float = option(10.0, "flag leads that exceed this many mV")
     flat_std_mv: float = option(
-        1e-6, "a lead whose standard deviation is at most this many mV is flat"
+        1e-6, "flag leads as flat if their standard deviation is at most this many mV"
     )
     min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
     window_s: float = option(
         0.0,
-        "cut each record into windows of this many seconds, each a record file; 0 takes "
-        "its beginning only",
+        "cut each record into windows of this many seconds, one record file each; 0 = only "
+        "its beginning",
     )
     stride_s: float = option(
-        0.0, "seconds from the start of one window to the next; 0 means the window length"
+        0.0, "seconds between the starts of two windows; 0 = the window length"
     )
     quality: QualityConfig = field(
         default_factory=QualityConfig, metadata={"help": "limits of signal quality"}
@@ -184,27 +201,21 @@ class PreprocessConfig:
             1 <= self.n_samples <= 100_000_000, "n_samples", self.n_samples, "a positive count"
         )
         _require(self.max_gap_s >= 0, "max_gap_s", self.max_gap_s, "0 or more seconds")
-        _require(
-            self.max_amplitude_mv > 0,
-            "max_amplitude_mv",
-            self.max_amplitude_mv,
-            "a positive voltage",
-        )
+        amplitude = self.max_amplitude_mv
+        _require(amplitude > 0, "max_amplitude_mv", amplitude, "a positive voltage")
         _require(self.flat_std_mv >= 0, "flat_std_mv", self.flat_std_mv, "0 or more mV")
+        duration = self.min_duration_s
+        _require(duration >= 0, "min_duration_s", duration, "0 or more seconds")
+        longest_s = self.n_samples / self.fs
         _require(
-            self.min_duration_s >= 0, "min_duration_s", self.min_duration_s, "0 or more seconds"
-        )
-        longest = self.n_samples / self.fs
-        _require(
-            0 <= self.window_s <= longest + 1e-9,
+            0 <= self.window_s <= longest_s + 1e-9,
             "window_s",
             self.window_s,
-            f"0 to {longest:g} s, which is what n_samples={self.n_samples} hold at {self.fs:g} Hz",
+            f"0 to {longest_s:g} s, the length of n_samples={self.n_samples} at {self.fs:g} Hz",
         )
         _require(self.stride_s >= 0, "stride_s", self.stride_s, "0 or more seconds")
-        _require(
-            self.window_s > 0 or self.stride_s == 0, "stride_s", self.stride_s, "0 without window_s"
-        )
+        has_windows = self.window_s > 0
+        _require(has_windows or self.stride_s == 0, "stride_s", self.stride_s, "0 without window_s")
 
 
 @dataclass(frozen=True)
@@ -214,27 +225,23 @@ class SplitConfig:
     val_fraction: float = option(0.1, "share of records for validation")
     test_fraction: float = option(0.1, "share of records for test")
     seed: int = option(0, "seed of the split")
-    val_folds: tuple[int, ...] = option((9,), "folds of the mapping that validate")
-    test_folds: tuple[int, ...] = option((10,), "folds of the mapping that test")
+    val_folds: tuple[int, ...] = option((9,), "folds of the label mapping used for validation")
+    test_folds: tuple[int, ...] = option((10,), "folds of the label mapping used for test")
     on_duplicate: str = option(
         "group",
-        "one recording in several records: group keeps them in one split, keep-first and "
-        "drop-all leave copies out, fail stops",
+        "copies of a recording: group keeps them in one split, keep-first rejects all but "
+        "the first, drop-all rejects all, fail stops",
     )
 
     def __post_init__(self) -> None:
-        for name in ("val_fraction", "test_fraction"):
-            _require(
-                0 <= getattr(self, name) < 1,
-                name,
-                getattr(self, name),
-                "a share from 0 up to below 1",
-            )
+        _require_share_below_1("val_fraction", self.val_fraction)
+        _require_share_below_1("test_fraction", self.test_fraction)
+        held_out = self.val_fraction + self.test_fraction
         _require(
-            self.val_fraction + self.test_fraction < 1,
+            held_out < 1,
             "val_fraction + test_fraction",
-            self.val_fraction + self.test_fraction,
-            "less than 1, so that some records train",
+            held_out,
+            "less than 1, so that training records remain",
         )
         _require_choice(
             "on_duplicate", self.on_duplicate, ("group", "keep-first", "drop-all", "fail")
@@ -245,24 +252,25 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How the preprocessing run is carried out; nothing here changes a result."""
+    """How preprocessing runs; these settings do not change the results."""
 
-    workers: int = option(0, "worker processes; 0 means one per core, 1 runs in this process")
+    workers: int = option(0, "worker processes; 0 = one per core, 1 = work in this process")
     on_error: str = option(
-        "skip", "skip lists a bad record in the manifest and goes on; raise stops at the first"
+        "skip",
+        "bad records: skip lists them in the manifest and continues, raise stops at the first",
     )
     chunk_size: int = option(
-        256, "records handed to a worker at a time; fewer where there are few, and towards the end"
+        256, "records sent to a worker at a time; fewer in small collections and towards the end"
     )
     max_failed: float = option(
         1.0,
-        "share of the records that may fail; with more the run ends as failed, after "
+        "largest share of records that may fail; above it the run counts as failed, after "
         "everything is written",
     )
     shard_above: int = option(
         1_000_000,
-        "records above which a new output folder gets its record files in 4096 "
-        "subfolders; 0 always makes them",
+        "put record files in 4096 subfolders of a new output folder if there are more "
+        "records than this; 0 = always",
     )
 
     def __post_init__(self) -> None:
@@ -270,28 +278,30 @@ class ExecutionConfig:
         _require(self.workers >= 0, "workers", self.workers, "0 or more")
         _require_choice("on_error", self.on_error, ("skip", "raise"))
         _require(self.chunk_size >= 1, "chunk_size", self.chunk_size, "1 or more")
-        _require(0 <= self.max_failed <= 1, "max_failed", self.max_failed, "a share from 0 to 1")
+        _require_share("max_failed", self.max_failed)
 
     @property
     def n_workers(self) -> int:
-        """The number of worker processes after 0 is resolved."""
+        """The number of worker processes, with 0 replaced by the number of cores."""
         return self.workers or available_cores()
 
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How batches are read; batch size, sampling, the rounding of the packed cache and, where crops
-    are drawn, loader processes change a result.
+    """How batches are read.
+
+    Batch size, sampling, the rounding of the packed cache and, with crops, the number of loader
+    processes change the results.
     """
 
     batch_size: int = option(64, "records per batch")
-    loader_workers: int = option(0, "loader processes; 0 reads in the training process")
-    pin_memory: bool | None = option(None, "pinned host memory; by default only when CUDA is used")
-    balanced_sampling: bool = option(True, "draw rare classes more often in training")
+    loader_workers: int = option(0, "loader processes; 0 = read in the training process")
+    pin_memory: bool | None = option(None, "use pinned host memory; by default only with CUDA")
+    balanced_sampling: bool = option(True, "sample rare classes more often in training")
     cache: str = option(
         "packed",
-        "packed keeps each split as one memory-mapped array, built when it is first "
-        "needed; off reads the record files",
+        "packed stores each split as one memory-mapped array on first use; off reads the "
+        "record files",
     )
 
     def __post_init__(self) -> None:
@@ -302,61 +312,60 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the network."""
+    """The architecture of the network."""
 
     base_channels: int = option(
         64,
-        "unit of width: the stages have 3/4, 3/2, 3 and 9/2 times as many channels; 64 "
-        "gives 1.4 M parameters",
+        "unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels; "
+        "64 gives 1.4 M parameters",
     )
     dropout: float = option(0.2, "dropout before the classifier")
     lead_mask: bool = option(
         False,
-        "tell the network which leads are absent, for checkpoints that serve several lead sets",
+        "tell the network which leads are absent, for checkpoints used with several lead sets",
     )
 
     def __post_init__(self) -> None:
         _require(self.base_channels >= 4, "base_channels", self.base_channels, "4 or more")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 up to below 1")
+        _require_share_below_1("dropout", self.dropout)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the network is fitted."""
+    """How the network is trained."""
 
     epochs: int = option(30, "passes over the training records")
     lr: float = option(2e-3, "peak learning rate of AdamW")
     muon_lr: float = option(
         0.0,
-        "learning rate of Muon, which then takes the kernels behind the stem; 0 leaves "
-        "all to AdamW",
+        "learning rate of Muon for the convolutions after the stem; 0 = AdamW for all weights",
     )
     weight_decay: float = option(
-        1e-2, "decoupled weight decay, of Muon too; not of biases and norms"
+        1e-2, "decoupled weight decay, also of Muon; biases and norms have none"
     )
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises")
     freeze_norm: bool = option(
-        False, "keep the statistics of the batch norms as they are, for fine-tuning on few records"
+        False, "keep the batch norm statistics fixed, for fine-tuning on few records"
     )
-    clip_norm: float = option(1.0, "largest gradient norm; 0 turns clipping off")
+    clip_norm: float = option(1.0, "largest gradient norm; 0 = no clipping")
     patience: int = option(
-        10, "epochs without a better validation metric before training stops; 0 never stops early"
+        10, "epochs without a better validation metric before training stops; 0 = never stop early"
     )
     label_smoothing: float = option(0.0, "label smoothing of the loss")
     crop_s: float = option(
         0.0,
-        "train on random crops of this many seconds and average overlapping windows "
-        "later; 0 uses whole records",
+        "train on random crops of this many seconds, and average overlapping windows in "
+        "prediction; 0 = whole records",
     )
     whole_epochs: int = option(
         0,
-        "last epochs, which see whole records instead of crops; whole records are then "
-        "judged and predicted",
+        "last epochs that train on whole records instead of crops; the model is then also "
+        "evaluated and used on whole records",
     )
     ema_decay: float = option(
         0.0,
-        "decay of a moving average of the weights, which is then what validates and is "
-        "kept; 0 turns it off",
+        "decay of the weight average (EMA); the averaged weights are then validated and "
+        "saved; 0 = no average",
     )
     init_from: str | None = option(
         None,
@@ -365,89 +374,90 @@ class TrainConfig:
     )
     target: str = option(
         "auto",
-        "single trains one label per record with cross-entropy, multi several with BCE; auto looks",
+        "single = one label per record (cross-entropy), multi = several (BCE), "
+        "auto = single if every training record has one",
     )
     classes: tuple[str, ...] = option(
         (), "classes to train on, in this order; by default those of the training records"
     )
     auxiliary_weight: float = option(
         0.0,
-        "weight of the loss on labels outside `classes`, learned through outputs that are "
-        "dropped in the end; 0 ignores them",
+        "weight of the loss on labels outside `classes`, whose outputs are dropped after "
+        "training; 0 = ignore them",
     )
     keep_auxiliary: bool = option(
         False,
-        "several labels: keep the outputs of the labels beside `classes` as classes of "
-        "the checkpoint, instead of dropping them",
+        "several labels: keep the outputs for labels outside `classes` as classes of the "
+        "checkpoint",
     )
     soft_targets: str | None = option(
         None,
-        "predictions (.npz, as cross-fit and evaluate leave them) to learn from beside "
-        "the labels; matched by record and class",
+        "predictions (.npz of cross-fit or evaluate) to train on beside the labels; "
+        "matched by record and class",
     )
     soft_weight: float = option(
-        0.5, "share of the soft targets in what is learned, 0 to 1; the labels have the rest"
+        0.5, "share of the soft targets in the training targets, 0 to 1; the labels have the rest"
     )
-    keep_other: bool = option(False, "train on records whose label is the fallback OTHER as well")
+    keep_other: bool = option(False, "also train on records whose label is the fallback OTHER")
     keep_negative: bool = option(
         False,
-        "several labels: train and validate on records that carry none of the classes as well",
+        "several labels: also train and validate on records with none of the classes",
     )
-    leads: tuple[str, ...] = option(STANDARD_LEADS, "leads that the network sees, in this order")
+    leads: tuple[str, ...] = option(STANDARD_LEADS, "input leads of the network, in this order")
     normalization: str = option(
-        "zscore", "zscore per lead; global: one mean and spread per collection; none: mV"
+        "zscore",
+        "zscore = per lead; global = one mean and standard deviation per collection; none = mV",
     )
-    lead_dropout: float = option(0.0, "share of training records of which some leads are zeroed")
+    lead_dropout: float = option(
+        0.0, "share of training records in which some leads are set to zero"
+    )
     mixup: float = option(
-        0.0, "mixup: alpha of the beta distribution that blends two records; 0 turns it off"
+        0.0, "mixup: alpha of the beta distribution that blends two records; 0 = off"
     )
     amp: str = option(
         "auto", "mixed precision: auto (bf16 or fp16 on CUDA, off elsewhere), bf16, fp16, off"
     )
     compile: str = option("auto", "torch.compile: auto (on CUDA), on, off")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    seed: int = option(0, "seed of weights, order and augmentation")
+    seed: int = option(0, "seed of weights, record order and augmentation")
     deterministic: bool = option(False, "ask torch for deterministic kernels")
     tensorboard: bool = option(
         False,
-        "write the history for TensorBoard as well, in tensorboard/ of the run; needs "
+        "also write the history for TensorBoard to tensorboard/ of the run; needs "
         "requirements-tensorboard.txt",
     )
 
     def __post_init__(self) -> None:
+        self._check_optimization()
+        self._check_classes()
+        self._check_inputs()
+        _require_choice("amp", self.amp, ("auto", "bf16", "fp16", "off"))
+        _require_choice("compile", self.compile, ("auto", "on", "off"))
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+    def _check_optimization(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.lr > 0, "lr", self.lr, "a positive rate")
         _require(self.muon_lr >= 0, "muon_lr", self.muon_lr, "0 or more")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(
-            0 <= self.warmup_fraction < 1,
-            "warmup_fraction",
-            self.warmup_fraction,
-            "a share from 0 up to below 1",
-        )
+        _require_share_below_1("warmup_fraction", self.warmup_fraction)
         _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
+        _require_share_below_1("label_smoothing", self.label_smoothing)
+        _require_share_below_1("ema_decay", self.ema_decay)
+
+    def _check_classes(self) -> None:
+        _require_choice("target", self.target, ("auto", "single", "multi"))
+        is_unique = len(set(self.classes)) == len(self.classes)
+        _require(is_unique, "classes", self.classes, "each class once")
+        weight = self.auxiliary_weight
+        _require(weight >= 0, "auxiliary_weight", weight, "0 or more")
         _require(
-            0 <= self.label_smoothing < 1,
-            "label_smoothing",
-            self.label_smoothing,
-            "a share from 0 up to below 1",
-        )
-        _require(self.crop_s >= 0, "crop_s", self.crop_s, "0 or more seconds")
-        _require(
-            0 <= self.whole_epochs <= self.epochs,
-            "whole_epochs",
-            self.whole_epochs,
-            f"0 to the {self.epochs} epochs",
-        )
-        _require(self.auxiliary_weight >= 0, "auxiliary_weight", self.auxiliary_weight, "0 or more")
-        _require(
-            not self.auxiliary_weight or bool(self.classes),
+            not weight or bool(self.classes),
             "auxiliary_weight",
-            self.auxiliary_weight,
+            weight,
             "0, or classes beside it: all labels are classes otherwise",
         )
-        _require(0 <= self.soft_weight <= 1, "soft_weight", self.soft_weight, "a share from 0 to 1")
         _require(
             not (self.keep_auxiliary and self.target == "single"),
             "keep_auxiliary",
@@ -455,59 +465,54 @@ class TrainConfig:
             "False with one label per record, whose classes exclude each other",
         )
         _require(
-            not self.keep_auxiliary or self.auxiliary_weight > 0,
+            not self.keep_auxiliary or weight > 0,
             "keep_auxiliary",
             self.keep_auxiliary,
-            "False, or an auxiliary_weight above 0: nothing is learned beside the classes "
-            "otherwise",
+            "False, or an auxiliary_weight above 0: no other labels are trained otherwise",
         )
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+        _require_share("soft_weight", self.soft_weight)
+
+    def _check_inputs(self) -> None:
+        _require(self.crop_s >= 0, "crop_s", self.crop_s, "0 or more seconds")
         _require(
-            0 <= self.lead_dropout <= 1, "lead_dropout", self.lead_dropout, "a share from 0 to 1"
+            0 <= self.whole_epochs <= self.epochs,
+            "whole_epochs",
+            self.whole_epochs,
+            f"0 to the {self.epochs} epochs",
         )
-        _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
-        _require_choice("normalization", self.normalization, NORMALIZATIONS)
-        unknown = [lead for lead in self.leads if lead not in STANDARD_LEADS]
-        _require(
-            bool(self.leads) and not unknown,
-            "leads",
-            self.leads,
-            f"some of {', '.join(STANDARD_LEADS)}",
-        )
+        is_known = bool(self.leads) and set(self.leads) <= set(STANDARD_LEADS)
+        _require(is_known, "leads", self.leads, f"some of {', '.join(STANDARD_LEADS)}")
         _require(len(set(self.leads)) == len(self.leads), "leads", self.leads, "each lead once")
-        _require(
-            0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a share from 0 up to below 1"
-        )
-        _require_choice("target", self.target, ("auto", "single", "multi"))
-        _require_choice("amp", self.amp, ("auto", "bf16", "fp16", "off"))
-        _require_choice("compile", self.compile, ("auto", "on", "off"))
-        _require(
-            len(set(self.classes)) == len(self.classes), "classes", self.classes, "each class once"
-        )
+        _require_choice("normalization", self.normalization, NORMALIZATIONS)
+        _require_share("lead_dropout", self.lead_dropout)
+        _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+
+
+# Data and everything together ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where collections lie and what their files do not say; empty `roots` means the synthetic
-    collections.
-    """
+    """Folders of the collections, and the rate and gain of files that do not state theirs."""
 
-    roots: dict[str, str] = option({}, "dataset name -> folder")
-    mapping: str | None = option(None, "label table; None means logs/unified_label_mapping.csv")
+    roots: dict[str, str] = option(
+        {}, "dataset name -> folder or URL; empty = the synthetic collections"
+    )
+    mapping: str | None = option(None, "label mapping; None = logs/unified_label_mapping.csv")
     source_fs: dict[str, float] = option(
-        {}, "dataset name -> Hz, for files that do not say their rate"
+        {}, "dataset name -> sampling rate in Hz, for files that do not state it"
     )
     source_gain_per_mv: dict[str, float] = option(
-        {}, "dataset name -> ADC units per mV, for files that do not say it"
+        {}, "dataset name -> ADC units per mV, for files that do not state it"
     )
-    n_sample_records: int = option(180, "recordings to generate where no roots are set")
+    n_sample_records: int = option(180, "recordings to generate if no roots are set")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a notebook or a command needs."""
+    """All settings of a notebook or a command."""
 
-    root: str = option(str(PROJECT_ROOT), "folder below which logs, artifacts and figures are kept")
+    root: str = option(str(PROJECT_ROOT), "folder that contains logs, artifacts and figures")
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     splits: SplitConfig = field(default_factory=SplitConfig)
@@ -517,55 +522,66 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
+# Sections whose settings may stand at the top level of a file; no two share a setting's name.
 _TRAINING_SECTIONS = {
     "train": TrainConfig,
     "model": ModelConfig,
     "loader": LoaderConfig,
-}  # no two have a setting of one name
+}
 
 
-@lru_cache(maxsize=64)  # asked for several times per record
+def config_paths(config: Config) -> ProjectPaths:
+    """Return the `ProjectPaths` of a config, with its label mapping if it names one."""
+    paths = project_paths(config.root)
+    if config.data.mapping:
+        return dataclasses.replace(paths, mapping=Path(config.data.mapping))
+    return paths
+
+
+# Cached because it is needed several times per record.
+@lru_cache(maxsize=64)
 def config_hash(config: PreprocessConfig, format_version: int) -> str:
-    """Return the hash that names the result settings of a record file."""
+    """Return the hash of the result settings that is stored in a record file."""
     return stable_hash({"format": format_version, **to_jsonable(config)})
 
 
 def list_changes(config: Config) -> list[tuple[str, str, str]]:
-    """Return name, value and default of every setting that is not the default, such as
-    ``("train.epochs", "12", "30")``.
+    """Return name, value and default of each setting that differs from its default.
+
+    An example is ``("train.epochs", "12", "30")``.
     """
-    values, defaults = to_jsonable(config), to_jsonable(Config())
-    sections = [name for name in values if name != "root"]
-    changed = [
-        (f"{section}.{name}", value, defaults[section][name])
-        for section in sections
-        for name, value in values[section].items()
-    ]
-    return [
-        (name, plain_value(value), plain_value(default))
-        for name, value, default in changed
-        if value != default
-    ]
+    values = to_jsonable(config)
+    defaults = to_jsonable(Config())
+    changes = []
+    for section in values:
+        if section == "root":
+            continue
+        for name, value in values[section].items():
+            default = defaults[section][name]
+            if value != default:
+                changes.append((f"{section}.{name}", plain_value(value), plain_value(default)))
+    return changes
 
 
 def plain_value(value: object) -> str:
-    """Return a setting as it would be typed."""
+    """Return a setting's value as a user would type it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(plain_value, value)) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{name}={plain_value(item)}" for name, item in value.items()) or "none"
-    if value is None:
-        return "none"
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
+    return str(value)
 
 
-def build_config(values: dict[str, Any] | None = None, **sections: Any) -> Config:
+# JSON ---------------------------------------------------------------------------------------------
+
+
+def build_config(values: Mapping[str, object] | None = None, **sections: object) -> Config:
     """Build a `Config` from nested dictionaries, as a JSON file holds them.
 
     Raises
@@ -577,41 +593,64 @@ def build_config(values: dict[str, Any] | None = None, **sections: Any) -> Confi
 
 
 def load_config(path: str | Path) -> Config:
-    """Read a `Config` from a JSON file; errors name the file.
+    """Read a `Config` from a JSON file.
 
-    Settings of training may also stand outside their section, under the names that their options
-    have.
+    Settings of the sections train, model and loader may also stand at the top level, under the
+    names of their options.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or has wrong settings; the message names the file.
     """
-    return load_dataclass(Config, path, _sorted_into_sections)
+    return load_dataclass(Config, path, _move_into_sections)
 
 
-def _sorted_into_sections(values: dict[str, Any]) -> dict[str, Any]:
-    """Move the settings of `_TRAINING_SECTIONS` that stand beside the sections into theirs; one
-    that is there already stays.
+def save_config(config: Config, path: str | Path) -> None:
+    """Write a `Config` as JSON."""
+    save_json(config, path)
+
+
+def _move_into_sections(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Move top-level settings of `_TRAINING_SECTIONS` into their sections.
+
+    A setting that its section already has stays where it is, and is then refused as unknown.
     """
-    sorted_values = {
+    moved = {
         name: dict(value) if isinstance(value, dict) else value for name, value in values.items()
     }
     for section, kind in _TRAINING_SECTIONS.items():
-        known = {field.name for field in dataclasses.fields(kind)}
-        loose = {name.replace("-", "_"): name for name in values if name.replace("-", "_") in known}
-        place = sorted_values.setdefault(section, {}) if loose else None
-        if isinstance(place, dict):
-            place.update(
-                {
-                    name: sorted_values.pop(written)
-                    for name, written in loose.items()
-                    if name not in place
-                }
-            )
-    return sorted_values
+        field_names = {field.name for field in dataclasses.fields(kind)}
+        for written in values:
+            name = written.replace("-", "_")
+            if name not in field_names:
+                continue
+            target = moved.setdefault(section, {})
+            if isinstance(target, dict) and name not in target:
+                target[name] = moved.pop(written)
+    return moved
 
 
 def load_dataclass(
-    kind: type[T], path: str | Path, arrange: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    kind: type[T],
+    path: str | Path,
+    arrange: Callable[[Mapping[str, object]], Mapping[str, object]] | None = None,
 ) -> T:
-    """Read the settings class `kind` from a JSON file, after `arrange` put its values in order;
-    errors name the file.
+    """Read the settings class `kind` from a JSON file.
+
+    Parameters
+    ----------
+    kind
+        A dataclass of settings.
+    path
+        The file.
+    arrange
+        Rearranges the values of the file before they are converted.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or has wrong settings; the message names the file.
     """
     if not Path(path).is_file():
         raise ValueError(
@@ -621,62 +660,54 @@ def load_dataclass(
     try:
         if not isinstance(values, dict):
             raise ValueError(f"expected an object of settings, found {type(values).__name__}")
-        return from_dict(kind, arrange(values))
+        return from_dict(kind, arrange(values) if arrange else values)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def save_config(config: Config, path: str | Path) -> None:
-    """Write a `Config` as JSON."""
-    save_json(config, path)
+def from_dict(kind: type[T], values: Mapping[str, object]) -> T:
+    """Build the dataclass `kind` from plain values.
 
-
-def config_paths(config: Config) -> ProjectPaths:
-    """Return the `ProjectPaths` of a config, with its own mapping where one is set."""
-    paths = project_paths(config.root)
-    return (
-        dataclasses.replace(paths, mapping=Path(config.data.mapping))
-        if config.data.mapping
-        else paths
-    )
-
-
-def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """Build the dataclass `kind` from plain values, reporting every problem at once."""
+    Raises
+    ------
+    ValueError
+        With all problems at once.
+    """
     problems: list[str] = []
-    built = _from_dict(kind, values, "", problems)
+    built = _build_dataclass(kind, values, "", problems)
     if problems:
-        more = (
-            [f"and {len(problems) - _PROBLEMS_SHOWN} more"]
-            if len(problems) > _PROBLEMS_SHOWN
-            else []
-        )
-        raise ValueError("; ".join([*problems[:_PROBLEMS_SHOWN], *more]))
+        n_more = len(problems) - _MAX_PROBLEMS
+        shown = problems[:_MAX_PROBLEMS]
+        if n_more > 0:
+            shown.append(f"and {n_more} more")
+        raise ValueError("; ".join(shown))
     return typing.cast(T, built)
 
 
-def _from_dict(kind: Any, values: dict[str, Any], prefix: str, problems: list[str]) -> Any:
+def _build_dataclass(
+    kind: Any, values: Mapping[str, object], prefix: str, problems: list[str]
+) -> object:
+    """Build a settings class, or append its problems to `problems`."""
     hints = get_type_hints(kind)
-    known = {f.name for f in dataclasses.fields(kind)}
-    for name in values.keys() - known:
+    names = {field.name for field in dataclasses.fields(kind)}
+    for name in values.keys() - names:
         problems.append(
-            f"unknown setting {prefix}{printable(str(name))} (known: {', '.join(sorted(known))})"
+            f"unknown setting {prefix}{printable(str(name))} (known: {', '.join(sorted(names))})"
         )
     arguments = {}
-    for name in sorted(values.keys() & known):
-        before = len(problems)
+    for name in sorted(values.keys() & names):
+        n_problems_before = len(problems)
         value = _convert(hints[name], values[name], f"{prefix}{name}", problems)
-        if len(problems) == before:
+        if len(problems) == n_problems_before:
             arguments[name] = value
-    needed = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is f.default_factory is dataclasses.MISSING
+    required = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is field.default_factory is dataclasses.MISSING
     }
-    if needed - arguments.keys():
-        problems.extend(
-            f"setting {prefix}{name} is missing" for name in sorted(needed - values.keys())
-        )
+    if required - arguments.keys():
+        for name in sorted(required - values.keys()):
+            problems.append(f"setting {prefix}{name} is missing")
         return None
     try:
         return kind(**arguments)
@@ -685,20 +716,22 @@ def _from_dict(kind: Any, values: dict[str, Any], prefix: str, problems: list[st
         return None
 
 
-def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
-    """Convert a JSON value to the type that a field declares, or note why it cannot be."""
+def _convert(hint: Any, value: object, name: str, problems: list[str]) -> object:
+    """Convert a JSON value to the type of a field, or append the problem to `problems`."""
     if dataclasses.is_dataclass(hint):
         if dataclasses.is_dataclass(value):
             return value
         if isinstance(value, dict):
-            return _from_dict(hint, value, f"{name}.", problems)
+            return _build_dataclass(hint, value, f"{name}.", problems)
     if hint is Any:
         return value
+
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, name, problems)
+        inner = next(item for item in arguments if item is not type(None))
+        return _convert(inner, value, name, problems)
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_convert(arguments[0], item, name, problems) for item in value)
     if origin is dict and isinstance(value, dict):
@@ -706,17 +739,15 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
             str(key): _convert(arguments[1], item, f"{name}.{key}", problems)
             for key, item in value.items()
         }
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+
+    # A bool is an int in Python, but not in a settings file.
+    is_bool = isinstance(value, bool)
+    if hint is float and isinstance(value, (int, float)) and not is_bool:
         return float(value)
     if hint is str and isinstance(value, Path):
         return str(value)
-    if (
-        isinstance(hint, type)
-        and isinstance(value, hint)
-        and not (hint is int and isinstance(value, bool))
-    ):
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is not int or not is_bool):
         return value
-    problems.append(
-        f"{name} is {printable(repr(value))}: expected {getattr(hint, '__name__', hint)}"
-    )
+    expected = getattr(hint, "__name__", hint)
+    problems.append(f"{name} is {printable(repr(value))}: expected {expected}")
     return None

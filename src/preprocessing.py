@@ -1,15 +1,18 @@
-"""The streaming run over many records: pool, journal, manifest, splits.
+"""A record to a tensor, and the run over many records.
 
-The run holds a bounded window of chunks, so its memory does not grow with the collection. Every
-attempted record gets a manifest row; rows are journalled chunk by chunk, and a run that was killed
-goes on from there.
+`build_tensor` makes the array that the network sees: standard leads, one rate and length, z-scored.
+`run_preprocessing` does so for every record of the collections: it plans the records, sends them in
+chunks to workers, journals their manifest rows, and writes manifest and splits.
+
+The run holds a bounded number of chunks, so its memory does not grow with the collection. Every
+attempted record gets a manifest row. A run that was killed resumes from the journal.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +39,7 @@ from src.processed.record_files import make_record_folders, record_keys
 from src.processed.resampling import rate_ratio, resample, source_samples_needed
 from src.processed.runs.chunks import process_chunk
 from src.processed.runs.log import Progress, log_run
-from src.processed.runs.plan import RunPlan, SourceFolders, plan_run, spread
+from src.processed.runs.plan import RunPlan, SourceFolders, choose_evenly, plan_run
 from src.processed.runs.pool import (
     ExecutorFactory,
     LocalExecutor,
@@ -45,17 +48,17 @@ from src.processed.runs.pool import (
     run_chunks,
     shrinking_chunks,
 )
-from src.processed.runs.resume import load_previous_places, merge_manifest, prepare_tasks
+from src.processed.runs.resume import load_previous_splits, merge_manifest, prepare_tasks
 from src.processed.runs.staging import Stage, open_stage
-from src.processed.runs.tasks import RecordTask, RejectedError, Tensor, blank_row, unreadable_row
-from src.processed.signals import (
-    OrderedLeads,
-    fill_gaps,
-    fit_length,
-    order_leads,
-    standardize,
+from src.processed.runs.tasks import (
+    RecordTask,
+    RecordTensor,
+    RejectedError,
+    blank_row,
+    unreadable_row,
 )
-from src.processed.splits import SPLIT_NAMES, build_splits, save_splits
+from src.processed.signals import OrderedLeads, fill_gaps, fit_length, order_leads, standardize
+from src.processed.splits import SPLIT_NAMES, Splits, build_splits, save_splits
 from src.records.record import ECGRecord, RecordError
 from src.utils import Float32Array, Rich, html_facts, html_table, shown_path
 
@@ -64,18 +67,168 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DEADLY = "reading it ended two worker processes: a library crashed on it, or memory ran out"
-_FAILED = ("unreadable", "missing", "rejected")
+# Relative error of the rate that resampling reaches; only sources far above the target exceed it.
+_MAX_RATE_ERROR = 1e-3
 
-_MAX_RATE_ERROR = 1e-3  # of the rate that comes out; only sources far above the target pass it
+_FAILED_STATUSES = ("unreadable", "missing", "rejected")
+_CRASH_REASON = "reading it ended two worker processes: a library crashed on it, or memory ran out"
+
+
+# A record to a tensor -----------------------------------------------------------------------------
+
+
+def build_tensor(record: ECGRecord, config: PreprocessConfig) -> RecordTensor:
+    """Bring a record to the standard leads, rate and length, and z-score each lead.
+
+    Returns
+    -------
+    RecordTensor
+        `arrays` holds signal (12, n_samples) z-scored, lead_mean and lead_std (12,) in mV,
+        lead_present (12,), n_valid and fs.
+
+    Raises
+    ------
+    RejectedError
+        If no lead is known, the record is too short or its rate is far above the target, a gap of
+        missing samples is too long, or a quality flag rejects it.
+    """
+    tensor = build_tensors([record], config)[0]
+    if isinstance(tensor, RejectedError):
+        raise tensor
+    return tensor
+
+
+def build_tensors(
+    records: Sequence[ECGRecord], config: PreprocessConfig
+) -> list[RecordTensor | RejectedError]:
+    """Build the tensors of several records; a rejected record gives its `RejectedError` instead.
+
+    Each step runs for all records before the next one, because its code then stays in the
+    processor's caches. Records of one rate and length, as most of a collection are, are measured
+    together.
+    """
+    results: dict[int, RecordTensor | RejectedError] = {}
+    groups: dict[tuple[float, int, int], list[tuple[int, _PreparedRecord]]] = {}
+    for position, record in enumerate(records):
+        try:
+            prepared = _prepare_record(record, config)
+        except RejectedError as error:
+            results[position] = error
+            continue
+        shape = (record.fs, record.n_samples, prepared.signal.shape[1])
+        groups.setdefault(shape, []).append((position, prepared))
+
+    for (fs, _, _), group in groups.items():
+        tensors = _build_group([prepared for _, prepared in group], fs, config)
+        for (position, _), tensor in zip(group, tensors, strict=True):
+            results[position] = tensor
+    return [results[position] for position in range(len(records))]
+
+
+class _PreparedRecord(NamedTuple):
+    """A record's standard leads, the gap-filled samples its tensor needs, and its flags."""
+
+    leads: OrderedLeads
+    signal: Float32Array
+    flags: list[str]
+
+
+def _prepare_record(record: ECGRecord, config: PreprocessConfig) -> _PreparedRecord:
+    """Order the leads, cut the record to the samples its tensor needs, and fill short gaps."""
+    leads = order_leads(record.signal, record.leads, STANDARD_LEADS)
+    if not leads.present.any():
+        raise RejectedError(
+            f"no known lead among {', '.join(map(repr, record.leads))}: expected names "
+            "such as II or V1"
+        )
+    if record.duration_s < config.min_duration_s:
+        raise RejectedError(
+            f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s"
+        )
+    if abs(rate_ratio(record.fs, config.fs) * record.fs / config.fs - 1) > _MAX_RATE_ERROR:
+        raise RejectedError(
+            f"its rate of {record.fs:g} Hz cannot be brought to {config.fs:g} Hz: "
+            "expected at most some hundred times that"
+        )
+    n_needed = source_samples_needed(config.n_samples, record.fs, config.fs)
+    signal, gap_flags = _fill_short_gaps(leads.signal[:, :n_needed], record.fs, config)
+    return _PreparedRecord(leads, signal, [*record.flags, *leads.flags, *gap_flags])
+
+
+def _fill_short_gaps(
+    signal: Float32Array, fs: float, config: PreprocessConfig
+) -> tuple[Float32Array, list[str]]:
+    """Interpolate short gaps and flag their leads; a longer gap rejects the record."""
+    max_gap = int(config.max_gap_s * fs)
+    filled, longest = fill_gaps(signal, max_gap)
+    if longest == 0:
+        return signal, []
+    gapped = [
+        lead for lead, row in zip(STANDARD_LEADS, signal, strict=True) if not np.isfinite(row).all()
+    ]
+    if not np.isfinite(filled).all():
+        raise RejectedError(
+            f"{longest / fs:.3g} s of samples are missing in one gap (leads "
+            f"{', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
+        )
+    return filled, [f"gap_filled:{lead}" for lead in gapped]
+
+
+def _build_group(
+    group: Sequence[_PreparedRecord], fs: float, config: PreprocessConfig
+) -> Iterator[RecordTensor | RejectedError]:
+    """Yield the tensors of records of one rate and length."""
+    present = np.stack([prepared.leads.present for prepared in group])  # (n_records, 12)
+    measures = measure_quality([prepared.signal for prepared in group], fs, present)
+    constant = measures.highest_mv == measures.lowest_mv  # (n_records, 12)
+    flags = quality_flags(measures, present, config.quality, config.max_amplitude_mv)
+    # Fingerprints are of the uncut signals, so that copies match whatever length the tensor has.
+    fingerprints = compute_fingerprints([prepared.leads.signal for prepared in group], fs)
+    for i, prepared in enumerate(group):
+        yield _standardize_record(prepared, fs, config, constant[i], flags[i], fingerprints[i])
+
+
+def _standardize_record(
+    prepared: _PreparedRecord,
+    fs: float,
+    config: PreprocessConfig,
+    constant: NDArray[np.bool_],
+    measured_flags: list[str],
+    fingerprint: str,
+) -> RecordTensor | RejectedError:
+    """Resample, z-score and pad a record; `constant` marks the leads (12,) that never change."""
+    present = prepared.leads.present
+    resampled = resample(prepared.signal, fs, config.fs)[:, : config.n_samples]
+    if constant.any() and rate_ratio(fs, config.fs) != 1:
+        # The edges of the resampling filter would make a flat lead look alive.
+        resampled[constant] = prepared.signal[constant, :1]
+    scaled = standardize(resampled, config.flat_std_mv)
+
+    flags = [*prepared.flags, *measured_flags]
+    is_flat = np.asarray((scaled.std == 0) & present)
+    flags += [f"flat:{STANDARD_LEADS[i]}" for i in np.flatnonzero(is_flat).tolist()]
+    if reason := find_rejection(flags, config.quality.reject_flags):
+        return RejectedError(reason, flags)
+
+    arrays = {
+        "signal": fit_length(scaled.signal, config.n_samples),
+        "lead_mean": np.where(present, scaled.mean, 0).astype(np.float32),
+        "lead_std": scaled.std,
+        "lead_present": present,
+        "n_valid": np.array(resampled.shape[1], np.int32),
+        "fs": np.array(config.fs, np.float32),
+    }
+    return RecordTensor(arrays, tuple(flags), fingerprint)
+
+
+# The run over many records ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class RunSummary(Rich):
-    """What a run did, by status, with how many records were already there and how many recordings
-    have copies.
+    """Counts of a run: records by status, records done before, and recordings that have copies.
 
-    Those that failed could not be read, were not there, or were rejected, but not as copies.
+    `n_failed` counts records that are unreadable, missing or rejected, but not rejected copies.
     """
 
     n_records: int
@@ -94,26 +247,24 @@ class RunSummary(Rich):
             f"{self.n_records} records: {status} ({self.n_skipped} were done before)",
             f"splits: {sizes}",
         ]
-        lines += (
-            [
-                (
-                    f"{self.n_copied} recordings are in several records: "
-                    f"{self.processed / DUPLICATES_FILE}"
-                )
-            ]
-            if self.n_copied
-            else []
-        )
+        if self.n_copied:
+            duplicates = self.processed / DUPLICATES_FILE
+            lines.append(f"{self.n_copied} recordings are in several records: {duplicates}")
         lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
         return "\n".join(lines)
 
     def require_success(self, max_failed: float) -> None:
-        """Refuse a run in which more than a share of the records failed.
+        """Refuse a run in which too many records failed.
+
+        Parameters
+        ----------
+        max_failed
+            Largest share of failed records that is accepted, 0 to 1.
 
         Raises
         ------
         ValueError
-            If it is so; the message gives the most frequent reason.
+            If more failed; the message gives the most frequent reason.
         """
         share = self.n_failed / max(1, self.n_records)
         if share > max_failed:
@@ -132,13 +283,14 @@ class RunSummary(Rich):
                 "in": shown_path(self.processed),
             }
         )
-        rows = [
-            *(["status", *item] for item in self.by_status.items()),
-            *(["split", *item] for item in self.split_sizes.items()),
-        ]
-        return facts + html_table(
-            ["", "", "records"], [*rows, *(["reason", *item] for item in self.reasons.items())]
-        )
+        rows: list[list[object]] = []
+        for title, counts in (
+            ("status", self.by_status),
+            ("split", self.split_sizes),
+            ("reason", self.reasons),
+        ):
+            rows += [[title, name, count] for name, count in counts.items()]
+        return facts + html_table(["", "", "records"], rows)
 
 
 def run_preprocessing(
@@ -158,21 +310,21 @@ def run_preprocessing(
     Parameters
     ----------
     data
-        Collections by name, and what their files do not say.
+        Collections by name, with the rate and gain of files that do not state theirs.
     processed
-        Gets ``records/``, ``manifest.csv`` and ``splits.json``. A URL such as
-        ``s3://bucket/folder`` serves too, as it does for the collections; the run then keeps its
-        tables in a local folder until they are uploaded.
+        Gets ``records/``, ``manifest.csv`` and ``splits.json``. It may be a URL such as
+        ``s3://bucket/folder``, and so may the collections; the run then keeps its tables in a local
+        folder until they are uploaded.
     mapping
-        Label table; without one every record gets the fallback label.
+        Label mapping; without one every record gets the fallback label.
     config, splits, execution
         Settings; defaults where left out.
     executor_factory
         Makes the `concurrent.futures.Executor` that runs the chunks, and is called again when one
         breaks; by default a local process pool.
     limit
-        Process at most this many records, spread over the collections; rows of their other records
-        leave the manifest.
+        Process at most this many records, spread evenly over the collections. Rows of their other
+        records leave the manifest.
     extend
         Keep the rows of datasets that an earlier run put into `processed` and this one does not
         name; False leaves them out of the manifest and the splits.
@@ -192,23 +344,13 @@ def run_preprocessing(
     RuntimeError
         If another run holds the folder, or worker processes keep dying.
     OSError
-        If the disk is full, or the folder of a collection vanishes; what was done is kept for the
-        next run.
+        If the disk is full, or the folder of a collection vanishes; finished records are kept for
+        the next run.
     """
-    config, splits, execution = (
-        config or PreprocessConfig(),
-        splits or SplitConfig(),
-        execution or ExecutionConfig(),
-    )
-    table = load_mapping(mapping) if mapping is not None else None
-    plan = plan_run(data, table, config)
-    if limit is not None:
-        plan = replace(plan, tasks=spread(plan.tasks, limit), missing=())
-    if execution.on_error == "raise" and plan.missing:
-        first = plan.missing[0]
-        raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
-    sources = SourceFolders(data.roots)
-    asked = {
+    config = config or PreprocessConfig()
+    splits = splits or SplitConfig()
+    execution = execution or ExecutionConfig()
+    arguments = {
         "data": data,
         "mapping": mapping,
         "preprocess": config,
@@ -217,38 +359,47 @@ def run_preprocessing(
         "limit": limit,
         "extend": extend,
     }
+    plan = _plan(data, mapping, config, execution, limit)
+    sources = SourceFolders(data.roots)
     with (
         open_stage(processed) as stage,
-        log_run(stage.folder, "preprocess", asked) as log,
-        _executors(executor_factory, execution.n_workers, stage, plan) as executors,
+        log_run(stage.folder, "preprocess", arguments) as log,
+        _open_executors(executor_factory, execution.n_workers, stage, plan) as executors,
     ):
+        # Prepare the folder, and skip records that earlier runs have done.
         sharded = stage.remote is None and len(plan.tasks) > execution.shard_above
         folders = [stage.folder, *make_record_folders(stage.folder, sharded=sharded)]
         remove_leftovers(folders)
         stage = stage.pull()
-        previous = load_previous_places(
-            stage.folder / "splits.json", splits
-        )  # a damaged file stops the run before the work, not after
+        # Read first: a damaged splits file stops the run before the work, not after it.
+        previous = load_previous_splits(stage.folder / "splits.json", splits)
         waiting = prepare_tasks(stage, plan, data, config, extend)
+
+        # Process the records, and journal the rows of each chunk as soon as its files are written.
         journal = Journal(stage.folder)
         with Progress(len(waiting), "preprocess") as progress:
-            for rows in _process(waiting, stage, config, execution, executors):
+            for rows in _process_chunks(waiting, stage, config, execution, executors):
                 sources.require(rows)
                 journal.append(rows)
                 progress.update(1 if config.window_s else len(rows))
-        remove_leftovers(folders)  # of workers that died meanwhile
-        manifest = merge_manifest(
-            stage.folder, plan, data if extend else None, journal, windows=config.window_s > 0
-        )
-        summary = _finish(
-            stage,
-            manifest,
-            splits,
-            previous,
-            journal,
-            n_skipped=len(plan.tasks) - len(waiting),
-            datasets=list(data.roots),
-        )
+        # Workers that died during the run left temporary files, too.
+        remove_leftovers(folders)
+
+        # Write manifest, duplicates and splits.
+        kept_data = data if extend else None
+        windows = config.window_s > 0
+        manifest = merge_manifest(stage.folder, plan, kept_data, journal, windows=windows)
+        copies = find_duplicates(manifest, previous, list(data.roots))
+        manifest = reject_copies(manifest, copies, splits.on_duplicate)
+        divided = build_splits(manifest, splits, previous, copies)
+        _save_tables(stage, manifest, divided, copies, journal)
+
+        # Report.
+        report_duplicates(copies, splits.on_duplicate)
+        report_gains(manifest[manifest["status"] == "ok"])
+        n_skipped = len(plan.tasks) - len(waiting)
+        summary = _summarize(manifest, divided, stage.folder, n_skipped, n_copied=len(copies))
+        logger.info("%s", summary)
         log.result = {
             **vars(summary),
             "n_processed": len(waiting),
@@ -258,222 +409,94 @@ def run_preprocessing(
         return summary
 
 
-def _executors(
+def _plan(
+    data: DataConfig,
+    mapping: str | Path | None,
+    config: PreprocessConfig,
+    execution: ExecutionConfig,
+    limit: int | None,
+) -> RunPlan:
+    """Return the records to process; with `on_error` raise, a missing record ends the run."""
+    table = load_mapping(mapping) if mapping is not None else None
+    plan = plan_run(data, table, config)
+    if limit is not None:
+        plan = replace(plan, tasks=choose_evenly(plan.tasks, limit), missing=())
+    if execution.on_error == "raise" and plan.missing:
+        first = plan.missing[0]
+        raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
+    return plan
+
+
+def _open_executors(
     factory: ExecutorFactory | None, n_workers: int, stage: Stage, plan: RunPlan
 ) -> AbstractContextManager[ExecutorFactory | None]:
-    """Return a context that gives what makes the executors of a run; None stays in this process.
+    """Return a context that yields the executor factory of a run; None works in this process.
 
-    Local ones start while the run is prepared, unless an earlier run may have left them nothing to
-    do.
+    Local processes start while the run is prepared, unless an earlier run may have left them
+    nothing to do.
     """
     if factory is not None or n_workers == 1 or not can_start_processes():
         return nullcontext(factory)
-    if any(path.exists() for path in (stage.folder / "manifest.csv", Journal(stage.folder).path)):
+    if (stage.folder / "manifest.csv").exists() or Journal(stage.folder).path.exists():
         return nullcontext(partial(LocalExecutor, n_workers))
     return local_executors(n_workers, min(n_workers, len(plan.tasks)), "src.preprocessing")
 
 
-def _process(
+def _process_chunks(
     waiting: Sequence[RecordTask],
     stage: Stage,
     config: PreprocessConfig,
     execution: ExecutionConfig,
     executors: ExecutorFactory | None,
 ) -> Iterator[list[ManifestRow]]:
-    """Yield the rows of the tasks chunk by chunk."""
+    """Yield the manifest rows of the tasks chunk by chunk."""
     workers = execution.n_workers
-    largest = (
-        1 if config.window_s else execution.chunk_size
-    )  # a record of many windows is work enough
+    # A single record with many windows is enough work for a chunk.
+    largest = 1 if config.window_s else execution.chunk_size
     chunks = shrinking_chunks(waiting, largest, workers)
     process = partial(
         process_chunk, config=config, build=build_tensors, on_error=execution.on_error
     )
-    work = stage.work(process, waiting)
 
-    def give_up(task: RecordTask) -> list[ManifestRow]:
+    def report_crash(task: RecordTask) -> list[ManifestRow]:
         if execution.on_error == "raise":
-            raise RecordError(task.path, _DEADLY)
-        return [unreadable_row(blank_row(task, config), _DEADLY)]
+            raise RecordError(task.path, _CRASH_REASON)
+        return [unreadable_row(blank_row(task, config), _CRASH_REASON)]
 
-    yield from run_chunks(work, chunks, executors, window=4 * workers, lost=give_up)
+    work = stage.work(process, waiting)
+    yield from run_chunks(work, chunks, executors, window=4 * workers, lost=report_crash)
 
 
-def _finish(
+def _save_tables(
     stage: Stage,
     manifest: pd.DataFrame,
-    config: SplitConfig,
-    previous: Mapping[str, str],
+    splits: Splits,
+    copies: Sequence[tuple[str, ...]],
     journal: Journal,
-    n_skipped: int,
-    datasets: Sequence[str],
-) -> RunSummary:
-    """Settle copies, place the records in splits, write manifest and splits, and sum up."""
-    processed = stage.folder
-    copies = find_duplicates(manifest, previous, datasets)
-    manifest = reject_copies(manifest, copies, config.on_duplicate)
-    made = build_splits(manifest, config, previous, copies)
-    where = made.of_key()
-    manifest["split"] = [where.get(key, "") for key in record_keys(manifest).tolist()]
-    save_manifest(manifest, processed)
-    save_duplicates(copies, manifest, processed)
-    save_splits(
-        made, processed / "splits.json"
-    )  # last: a run that ends before this starts from the same places again
+) -> None:
+    """Write manifest, duplicates and splits, and remove the journal, which is then in them."""
+    split_of = splits.of_key()
+    manifest["split"] = [split_of.get(key, "") for key in record_keys(manifest).tolist()]
+    save_manifest(manifest, stage.folder)
+    save_duplicates(copies, manifest, stage.folder)
+    # Last: a run that ends before this starts from the same splits again.
+    save_splits(splits, stage.folder / "splits.json")
     stage.push()
     journal.remove()
-    report_duplicates(copies, config.on_duplicate)
-    report_gains(manifest[manifest["status"] == "ok"])
-    bad = manifest.loc[manifest["status"] != "ok", "reason"]
-    summary = RunSummary(
+
+
+def _summarize(
+    manifest: pd.DataFrame, splits: Splits, processed: Path, n_skipped: int, n_copied: int
+) -> RunSummary:
+    is_failed = manifest["status"].isin(_FAILED_STATUSES) & ~is_rejected_copy(manifest)
+    reasons = Counter(manifest.loc[manifest["status"] != "ok", "reason"])
+    return RunSummary(
         n_records=len(manifest),
         n_skipped=n_skipped,
         by_status=dict(Counter(manifest["status"])),
-        reasons=dict(Counter(bad).most_common(10)),
-        split_sizes={name: len(getattr(made, name)) for name in SPLIT_NAMES},
-        n_copied=len(copies),
+        reasons=dict(reasons.most_common(10)),
+        split_sizes={name: len(getattr(splits, name)) for name in SPLIT_NAMES},
+        n_copied=n_copied,
         processed=processed,
-        n_failed=int((manifest["status"].isin(_FAILED) & ~is_rejected_copy(manifest)).sum()),
+        n_failed=int(is_failed.sum()),
     )
-    logger.info("%s", summary)
-    return summary
-
-
-def build_tensor(record: ECGRecord, config: PreprocessConfig) -> Tensor:
-    """Turn a record into the standard leads, rate and length.
-
-    Returns
-    -------
-    Tensor
-        `arrays` holds signal (12, n_samples) z-scored, lead_mean and lead_std in mV, lead_present,
-        n_valid and fs.
-
-    Raises
-    ------
-    RejectedError
-        If no lead is known, the record is too short or its rate is far above the target, a gap of
-        missing samples is too long, or a quality flag rejects it.
-    """
-    tensor = build_tensors([record], config)[0]
-    if isinstance(tensor, RejectedError):
-        raise tensor
-    return tensor
-
-
-def build_tensors(
-    records: Sequence[ECGRecord], config: PreprocessConfig
-) -> list[Tensor | RejectedError]:
-    """Turn records into tensors, as `build_tensor` does, or give the reason why one is rejected.
-
-    Each step is taken for all of them, since its code then stays in the processor's caches; records
-    of one rate and length, as most of a collection are, are judged in one go.
-    """
-    made: dict[int, Tensor | RejectedError] = {}
-    alike: dict[tuple[float, int, int], list[tuple[int, _Window]]] = {}
-    for i, record in enumerate(records):
-        try:
-            window = _cut_window(record, config)
-        except RejectedError as error:
-            made[i] = error
-        else:
-            alike.setdefault((record.fs, record.n_samples, window.signal.shape[1]), []).append(
-                (i, window)
-            )
-    for (fs, *_), group in alike.items():
-        windows = [window for _, window in group]
-        present = np.stack([window.ordered.present for window in windows])
-        measures = measure_quality([window.signal for window in windows], fs, present)
-        constant = measures.highest_mv == measures.lowest_mv
-        flags = quality_flags(measures, present, config.quality, config.max_amplitude_mv)
-        fingerprints = compute_fingerprints([window.ordered.signal for window in windows], fs)
-        for (i, window), *judged in zip(group, constant, flags, fingerprints, strict=True):
-            made[i] = _finish_tensor(window, fs, config, *judged)
-    return [made[i] for i in range(len(records))]
-
-
-class _Window(NamedTuple):
-    """What of a record its tensor is made of: the standard leads, from them the samples needed with
-    gaps filled, and flags.
-    """
-
-    ordered: OrderedLeads
-    signal: Float32Array
-    flags: list[str]
-
-
-def _cut_window(record: ECGRecord, config: PreprocessConfig) -> _Window:
-    ordered = order_leads(record.signal, record.leads, STANDARD_LEADS)
-    if not ordered.present.any():
-        raise RejectedError(
-            f"no known lead among {', '.join(map(repr, record.leads))}: expected names "
-            "such as II or V1"
-        )
-    if record.duration_s < config.min_duration_s:
-        raise RejectedError(
-            f"lasts {record.duration_s:.3g} s, the limit is {config.min_duration_s:g} s"
-        )
-    if abs(rate_ratio(record.fs, config.fs) * record.fs / config.fs - 1) > _MAX_RATE_ERROR:
-        raise RejectedError(
-            f"its rate of {record.fs:g} Hz cannot be brought to {config.fs:g} Hz: "
-            "expected at most some hundred times as much"
-        )
-    window = ordered.signal[:, : source_samples_needed(config.n_samples, record.fs, config.fs)]
-    window, flags = _without_gaps(window, record.fs, config)
-    return _Window(ordered, window, [*record.flags, *ordered.flags, *flags])
-
-
-def _finish_tensor(
-    window: _Window,
-    fs: float,
-    config: PreprocessConfig,
-    constant: NDArray[np.bool_],
-    quality: list[str],
-    fingerprint: str,
-) -> Tensor | RejectedError:
-    """Bring a window to the rate and length wanted; `constant` are its leads (12,) that do not
-    change at all.
-    """
-    present = window.ordered.present
-    resampled = resample(window.signal, fs, config.fs)[:, : config.n_samples]
-    if constant.any() and rate_ratio(fs, config.fs) != 1:
-        resampled[constant] = window.signal[
-            constant, :1
-        ]  # the filter's edges would make a flat lead look alive
-    scaled = standardize(resampled, config.flat_std_mv)
-    flat = np.asarray((scaled.std == 0) & present)
-    flags = [*window.flags, *quality]
-    flags += [
-        f"flat:{lead}"
-        for lead, is_flat in zip(STANDARD_LEADS, flat.tolist(), strict=True)
-        if is_flat
-    ]
-    if reason := find_rejection(flags, config.quality.reject_flags):
-        return RejectedError(reason, flags)
-    arrays = {
-        "signal": fit_length(scaled.signal, config.n_samples),
-        "lead_mean": np.where(present, scaled.mean, 0).astype(np.float32),
-        "lead_std": scaled.std,
-        "lead_present": present,
-        "n_valid": np.int32(resampled.shape[1]),
-        "fs": np.float32(config.fs),
-    }
-    return Tensor(arrays, tuple(flags), fingerprint)
-
-
-def _without_gaps(
-    window: Float32Array, fs: float, config: PreprocessConfig
-) -> tuple[Float32Array, list[str]]:
-    """Interpolate short gaps, with a flag per lead; a longer one rejects the record."""
-    max_gap = int(config.max_gap_s * fs)
-    filled, longest = fill_gaps(window, max_gap)
-    if longest == 0:
-        return window, []
-    gapped = [
-        lead for lead, row in zip(STANDARD_LEADS, window, strict=True) if not np.isfinite(row).all()
-    ]
-    if not np.isfinite(filled).all():
-        raise RejectedError(
-            f"{longest / fs:.3g} s of samples are missing in one gap (leads "
-            f"{', '.join(gapped)}), the limit is {config.max_gap_s:g} s"
-        )
-    return filled, [f"gap_filled:{lead}" for lead in gapped]

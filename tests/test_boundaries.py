@@ -334,7 +334,7 @@ def test_predictions_keep_their_ids_and_say_so(
         predict_to_csv(trained / "models" / "best.pth", [tmp_path], tmp_path / "p.csv")
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert sorted(row["record_id"] for row in rows) == ["=r0", "@bad"]
-    assert "2 record ids begin as a formula does" in caplog.text
+    assert "2 record ids begin like a formula" in caplog.text
 
 
 def test_what_a_file_says_is_text_in_a_page(tmp_path: Path) -> None:

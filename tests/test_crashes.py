@@ -201,7 +201,7 @@ def test_a_stopped_command_takes_its_workers_with_it(tmp_path: Path, how: signal
         word = "terminated" if how is signal.SIGTERM else "interrupted"
         assert (tmp_path / "stderr").read_text().splitlines()[
             -1
-        ] == f"{word}; run the same command again to go on"
+        ] == f"{word}; run the same command again to resume"
         assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 

@@ -368,7 +368,7 @@ def test_what_fails_ends_with_one_clear_line(
     assert len(lines) == 1, failed.err
 
 
-def test_every_wrong_row_of_a_label_file_is_told(broken: dict[str, str], run: Run) -> None:
+def test_every_wrong_row_of_a_label_file_is_reported(broken: dict[str, str], run: Run) -> None:
     failed = run("check", "--data", broken["data"], "--mapping", broken["twice_csv"])
     assert failed.code == 1 and "twice.csv: 2 problems in the label mapping" in failed.err
     assert "row 4, column record_id" in failed.err and "Traceback" not in failed.err

@@ -18,7 +18,7 @@ from src.preprocessing import build_tensor, run_preprocessing
 from src.processed.manifest import Journal, load_manifest, load_preprocess_config
 from src.processed.packed import load_packed
 from src.processed.record_files import load_record_file, record_path, to_millivolts
-from src.processed.runs.plan import spread
+from src.processed.runs.plan import choose_evenly
 from src.processed.runs.tasks import RecordTask, RejectedError
 from src.processed.splits import load_splits
 from src.processed.targets import load_records
@@ -51,7 +51,7 @@ def bare_collection(folder: Path, n: int, n_samples: int = 1000) -> Path:
 # Several runs on one folder -----------------------------------------------------------------------
 
 
-def test_a_run_between_leaves_no_row_that_lies(
+def test_an_interrupted_run_with_other_settings_leaves_no_wrong_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run is killed, one with other settings is killed between its files and their rows, and the
@@ -114,7 +114,7 @@ def test_journalled_records_of_other_settings_are_refused_too(
         )
 
 
-def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
+def test_a_record_named_like_a_window_is_no_window(tmp_path: Path) -> None:
     folder = bare_collection(tmp_path / "src", 2)
     for suffix in (".hea", ".dat"):
         (folder / f"r1{suffix}").rename(folder / f"r0__w00001{suffix}")
@@ -128,7 +128,7 @@ def test_a_record_under_the_name_of_a_window_is_none(tmp_path: Path) -> None:
     }
 
 
-def test_a_changed_segment_is_made_anew(tmp_path: Path) -> None:
+def test_a_record_with_a_changed_segment_is_processed_again(tmp_path: Path) -> None:
     folder = bare_collection(tmp_path / "src", 2)
     (folder / "m.hea").write_text("m/2 2 100 2000\nr0 1000\nr1 1000\n")
     data = DataConfig(roots={"d": str(folder)})
@@ -146,7 +146,7 @@ def test_training_waits_for_the_end_of_a_run(
     data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 4))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     monkeypatch.setattr(
-        preprocessing, "_process", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        preprocessing, "_process_chunks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     os.utime(tmp_path / "src" / "r2.hea", (0, 0))
     with pytest.raises(KeyboardInterrupt):
@@ -487,7 +487,7 @@ def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
     assert run(PreprocessConfig(fs=50, n_samples=500))[0] == 0
 
 
-def test_a_killed_run_goes_on_from_its_journal(
+def test_a_killed_run_resumes_from_its_journal(
     sample_roots: DataConfig, sample: SampleData, processed: Path, tmp_path: Path
 ) -> None:
     def broken() -> ThreadPoolExecutor:
@@ -545,7 +545,7 @@ def test_adding_records_later_moves_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, 100, -1])
-def test_a_record_file_that_was_cut_off_is_made_anew(tmp_path: Path, n_bytes: int) -> None:
+def test_a_truncated_record_file_is_rewritten(tmp_path: Path, n_bytes: int) -> None:
     data, out = DataConfig({"a": str(bare_collection(tmp_path / "a", 2))}), tmp_path / "out"
     run_preprocessing(data, out, config=SMALL, execution=ONE)
     path = record_path(out, "a__r0")
@@ -651,17 +651,17 @@ def test_source_rate_and_gain_reach_bare_files(tmp_path: Path) -> None:
     assert arrays["n_valid"] == 5000 and arrays["signal"].shape == (12, 5000)
 
 
-def test_spread_takes_from_each_dataset_evenly() -> None:
+def test_tasks_are_chosen_evenly_from_each_dataset() -> None:
     tasks = [
         RecordTask(d, f"{d}{i}", "") for d, n in (("a", 100), ("b", 2), ("c", 50)) for i in range(n)
     ]
-    chosen = [task.record_id for task in spread(tasks, 10)]
+    chosen = [task.record_id for task in choose_evenly(tasks, 10)]
     assert (
         len(chosen) == 10
         and chosen[:2] == ["b0", "b1"]
         and {c[0] for c in chosen} == {"a", "b", "c"}
     )
-    assert len(spread(tasks[:3], 10)) == 3
+    assert len(choose_evenly(tasks[:3], 10)) == 3
 
 
 def test_splits_file_is_what_the_design_says(processed: Path) -> None:

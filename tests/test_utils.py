@@ -97,3 +97,31 @@ def test_paths_are_shown_from_the_project_on() -> None:
     assert utils.shown_path("/elsewhere/run") == str(Path("/elsewhere/run")) and utils.shown_path(
         "data/mine"
     ) == str(Path("data/mine"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.81249, "0.812"), (2, "2.000"), (None, "-"), (math.nan, "-")]
+)
+def test_a_missing_number_is_a_dash(value: float | None, text: str) -> None:
+    assert utils.format_number(value) == text
+
+
+def test_intervals_and_ranges_are_formatted() -> None:
+    assert utils.format_interval([0.8, 0.9125]) == "[0.800, 0.912]"
+    assert utils.format_interval(None) == "-"
+    assert utils.format_range(0.8, 0.9125) == "0.800\N{EN DASH}0.912"
+    assert utils.format_range(41.2, 60.0, digits=0) == "41\N{EN DASH}60"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (36000, "10.0 h")],
+)
+def test_a_duration_is_given_in_the_fitting_unit(seconds: float, text: str) -> None:
+    assert utils.format_duration(seconds) == text
+
+
+def test_the_units_of_a_duration_can_start_later() -> None:
+    assert utils.format_duration(119, minutes_from=120) == "119 s"
+    assert utils.format_duration(7199, minutes_from=120) == "120 min"
+    assert utils.format_duration(7200, minutes_from=120) == "2.0 h"

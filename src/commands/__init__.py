@@ -1,1 +1,1 @@
-"""What the command line and the notebook do, beyond one call of a package below."""
+"""Work behind the command line and the notebook that takes more than one call of a package."""

@@ -1,4 +1,4 @@
-"""What each command takes, and an example of it; `src.options` turns settings into options."""
+"""The arguments and an example of each command."""
 
 from __future__ import annotations
 
@@ -25,17 +25,10 @@ from src.config import (
 from src.processed.splits import SPLIT_NAMES
 from src.utils import project_paths
 
-# named here too, since the modules that have them are heavy
-KINDS = (
-    "ptbxl",
-    "challenge",
-    "challenge2017",
-    "cpsc2018",
-    "sph",
-    "csv",
-)  # src.label_builders.BUILDERS
-SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")  # src.saliency.METHODS
-FIGURE_FORMATS = ("png", "svg", "pdf")  # src.figures.SAVE_SUFFIXES
+# Copies of names in modules that are too heavy to import for --help; a test compares them.
+KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")
+SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
+FIGURE_FORMATS = ("png", "svg", "pdf")
 
 EXAMPLES = {
     "sample-data": "data/example --records 216",
@@ -54,7 +47,7 @@ EXAMPLES = {
         "test --intervals 1000 --out artifacts/runs/mine"
     ),
     "predict": (
-        "--checkpoint artifacts/runs/mine/models/best.pth --out answers.csv --saliency maps "
+        "--checkpoint artifacts/runs/mine/models/best.pth --out predictions.csv --saliency maps "
         "data/mine"
     ),
     "export": (
@@ -73,29 +66,31 @@ EXAMPLES = {
     "report": "--run mine --processed artifacts/mine",
     "demo": "--out executed.ipynb",
 }
-"""Command -> an example of its arguments, which its help ends with."""
+"""Command -> example arguments, shown at the end of its help."""
 
 
 class Help(argparse.HelpFormatter):
-    """Leaves room for long option names, and examples as they are."""
+    """Help with room for long option names, and with examples on one line."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Keep an example on one line, to be copied."""
-        return text if text.startswith("example:") else super()._fill_text(text, width, indent)
+        """Wrap text, but not an example, so that it can be copied."""
+        if text.startswith("example:"):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 def add_sample_data(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sample-data`."""
-    parser.add_argument("dest", metavar="DEST", help="folder to write into")
+    parser.add_argument("dest", metavar="DEST", help="folder to write to")
     parser.add_argument(
         "--records",
         type=at_least(3),
         default=180,
         metavar="N",
-        help="records over all collections (default: %(default)s)",
+        help="number of records in all collections (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
@@ -114,7 +109,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=20,
         metavar="N",
-        help="records of each collection to read (default: %(default)s)",
+        help="records to read from each collection (default: %(default)s)",
     )
     add_settings(parser, PreprocessConfig)
     add_settings(
@@ -129,56 +124,55 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         metavar="KIND",
         help="ptbxl; challenge (PhysioNet/CinC 2020 and 2021); challenge2017; cpsc2018; sph "
-        "(Shandong Provincial Hospital); or csv, any table with a row per record",
+        "(Shandong Provincial Hospital); or csv, for any table with a row per record",
     )
     parser.add_argument(
         "--root",
         required=True,
         metavar="DIR",
-        help="folder of the recordings; the collection's own table is looked for there, for "
-        "most kinds also right below and up to two folders above",
+        help="folder of the recordings; the collection's own table is searched there, for most "
+        "kinds also one folder below and up to two above",
     )
     parser.add_argument(
         "--out",
         required=True,
         metavar="CSV",
-        help="label table to make or extend; the dataset's own rows are replaced, those of "
-        "others stay",
+        help="label mapping to create or extend; rows of this dataset are replaced, those of "
+        "others are kept",
     )
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="name of the dataset in the table, as in --data NAME=DIR (default: KIND)",
+        help="name of the dataset in the mapping, as in --data NAME=DIR (default: KIND)",
     )
     parser.add_argument(
         "--task",
         metavar="T",
-        help="the collection's own labels: ptbxl superclass, subclass, diagnostic, form, "
-        "rhythm or all, or several as superclass+all; challenge scored or all; "
-        "challenge2017 rhythm; cpsc2018 nine; sph all; csv labels (default: the first)",
+        help="label set of the collection: ptbxl superclass, subclass, diagnostic, form, rhythm "
+        "or all, or several as superclass+all; challenge scored or all; challenge2017 "
+        "rhythm; cpsc2018 nine; sph all; csv labels (default: the first)",
     )
     parser.add_argument(
         "--classes",
         metavar="SET",
-        help="instead of a task, a label set that collections share: ptbxl_superclass, "
-        "challenge2021 (its 26 scored classes), crosswalk (every class), or a CSV of your "
-        "own with the columns class and codes; docs/crosswalk.md explains them (default: "
-        "none)",
+        help="label set shared by several collections, instead of a task: ptbxl_superclass, "
+        "challenge2021 (its 26 scored classes), crosswalk (every class), or your own CSV "
+        "with the columns class and codes; see docs/crosswalk.md (default: none)",
     )
     parser.add_argument(
         "--rate",
         type=int,
         choices=(100, 500),
-        help="ptbxl: which of its two rates to label, in Hz (default: the one that is there, "
-        "500 where both are)",
+        help="ptbxl: sampling rate of the files to label, in Hz (default: the one present, 500 "
+        "if both are)",
     )
     parser.add_argument(
         "--min-likelihood",
         type=float,
         default=0.0,
         metavar="P",
-        help="ptbxl: smallest likelihood, 0 to 100, of a statement that counts; 0 counts all, "
-        "as the published benchmarks do, since likelihood 0 means ungraded (default: "
+        help="ptbxl: smallest likelihood of a statement that counts, 0 to 100; 0 counts all, as "
+        "the published benchmarks do, since likelihood 0 means ungraded (default: "
         "%(default)g)",
     )
     parser.add_argument(
@@ -186,8 +180,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="W",
-        help="ptbxl: weight in training, 0 to 1, of the records whose statements no human "
-        "validated, a third of folds 1 to 8 and none of 9 and 10 (default: %(default)g)",
+        help="ptbxl: training weight, 0 to 1, of records without human validation (a third of "
+        "folds 1 to 8, none of folds 9 and 10) (default: %(default)g)",
     )
     parser.add_argument(
         "--columns",
@@ -196,20 +190,19 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="OURS=THEIRS",
-        help="csv: which of its columns is our record_id, mapped_label, patient_id, fold, "
-        "path, age, sex, annotated or weight (default: those of the same names)",
+        help="csv: columns for our record_id, mapped_label, patient_id, fold, path, age, sex, "
+        "annotated or weight (default: those of the same names)",
     )
     parser.add_argument(
         "--table",
         metavar="CSV",
-        help="csv: the table, by its path or its name in DIR (default: the only .csv or .tsv "
-        "in DIR)",
+        help="csv: path of the table, or its name in DIR (default: the only .csv or .tsv in DIR)",
     )
     parser.add_argument(
         "--separator",
         default=";",
         metavar="TEXT",
-        help="csv: what stands between the labels of one record (default: %(default)s)",
+        help="csv: text between several labels of a record (default: %(default)s)",
     )
 
 
@@ -220,12 +213,12 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="DIR",
-        help="folder or URL that gets records/, manifest.csv and splits.json",
+        help="folder or URL for records/, manifest.csv and splits.json",
     )
     parser.add_argument(
         "--figures",
         metavar="DIR",
-        help="gets a page on the quality of each collection (default: none)",
+        help="write a page on the signal quality of each collection to DIR (default: none)",
     )
     _add_figure_format(parser)
     for kind in (PreprocessConfig, SplitConfig, ExecutionConfig):
@@ -238,15 +231,19 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "--processed",
         default=str(project_paths().processed),
         metavar="DIR",
-        help="folder that preprocess filled (default: artifacts/processed)",
+        help="folder written by preprocess (default: artifacts/processed)",
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--out",
         metavar="RUN",
-        help="folder of the run: gets models/, training_log.json and figures/",
+        help="folder of the run, for models/, training_log.json and figures/",
     )
-    where.add_argument("--run", metavar="NAME", help="name of the run, kept in artifacts/runs/NAME")
+    where.add_argument(
+        "--run",
+        metavar="NAME",
+        help="name of the run, which is then written to artifacts/runs/NAME",
+    )
     _add_figure_format(parser)
     _add_training(parser)
 
@@ -255,12 +252,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="JSON settings; options given here come before it (default: none)",
+        help="JSON settings file; command-line options override it (default: none)",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from models/latest.pth where there is one (default: off)",
+        help="resume from models/latest.pth if it exists (default: off)",
     )
     for kind in (TrainConfig, ModelConfig, LoaderConfig):
         add_settings(parser, kind)
@@ -272,17 +269,20 @@ def add_leave_one_out(parser: argparse.ArgumentParser) -> None:
         "--processed",
         default=str(project_paths().processed),
         metavar="DIR",
-        help="folder that preprocess filled (default: artifacts/processed)",
+        help="folder written by preprocess (default: artifacts/processed)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="gets leave_one_out.json and a run per dataset"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for leave_one_out.json and a run per dataset",
     )
     parser.add_argument(
         "--datasets",
         type=list_of(str),
         default=(),
         metavar="A,B,...",
-        help="datasets to leave out, one at a time (default: each in turn)",
+        help="datasets to leave out, one at a time (default: all in turn)",
     )
     _add_intervals(parser)
     _add_training(parser)
@@ -294,21 +294,21 @@ def add_cross_fit(parser: argparse.ArgumentParser) -> None:
         "--processed",
         default=str(project_paths().processed),
         metavar="DIR",
-        help="folder that preprocess filled (default: artifacts/processed)",
+        help="folder written by preprocess (default: artifacts/processed)",
     )
     parser.add_argument(
         "--out",
         required=True,
         metavar="DIR",
-        help="gets predictions_cross_fit.npz and a run per part",
+        help="folder for predictions_cross_fit.npz and a run per part",
     )
     parser.add_argument(
         "--parts",
         type=count,
         default=4,
         metavar="N",
-        help="parts of the training records, each answered for by a network that learned the "
-        "others (default: %(default)s)",
+        help="number of parts of the training records; each is predicted by a network trained "
+        "on the others (default: %(default)s)",
     )
     _add_training(parser)
 
@@ -319,8 +319,8 @@ def _add_intervals(parser: argparse.ArgumentParser) -> None:
         type=count_or_none,
         default=0,
         metavar="N",
-        help="confidence intervals from N bootstrap resamples of patients, such as 1000; 0 "
-        "gives none (default: %(default)s)",
+        help="confidence intervals from N bootstrap resamples of patients, such as 1000; 0 = "
+        "none (default: %(default)s)",
     )
 
 
@@ -330,28 +330,28 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
     )
     parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder that preprocess filled"
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
     )
     parser.add_argument(
         "--split",
         default="test",
         choices=SPLIT_NAMES,
-        help="which records to judge (default: %(default)s)",
+        help="split to evaluate (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="RUN", help="gets metrics, predictions and figures/"
+        "--out", required=True, metavar="RUN", help="folder for metrics, predictions and figures/"
     )
     parser.add_argument(
         "--keep-other",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="judge records with the fallback label too (default: off)",
+        help="also evaluate records with the fallback label (default: off)",
     )
     parser.add_argument(
         "--allow-overlap",
         action="store_true",
-        help="judge recordings that the model was trained on, too (default: off, which refuses "
-        "them)",
+        help="also evaluate recordings that the model was trained on (default: off, they are "
+        "refused)",
     )
     _add_intervals(parser)
     parser.add_argument(
@@ -360,7 +360,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         default="none",
         metavar="RULE",
         help="decision thresholds for several labels, chosen on the validation split: f1 "
-        "(greatest F1), sensitivity=X (highest that reaches it), or none (default: "
+        "(highest F1), sensitivity=X (highest that reaches it), or none (default: "
         "%(default)s)",
     )
     parser.add_argument(
@@ -372,7 +372,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--challenge-weights",
         metavar="CSV",
-        help="score as the PhysioNet/CinC Challenge 2021 with its weights.csv (default: none)",
+        help="weights.csv of the PhysioNet/CinC Challenge 2021, to compute its score (default: "
+        "none)",
     )
     _add_figure_format(parser)
     _add_running(parser)
@@ -399,8 +400,8 @@ def add_compare_predictions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifest",
         metavar="CSV",
-        help="manifest.csv of the processed folder, for the patients (default: each record is "
-        "its own)",
+        help="manifest.csv of the processed folder, to resample by patient (default: each "
+        "record is its own patient)",
     )
     parser.add_argument(
         "--resamples",
@@ -424,26 +425,28 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="record files, folders (searched through), URLs of these, or globs",
+        help="record files, folders (searched recursively), URLs of these, or globs",
     )
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
         help="checkpoint to use (default: artifacts/pretrained/superclass.pth, or "
-        "artifacts/models/best.pth where that is missing)",
+        "artifacts/models/best.pth if that is missing)",
     )
-    parser.add_argument("--out", required=True, metavar="CSV", help="gets a row per record")
+    parser.add_argument(
+        "--out", required=True, metavar="CSV", help="CSV file with a row per record"
+    )
     parser.add_argument(
         "--source-fs",
         type=float,
         metavar="HZ",
-        help="sampling rate of files that do not say it (default: none)",
+        help="sampling rate of files that do not state it (default: none)",
     )
     parser.add_argument(
         "--source-gain",
         type=float,
         metavar="ADU_PER_MV",
-        help="gain of files that do not say it (default: none)",
+        help="gain of files that do not state it (default: none)",
     )
     parser.add_argument(
         "--allow-overlap",
@@ -453,14 +456,14 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--saliency",
         metavar="DIR",
-        help="gets a drawing (.png) and the numbers (.npz) of what the most probable class of "
-        "each record rests on (default: none)",
+        help="write a saliency map of the top class (.png, .npz) for each record to DIR "
+        "(default: none)",
     )
     parser.add_argument(
         "--saliency-method",
         choices=SALIENCY_METHODS,
         default=SALIENCY_METHODS[0],
-        help="how that is found (default: %(default)s)",
+        help="method of the saliency maps (default: %(default)s)",
     )
     _add_running(parser)
 
@@ -474,26 +477,30 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("onnx",),
         default="onnx",
-        help="needs requirements-export.txt (default: %(default)s)",
+        help="file format; needs requirements-export.txt (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         required=True,
         metavar="FILE",
-        help="NAME.onnx; NAME.json beside it tells the input",
+        help="NAME.onnx; NAME.json beside it describes the input",
     )
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="write NAME_int8.onnx as well, with weights of 8 bits (default: off)",
+        help="also write NAME_int8.onnx with 8-bit weights (default: off)",
     )
     parser.add_argument(
         "--processed",
         metavar="DIR",
-        help="compare the files with the checkpoint on records of this folder (default: none)",
+        help="compare the exported files with the checkpoint on records of this folder "
+        "(default: none)",
     )
     parser.add_argument(
-        "--split", default="val", choices=SPLIT_NAMES, help="which of them (default: %(default)s)"
+        "--split",
+        default="val",
+        choices=SPLIT_NAMES,
+        help="split to compare them on (default: %(default)s)",
     )
 
 
@@ -508,47 +515,50 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processed",
         metavar="DIR",
-        help="folder that preprocess filled (default: processed/ in the run or "
-        "artifacts/processed, where it holds the records judged)",
+        help="folder written by preprocess (default: processed/ in the run or "
+        "artifacts/processed, if it holds the evaluated records)",
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="the page (default: report.html in the run's folder)"
+        "--out",
+        metavar="FILE",
+        help="HTML file to write (default: report.html in the run's folder)",
     )
     parser.add_argument(
         "--examples",
         type=count_or_none,
         default=6,
         metavar="N",
-        help="records with their ECG: N of the worst mistakes and N typical ones (default: "
-        "%(default)s)",
+        help="records to show with their ECG: N of the worst mistakes and N typical ones "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--saliency",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="shade what the answers for them rest on; takes seconds for each (default: on)",
+        help="shade the samples that the predictions of these records rest on; takes seconds "
+        "for each (default: on)",
     )
 
 
 def add_export_dataset(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export-dataset`."""
     parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder that preprocess filled"
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
     )
     parser.add_argument(
         "--format",
         choices=("parquet", "braindecode"),
         default="parquet",
-        help="both need requirements-datasets.txt (default: %(default)s)",
+        help="file format; both need requirements-datasets.txt (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="gets a file or folder per split"
+        "--out", required=True, metavar="DIR", help="folder for a file or folder per split"
     )
     parser.add_argument(
         "--keep-other",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="write records with the fallback label too (default: off)",
+        help="also export records with the fallback label (default: off)",
     )
 
 
@@ -558,12 +568,12 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="artifacts/notebook_executed.ipynb",
         metavar="FILE",
-        help="the executed copy (default: %(default)s)",
+        help="executed copy to write (default: %(default)s)",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="JSON settings that come before the notebook's own (default: none)",
+        help="JSON settings file that overrides the notebook's settings (default: none)",
     )
 
 
@@ -573,8 +583,8 @@ def _add_figure_format(parser: argparse.ArgumentParser) -> None:
         choices=FIGURE_FORMATS,
         default="png",
         metavar="FORMAT",
-        help="of the figures: png, or svg or pdf, which stay sharp at any size (default: "
-        "%(default)s)",
+        help="file format of the figures: png, or svg or pdf, which stay sharp at any size "
+        "(default: %(default)s)",
     )
 
 

@@ -1,21 +1,25 @@
-"""Training runs side by side."""
+"""A table of training runs side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from src.utils import load_json
 
+RunRow = dict[str, str | int | float | None]
+"""Column -> value of one run."""
 
-def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
-    """Return one row per run from its ``training_log.json``, and every ``metrics_<split>.json``
-    that it has.
+_METRICS = ("f1_macro", "auroc_macro", "accuracy")
+
+
+def compare_runs(runs: Sequence[str | Path]) -> list[RunRow]:
+    """Return a row per run, from its ``training_log.json`` and every ``metrics_<split>.json``.
 
     Raises
     ------
     ValueError
-        If a run has no log, or its files are not as train and evaluate write them.
+        If a run has no log, or train and evaluate did not write its files.
     """
     rows = []
     for run in map(Path, runs):
@@ -24,7 +28,7 @@ def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
                 f"{run}: no training_log.json here; expected the folder of a training run"
             )
         try:
-            rows.append(_run_row(run))
+            rows.append(_build_row(run))
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{run}: its logs are not as train and evaluate write them ({error!r})"
@@ -32,19 +36,19 @@ def compare_runs(runs: list[str | Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def _run_row(run: Path) -> dict[str, Any]:
+def _build_row(run: Path) -> RunRow:
     log = load_json(run / "training_log.json")
-    row = {
+    seconds = sum(epoch["seconds"] for epoch in log["history"])
+    row: RunRow = {
         "run": run.name,
         "epochs": len(log["history"]),
         "best_epoch": log["best_epoch"],
         log["best_metric_name"]: log["best_metric"],
+        "minutes": round(seconds / 60, 2),
     }
-    row["minutes"] = round(sum(epoch["seconds"] for epoch in log["history"]) / 60, 2)
     for path in sorted(run.glob("metrics_*.json")):
         metrics = load_json(path)
         split = path.stem.removeprefix("metrics_")
-        row |= {
-            f"{split}_{name}": metrics[name] for name in ("f1_macro", "auroc_macro", "accuracy")
-        }
+        for name in _METRICS:
+            row[f"{split}_{name}"] = metrics[name]
     return row

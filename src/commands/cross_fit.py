@@ -1,10 +1,8 @@
-"""Soft targets by cross-fitting: networks that each leave a part of the training records out answer
-for that part.
+"""Soft targets by cross-fitting: each network predicts the training records it did not see.
 
-What a network says of records that it has not learned tells which labels are likely to be wrong and
-which classes resemble each other. A network that learns from such answers beside the labels
-overfits later and less (distillation: Hinton et al., 2015; with answers out of fold, so that no
-teacher recites what it was taught).
+Out-of-fold predictions show which labels are likely to be wrong and which classes resemble each
+other. A network trained on them beside the labels overfits later and less (distillation: Hinton et
+al., 2015; out of fold, so that no teacher repeats the labels it was trained on).
 """
 
 from __future__ import annotations
@@ -37,39 +35,36 @@ from src.utils import device_info
 
 logger = logging.getLogger(__name__)
 
-
 PREDICTIONS_FILE = "predictions_cross_fit.npz"
 
 
 def run_cross_fit(
     config: Config, processed: str | Path, out: str | Path, *, parts: int = 4, resume: bool = False
 ) -> Predictions:
-    """Train a network per part of the training records, on the others, and let it answer for the
-    part.
+    """Train a network without each part of the training records, and predict that part with it.
 
     Parameters
     ----------
     config
-        How to train each; with several labels the auxiliary classes answer too. The last epoch
-        counts, since nothing is held back to choose one. Soft targets that it names are left aside,
-        since they are what is to be made.
+        Training settings of each network. With several labels, auxiliary classes are predicted too.
+        The last epoch is used, since no records are held back to choose one. Soft targets are
+        ignored, since this makes them.
     processed
-        The folder that preprocessing filled, or a URL of it; its validation and test records are
-        not looked at.
+        The processed folder, or its URL. Its validation and test records are not used.
     out
         Gets ``predictions_cross_fit.npz``, for ``train --soft-targets``, and a run per part,
         ``part_<number>``.
     parts
-        How many; the records of a patient, and copies of a recording, are never learned from and
-        answered for by one network.
+        Number of parts. The records of a patient, and copies of a recording, are never both trained
+        on and predicted by one network.
     resume
-        Go on with runs that were broken off.
+        Resume runs that were interrupted.
 
     Returns
     -------
     Predictions
-        Of every training record, with one label per record of those that carry exactly one class;
-        with the classes of the networks.
+        For every training record; with one label per record, for those with exactly one class. The
+        classes are those of the networks.
 
     Raises
     ------
@@ -85,49 +80,54 @@ def run_cross_fit(
     settings = replace(
         config.train,
         classes=classes,
-        target="single" if single else "multi",  # as of all records, whatever a part has
+        # The task of all records, even if a part looks like another one.
+        target="single" if single else "multi",
         keep_auxiliary=config.train.auxiliary_weight > 0 and not single,
         soft_targets=None,
     )
-    config, nothing = replace(config, train=settings), train.subset([])
+    config = replace(config, train=settings)
     refuse_trained_on(
         config,
-        [(train.signal_hashes, "the training records, for which the networks of the parts answer")],
+        [(train.signal_hashes, "the training records, which the networks of the parts predict")],
     )
-    answers = []
-    for part, (others, held) in enumerate(
-        _hold_out(train, assign_parts(train, parts, settings.seed), classes), 1
-    ):
-        loaders = build_dataloaders(
-            config, processed, splits={"train": others, "val": nothing, "test": nothing}
-        )
+
+    part_of = assign_parts(train, parts, settings.seed)
+    no_records = train.subset([])
+    predictions = []
+    for part, (others, held_out) in enumerate(_split_parts(train, part_of, classes), 1):
         logger.info(
-            "part %d of %d: %d records learn, %d are answered for",
+            "part %d of %d: training on %d records, predicting %d",
             part,
             parts,
             len(others),
-            len(held),
+            len(held_out),
         )
-        result = run_training(
-            config, processed, Path(out) / f"part_{part}", loaders=loaders, resume=resume
-        )
-        device = device_info(config.train.device).device
-        answers.append(
+        splits = {"train": others, "val": no_records, "test": no_records}
+        loaders = build_dataloaders(config, processed, splits=splits)
+        run = Path(out) / f"part_{part}"
+        result = run_training(config, processed, run, loaders=loaders, resume=resume)
+        predictions.append(
             predict_records(
                 load_checkpoint(result.best_path),
-                held,
+                held_out,
                 batch_size=config.loader.batch_size,
-                device=device,
+                device=device_info(config.train.device).device,
             )
         )
-    joined = _join(answers)
+    joined = _join(predictions)
     joined.save(Path(out) / PREDICTIONS_FILE)
     return joined
 
 
 def assign_parts(records: LabelledRecords, parts: int, seed: int) -> NDArray[np.int64]:
-    """Return the part of each record, 0 to parts - 1: a patient's all in one, about equally many of
-    each label in each.
+    """Return the part of each record, 0 to parts - 1.
+
+    All records of a patient are in one part, and each label is spread evenly over the parts.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two parts, or fewer patients than parts.
     """
     patients = sorted(set(records.patients))
     if not 2 <= parts <= len(patients):
@@ -136,62 +136,58 @@ def assign_parts(records: LabelledRecords, parts: int, seed: int) -> NDArray[np.
             "training records"
         )
     counts = Counter(label for labels in records.labels for label in labels)
+    # Patient -> (count, name) of the rarest label among the patient's records.
     rarest: dict[str, tuple[int, str]] = {}
     for patient, labels in zip(records.patients, records.labels, strict=True):
-        rarest[patient] = min(
-            [
-                rarest.get(patient, (len(records) + 1, "")),
-                *((counts[label], label) for label in labels),
-            ]
-        )
+        none_yet = (len(records) + 1, "")
+        ranked = [(counts[label], label) for label in labels]
+        rarest[patient] = min([rarest.get(patient, none_yet), *ranked])
+
+    # Deal the shuffled patients out label by label, the rarest label first.
     shuffled = np.random.default_rng(seed).permutation(len(patients)).tolist()
-    order = sorted(
-        shuffled, key=lambda i: rarest[patients[i]]
-    )  # dealt out label by label, the rarest first
-    part_of = {patients[i]: place % parts for place, i in enumerate(order)}
+    order = sorted(shuffled, key=lambda i: rarest[patients[i]])
+    part_of = {patients[i]: position % parts for position, i in enumerate(order)}
     return np.array([part_of[patient] for patient in records.patients])
 
 
-def _hold_out(
+def _split_parts(
     train: LabelledRecords, part_of: NDArray[np.int64], classes: Sequence[str]
 ) -> list[tuple[LabelledRecords, LabelledRecords]]:
-    """Return for each part the records that are learned from and those that are answered for.
+    """Return, for each part, the records to train on and the records to predict.
 
     Raises
     ------
     ValueError
-        If the others of a part lack a class, which shows before the first run.
+        If the records to train on lack a class, which shows before the first run.
     """
     pairs = []
     for part in range(part_of.max() + 1):
-        held = train.subset(np.flatnonzero(part_of == part).tolist())
-        others = drop_copies(train.subset(np.flatnonzero(part_of != part).tolist()), held)
+        held_out = train.subset(np.flatnonzero(part_of == part).tolist())
+        others = train.subset(np.flatnonzero(part_of != part).tolist())
+        others = drop_copies(others, held_out)
         if rare := sorted(set(classes) - set(find_classes(others))):
             raise ValueError(
                 f"the training records of {', '.join(rare)} are all in one part: expected two "
-                "patients or more of each class; "
-                "name the other classes with --classes"
+                "patients or more of each class; name the other classes with --classes"
             )
-        pairs.append((others, held))
+        pairs.append((others, held_out))
     return pairs
 
 
-def _join(answers: list[Predictions]) -> Predictions:
-    """Return the answers of all networks as one; auxiliary classes that one of them lacks are left
-    out.
-    """
+def _join(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of all networks as one, for the classes that all of them have."""
     classes = tuple(
-        name for name in answers[0].classes if all(name in part.classes for part in answers)
+        name for name in parts[0].classes if all(name in part.classes for part in parts)
     )
-    columns = [[part.classes.index(name) for name in classes] for part in answers]
+    y_true, y_score = [], []
+    for part in parts:
+        columns = [part.classes.index(name) for name in classes]
+        y_true.append(part.y_true[:, columns])
+        y_score.append(part.y_score[:, columns])
     return Predictions(
-        keys=tuple(key for part in answers for key in part.keys),
-        y_true=np.concatenate(
-            [part.y_true[:, chosen] for part, chosen in zip(answers, columns, strict=True)]
-        ),
-        y_score=np.concatenate(
-            [part.y_score[:, chosen] for part, chosen in zip(answers, columns, strict=True)]
-        ),
+        keys=tuple(key for part in parts for key in part.keys),
+        y_true=np.concatenate(y_true),
+        y_score=np.concatenate(y_score),
         classes=classes,
-        single_label=answers[0].single_label,
+        single_label=parts[0].single_label,
     )

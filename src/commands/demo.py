@@ -1,4 +1,4 @@
-"""Run the project's notebook from top to bottom, as Run All does."""
+"""Running the project's notebook from top to bottom, as Run All does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run_notebook(
     config: str | Path | None = None,
     timeout_s: int = 3600,
 ) -> Path:
-    """Execute a notebook in a fresh kernel and write the copy with outputs.
+    """Execute a notebook in a new kernel and write a copy with its outputs.
 
     Parameters
     ----------
@@ -26,20 +26,20 @@ def run_notebook(
     out
         The executed copy; by default ``artifacts/notebook_executed.ipynb``.
     config
-        JSON file of settings that come before the notebook's own.
+        JSON file of settings that override the notebook's own.
     timeout_s
         Limit for one cell in seconds.
 
     Raises
     ------
     ValueError
-        If there is no such file of settings.
+        If the settings file is missing.
     RuntimeError
         If a cell fails; the message gives its error.
     """
     if config is not None and not Path(config).is_file():
         raise ValueError(
-            f"{config}: no such file; expected settings in JSON that come before the notebook's own"
+            f"{config}: no such file; expected settings in JSON, which override the notebook's own"
         )
     import nbformat
     from nbclient import NotebookClient
@@ -48,15 +48,14 @@ def run_notebook(
     document = nbformat.read(str(notebook), as_version=4)  # type: ignore[no-untyped-call]
     out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
-    environment = (
-        {**os.environ, "ECG_CONFIG": str(Path(config).resolve())}
-        if config is not None
-        else dict(os.environ)
-    )
+    environment = dict(os.environ)
+    if config is not None:
+        environment["ECG_CONFIG"] = str(Path(config).resolve())
     client = NotebookClient(
         document,
         timeout=timeout_s,
-        coalesce_streams=True,  # a progress bar is kept as it ended
+        # Keeps only the last state of a progress bar.
+        coalesce_streams=True,
         record_timing=False,
         resources={"metadata": {"path": str(Path(notebook).parent)}},
     )

@@ -1,13 +1,10 @@
-"""The dry run: what the collections hold and what processing them would take; nothing is
-written.
-"""
+"""The dry run: contents of the collections and the cost of processing, without writing files."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,18 +12,18 @@ from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.labels.mapping import load_mapping
 from src.preprocessing import build_tensor
 from src.processed.npz import Archive
-from src.processed.runs.chunks import find_task
-from src.processed.runs.plan import RunPlan, plan_run, spread
+from src.processed.runs.chunks import find_record_start
+from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
 from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RejectedError
 from src.records.record import RecordError, split_part
 from src.records.windows import count_windows
-from src.utils import Rich, html_facts, html_table, shown_path
+from src.utils import Rich, format_duration, html_facts, html_table, shown_path
 
 
 @dataclass
 class DatasetCheck:
-    """What was found in one collection; rates and leads are those of the records probed."""
+    """The contents of one collection; rates, leads and problems are those of the probed records."""
 
     name: str
     root: str
@@ -43,25 +40,25 @@ class DatasetCheck:
 
     @property
     def estimated_seconds(self) -> float:
-        """Time that the whole collection takes one worker, from the records probed."""
+        """Estimated seconds that one worker takes for the whole collection."""
         return self.seconds / max(1, self.n_probed) * self.n_records
 
     @property
     def estimated_bytes(self) -> float:
-        """Space of the record files of the whole collection, from the records probed."""
-        return self.n_bytes / self._n_good * self.n_records if self._n_good else 0.0
+        """Estimated bytes of the record files of the whole collection."""
+        if not self._n_good:
+            return 0.0
+        return self.n_bytes / self._n_good * self.n_records
 
     @property
     def _n_good(self) -> int:
         return self.n_probed - sum(self.problems.values())
 
     def lines(self) -> list[str]:
-        """Return the report of this collection."""
-        out = [
-            (
-                f"{self.name}: {self.n_records} records in {shown_path(self.root)}, "
-                f"{self.n_labelled} with a label"
-            )
+        """Return the lines of the report about this collection."""
+        lines = [
+            f"{self.name}: {self.n_records} records in {shown_path(self.root)}, "
+            f"{self.n_labelled} with a label"
         ]
         for title, counts in (
             ("formats", self.formats),
@@ -69,23 +66,18 @@ class DatasetCheck:
             ("leads", self.leads),
         ):
             if counts:
-                out.append(
-                    f"  {title}: " + ", ".join(f"{name} ({n})" for name, n in counts.most_common(5))
-                )
+                lines.append(f"  {title}: {_list_counts(counts)}")
         if self.n_files > self._n_good:
-            out.append(
-                f"  windows: about {self.n_files / self._n_good * self.n_records:.0f} in all"
-            )
-        out += [
-            f"  problem in {n} of {self.n_probed} probed: {text}"
-            for text, n in self.problems.most_common(5)
-        ]
-        return out
+            n_windows = self.n_files / self._n_good * self.n_records
+            lines.append(f"  windows: about {n_windows:.0f} in all")
+        for text, n in self.problems.most_common(5):
+            lines.append(f"  problem in {n} of {self.n_probed} probed: {text}")
+        return lines
 
 
 @dataclass(frozen=True)
 class CheckReport(Rich):
-    """The dry run of several collections."""
+    """The report of a dry run."""
 
     datasets: tuple[DatasetCheck, ...]
     unmatched: tuple[str, ...]
@@ -95,22 +87,23 @@ class CheckReport(Rich):
 
     @property
     def ok(self) -> bool:
-        """Whether every collection has records and none of the probed ones a problem."""
+        """Whether every collection has records, and no probed record has a problem."""
         return all(check.n_records and not check.problems for check in self.datasets)
 
     def __str__(self) -> str:
         lines = [line for check in self.datasets for line in check.lines()]
         if self.labels:
-            lines.append(
-                "labels: " + ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30))
-            )
-        for what, found in (
+            counts = ", ".join(f"{name} {n}" for name, n in self.labels.most_common(30))
+            lines.append(f"labels: {counts}")
+        for title, names in (
             ("rows of the mapping have no file", self.unmatched),
             ("records have no row of the mapping", self.unlabelled),
         ):
-            if found:
-                lines += [f"{len(found)} {what}:", *(f"  {text}" for text in found[:10])]
-                lines += [f"  ... and {len(found) - 10} more"] if len(found) > 10 else []
+            if names:
+                lines.append(f"{len(names)} {title}:")
+                lines += [f"  {name}" for name in names[:10]]
+                if len(names) > 10:
+                    lines.append(f"  ... and {len(names) - 10} more")
         lines.append(f"estimate: {self.estimate}")
         return "\n".join(lines)
 
@@ -120,7 +113,9 @@ class CheckReport(Rich):
         seconds = sum(check.estimated_seconds for check in self.datasets) / self.workers
         megabytes = sum(check.estimated_bytes for check in self.datasets) / 1e6
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        return f"{_duration(seconds)} with {workers}, {megabytes:.1f} MB of record files"
+        # Rounded up, so that a short run does not show as 0 s.
+        duration = format_duration(math.ceil(seconds))
+        return f"{duration} with {workers}, {megabytes:.1f} MB of record files"
 
     def _repr_html_(self) -> str:
         header = [
@@ -132,15 +127,12 @@ class CheckReport(Rich):
             "leads",
             "problems in those probed",
         ]
-        rows = [
-            [
-                check.name,
-                check.n_records,
-                check.n_labelled,
-                *map(_list_counts, (check.formats, check.rates, check.leads, check.problems)),
-            ]
-            for check in self.datasets
-        ]
+        rows: list[list[object]] = []
+        for check in self.datasets:
+            counters = (check.formats, check.rates, check.leads, check.problems)
+            rows.append(
+                [check.name, check.n_records, check.n_labelled, *map(_list_counts, counters)]
+            )
         facts = html_facts(
             {
                 "estimate": self.estimate,
@@ -149,26 +141,18 @@ class CheckReport(Rich):
                 "records without a row": len(self.unlabelled),
             }
         )
-        lists = {"rows without a file": self.unmatched, "records without a row": self.unlabelled}
-        return (
-            facts
-            + html_table(header, rows)
-            + "".join(
-                html_table([what], [[text] for text in found[:10]])
-                for what, found in lists.items()
-                if found
-            )
-        )
+        tables = [html_table(header, rows)]
+        for title, names in (
+            ("rows without a file", self.unmatched),
+            ("records without a row", self.unlabelled),
+        ):
+            if names:
+                tables.append(html_table([title], [[name] for name in names[:10]]))
+        return facts + "".join(tables)
 
 
 def _list_counts(counts: Counter[str], limit: int = 5) -> str:
     return ", ".join(f"{name} ({n})" for name, n in counts.most_common(limit))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def check_datasets(
@@ -178,33 +162,33 @@ def check_datasets(
     execution: ExecutionConfig | None = None,
     n_probe: int = 20,
 ) -> CheckReport:
-    """Look at the collections without writing anything.
+    """Check the collections without writing anything.
 
     Parameters
     ----------
     data, mapping, config, execution
         As for `src.preprocessing.run_preprocessing`.
     n_probe
-        Records of each collection that are read and processed in memory.
+        Number of records of each collection to read and process in memory.
 
     Raises
     ------
     ValueError
         If a folder is missing or the mapping is wrong.
     """
-    config, execution = config or PreprocessConfig(), execution or ExecutionConfig()
-    plan = plan_run(data, load_mapping(mapping) if mapping is not None else None, config)
+    config = config or PreprocessConfig()
+    execution = execution or ExecutionConfig()
+    table = load_mapping(mapping) if mapping is not None else None
+    plan = plan_run(data, table, config)
     checks = tuple(
         _check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items()
     )
     labels = Counter(label for task in plan.tasks if task.row for label in task.row.labels)
-    unmatched = tuple(f"{row.dataset}/{row.record_id}: {row.reason}" for row in plan.missing)
-    unlabelled = (
-        tuple(f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None)
-        if mapping is not None
-        else ()
-    )
-    return CheckReport(checks, unmatched, unlabelled, labels, execution.n_workers)
+    unmatched = [f"{row.dataset}/{row.record_id}: {row.reason}" for row in plan.missing]
+    unlabelled = []
+    if mapping is not None:
+        unlabelled = [f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None]
+    return CheckReport(checks, tuple(unmatched), tuple(unlabelled), labels, execution.n_workers)
 
 
 def _check_dataset(
@@ -213,39 +197,40 @@ def _check_dataset(
     tasks = [task for task in plan.tasks if task.dataset == name]
     check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
     check.formats.update(split_part(task.path)[0].suffix.lower() for task in tasks)
-    _probe(check, spread(tasks, n_probe), config)
+    for task in choose_evenly(tasks, n_probe):
+        _probe(check, task, config)
     return check
 
 
-def _probe(check: DatasetCheck, tasks: Sequence[RecordTask], config: PreprocessConfig) -> None:
-    """Process records in memory; of one that is cut into windows its start stands for all of
-    them.
+def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> None:
+    """Process a record in memory and add it to `check`.
+
+    With windows, the start of the record stands for all of them.
     """
-    for task in tasks:
-        check.n_probed += 1
-        start = time.perf_counter()
-        try:
-            with local_tasks([task]) as (copied,):
-                record, n_samples = find_task(copied, config).read()
-            tensor = build_tensor(record, config)
-        except RecordError as error:
-            check.problems[error.message] += 1
-            continue
-        except RejectedError as error:
-            check.problems[str(error)] += 1
-            continue
+    check.n_probed += 1
+    start = time.perf_counter()
+    try:
+        with local_tasks([task]) as (copied,):
+            record, n_samples = find_record_start(copied, config).read()
+        tensor = build_tensor(record, config)
+    except RecordError as error:
+        check.problems[error.message] += 1
+        return
+    except RejectedError as error:
+        check.problems[str(error)] += 1
+        return
+    check.rates[f"{record.fs:g} Hz"] += 1
+    check.leads[" ".join(record.leads)] += 1
+
+    n_files = 1
+    if config.window_s:
         stride_s = config.stride_s or config.window_s
-        n_files = (
-            count_windows(n_samples, record.fs, config.window_s, stride_s) if config.window_s else 1
-        )
-        check.rates[f"{record.fs:g} Hz"] += 1
-        check.leads[" ".join(record.leads)] += 1
-        check.n_bytes += len(Archive(tensor.arrays).encode()) * n_files
-        if (
-            n_files > 1
-        ):  # timed again, since what was loaded for the first window is not loaded for the others
-            check.seconds += time.perf_counter() - start
-            start = time.perf_counter()
-            Archive(build_tensor(record, config).arrays).encode()
-        check.seconds += (time.perf_counter() - start) * max(1, n_files - 1)
-        check.n_files += n_files
+        n_files = count_windows(n_samples, record.fs, config.window_s, stride_s)
+    check.n_files += n_files
+    check.n_bytes += len(Archive(tensor.arrays).encode()) * n_files
+    if n_files > 1:
+        # Time another window, because the first one alone pays for reading the record.
+        check.seconds += time.perf_counter() - start
+        start = time.perf_counter()
+        Archive(build_tensor(record, config).arrays).encode()
+    check.seconds += (time.perf_counter() - start) * max(1, n_files - 1)

@@ -1,7 +1,7 @@
-"""Leave one source out: train on all datasets but one, judge on that one, in turn.
+"""Leave one dataset out: train on all others, evaluate on that one, for each in turn.
 
-It answers what a random split cannot: how the model does on recordings from elsewhere.
-``splits.json`` is only read.
+A random split cannot show how a model does on recordings from elsewhere; this can. ``splits.json``
+is only read.
 """
 
 from __future__ import annotations
@@ -9,33 +9,49 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from src.config import Config
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import EvaluationOptions, evaluate_predictions, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.learning.leaks import drop_copies, refuse_trained_on
-from src.learning.results import SubgroupMetricName
 from src.learning.text import format_table
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
 from src.processed.targets import PARALLEL_FIELDS, LabelledRecords, choose_records, load_records
 from src.training import run_training
-from src.utils import device_info, save_json
+from src.utils import device_info, format_number, save_json
 
 logger = logging.getLogger(__name__)
 
-
-_MACROS: tuple[SubgroupMetricName, ...] = (
-    "f1_macro",
-    "auroc_macro",
-    "average_precision_macro",
-    "accuracy",
-)
-
 Splits = dict[str, LabelledRecords]
+
+_Score = Literal["f1_macro", "auroc_macro", "average_precision_macro", "accuracy"]
+_SCORES: tuple[_Score, ...] = ("f1_macro", "auroc_macro", "average_precision_macro", "accuracy")
+
+
+class ScoreSummary(TypedDict):
+    """The averages of an evaluation; a score is None where it is undefined."""
+
+    n_records: int
+    f1_macro: float | None
+    auroc_macro: float | None
+    average_precision_macro: float | None
+    accuracy: float | None
+    undefined_classes: list[str]
+    intervals: NotRequired[Intervals]
+
+
+class LeftOutRow(TypedDict):
+    """The results for one dataset left out; scores are None without records to evaluate."""
+
+    left_out: str
+    n_train: int
+    left_out_metrics: ScoreSummary | None
+    seen_metrics: ScoreSummary | None
 
 
 def run_leave_one_out(
@@ -46,51 +62,52 @@ def run_leave_one_out(
     datasets: Sequence[str] = (),
     intervals: int = 0,
     resume: bool = False,
-) -> list[dict[str, Any]]:
-    """Train a model per dataset left out, and judge each on its dataset.
+) -> list[LeftOutRow]:
+    """Train a model without each dataset in turn, and evaluate it on that dataset.
 
     Parameters
     ----------
     config
-        How to train.
+        Training settings.
     processed
-        The folder that preprocessing filled.
+        The processed folder, or its URL.
     out
         Gets ``leave_one_out.json`` and a run per dataset, ``without_<dataset>``, with its
         ``metrics_left_out.json`` (all records of the dataset) and ``metrics_seen.json`` (the test
         split of the others).
     datasets
-        Which to leave out; by default each in turn.
+        The datasets to leave out; by default each in turn.
     intervals
         Bootstrap resamples for confidence intervals; 0 gives none.
     resume
-        Go on with runs that were broken off.
+        Resume runs that were interrupted.
 
     Returns
     -------
     list of dict
         A row per dataset: ``left_out``, ``n_train``, and ``left_out_metrics`` and ``seen_metrics``
-        with n_records and the macro averages; ``seen_metrics`` is None where the others have no
-        test split.
+        with n_records and the macro averages; ``seen_metrics`` is None if the others have no test
+        split.
 
     Raises
     ------
     ValueError
         If there are fewer than two datasets, one is unknown, or one has no class in common with the
-        others; if soft targets, or the checkpoint to start from, may know the dataset that is left
-        out.
+        others; if soft targets, or the checkpoint to start from, may come from a model that was
+        trained on the dataset left out.
     """
     if config.train.soft_targets:
         raise ValueError(
             f"soft_targets is {config.train.soft_targets}: expected none, since the "
-            "networks that gave them may have learned the dataset left out"
+            "networks that gave them may have been trained on the dataset left out"
         )
     processed = local_copy(processed)
     splits = load_records(processed, keep_other=config.train.keep_other)
-    folds = {name: leave_out(splits, name) for name in _choose(splits, datasets, processed)}
-    loaders = {
-        name: build_fold(config, fold) for name, fold in folds.items()
-    }  # every mistake shows before the first run
+
+    # Build the loaders of all folds first, so that every mistake shows before the first run.
+    loaders: dict[str, DataLoaders] = {}
+    for name in _choose_datasets(splits, datasets, processed):
+        loaders[name] = build_fold(config, leave_out(splits, name))
     for name, fold in loaders.items():
         if not len(fold.records["test"]):
             raise ValueError(
@@ -98,63 +115,65 @@ def run_leave_one_out(
                 f"datasets train: {fold.classes}"
             )
     seen = {
-        name: _seen(splits, name, fold, config.train.keep_negative)
+        name: _choose_seen(splits, name, fold, config.train.keep_negative)
         for name, fold in loaders.items()
     }
-    held = [
-        (fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
-        for name, fold in loaders.items()
-    ]
-    refuse_trained_on(
-        config,
-        [
-            *held,
-            *(
-                (records.signal_hashes, "the test recordings of the datasets that train")
-                for records in seen.values()
-            ),
-        ],
-    )
-    options, rows = EvaluationOptions(intervals=intervals), []
+    _refuse_leaks(config, loaders, seen)
+
+    options = EvaluationOptions(intervals=intervals)
+    rows: list[LeftOutRow] = []
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
         result = run_training(config, processed, run, loaders=fold, resume=resume)
         checkpoint = load_checkpoint(result.best_path)
-        rows.append(
-            {
-                "left_out": name,
-                "n_train": len(fold.records["train"]),
-                "left_out_metrics": _judge(
-                    checkpoint, fold.records["test"], config, options, run / "metrics_left_out.json"
-                ),
-                "seen_metrics": _judge(
-                    checkpoint, seen[name], config, options, run / "metrics_seen.json"
-                ),
-            }
-        )
+        row: LeftOutRow = {
+            "left_out": name,
+            "n_train": len(fold.records["train"]),
+            "left_out_metrics": _evaluate(
+                checkpoint, fold.records["test"], config, options, run / "metrics_left_out.json"
+            ),
+            "seen_metrics": _evaluate(
+                checkpoint, seen[name], config, options, run / "metrics_seen.json"
+            ),
+        }
+        rows.append(row)
         save_json(rows, Path(out) / "leave_one_out.json")
     return rows
 
 
-def _choose(splits: Splits, datasets: Sequence[str], processed: str | Path) -> list[str]:
-    there = sorted({name for records in splits.values() for name in records.datasets})
-    if len(there) < 2:
+def _choose_datasets(splits: Splits, datasets: Sequence[str], processed: str | Path) -> list[str]:
+    """Return the datasets to leave out; they must be among the two or more of the folder."""
+    available = sorted({name for records in splits.values() for name in records.datasets})
+    if len(available) < 2:
         raise ValueError(
-            f"{processed}: holds {', '.join(there)} alone: expected two datasets or more, "
+            f"{processed}: holds {', '.join(available)} alone: expected two datasets or more, "
             "to leave one out"
         )
-    if unknown := [name for name in datasets if name not in there]:
+    if unknown := [name for name in datasets if name not in available]:
         raise ValueError(
-            f"{processed}: no records of {', '.join(unknown)}: there are {', '.join(there)}"
+            f"{processed}: no records of {', '.join(unknown)}: there are {', '.join(available)}"
         )
-    return list(datasets) or there
+    return list(datasets) or available
+
+
+def _refuse_leaks(config: Config, loaders: dict[str, DataLoaders], seen: Splits) -> None:
+    """Refuse a checkpoint to start from that was trained on records to evaluate."""
+    left_out = [
+        (fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
+        for name, fold in loaders.items()
+    ]
+    others = [
+        (records.signal_hashes, "the test recordings of the datasets that train")
+        for records in seen.values()
+    ]
+    refuse_trained_on(config, [*left_out, *others])
 
 
 def leave_out(splits: Splits, dataset: str) -> Splits:
-    """Return train and val without a dataset, and all its records as test.
+    """Return train and val without a dataset, and all records of it as test.
 
-    A recording of the dataset that another one holds as well is taken out of train and val, so that
-    none is judged that was learned from.
+    Copies of its recordings in other datasets are left out of train and val, so that the model is
+    not evaluated on recordings it was trained on.
     """
     test = _join([_keep(records, {dataset}) for records in splits.values()])
     fold = {"test": test}
@@ -177,15 +196,18 @@ def _keep(records: LabelledRecords, datasets: set[str]) -> LabelledRecords:
 
 
 def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
-    """Return the records of all parts as one; they are of the same processed folder."""
-    return LabelledRecords(
-        parts[0].processed,
-        *(tuple(x for part in parts for x in getattr(part, name)) for name in PARALLEL_FIELDS),
-    )
+    """Return the records of all parts, which are of the same processed folder, as one."""
+    columns = [
+        tuple(chain.from_iterable(getattr(part, name) for part in parts))
+        for name in PARALLEL_FIELDS
+    ]
+    return LabelledRecords(parts[0].processed, *columns)
 
 
-def _seen(splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool) -> LabelledRecords:
-    """Return the test records of the datasets trained on."""
+def _choose_seen(
+    splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool
+) -> LabelledRecords:
+    """Return the test records of the datasets that train."""
     others = _keep(splits["test"], set(splits["test"].datasets) - {dataset})
     return choose_records(
         others,
@@ -196,45 +218,53 @@ def _seen(splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool) 
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:
-    """Return the loaders of chosen records; they read the record files, since the packed cache goes
-    by the usual splits.
+    """Return loaders of the given splits.
+
+    They read the record files, because the packed cache is ordered by the usual splits.
     """
     config = replace(config, loader=replace(config.loader, cache="off"))
     return build_dataloaders(config, splits["train"].processed, splits=splits)
 
 
-def _judge(
+def _evaluate(
     checkpoint: Checkpoint,
     records: LabelledRecords,
     config: Config,
     options: EvaluationOptions,
     path: Path,
-) -> dict[str, Any] | None:
-    """Judge records, keep the whole result at `path` and return its head."""
+) -> ScoreSummary | None:
+    """Evaluate a checkpoint on records, save all metrics at `path` and return the averages."""
     if not len(records):
         return None
     device = device_info(config.train.device).device
     predictions = predict_records(
         checkpoint, records, batch_size=config.loader.batch_size, device=device
     )
-    _, metrics = evaluate_predictions(
-        predictions, select_rows(load_manifest(records.processed), records.keys), options
-    )
+    rows = select_rows(load_manifest(records.processed), records.keys)
+    _, metrics = evaluate_predictions(predictions, rows, options)
     save_json({"checkpoint": str(checkpoint.path), **metrics}, path)
-    head: dict[str, Any] = {"n_records": metrics["n_records"]}
-    head |= {name: metrics[name] for name in _MACROS}
-    head["undefined_classes"] = metrics["undefined_classes"]
-    return head | ({"intervals": metrics["intervals"]} if "intervals" in metrics else {})
+    summary: ScoreSummary = {
+        "n_records": metrics["n_records"],
+        "f1_macro": metrics["f1_macro"],
+        "auroc_macro": metrics["auroc_macro"],
+        "average_precision_macro": metrics["average_precision_macro"],
+        "accuracy": metrics["accuracy"],
+        "undefined_classes": metrics["undefined_classes"],
+    }
+    if "intervals" in metrics:
+        summary["intervals"] = metrics["intervals"]
+    return summary
 
 
-def format_leave_one_out(rows: Sequence[dict[str, Any]]) -> str:
+def format_leave_one_out(rows: Sequence[LeftOutRow]) -> str:
     """Return the rows of `run_leave_one_out` as an aligned plain table."""
-    table = [["left out", "judged on", "records", *_MACROS]]
+    table = [["left out", "evaluated on", "records", *_SCORES]]
     for row in rows:
-        for name, key in (("the dataset", "left_out_metrics"), ("test of others", "seen_metrics")):
-            if found := row[key]:
-                numbers = [
-                    "-" if found[macro] is None else f"{found[macro]:.3f}" for macro in _MACROS
-                ]
-                table.append([row["left_out"], name, str(found["n_records"]), *numbers])
+        for name, summary in (
+            ("the dataset", row["left_out_metrics"]),
+            ("test of others", row["seen_metrics"]),
+        ):
+            if summary is not None:
+                scores = [format_number(summary[score]) for score in _SCORES]
+                table.append([row["left_out"], name, str(summary["n_records"]), *scores])
     return format_table(table)

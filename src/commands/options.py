@@ -1,14 +1,13 @@
-"""Command-line options to settings: an option per field of a settings class, and the types that
-argparse checks.
-"""
+"""Command-line options to settings: option types, and an option per field of a settings class."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import types
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
 
 from src.config import DataConfig
 from src.utils import UsageError
@@ -21,7 +20,7 @@ S = TypeVar("S")
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return the type of an option that holds a whole number from `least` on."""
+    """Return an option type for whole numbers of `least` or more."""
 
     def parse(text: str) -> int:
         if not (text.isdecimal() and int(text) >= least):
@@ -37,28 +36,28 @@ count = at_least(1)
 
 
 def count_or_none(text: str) -> int:
-    """Return a whole number of 0 or more."""
+    """Parse a whole number of 0 or more, where 0 means none."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, or 0 for none")
     return int(text)
 
 
 def list_of(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
-    """Return the type of an option that holds several values between commas."""
+    """Return an option type for several values separated by commas."""
 
     def parse(text: str) -> tuple[T, ...]:
         try:
             return tuple(kind(item.strip()) for item in text.split(",") if item.strip())
         except ValueError as error:
             raise argparse.ArgumentTypeError(
-                f"{text!r}: {error}; expected values between commas"
+                f"{text!r}: {error}; expected values separated by commas"
             ) from None
 
     return parse
 
 
 def name_value(text: str) -> tuple[str, str]:
-    """Return the two sides of NAME=VALUE."""
+    """Parse NAME=VALUE."""
     name, separator, value = text.partition("=")
     if not separator or not name or not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -66,7 +65,7 @@ def name_value(text: str) -> tuple[str, str]:
 
 
 def name_number(text: str) -> tuple[str, float]:
-    """Return the two sides of NAME=NUMBER."""
+    """Parse NAME=NUMBER."""
     name, value = name_value(text)
     try:
         return name, float(value)
@@ -75,7 +74,7 @@ def name_number(text: str) -> tuple[str, float]:
 
 
 def threshold_rule(text: str) -> str:
-    """Return the rule as it is, once it is known to be one."""
+    """Check a rule for decision thresholds and return it unchanged."""
     from src.learning.thresholds import ThresholdRule
 
     try:
@@ -89,32 +88,45 @@ def threshold_rule(text: str) -> str:
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
-    """Add an option per field of a settings class; what is not given stays out of the result."""
-    group = parser.add_argument_group(f"{kind.__name__} ({(kind.__doc__ or '').splitlines()[0]})")
+    """Add an option for each field of a settings class.
+
+    An option that is not given stays out of the parsed arguments.
+
+    Parameters
+    ----------
+    parser
+        Gets a group of options for the class.
+    kind
+        The settings class; settings classes among its fields get groups of their own.
+    skip
+        Fields without an option.
+    """
+    summary = (kind.__doc__ or "").splitlines()[0]
+    group = parser.add_argument_group(f"{kind.__name__} ({summary})")
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name in skip or dataclasses.is_dataclass(hints[field.name]):
             continue
-        flag = "--" + field.name.replace("_", "-")
-        shown = (
-            ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        )
-        text = (
-            f"{field.metadata['help']} (default: {shown if shown not in ('', None) else 'none'})"
-        ).replace("%", "%%")
+        text = f"{field.metadata['help']} (default: {_format_default(field.default)})"
         group.add_argument(
-            flag,
+            "--" + field.name.replace("_", "-"),
             dest=field.name,
             default=argparse.SUPPRESS,
-            help=text,
-            **_argument(hints[field.name]),
+            help=text.replace("%", "%%"),
+            **_choose_parsing(hints[field.name]),
         )
-    for name, part in _parts(kind).items():
+    for name, nested in _nested_settings(kind).items():
         if name not in skip:
-            add_settings(parser, part)
+            add_settings(parser, nested)
 
 
-def _parts(kind: type) -> dict[str, type]:
+def _format_default(value: object) -> str:
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return "none" if value in ("", None) else str(value)
+
+
+def _nested_settings(kind: type) -> dict[str, type]:
     """Return the fields of a settings class that are settings classes themselves."""
     hints = get_type_hints(kind)
     return {
@@ -124,32 +136,45 @@ def _parts(kind: type) -> dict[str, type]:
     }
 
 
-def _argument(hint: Any) -> dict[str, Any]:
-    """Return how argparse reads a field of this type."""
-    options = [item for item in get_args(hint) if item is not type(None)]
+class _Parsing(TypedDict, total=False):
+    """Keywords of `add_argument` that say how a value is parsed."""
+
+    action: type[argparse.Action]
+    type: Callable[[str], object]
+    metavar: str
+
+
+def _choose_parsing(hint: Any) -> _Parsing:
+    """Return how argparse parses a field of type `hint`."""
+    members = [member for member in get_args(hint) if member is not type(None)]
+    # An optional value such as str | None is parsed as its type.
     if isinstance(hint, types.UnionType):
-        hint = options[0]
+        hint = members[0]
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if get_args(hint):  # a tuple
+    is_tuple = bool(get_args(hint))
+    if is_tuple:
         return {"type": list_of(get_args(hint)[0]), "metavar": "A,B,..."}
     return {"type": hint, "metavar": {"int": "N", "float": "X"}.get(hint.__name__, "TEXT")}
 
 
 def read_settings(args: argparse.Namespace, kind: type[S], base: S) -> S:
-    """Return the settings `base` with the fields that the user gave.
+    """Return the settings `base` with the values of the given options.
 
     Raises
     ------
     UsageError
         If a value is out of range.
     """
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if f.name in args}  # type: ignore[arg-type]
-    given |= {
-        name: read_settings(args, part, getattr(base, name)) for name, part in _parts(kind).items()
+    values = {
+        field.name: getattr(args, field.name)
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if field.name in args
     }
+    for name, nested in _nested_settings(kind).items():
+        values[name] = read_settings(args, nested, getattr(base, name))
     try:
-        return dataclasses.replace(base, **given)  # type: ignore[type-var]
+        return dataclasses.replace(base, **values)  # type: ignore[type-var]
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -158,8 +183,8 @@ def read_settings(args: argparse.Namespace, kind: type[S], base: S) -> S:
 
 
 def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Add the options that name collections, their labels and what their files do not say."""
-    without = "" if required else " (default: generated recordings)"
+    """Add the options for collections, their labels, and rates and gains not in their files."""
+    default = "" if required else " (default: generated recordings)"
     parser.add_argument(
         "--data",
         type=name_value,
@@ -167,13 +192,13 @@ def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
         required=required,
         default=[],
         metavar="NAME=DIR",
-        help=f"a collection and its folder or URL; may be repeated{without}",
+        help=f"a collection and its folder or URL; may be repeated{default}",
     )
     parser.add_argument(
         "--mapping",
         metavar="CSV",
-        help="label table with dataset,record_id,mapped_label (default: none, every record "
-        "gets OTHER)",
+        help="label mapping with the columns dataset, record_id and mapped_label (default: "
+        "none, every record gets OTHER)",
     )
     parser.add_argument(
         "--source-fs",
@@ -181,7 +206,7 @@ def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
         action="append",
         default=[],
         metavar="NAME=HZ",
-        help="sampling rate of a collection whose files do not say it (default: none)",
+        help="sampling rate of a collection whose files do not state it (default: none)",
     )
     parser.add_argument(
         "--source-gain",
@@ -189,22 +214,22 @@ def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
         action="append",
         default=[],
         metavar="NAME=ADU_PER_MV",
-        help="gain of a collection whose files do not say it (default: none)",
+        help="gain of a collection whose files do not state it (default: none)",
     )
 
 
 def read_data(args: argparse.Namespace) -> DataConfig:
-    """Return the collections that the user named.
+    """Return the collections that the user named, with their options.
 
     Raises
     ------
     UsageError
-        If one is named twice.
+        If a collection is named twice.
     """
-    names = [name for name, _ in args.data]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    counts = Counter(name for name, _ in args.data)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    if repeated:
         raise UsageError(
-            f"--data names {', '.join(twice)} more than once: expected each dataset with one folder"
+            f"--data names {', '.join(repeated)} more than once: expected one folder per dataset"
         )
     return DataConfig(dict(args.data), args.mapping, dict(args.source_fs), dict(args.source_gain))

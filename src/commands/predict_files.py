@@ -1,6 +1,4 @@
-"""From paths that a user types to a CSV of class probabilities, and to pages that show what they
-rest on.
-"""
+"""Predictions for files: a CSV of class probabilities, and saliency maps of the top class."""
 
 from __future__ import annotations
 
@@ -10,8 +8,8 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, count
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +29,16 @@ from src.utils import as_url, atomic_path
 
 logger = logging.getLogger(__name__)
 
-
-_BATCH = 64  # records fetched at a time
+# Records at URLs that are fetched at a time.
+_N_FETCHED = 64
 
 
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Yield the records that paths, folders (searched through) and globs name, each once;
-    ``file::id`` for one of many.
+    """Yield the records that files, folders (searched recursively), globs and URLs name, each once.
 
-    A path where nothing is comes out as it is: reading it says so, and the other files get their
-    answers. What lies behind a URL comes as temporary copies, each there until the next is asked
-    for.
+    A record of a file that holds many is ``file::id``. A missing path is yielded unchanged, so that
+    reading it reports the error and the other files are still predicted. Records at URLs are
+    temporary copies, which exist until the next record is requested.
 
     Raises
     ------
@@ -57,13 +54,14 @@ def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
             try:
                 targets = list_records(file)
             except RecordError:
-                targets = [file]  # reading it will say what is wrong
+                # Reading it will report the error.
+                targets = [file]
             yield from (target for target in targets if target not in seen)
             seen.update(targets)
 
 
 def _fetch(url: str) -> Iterator[Path]:
-    """Yield copies of the record that a URL names, or of all below it, some at a time."""
+    """Yield temporary copies of the record at a URL, or of all records below it."""
     stem, suffix = os.path.splitext(url)
     if holds_many(url):
         raise ValueError(
@@ -73,26 +71,30 @@ def _fetch(url: str) -> Iterator[Path]:
         urls = [f"{stem}.hea" if suffix.lower() == ".dat" else url]
     else:
         urls = [f"{url}/{record.relative}" for record in index_folder(url)]
-    for batch in chunked(urls, _BATCH):
+    for batch in chunked(urls, _N_FETCHED):
         with fetched_records(batch) as copies:
             yield from copies
 
 
 def _expand(path: str | Path) -> list[Path]:
+    """Return the record files that a path, a folder or a glob names."""
     if Path(path).is_dir():
-        found = [Path(path) / record.relative for record in index_folder(path)]
-        if not found:
+        files = [Path(path) / record.relative for record in index_folder(path)]
+        if not files:
             raise ValueError(
                 f"{path}: no record in this folder; expected files of "
                 f"{', '.join(READABLE_SUFFIXES)}"
             )
-        return found
+        return files
     if Path(path).exists() or not glob.has_magic(str(path)):
         return [Path(path)]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     if not matches:
         raise ValueError(f"{path}: matches no file")
-    return [file for match in matches for file in (_expand(match) if match.is_dir() else [match])]
+    files = []
+    for match in matches:
+        files += _expand(match) if match.is_dir() else [match]
+    return files
 
 
 def predict_to_csv(
@@ -106,8 +108,7 @@ def predict_to_csv(
     device: str = "cpu",
     allow_overlap: bool = False,
 ) -> str:
-    """Write one row per record: record_id, a probability per class, status, reason; returns a
-    summary by status.
+    """Write a CSV with a row per record: record_id, a probability per class, status, reason.
 
     Parameters
     ----------
@@ -116,16 +117,21 @@ def predict_to_csv(
     paths
         Record files, folders, URLs of these, or globs.
     out
-        The CSV. The reason of an answer is empty, or says that the model was trained on the
+        The CSV file. The reason is empty for a prediction, unless the model was trained on the
         recording.
     source_fs, source_gain_per_mv, batch_size, device, allow_overlap
-        As for `src.eval.predict_files`.
+        As for `src.classifier.file_predictions.predict_files`.
+
+    Returns
+    -------
+    str
+        The number of records by status.
 
     Raises
     ------
     ValueError
-        If the checkpoint is wrong, a path names nothing, or not one record could be read; the rows
-        are written then too.
+        If the checkpoint is wrong, a path names nothing, or no record could be read; the rows are
+        written even then.
     """
     loaded = load_checkpoint(checkpoint, device)
     rows = predict_files(
@@ -138,7 +144,9 @@ def predict_to_csv(
         allow_overlap=allow_overlap,
     )
     counts: Counter[str] = Counter()
-    n_learned, n_risky, last, last_id = 0, 0, "", ""
+    n_trained_on = 0
+    n_formulas = 0
+    last_failure = ("", "")
     with (
         atomic_path(out) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
@@ -146,36 +154,39 @@ def predict_to_csv(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["record_id", *map(safe_cell, loaded.card.classes), "status", "reason"])
         for row in rows:
-            writer.writerow(_cells(row, len(loaded.card.classes)))
-            n_risky += safe_cell(row.record_id) != row.record_id
+            writer.writerow(_format_row(row, len(loaded.card.classes)))
             counts[row.status] += 1
-            n_learned += row.reason == TRAINED_ON
-            last, last_id = (row.reason, row.record_id) if row.reason else (last, last_id)
-    if n_learned:
+            n_trained_on += row.reason == TRAINED_ON
+            n_formulas += safe_cell(row.record_id) != row.record_id
+            if row.reason:
+                last_failure = (row.record_id, row.reason)
+    if n_trained_on:
         logger.warning(
             "%s: the model was trained on %d of the recordings; the column reason marks them",
             out,
-            n_learned,
+            n_trained_on,
         )
-    if n_risky:
+    if n_formulas:
         logger.warning(
-            "%s: %d record ids begin as a formula does and stand there unaltered: import "
-            "that column as text",
+            "%s: %d record ids begin like a formula and are written unchanged: import that "
+            "column as text",
             out,
-            n_risky,
+            n_formulas,
         )
     if not counts["ok"]:
+        record_id, reason = last_failure
         raise ValueError(
             f"{out}: not one of {counts.total()} records could be read, the last "
-            f"({last_id}) because: {last}"
+            f"({record_id}) because: {reason}"
         )
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def _cells(row: FilePrediction, n_classes: int) -> list[str]:
-    scores = (
-        [f"{score:.6g}" for score in row.scores] if row.scores is not None else [""] * n_classes
-    )
+def _format_row(row: FilePrediction, n_classes: int) -> list[str]:
+    if row.scores is None:
+        scores = [""] * n_classes
+    else:
+        scores = [f"{score:.6g}" for score in row.scores]
     return [row.record_id, *scores, row.status, safe_cell(row.reason)]
 
 
@@ -189,11 +200,10 @@ def save_saliency(
     source_gain_per_mv: float | None = None,
     device: str = "cpu",
 ) -> str:
-    """Save what the most probable class of each record rests on: a page (.png) and its numbers
-    (.npz); returns a summary.
+    """Save a saliency map of the most probable class of each record: a figure and its arrays.
 
-    The files go by the record's id; a second record of the same id gets ``-2``. Records that give
-    no answer are left out.
+    The files are named by the record id, ``.png`` and ``.npz``; a second record with the same id
+    gets ``-2``. Records that cannot be predicted are skipped.
 
     Parameters
     ----------
@@ -202,7 +212,12 @@ def save_saliency(
     folder
         Gets the files.
     method
-        One of `src.saliency.METHODS`.
+        One of `src.classifier.saliency.METHODS`.
+
+    Returns
+    -------
+    str
+        The number of maps.
 
     Raises
     ------
@@ -212,37 +227,50 @@ def save_saliency(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
     classifier = Classifier(load_checkpoint(checkpoint), device)
-    used: set[str] = set()
+    used_stems: set[str] = set()
     for path in find_record_files(paths):
         try:
-            answer = classifier.predict(
+            prediction = classifier.predict(
                 path, fs=source_fs, gain_per_mv=source_gain_per_mv, saliency=method
             )
         except (RecordError, RejectedError) as error:
             logger.info("no map: %s", error)
             continue
-        name = re.sub(r"[^\w.-]+", "_", answer.record_id)
-        stem = next(
-            stem
-            for stem in chain([name], (f"{name}-{number}" for number in count(2)))
-            if stem.casefold() not in used
-        )
-        used.add(stem.casefold())
-        if answer.saliency is not None:
-            _save_page(answer, answer.saliency, Path(folder) / stem)
-    return f"{folder}: {len(used)} maps by {method}"
+        stem = _choose_stem(prediction.record_id, used_stems)
+        used_stems.add(stem.casefold())
+        if prediction.saliency is not None:
+            _save_map(prediction, prediction.saliency, Path(folder) / stem)
+    return f"{folder}: {len(used_stems)} maps by {method}"
 
 
-def _save_page(answer: Prediction, found: Saliency, stem: Path) -> None:
+def _choose_stem(record_id: str, used_stems: Container[str]) -> str:
+    """Return an unused file stem for a record id; case does not distinguish file names."""
+    name = re.sub(r"[^\w.-]+", "_", record_id)
+    stem = name
+    for number in count(2):
+        if stem.casefold() not in used_stems:
+            break
+        stem = f"{name}-{number}"
+    return stem
+
+
+def _save_map(prediction: Prediction, saliency: Saliency, stem: Path) -> None:
     from src.plots.canvas import save_figure
     from src.plots.ecg_pages import plot_saliency
 
-    note = f"orange for {found.class_name}, blue against it ({found.method})"
-    title = str(answer) if not found.window else f"{answer}, window {found.window}"
-    page = plot_saliency(
-        found.signal_mv, found.values, found.fs, found.leads, title=title, note=note, layout="3x4"
+    title = str(prediction)
+    if saliency.window:
+        title = f"{prediction}, window {saliency.window}"
+    figure = plot_saliency(
+        saliency.signal_mv,
+        saliency.values,
+        saliency.fs,
+        saliency.leads,
+        title=title,
+        note=f"orange for {saliency.class_name}, blue against it ({saliency.method})",
+        layout="3x4",
     )
-    save_figure(page, stem.with_name(f"{stem.name}.png"))
-    arrays = {name: np.asarray(value) for name, value in vars(found).items()}
+    save_figure(figure, stem.with_name(f"{stem.name}.png"))
+    arrays = {name: np.asarray(value) for name, value in vars(saliency).items()}
     with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)

@@ -1,14 +1,13 @@
-"""The notebook's counterpart: each cell is one call here, and each call builds what it needs and is
-not there yet.
-"""
+"""The session behind the notebook: each cell is one call, which builds what is still missing."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from src.commands.dry_run import CheckReport, check_datasets
 from src.commands.smoke import SmokeReport, run_smoke
@@ -34,44 +33,60 @@ from src.utils import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
 
 CONFIG_VARIABLE = "ECG_CONFIG"
-"""Environment variable that names a JSON file of settings, which come before those of the notebook.
+"""Environment variable with the path of a JSON settings file, which overrides the notebook's own.
 """
 
 
-def open_session(settings: dict[str, Any]) -> Session:
-    """Return a session with the notebook's settings, or those of the file that `CONFIG_VARIABLE`
-    names.
+_SUMMARY_METRICS = ("f1_macro", "auroc_macro", "accuracy")
+
+
+class SessionSummary(TypedDict):
+    """The content of ``summary.json``."""
+
+    records: dict[str, int]
+    splits: dict[str, int]
+    classes: list[str]
+    epochs: int
+    best: dict[str, object]
+    metrics: dict[str, dict[str, float | None]]
+    outputs: list[str]
+
+
+def open_session(settings: Mapping[str, object]) -> Session:
+    """Return a session with the notebook's settings.
 
     Parameters
     ----------
     settings
-        Nested dictionaries as for `src.config.build_config`; the file's settings replace them one
-        by one.
+        Nested dictionaries as for `src.config.build_config`. The settings of the file at
+        `CONFIG_VARIABLE`, if set, override them one by one.
 
     Raises
     ------
     ValueError
-        If the file is not there or no JSON object, and with every unknown name and wrong value at
+        If the file is missing or no JSON object, and with all unknown names and wrong values at
         once.
     """
     path = os.environ.get(CONFIG_VARIABLE)
-    values = _read_settings(Path(path)) if path else {}
+    overrides = _read_settings(Path(path)) if path else {}
     merged = dict(settings)
-    for name, value in values.items():
+    for name, value in overrides.items():
         section = merged.get(name)
-        merged[name] = (
-            {**section, **value} if isinstance(section, dict) and isinstance(value, dict) else value
-        )
+        if isinstance(section, dict) and isinstance(value, dict):
+            merged[name] = {**section, **value}
+        else:
+            merged[name] = value
     return Session(build_config(merged))
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> Mapping[str, object]:
     values = load_json(path) if path.is_file() else None
     if not isinstance(values, dict):
         raise ValueError(
@@ -81,12 +96,12 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 class Session(Rich):
-    """One configuration and what has been made with it so far.
+    """A configuration and the objects built with it so far.
 
     Parameters
     ----------
     config
-        Settings; without data roots the synthetic collections are generated and used.
+        Settings; without data roots, synthetic collections are generated and used.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -98,40 +113,38 @@ class Session(Rich):
         self._result: TrainResult | None = None
 
     def __str__(self) -> str:
-        changes = "".join(
+        changes = [
             f"\n  {name}: {value} (default {default})"
             for name, value, default in list_changes(self.config)
-        )
+        ]
         folders = (
             f"outputs go to {shown_path(self.paths.artifacts)} and {shown_path(self.paths.figures)}"
         )
-        return f"{folders}; settings that are not the default:{changes or ' none'}"
+        return f"{folders}; settings that are not the default:{''.join(changes) or ' none'}"
 
     def _repr_html_(self) -> str:
-        folders = {
-            "tensors": self.paths.processed,
-            "model and tables": self.paths.artifacts,
-            "figures": self.paths.figures,
-            "labels": self.paths.mapping,
-        }
-        changes = (
-            html_table(["setting", "here", "default"], list_changes(self.config))
-            if list_changes(self.config)
-            else ""
+        facts = html_facts(
+            {
+                "tensors": shown_path(self.paths.processed),
+                "model and tables": shown_path(self.paths.artifacts),
+                "figures": shown_path(self.paths.figures),
+                "labels": shown_path(self.paths.mapping),
+            }
         )
-        return html_facts({name: shown_path(path) for name, path in folders.items()}) + changes
+        changes = list_changes(self.config)
+        if not changes:
+            return facts
+        return facts + html_table(["setting", "here", "default"], changes)
 
     @property
     def data(self) -> DataConfig:
-        """The collections in use; generated on first use when the configuration names none."""
+        """The collections; synthetic ones are generated if the configuration names none."""
         if self._data is None:
             self._data = self.config.data if self.config.data.roots else self._generate_data()
         return self._data
 
     def _generate_data(self) -> DataConfig:
-        """Write the synthetic collections, and put their labels beside those that the user's table
-        already has.
-        """
+        """Write the synthetic collections, and add their labels to the label mapping."""
         sample = write_sample_collections(
             self.paths.data / "synthetic", n_records=self.config.data.n_sample_records
         )
@@ -144,21 +157,20 @@ class Session(Rich):
 
     @property
     def mapping(self) -> Path | None:
-        """The label table, or None when there is no such file and every record gets the fallback
-        label.
-        """
-        roots = self.data.roots  # generated collections bring their labels
+        """The path of the label mapping, or None if there is none."""
+        # First, because generated collections write their labels.
+        roots = self.data.roots
         if self.config.data.mapping or self.paths.mapping.exists():
             return self.paths.mapping
         logger.warning(
-            "%s: no label table, so the records of %s have no labels",
+            "%s: no label mapping, so the records of %s have no labels",
             self.paths.mapping,
             ", ".join(roots),
         )
         return None
 
     def check(self) -> CheckReport:
-        """Look at the collections without writing record files."""
+        """Check the collections without writing record files."""
         return check_datasets(
             self.data, self.mapping, self.config.preprocess, self.config.execution
         )
@@ -168,12 +180,13 @@ class Session(Rich):
         return run_smoke(self.config, self.data, self.mapping)
 
     def preprocess(self) -> RunSummary:
-        """Process every record of the collections; what is done already is skipped. Saves a page on
-        the quality of each.
-        """
+        """Process every new or changed record, and save a page on each collection's quality."""
         from src.plots.saved import save_quality_figures
 
-        self._loaders = self._model = self._result = None  # they may be of other records
+        # They may be of other records.
+        self._loaders = None
+        self._model = None
+        self._result = None
         summary = run_preprocessing(
             self.data,
             self.paths.processed,
@@ -188,7 +201,7 @@ class Session(Rich):
 
     @property
     def loaders(self) -> DataLoaders:
-        """The loaders; records are processed first where none are, or other ones."""
+        """The data loaders; records are processed first if they are missing or outdated."""
         if self._loaders is None:
             if not self._is_processed():
                 self.preprocess()
@@ -196,24 +209,20 @@ class Session(Rich):
         return self._loaders
 
     def _is_processed(self) -> bool:
-        """Tell whether the processed records are of the collections in use, and made with the
-        settings in use.
-        """
+        """Return whether the processed records match the collections and the settings."""
         processed = self.paths.processed
-        if (
-            not (processed / "splits.json").exists()
-            or load_preprocess_config(processed) != self.config.preprocess
-        ):
+        if not (processed / "splits.json").exists():
+            return False
+        if load_preprocess_config(processed) != self.config.preprocess:
             return False
         manifest = load_manifest(processed)
-        return (
-            set(manifest["dataset"]) == set(self.data.roots)
-            and not (manifest["reason"] == INTERRUPTED).any()
-        )
+        is_same_data = set(manifest["dataset"]) == set(self.data.roots)
+        is_interrupted = (manifest["reason"] == INTERRUPTED).any()
+        return is_same_data and not is_interrupted
 
     @property
     def model(self) -> ResNet1d:
-        """The network, untrained until `train` was called."""
+        """The network; untrained until `train` is called."""
         if self._model is None:
             seed_everything(self.config.train.seed, self.config.train.deterministic)
             self._model = build_model(self._card, len(self.loaders.auxiliary))
@@ -224,7 +233,7 @@ class Session(Rich):
         return build_card(self.config, self.loaders, self.config.preprocess)
 
     def train(self, resume: bool = False) -> TrainResult:
-        """Train a fresh network, or go on from ``latest.pth``."""
+        """Train a new network, or resume from ``latest.pth``."""
         self._result = run_training(
             self.config,
             self.paths.processed,
@@ -237,42 +246,43 @@ class Session(Rich):
 
     @property
     def checkpoint(self) -> Path:
-        """The best checkpoint; trains first where there is none of these classes and this
-        network.
-        """
+        """The best checkpoint; a network is trained first if none matches the settings."""
         best = self.paths.artifacts / "models" / "best.pth"
-        if self._result is None and not self._is_ours(best):
+        if self._result is None and not self._matches_settings(best):
             self.train()
         return best
 
-    def _is_ours(self, checkpoint: Path) -> bool:
-        """Tell whether a checkpoint is of the classes, input and network in use."""
+    def _matches_settings(self, checkpoint: Path) -> bool:
+        """Return whether a checkpoint has the classes, input and network of this session."""
         if not checkpoint.exists():
             return False
-        ours, found = (
-            replace(card, config={}, train_hashes=(), thresholds=())
-            for card in (self._card, load_checkpoint(checkpoint).card)
-        )
-        if ours != found:
-            logger.warning("%s: is of other classes or settings: training anew", checkpoint)
-        return ours == found
+        expected = _drop_run_facts(self._card)
+        if _drop_run_facts(load_checkpoint(checkpoint).card) == expected:
+            return True
+        logger.warning("%s: has other classes or settings: training again", checkpoint)
+        return False
 
     def plot_history(self) -> Figure:
         """Draw the training history and save it as ``figures/training_history.png``."""
         from src.plots.saved import save_history_figure
 
-        _ = self.checkpoint  # trains where nothing was trained yet
+        # Trains first if there is no checkpoint.
+        _ = self.checkpoint
         return save_history_figure(self.paths.artifacts, self.paths.figures)
 
     def evaluate(self, split: str | None = None) -> Evaluation:
-        """Judge the best checkpoint on the test split, or on validation where there is no test
-        split; saves the figures.
+        """Evaluate the best checkpoint, and save the figures.
+
+        Parameters
+        ----------
+        split
+            By default the first with records among test, val and train.
         """
         checkpoint = self.checkpoint
         evaluation = evaluate(
             checkpoint,
             self.paths.processed,
-            split=split or self._judged_split,
+            split=split or self._evaluated_split,
             out=self.paths.artifacts,
             batch_size=self.config.loader.batch_size,
             device=device_info(self.config.train.device).device,
@@ -284,50 +294,55 @@ class Session(Rich):
         return evaluation
 
     def plot_record(self, key: str | None = None) -> Figure:
-        """Draw one processed record on ECG paper, by default the first of the split that `evaluate`
-        judges.
-        """
+        """Draw one processed record on ECG paper, by default the first that `evaluate` uses."""
         from src.plots.saved import plot_record
 
-        return plot_record(
-            self.paths.processed, key or self.loaders.records[self._judged_split].keys[0]
-        )
+        key = key or self.loaders.records[self._evaluated_split].keys[0]
+        return plot_record(self.paths.processed, key)
 
     @property
-    def _judged_split(self) -> str:
+    def _evaluated_split(self) -> str:
         return next(name for name in ("test", "val", "train") if len(self.loaders.records[name]))
 
-    def summary(self) -> dict[str, Any]:
-        """Return what the run came to, and save it as ``artifacts/summary.json``."""
+    def summary(self) -> SessionSummary:
+        """Return the results of the session, and save them as ``artifacts/summary.json``."""
         manifest = load_manifest(self.paths.processed)
         log_path = self.paths.artifacts / "training_log.json"
         log = load_json(log_path) if log_path.exists() else {}
-        metrics = {
-            path.stem: load_json(path)
-            for path in sorted(self.paths.artifacts.glob("metrics_*.json"))
-        }
-        value = {
-            "records": {
-                str(status): int(n) for status, n in manifest["status"].value_counts().items()
-            },
-            "splits": {
-                str(split): int(n) for split, n in manifest["split"].value_counts().items() if split
-            },
+        best: dict[str, object] = {}
+        if log:
+            best = {log["best_metric_name"]: log["best_metric"], "epoch": log["best_epoch"]}
+        metrics: dict[str, dict[str, float | None]] = {}
+        for path in sorted(self.paths.artifacts.glob("metrics_*.json")):
+            values = load_json(path)
+            metrics[path.stem] = {name: values[name] for name in _SUMMARY_METRICS}
+        splits = _count_values(manifest["split"])
+        splits.pop("", None)
+        summary: SessionSummary = {
+            "records": _count_values(manifest["status"]),
+            "splits": splits,
             "classes": log.get("classes", []),
             "epochs": len(log.get("history", [])),
-            "best": {log["best_metric_name"]: log["best_metric"], "epoch": log["best_epoch"]}
-            if log
-            else {},
-            "metrics": {
-                name: {key: m[key] for key in ("f1_macro", "auroc_macro", "accuracy")}
-                for name, m in metrics.items()
-            },
-            "outputs": sorted(str(p.relative_to(self.paths.root)) for p in self._outputs()),
+            "best": best,
+            "metrics": metrics,
+            "outputs": self._list_outputs(),
         }
-        save_json(value, self.paths.artifacts / "summary.json")
-        return value
+        save_json(summary, self.paths.artifacts / "summary.json")
+        return summary
 
-    def _outputs(self) -> list[Path]:
+    def _list_outputs(self) -> list[str]:
+        """Return the paths of the output files, relative to the root folder."""
         patterns = ("*.json", "*.npz", "models/*.pth", "processed/*.csv", "processed/*.json")
         files = [path for pattern in patterns for path in self.paths.artifacts.glob(pattern)]
-        return [*files, *self.paths.figures.glob("*.png")]
+        files += self.paths.figures.glob("*.png")
+        return sorted(str(path.relative_to(self.paths.root)) for path in files)
+
+
+def _drop_run_facts(card: ModelCard) -> ModelCard:
+    """Return a card without the facts that differ between runs with the same settings."""
+    return replace(card, config={}, train_hashes=(), thresholds=())
+
+
+def _count_values(column: pd.Series) -> dict[str, int]:
+    """Return value -> count, the most frequent first."""
+    return {str(value): int(n) for value, n in column.value_counts().items()}

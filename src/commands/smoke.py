@@ -1,6 +1,4 @@
-"""The 10-record check: read, preprocess, batch, forward, train, evaluate, each step held to what it
-must give.
-"""
+"""The smoke test: 10 records through the whole pipeline, with a check after each step."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from src.config import (
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import evaluate
 from src.model import build_model
-from src.preprocessing import run_preprocessing
+from src.preprocessing import RunSummary, run_preprocessing
 from src.processed.manifest import load_manifest
 from src.processed.record_files import load_record_file, record_key, record_path, to_millivolts
 from src.processed.targets import find_classes, load_records
@@ -33,24 +31,23 @@ from src.training import TrainResult, build_card, run_training
 
 logger = logging.getLogger(__name__)
 
-
 N_RECORDS = 10
 
 
 class SmokeError(RuntimeError):
-    """A step of the check that did not give what it must."""
+    """A step of the smoke test with a wrong result."""
 
 
 @dataclass(frozen=True)
 class SmokeReport:
-    """The steps that were passed, each with what was seen."""
+    """The passed steps of a smoke test, each with its result."""
 
     steps: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "\n".join(
-            [*(f"ok  {step}" for step in self.steps), f"smoke test passed: {len(self.steps)} steps"]
-        )
+        lines = [f"ok  {step}" for step in self.steps]
+        lines.append(f"smoke test passed: {len(self.steps)} steps")
+        return "\n".join(lines)
 
 
 def run_smoke(
@@ -61,15 +58,15 @@ def run_smoke(
     Parameters
     ----------
     config
-        Its `preprocess` and `model` settings are used; the rest is small on purpose.
+        Its `preprocess` and `model` settings are used; the training settings are small instead.
     data, mapping
-        Collections and label table; by default 10 generated recordings. No mapping is needed:
-        records then carry the fallback label, which this check keeps.
+        Collections and label mapping; by default 10 generated recordings. Without a mapping the
+        records get the fallback label, which this test trains on.
 
     Raises
     ------
     SmokeError
-        If a step does not give what it must.
+        If a step has a wrong result.
     ValueError
         If a folder or the mapping is wrong.
     """
@@ -77,23 +74,23 @@ def run_smoke(
     with tempfile.TemporaryDirectory(prefix="ecg-smoke-") as folder:
         if data is None or not data.roots:
             sample = write_sample_collections(Path(folder) / "data", n_records=N_RECORDS)
-            data, mapping = (
-                DataConfig(roots={name: str(root) for name, root in sample.data.items()}),
-                sample.mapping,
-            )
+            data = DataConfig(roots={name: str(root) for name, root in sample.data.items()})
+            mapping = sample.mapping
         return _run_steps(config, data, mapping, Path(folder))
 
 
 def _run_steps(
     config: Config, data: DataConfig, mapping: str | Path | None, folder: Path
 ) -> SmokeReport:
-    processed, out = folder / "processed", folder / "run"
+    processed = folder / "processed"
+    out = folder / "run"
     steps: list[str] = []
 
     def passed(text: str) -> None:
         logger.info("ok  %s", text)
         steps.append(text)
 
+    # Preprocess.
     summary = run_preprocessing(
         data,
         processed,
@@ -102,23 +99,21 @@ def _run_steps(
         execution=ExecutionConfig(workers=1),
         limit=N_RECORDS,
     )
-    n_ok = summary.by_status.get("ok", 0)
-    reasons = "; ".join(f"{n} x {reason}" for reason, n in summary.reasons.items())
-    _require(
-        n_ok >= 2,
-        f"{n_ok} of {summary.n_records} records could be processed, expected 2 or more "
-        f"({reasons or 'no others'})",
-    )
+    n_ok = _check_summary(summary)
     passed(f"read and preprocessed {n_ok} of {summary.n_records} records")
     _check_record_files(processed, config)
     passed(
         f"{n_ok} record files are valid: (12, {config.preprocess.n_samples}), z-scored, "
         "in mV again within rounding"
     )
-    config = _small(config, processed)
+
+    # Load and run the network.
+    config = _shrink_training(config, processed)
     loaders = build_dataloaders(config, processed)
-    passed(f"batches load: {_check_batch(loaders, config)}, {_count(loaders.classes)}")
+    passed(f"batches load: {_check_batch(loaders, config)}, {_list_classes(loaders.classes)}")
     passed(f"forward pass: {_check_forward(loaders, config)}")
+
+    # Train and evaluate.
     result = run_training(config, processed, out, loaders=loaders)
     passed(f"training runs and its loss falls: {_check_loss(result)}")
     split = next((name for name in ("test", "val", "train") if len(loaders.records[name])), "train")
@@ -134,10 +129,20 @@ def _require(condition: bool, message: str) -> None:
         raise SmokeError(f"smoke test failed: {message}")
 
 
-def _small(config: Config, processed: Path) -> Config:
-    """Return settings for a handful of records; one class alone is trained as present against
-    absent.
-    """
+def _check_summary(summary: RunSummary) -> int:
+    """Require two processed records, and return their number."""
+    n_ok = summary.by_status.get("ok", 0)
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in summary.reasons.items())
+    _require(
+        n_ok >= 2,
+        f"{n_ok} of {summary.n_records} records could be processed, expected 2 or more "
+        f"({reasons or 'no others'})",
+    )
+    return n_ok
+
+
+def _shrink_training(config: Config, processed: Path) -> Config:
+    """Return training settings for a few records; a single class is trained against its absence."""
     records = load_records(processed, keep_other=True)["train"]
     target = "auto" if len(find_classes(records)) > 1 else "multi"
     train = TrainConfig(
@@ -155,12 +160,12 @@ def _small(config: Config, processed: Path) -> Config:
 
 def _check_record_files(processed: Path, config: Config) -> None:
     manifest = load_manifest(processed)
-    for dataset, record_id in manifest.loc[
-        manifest["status"] == "ok", ["dataset", "record_id"]
-    ].itertuples(index=False):
+    ok = manifest[manifest["status"] == "ok"]
+    for dataset, record_id in zip(ok["dataset"], ok["record_id"], strict=True):
         path = record_path(processed, record_key(dataset, record_id))
         arrays = load_record_file(path)
-        signal, valid = arrays["signal"], int(arrays["n_valid"])
+        signal = arrays["signal"]  # (n_leads, n_samples)
+        n_valid = int(arrays["n_valid"])
         _require(
             signal.shape == (len(STANDARD_LEADS), config.preprocess.n_samples),
             f"{path}: signal is {signal.shape}",
@@ -169,12 +174,10 @@ def _check_record_files(processed: Path, config: Config) -> None:
             signal.dtype == np.float32 and bool(np.isfinite(signal).all()),
             f"{path}: signal is not finite float32",
         )
-        live = arrays["lead_std"] > 0
-        spread = signal[live, :valid].std(axis=1)
-        _require(
-            bool(np.allclose(spread, 1, atol=1e-3)),
-            f"{path}: leads are not z-scored (std {spread})",
-        )
+        is_live = arrays["lead_std"] > 0
+        std = signal[is_live, :n_valid].std(axis=1)
+        is_standardized = bool(np.allclose(std, 1, atol=1e-3))
+        _require(is_standardized, f"{path}: leads are not z-scored (std {std})")
         _require(bool(np.isfinite(to_millivolts(arrays)).all()), f"{path}: voltages are not finite")
 
 
@@ -189,8 +192,9 @@ def _check_batch(loaders: DataLoaders, config: Config) -> str:
     return f"{shape[0]} x {shape[1]} leads x {shape[2]} samples"
 
 
-def _count(classes: tuple[str, ...]) -> str:
-    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'} ({', '.join(classes)})"
+def _list_classes(classes: tuple[str, ...]) -> str:
+    noun = "class" if len(classes) == 1 else "classes"
+    return f"{len(classes)} {noun} ({', '.join(classes)})"
 
 
 def _check_forward(loaders: DataLoaders, config: Config) -> str:

@@ -62,7 +62,7 @@ def test_parts_keep_patients_together_and_are_about_equal() -> None:
             assign_parts(records, parts, seed=0)
 
 
-def test_every_training_record_is_answered_for_by_a_network_that_did_not_learn_it(
+def test_every_training_record_is_predicted_by_a_network_that_did_not_see_it(
     larger: Path, tmp_path: Path
 ) -> None:
     answers = run_cross_fit(QUICK, larger, tmp_path, parts=2)

@@ -83,7 +83,7 @@ def test_a_summary_names_the_outputs(project: Path) -> None:
     assert load_json(project / "artifacts" / "summary.json") == summary
 
 
-def test_training_goes_on(tmp_path: Path) -> None:
+def test_training_resumes(tmp_path: Path) -> None:
     Session(settings(tmp_path)).train()
     longer = Session(settings(tmp_path, train=dataclasses.replace(QUICK.train, epochs=2)))
     assert [row["epoch"] for row in longer.train(resume=True).history] == [1, 2]
@@ -92,7 +92,7 @@ def test_training_goes_on(tmp_path: Path) -> None:
 # With other settings ------------------------------------------------------------------------------
 
 
-def test_other_preprocessing_makes_records_and_model_anew(tmp_path: Path) -> None:
+def test_other_preprocessing_rebuilds_records_and_model(tmp_path: Path) -> None:
     Session(settings(tmp_path)).train()
     shorter = dataclasses.replace(QUICK.preprocess, n_samples=800)
     session = Session(settings(tmp_path, preprocess=shorter))
@@ -101,7 +101,7 @@ def test_other_preprocessing_makes_records_and_model_anew(tmp_path: Path) -> Non
     assert load_checkpoint(best(tmp_path)).card.preprocess == shorter
 
 
-def test_another_network_or_lead_set_is_trained_anew(
+def test_another_network_or_lead_set_is_trained_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Session(settings(tmp_path)).train()
@@ -111,10 +111,10 @@ def test_another_network_or_lead_set_is_trained_anew(
     assert three.model.n_leads == 3
     three.evaluate()
     assert load_checkpoint(best(tmp_path)).card.leads == ("I", "II", "V2")
-    assert "is of other classes or settings: training anew" in caplog.text
+    assert "has other classes or settings: training again" in caplog.text
 
 
-def test_without_a_test_split_validation_is_judged(tmp_path: Path) -> None:
+def test_without_a_test_split_validation_is_evaluated(tmp_path: Path) -> None:
     session = Session(settings(tmp_path, splits=SplitConfig(val_fraction=0.3, test_fraction=0.0)))
     assert session.evaluate().split == "val"
     with pytest.raises(ValueError, match="split test has no records; splits with records: train"):
@@ -198,7 +198,7 @@ def test_a_file_of_settings_comes_before_the_notebook(
         (None, "expected a JSON file with an object of sections"),
     ],
 )
-def test_a_wrong_file_of_settings_is_told(
+def test_a_wrong_settings_file_is_reported(
     text: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ECG_CONFIG", str(tmp_path / "c.json"))

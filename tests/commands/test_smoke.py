@@ -68,7 +68,7 @@ def test_real_recordings_without_a_mapping(
     assert_passed(run_smoke(QUICK, DataConfig({"challenge2021": str(real_data("challenge2021"))})))
 
 
-def test_records_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_unreadable_records_are_reported(tmp_path: Path) -> None:
     for write, _, _ in bad_records.BAD.values():
         write(tmp_path)
     with pytest.raises(

@@ -1,14 +1,13 @@
-"""Records to record files, several at a time: standard leads, rate and length, z-scored, with the
-row that says what became of it.
-"""
+"""A chunk of records to record files and manifest rows, as a worker processes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.config import STANDARD_LEADS, PreprocessConfig
 from src.labels.text_tables import join_list, split_list
@@ -19,8 +18,8 @@ from src.processed.runs.pool import chunked
 from src.processed.runs.tasks import (
     WINDOW_COUNT,
     RecordTask,
+    RecordTensor,
     RejectedError,
-    Tensor,
     blank_row,
     unreadable_row,
 )
@@ -30,68 +29,140 @@ from src.records.windows import window_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
-TensorBuilder = Callable[[Sequence[ECGRecord], PreprocessConfig], list[Tensor | RejectedError]]
-"""Makes the tensor of each record, or gives the reason why it is rejected."""
+TensorBuilder = Callable[
+    [Sequence[ECGRecord], PreprocessConfig], list[RecordTensor | RejectedError]
+]
+"""Builds the tensor of each record, or gives its rejection."""
 
-_FLUSHED_FILES = 32  # are brought to the disk at a time, while the next are made
-_VALUES_TOGETHER = 4_000_000  # of the records that go through a step together
-_FILTER_MARGIN_S = (
-    30.0  # read beyond what a tensor holds, far more than the resampling filter reaches
-)
-
-
-def find_task(task: RecordTask, config: PreprocessConfig) -> RecordStart:
-    """Look up what of a record its tensor depends on."""
-    seconds = (
-        max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S
-    )  # a record cut shorter would look too short
-    return find_start(
-        task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv
-    )
+# Files written before they are synced to the disk together, while the next ones are made.
+_FLUSHED_FILES = 32
+# Values (leads x samples) of the records that go through a step together.
+_VALUES_TOGETHER = 4_000_000
+# Seconds read beyond what a tensor holds, far more than the resampling filter reaches.
+_FILTER_MARGIN_S = 30.0
 
 
-def _process_starts(
+def process_chunk(
+    tasks: Sequence[RecordTask],
+    processed: Path,
+    *,
+    config: PreprocessConfig,
+    build: TensorBuilder,
+    on_error: str,
+) -> list[ManifestRow]:
+    """Process several records in a worker and return their manifest rows.
+
+    When it returns, the record files of these rows are on the disk under their final names.
+
+    Parameters
+    ----------
+    tasks
+        The records.
+    processed
+        Folder below which the record files are written.
+    config
+        Settings.
+    build
+        Builds the tensors.
+    on_error
+        ``raise`` stops at the first bad record, after those that are processed together with it;
+        ``skip`` gives it a row.
+
+    Raises
+    ------
+    RecordError
+        At a bad record with `on_error` ``raise``.
+    OSError
+        If a record file cannot be written.
+    """
+    n_samples = max(config.n_samples, round(config.min_duration_s * config.fs))
+    together = max(1, min(_FLUSHED_FILES, _VALUES_TOGETHER // (len(STANDARD_LEADS) * n_samples)))
+    group_size = 1 if config.window_s else together
+    rows: list[ManifestRow] = []
+    with FileBatch() as batch:
+        for group in chunked(tasks, group_size):
+            if config.window_s:
+                group_rows = _process_windows(group[0], processed, config, build, batch)
+            else:
+                group_rows = _process_together(group, processed, config, build, batch)
+            if on_error == "raise":
+                _raise_first_failure(group_rows)
+            rows += group_rows
+            if len(batch) >= _FLUSHED_FILES:
+                batch.flush()
+        batch.commit()
+    return rows
+
+
+def _raise_first_failure(rows: Sequence[ManifestRow]) -> None:
+    for row in rows:
+        if row.status != "ok":
+            raise RecordError(row.source_path, row.reason)
+
+
+# Whole records ------------------------------------------------------------------------------------
+
+
+def _process_together(
     tasks: Sequence[RecordTask],
     processed: Path,
     config: PreprocessConfig,
     build: TensorBuilder,
     batch: FileBatch,
 ) -> list[ManifestRow]:
-    """Process records step by step together: each step's code then stays in the processor's caches,
-    which saves a tenth of the time.
+    """Process records together, one step for all of them before the next.
+
+    Each step's code then stays in the processor's caches, which saves a tenth of the time.
     """
     blanks = [blank_row(task, config) for task in tasks]
-    found = [_or_error(find_task, task, config) for task in tasks]
-    starts = [start if isinstance(start, RecordError) else _or_error(start.read) for start in found]
-    tensors = iter(
-        build([start[0] for start in starts if not isinstance(start, RecordError)], config)
-    )
-    made: list[tuple[ManifestRow, Tensor | RejectedError | None]] = []
-    for blank, start in zip(blanks, starts, strict=True):
-        if isinstance(start, RecordError):
-            made.append((unreadable_row(blank, start.message), None))
+    starts = [_or_error(find_record_start, task, config) for task in tasks]
+    # Each item is (record, samples of the whole recording), or the error.
+    loaded = [
+        start if isinstance(start, RecordError) else _or_error(start.read) for start in starts
+    ]
+    readable = [item[0] for item in loaded if not isinstance(item, RecordError)]
+    tensors = iter(build(readable, config))
+
+    rows: list[ManifestRow] = []
+    built: list[tuple[ManifestRow, RecordTensor]] = []
+    for blank, item in zip(blanks, loaded, strict=True):
+        if isinstance(item, RecordError):
+            rows.append(unreadable_row(blank, item.message))
             continue
-        record, n_samples = start
+        record, n_samples = item
         tensor = next(tensors)
-        made.append((_describe(record, tensor, blank, n_samples), tensor))
-    paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in made])
-    save_record_files(
-        [
-            (path, _all_arrays(result, row))
-            for path, (row, result) in zip(paths, made, strict=True)
-            if isinstance(result, Tensor)
-        ],
-        batch,
+        row = _complete_row(blank, record, n_samples, tensor)
+        rows.append(row)
+        if isinstance(tensor, RecordTensor):
+            built.append((row, tensor))
+
+    paths = record_paths(processed, [record_key(row.dataset, row.record_id) for row, _ in built])
+    files = [
+        (path, _record_arrays(tensor, row))
+        for path, (row, tensor) in zip(paths, built, strict=True)
+    ]
+    save_record_files(files, batch)
+    return rows
+
+
+def find_record_start(task: RecordTask, config: PreprocessConfig) -> RecordStart:
+    """Locate the part of a record that its tensor needs."""
+    # A record cut shorter than the shortest allowed one would look too short.
+    seconds = max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S
+    return find_start(
+        task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv
     )
-    return [row for row, _ in made]
 
 
 def _or_error(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | RecordError:
-    """Return what a step gives, or the error of a record that cannot be read."""
+    """Return the result of a step, or the error of a record that cannot be read."""
     try:
         return step(*args, **kwargs)
     except RecordError as error:
         return error
+
+
+# Windows of a record ------------------------------------------------------------------------------
 
 
 def _process_windows(
@@ -101,29 +172,28 @@ def _process_windows(
     build: TensorBuilder,
     batch: FileBatch,
 ) -> list[ManifestRow]:
-    """Process the windows of a record one by one; they belong together in the splits as one
-    patient's records do.
+    """Process the windows of a record one by one.
 
-    The input hash of each ends in their number, which tells a later run whether all of them are
-    there.
+    A record without a patient is its own patient, so that its windows share a split. The input hash
+    of each window ends in their number, so that a later run can tell whether all of them are there.
     """
     blank = blank_row(task, config)
-    start = len(batch)
+    n_files_before = len(batch)
     patient_id = blank.patient_id or task.record_id
     rows = []
     try:
         for index, window in enumerate(_iter_windows(task, config)):
-            row = blank._replace(
-                record_id=window_name(task.record_id, index), patient_id=patient_id
-            )
+            name = window_name(task.record_id, index)
+            row = blank._replace(record_id=name, patient_id=patient_id)
             tensor = build([window], config)[0]
-            row = _describe(window, tensor, row, window.n_samples)
-            if isinstance(tensor, Tensor):
+            row = _complete_row(row, window, window.n_samples, tensor)
+            if isinstance(tensor, RecordTensor):
                 path = record_path(processed, record_key(row.dataset, row.record_id))
-                save_record_files([(path, _all_arrays(tensor, row))], batch)
+                save_record_files([(path, _record_arrays(tensor, row))], batch)
             rows.append(row)
     except RecordError as error:
-        batch.discard(start)
+        # A record that cannot be read to its end has no windows at all.
+        batch.discard(n_files_before)
         return [unreadable_row(blank, error.message)]
     return [row._replace(input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
@@ -138,31 +208,44 @@ def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRec
     )
 
 
-def _describe(
-    record: ECGRecord, tensor: Tensor | RejectedError, row: ManifestRow, n_samples: int
+# Rows and arrays ----------------------------------------------------------------------------------
+
+
+class _RecordFacts(TypedDict, total=False):
+    """Columns of the manifest that a record file fills in."""
+
+    n_samples: int
+    fs: float
+    age: float
+    sex: str
+
+
+def _complete_row(
+    blank: ManifestRow, record: ECGRecord, n_samples: int, tensor: RecordTensor | RejectedError
 ) -> ManifestRow:
-    """Return the row with what the record says of itself, `n_samples` long as a whole, and with
-    what became of it.
+    """Return the manifest row with the facts of a record, `n_samples` long, and its outcome.
+
+    Age and sex of the mapping take precedence over those of the record.
     """
-    facts: dict[str, Any] = {"n_samples": n_samples, "fs": record.fs}
-    if row.age == "" and record.age is not None:
+    facts: _RecordFacts = {"n_samples": n_samples, "fs": record.fs}
+    if blank.age == "" and record.age is not None:
         facts["age"] = record.age
-    if not row.sex and record.sex:
+    if not blank.sex and record.sex:
         facts["sex"] = record.sex
     if isinstance(tensor, RejectedError):
-        return row._replace(
+        return blank._replace(
             **facts,
             status="rejected",
             reason=str(tensor),
             quality_flags=join_list(tensor.flags or record.flags),
         )
-    return row._replace(
+    return blank._replace(
         **facts, status="ok", quality_flags=join_list(tensor.flags), signal_hash=tensor.fingerprint
     )
 
 
-def _all_arrays(tensor: Tensor, row: ManifestRow) -> dict[str, Any]:
-    """Return the arrays of the record file of `row`."""
+def _record_arrays(tensor: RecordTensor, row: ManifestRow) -> dict[str, NDArray[Any]]:
+    """Return all arrays of the record file of `row`."""
     return {
         **tensor.arrays,
         "label": np.array(split_list(row.labels), dtype=np.str_),
@@ -171,36 +254,3 @@ def _all_arrays(tensor: Tensor, row: ManifestRow) -> dict[str, Any]:
         "dataset": np.array(row.dataset),
         "config_hash": np.array(row.config_hash),
     }
-
-
-def process_chunk(
-    tasks: Sequence[RecordTask],
-    processed: Path,
-    *,
-    config: PreprocessConfig,
-    build: TensorBuilder,
-    on_error: str,
-) -> list[ManifestRow]:
-    """Process several records in a worker; with `on_error` raise, stop at the first bad one, after
-    those that are read with it.
-
-    When it returns, the record files that the rows speak of are on the disk under their names.
-    """
-    n_samples = max(config.n_samples, round(config.min_duration_s * config.fs))
-    together = max(1, min(_FLUSHED_FILES, _VALUES_TOGETHER // (len(STANDARD_LEADS) * n_samples)))
-    rows: list[ManifestRow] = []
-    with FileBatch() as batch:
-        for group in chunked(tasks, 1 if config.window_s else together):
-            made = (
-                _process_windows(group[0], processed, config, build, batch)
-                if config.window_s
-                else _process_starts(group, processed, config, build, batch)
-            )
-            bad = next((row for row in made if row.status != "ok"), None)
-            if on_error == "raise" and bad is not None:
-                raise RecordError(bad.source_path, bad.reason)
-            rows += made
-            if len(batch) >= _FLUSHED_FILES:
-                batch.flush()
-        batch.commit()
-    return rows

@@ -1,8 +1,7 @@
-"""What a run leaves to be looked up later: a log file in its output folder, and how far it is while
-it works.
+"""The log file of a run in its output folder, and its progress while it works.
 
-The first line of a log is a JSON object with the run's id, configuration and versions, the last one
-what it came to; the log of the program stands in between.
+The first line of a log file is a JSON object with the run's id, configuration and versions, the
+last one a JSON object with its outcome; the program's log lines are between them.
 """
 
 from __future__ import annotations
@@ -15,46 +14,61 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO, TypedDict
 
 from src import __version__
-from src.utils import PROJECT_ROOT, available_cores, printable, stable_hash, to_jsonable
+from src.utils import (
+    PROJECT_ROOT,
+    available_cores,
+    format_duration,
+    printable,
+    stable_hash,
+    to_jsonable,
+)
 
 logger = logging.getLogger(__name__)
 
+# Seconds to the first progress line and between the next ones, where no bar is shown.
+_FIRST_LINE_S = 10.0
+_NEXT_LINE_S = 30.0
 
-_FIRST_S, _EVERY_S = 10.0, 30.0  # when a line on the progress is logged where no bar is shown
+_PACKAGES = ("numpy", "scipy", "pandas", "torch", "scikit-learn", "wfdb", "h5py")
+_SOURCE_FOLDER = Path(__file__).resolve().parents[2]  # src
+
+
+# Log file -----------------------------------------------------------------------------------------
 
 
 @dataclass
 class RunLog:
-    """The log of a run that is going on; what is put into `result` stands in its last line."""
+    """The log of a current run; `result` is written into its last line."""
 
     run_id: str
     path: Path
-    result: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, object] = field(default_factory=dict)
 
 
 @contextmanager
-def log_run(out: str | Path, what: str, configuration: dict[str, Any]) -> Iterator[RunLog]:
-    """Keep the log of a run in ``out/logs``, also of one that fails.
+def log_run(out: str | Path, what: str, configuration: Mapping[str, object]) -> Iterator[RunLog]:
+    """Keep the log of a run in ``out/logs``, even if the run fails.
 
     Parameters
     ----------
     out
         The output folder of the run.
     what
-        Such as preprocess; the log is called by it, the time and a random part.
+        Kind of run, such as preprocess; the file is named by it, the time and a random part.
     configuration
-        Everything the run was asked, as `src.utils.to_jsonable` takes it.
+        All arguments of the run, of types that `src.utils.to_jsonable` converts.
     """
-    started, began = datetime.now(UTC), time.monotonic()
+    started = datetime.now(UTC)
+    began = time.monotonic()
     run_id = f"{what}-{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     log = RunLog(run_id, Path(out) / "logs" / f"{run_id}.log")
     log.path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,50 +108,49 @@ def log_run(out: str | Path, what: str, configuration: dict[str, Any]) -> Iterat
             )
 
 
-def _write_line(stream: TextIO, value: dict[str, Any]) -> None:
+def _write_line(stream: TextIO, value: Mapping[str, object]) -> None:
     stream.write(json.dumps(to_jsonable(value)) + "\n")
     stream.flush()
 
 
-def _in_notebook() -> bool:
-    """Tell whether this process is a notebook's kernel; that a library imported one does not make
-    it one.
-    """
-    kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
-    return kernel is not None and bool(kernel.initialized())
+# Progress -----------------------------------------------------------------------------------------
 
 
 class Progress:
-    """How far a run is: a bar on a terminal and in a notebook, elsewhere a line of the log now and
-    then.
+    """The progress of a run: a bar on a terminal and in a notebook, elsewhere log lines.
 
     Parameters
     ----------
     total
-        Records to do.
+        Number of records to process.
     what
-        What is done with them.
+        Name of the work, shown before the numbers.
     """
 
     def __init__(self, total: int, what: str) -> None:
         from tqdm import tqdm
 
-        self.total, self.what, self.done = total, what, 0
-        self.began = self.said = time.monotonic()
-        shown = sys.stderr.isatty() or _in_notebook()
+        self.total = total
+        self.what = what
+        self.done = 0
+        self.began = self.last_line = time.monotonic()
+        self.has_bar = sys.stderr.isatty() or _in_notebook()
         self.bar = tqdm(
-            total=total, desc=what, unit="rec", disable=not shown or total == 0, smoothing=0.05
+            total=total,
+            desc=what,
+            unit="rec",
+            disable=not self.has_bar or total == 0,
+            smoothing=0.05,
         )
-        self.has_bar = shown
 
     def update(self, n_records: int) -> None:
-        """Note that some more records are done."""
+        """Add records that are done."""
         self.done += n_records
         self.bar.update(n_records)
         now = time.monotonic()
-        wait_s = _FIRST_S if self.said == self.began else _EVERY_S
-        if not self.has_bar and now - self.said >= wait_s:
-            self.said = now
+        wait_s = _FIRST_LINE_S if self.last_line == self.began else _NEXT_LINE_S
+        if not self.has_bar and now - self.last_line >= wait_s:
+            self.last_line = now
             logger.info(str(self))
 
     @property
@@ -147,16 +160,9 @@ class Progress:
 
     def __str__(self) -> str:
         left_s = (self.total - self.done) / max(self.per_second, 1e-9)
-        left = (
-            f"{left_s:.0f} s"
-            if left_s < 90
-            else f"{left_s / 60:.0f} min"
-            if left_s < 5400
-            else f"{left_s / 3600:.1f} h"
-        )
         return (
             f"{self.what}: {self.done} of {self.total} records, {self.per_second:.0f}/s, "
-            f"{left} left"
+            f"{format_duration(left_s)} left"
         )
 
     def __enter__(self) -> Progress:
@@ -171,37 +177,62 @@ class Progress:
         self.bar.close()
 
 
-def environment() -> dict[str, Any]:
+def _in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel.
+
+    That ipykernel was imported is not enough, since libraries import it too.
+    """
+    kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
+    return kernel is not None and bool(kernel.initialized())
+
+
+# Environment --------------------------------------------------------------------------------------
+
+
+class Environment(TypedDict):
+    """Versions of the code and its packages, and the platform of a run."""
+
+    version: str
+    commit: str | None
+    source: str
+    python: str
+    platform: str
+    cores: int
+    packages: dict[str, str | None]
+
+
+def environment() -> Environment:
     """Return versions, commit, a hash of the modules, and the platform, for the log of a run."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    def installed(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
-
-    packages = ("numpy", "scipy", "pandas", "torch", "scikit-learn", "wfdb", "h5py")
     return {
         "version": __version__,
-        "commit": _git_commit(),
-        "source": _source_hash(),
+        "commit": _read_commit(),
+        "source": _hash_source(),
         "python": sys.version.split()[0],
         "platform": f"{sys.platform} {platform.machine()}",
         "cores": available_cores(),
-        "packages": {package: installed(package) for package in packages},
+        "packages": {package: _find_version(package) for package in _PACKAGES},
     }
 
 
-def _git_commit() -> str | None:
+def _find_version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _read_commit() -> str | None:
     """Read the checked-out commit from .git without running git; None outside a checkout."""
     try:
-        git = _git_folder(PROJECT_ROOT / ".git")
+        git = _find_git_folder(PROJECT_ROOT / ".git")
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
         ref = head.removeprefix("ref: ")
-        shared = git / "commondir"  # a worktree has its branches where the repository has them
+        # The branches of a worktree are in the folder of the repository itself.
+        shared = git / "commondir"
         common = git / shared.read_text().strip() if shared.exists() else git
         if (common / ref).exists():
             return (common / ref).read_text().strip()
@@ -211,19 +242,21 @@ def _git_commit() -> str | None:
         return None
 
 
-def _git_folder(path: Path) -> Path:
-    """Follow the file that a worktree or a submodule has in the place of its .git folder."""
+def _find_git_folder(path: Path) -> Path:
+    """Return the git folder; in a worktree or a submodule, .git is a file with its path."""
     if path.is_file():
         return path.parent / path.read_text().removeprefix("gitdir:").strip()
     return path
 
 
-def _source_hash() -> str:
-    """Return a hash of the modules, which tells changed code from that of the commit, and code
-    without a commit.
-    """
-    folder = Path(__file__).parent
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+def _hash_source() -> str:
+    """Return a hash of all modules of src, which also identifies code that is not committed."""
+    names = sorted(
+        path.relative_to(_SOURCE_FOLDER).as_posix() for path in _SOURCE_FOLDER.rglob("*.py")
+    )
     return stable_hash(
-        [[name, hashlib.blake2b((folder / name).read_bytes()).hexdigest()] for name in files]
+        [
+            [name, hashlib.blake2b((_SOURCE_FOLDER / name).read_bytes()).hexdigest()]
+            for name in names
+        ]
     )

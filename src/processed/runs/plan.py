@@ -1,12 +1,13 @@
-"""What a run will do: the records of the collections with their rows of the label table."""
+"""The plan of a run: the records of the collections with their rows of the label mapping."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,90 +31,106 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will do: records to process, and rows of the mapping that have no file."""
+    """Records to process, and manifest rows of records in the mapping that have no file."""
 
     tasks: tuple[RecordTask, ...]
     missing: tuple[ManifestRow, ...]
 
 
 def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:
-    """Index the folders and match them with the mapping; reads no recording.
+    """Index the folders and match them with the mapping, without reading a recording.
 
     Raises
     ------
     ValueError
         If a folder is missing or two datasets share one.
     """
-    _check_roots(data)
+    _check_data(data)
     rows: dict[str, list[LabelRow]] = {name: [] for name in data.roots}
-    for row in iter_rows(mapping) if mapping is not None else ():
-        if row.dataset in rows:
-            rows[row.dataset].append(row)
     if mapping is not None:
-        _report_unlabelled(rows, mapping)
+        for row in iter_rows(mapping):
+            if row.dataset in rows:
+                rows[row.dataset].append(row)
+        _warn_unlabelled(rows, mapping)
     tasks: list[RecordTask] = []
     missing: list[ManifestRow] = []
     for dataset, root in data.roots.items():
         matches = match_records(rows[dataset], index_folder(root))
-        tasks += [_task(dataset, root, match, data) for match in matches.records]
+        tasks += [_build_task(dataset, root, match, data) for match in matches.records]
         missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
     return RunPlan(tuple(tasks), tuple(missing))
 
 
-def _report_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataFrame) -> None:
-    """Log collections of which the mapping has no row at all: more often a name that was written in
-    two ways than unlabelled data.
+def _warn_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataFrame) -> None:
+    """Warn of collections without any row in the mapping.
+
+    More often their name is spelled in two ways than their data are unlabelled.
     """
-    held = sorted(set(mapping["dataset"]))
-    for name in [name for name, found in rows.items() if not found]:
+    labelled = sorted(set(mapping["dataset"]))
+    for name in [name for name, dataset_rows in rows.items() if not dataset_rows]:
         logger.warning(
             "the label mapping has no rows of dataset %r, so all its records get %s; it has "
-            "rows of %s: if these are the same "
-            "recordings, write --data with that name",
+            "rows of %s: if these are the same recordings, write --data with that name",
             name,
             FALLBACK_LABEL,
-            ", ".join(held[:10]) or "none",
+            ", ".join(labelled[:10]) or "none",
         )
 
 
-def _check_roots(data: DataConfig) -> None:
+def _check_data(data: DataConfig) -> None:
+    """Refuse wrong names, folders and rates, with all problems in one message."""
     if not data.roots:
         raise UsageError(
             "no collection is named: give --data NAME=DIR, or data.roots in the configuration"
         )
-    problems = [
-        f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'"
-        for name in data.roots
-        if not is_plain_name(name)
-    ]
-    folded = Counter(name.casefold() for name in data.roots)
-    problems += [
-        f"dataset {name!r} differs from another in case only"
-        for name in data.roots
-        if folded[name.casefold()] > 1
-    ]
-    real: dict[str, str] = {}
-    for name, root in data.roots.items():
-        other = real.setdefault(as_url(root) or os.path.realpath(as_path(root)), name)
-        if other != name:
-            problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
-    for setting, values in (
-        ("source-fs", data.source_fs),
-        ("source-gain", data.source_gain_per_mv),
-    ):
-        problems += [
-            f"--{setting} names {n!r}, which no --data names" for n in values if n not in data.roots
-        ]
-        problems += [
-            f"--{setting} {n}={v}: expected a positive number"
-            for n, v in values.items()
-            if not v > 0
-        ]
+    problems = _find_name_problems(data.roots)
+    problems += _find_shared_folders(data.roots)
+    problems += _find_value_problems("source-fs", data.source_fs, data.roots)
+    problems += _find_value_problems("source-gain", data.source_gain_per_mv, data.roots)
     if problems:
         raise UsageError("; ".join(problems))
 
 
-def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:
+def _find_name_problems(names: Collection[str]) -> list[str]:
+    problems = [
+        f"{name!r} is no plain dataset name: expected one without slashes, ':' or '__'"
+        for name in names
+        if not is_plain_name(name)
+    ]
+    folded = Counter(name.casefold() for name in names)
+    for name in names:
+        if folded[name.casefold()] > 1:
+            problems.append(f"dataset {name!r} differs from another in case only")
+    return problems
+
+
+def _find_shared_folders(roots: Mapping[str, str]) -> list[str]:
+    problems = []
+    name_of_folder: dict[str, str] = {}
+    for name, root in roots.items():
+        folder = as_url(root) or os.path.realpath(as_path(root))
+        other = name_of_folder.setdefault(folder, name)
+        if other != name:
+            problems.append(f"datasets {other!r} and {name!r} are the same folder {root}")
+    return problems
+
+
+def _find_value_problems(
+    option: str, values: Mapping[str, float], names: Collection[str]
+) -> list[str]:
+    """Return the problems of values by dataset: an unknown dataset, or no positive number."""
+    unknown = [
+        f"--{option} names {name!r}, which no --data names" for name in values if name not in names
+    ]
+    wrong = [
+        f"--{option} {name}={value}: expected a positive number"
+        for name, value in values.items()
+        if not value > 0
+    ]
+    return unknown + wrong
+
+
+def _build_task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:
     return RecordTask(
         dataset=dataset,
         record_id=match.record_id,
@@ -126,41 +143,40 @@ def _task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> Reco
 
 
 def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> ManifestRow:
-    blank = blank_row(
-        RecordTask(row.dataset, row.record_id, "", row), config
-    )  # its path leads nowhere, so nothing is looked up
-    return blank._replace(source_path=printable(row.path), status="missing", reason=reason)
+    # The path is empty, so that no file is looked up.
+    task = RecordTask(row.dataset, row.record_id, path="", row=row)
+    return blank_row(task, config)._replace(
+        source_path=printable(row.path), status="missing", reason=reason
+    )
 
 
-def spread(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
-    """Return `limit` tasks, as evenly as can be from each dataset and from its beginning to its
-    end.
-    """
+def choose_evenly(tasks: Sequence[RecordTask], limit: int) -> tuple[RecordTask, ...]:
+    """Return up to `limit` tasks, as evenly as possible over and within the datasets."""
     by_dataset: dict[str, list[RecordTask]] = {}
     for task in tasks:
         by_dataset.setdefault(task.dataset, []).append(task)
     chosen: list[RecordTask] = []
-    for left, members in zip(
-        range(len(by_dataset), 0, -1), sorted(by_dataset.values(), key=len), strict=True
-    ):
-        share = min(len(members), -(-(limit - len(chosen)) // left))
-        chosen += [members[i * len(members) // share] for i in range(share)]
+    # The smallest first, so that the others share what they leave.
+    for i, members in enumerate(sorted(by_dataset.values(), key=len)):
+        n_datasets_left = len(by_dataset) - i
+        share = min(len(members), math.ceil((limit - len(chosen)) / n_datasets_left))
+        chosen += [members[j * len(members) // share] for j in range(share)]
     return tuple(chosen[:limit])
 
 
 class SourceFolders:
-    """The folders of the collections, so that one that vanishes ends the run instead of each of its
-    records.
+    """The local folders of the collections, to notice when one vanishes during a run.
 
-    Behind a URL it is the fetching that notices.
+    The run then ends, instead of listing each of its records as unreadable. For a collection at a
+    URL, fetching notices.
     """
 
     def __init__(self, roots: Mapping[str, str]) -> None:
         self.roots = {name: str(as_path(root)) for name, root in roots.items() if not as_url(root)}
-        self.places = {name: _place(root) for name, root in self.roots.items()}
+        self.identities = {name: _folder_identity(root) for name, root in self.roots.items()}
 
     def require(self, rows: Sequence[ManifestRow]) -> None:
-        """Look at the folders of the records that could not be read.
+        """Check the folders of the records that could not be read.
 
         Raises
         ------
@@ -174,10 +190,10 @@ class SourceFolders:
             if os.path.isfile(path):
                 continue
             root = self.roots[row.dataset]
-            escaped = (
-                os.sep == "/" and "\\" in row.source_path
-            )  # what cannot be printed was escaped, so the path leads nowhere
-            if _place(root) != self.places[row.dataset] or (not escaped and _is_empty(path.parent)):
+            is_replaced = _folder_identity(root) != self.identities[row.dataset]
+            # The manifest escapes unprintable characters, and such a path leads nowhere.
+            is_escaped = os.sep == "/" and "\\" in row.source_path
+            if is_replaced or (not is_escaped and _is_empty(path.parent)):
                 raise OSError(
                     errno.ENOENT,
                     "the folder is gone, or is another one now; bring it back and run the "
@@ -186,7 +202,8 @@ class SourceFolders:
                 )
 
 
-def _place(folder: str) -> tuple[int, int] | None:
+def _folder_identity(folder: str) -> tuple[int, int] | None:
+    """Return device and inode of a folder, None where it is missing."""
     try:
         status = os.stat(folder)
     except OSError:
@@ -195,9 +212,7 @@ def _place(folder: str) -> tuple[int, int] | None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Tell whether nothing is in a folder, as where a mount was removed, or the folder is not
-    there.
-    """
+    """Return whether a folder is empty, as where a disk was unmounted, or missing."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None

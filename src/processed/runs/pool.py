@@ -1,13 +1,14 @@
-"""Work handed to executors in chunks: a bounded number in flight, and a broken pool rebuilt.
+"""Work in chunks on executors: a bounded number in flight, and a new pool when one breaks.
 
-This is the one seam for scale: any factory of executors (`concurrent.futures.Executor`) serves, a
-local process pool or a cluster's.
+This is the one seam for scale: any factory of `concurrent.futures.Executor` will do, for a local
+process pool or for a cluster.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import math
 import multiprocessing.connection
 import os
 import signal
@@ -37,14 +38,21 @@ R = TypeVar("R")
 P = ParamSpec("P")
 ExecutorFactory = Callable[[], Executor]
 
-MAX_BREAKS = 20  # in a row, without a single chunk done
-_SMALL_CHUNK = 16  # items; less is not worth the way to a worker and back
-_MAX_DEATHS = 2  # of workers that had one item to themselves
+# Breaks of the pool in a row, without a finished chunk between them, that end the run.
+MAX_BREAKS = 20
+# Items in a chunk; sending fewer to a worker costs more than it saves.
+_SMALL_CHUNK = 16
+# Workers that may die on an item that each had to itself.
+_MAX_DEATHS = 2
+
+
+# Worker processes ---------------------------------------------------------------------------------
 
 
 class LocalExecutor(ProcessPoolExecutor):
-    """A pool of processes that start clean, each kept to one thread; they leave Ctrl-C to this
-    process and end with it.
+    """A pool of processes on this machine, one thread each.
+
+    They do not import the main module, leave Ctrl-C to this process, and end with it.
     """
 
     def __init__(self, workers: int) -> None:
@@ -53,46 +61,45 @@ class LocalExecutor(ProcessPoolExecutor):
         )
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Submit work of an importable module, for which a process may be started."""
-        with _start_clean():
+        """Submit work of an importable module, which may start a process."""
+        with _isolate_started_processes():
             return super().submit(fn, *args, **kwargs)
 
     def kill(self) -> None:
-        """End the processes at once; what they were writing stays under temporary names."""
+        """End the processes at once; files that they were writing keep their temporary names."""
         for process in list((self._processes or {}).values()):
             process.kill()
 
 
 @contextmanager
-def _start_clean() -> Iterator[None]:
-    """Let processes that are started meanwhile be deaf to Ctrl-C from their first moment on, and
-    know nothing of the main module.
+def _isolate_started_processes() -> Iterator[None]:
+    """Start worker processes that ignore Ctrl-C and do not re-import `__main__`.
 
-    They need nothing of it, and a script without a guard around its calls would make them once more
-    in each process.
+    They need nothing of the main module, and a script without an ``if __name__ == "__main__"``
+    guard would run again in each of them.
     """
     main = sys.modules["__main__"]
-    kept: dict[str, object] = {
+    hidden: dict[str, object] = {
         name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)
     }
-    before = (
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        if hasattr(signal, "pthread_sigmask")
-        else None
-    )
+    # Blocked from their first moment on, before `start_worker` can ignore it.
+    signals_before = None
+    if hasattr(signal, "pthread_sigmask"):
+        signals_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         main.__spec__ = None
         vars(main).pop("__file__", None)
         yield
     finally:
-        vars(main).update(kept)
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        vars(main).update(hidden)
+        if signals_before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals_before)
 
 
 def can_start_processes() -> bool:
-    """Tell whether this system has the semaphores that a pool needs; containers without shared
-    memory have none.
+    """Return whether this system has semaphores, which a pool needs.
+
+    Containers without shared memory have none.
     """
     try:
         multiprocessing.get_context("spawn").Semaphore()
@@ -106,27 +113,35 @@ def can_start_processes() -> bool:
 
 @contextmanager
 def local_executors(workers: int, n_early: int, module: str) -> Iterator[ExecutorFactory]:
-    """Yield what makes pools of processes on this machine; `n_early` of the first start at once and
-    load `module`, while this process goes on.
+    """Yield a factory of process pools, the first of which starts early.
+
+    Parameters
+    ----------
+    workers
+        Processes per pool.
+    n_early
+        Processes of the first pool that start at once, while this process does other work.
+    module
+        Module that these load.
     """
-    waiting = [LocalExecutor(workers)]
+    started = [LocalExecutor(workers)]
     try:
         for _ in range(n_early):
-            waiting[0].submit(_load, module)
-        yield lambda: waiting.pop() if waiting else LocalExecutor(workers)
+            started[0].submit(_import, module)
+        yield lambda: started.pop() if started else LocalExecutor(workers)
     finally:
-        for executor in waiting:  # that nobody asked for
+        # The first pool, if nothing asked for it.
+        for executor in started:
             executor.kill()
             _shut_down(executor, wait=True)
 
 
-def _load(module: str) -> None:
+def _import(module: str) -> None:
     importlib.import_module(module)
 
 
 def start_worker() -> None:
-    """Prepare a worker process, as the initializer of its pool: one thread, deaf to Ctrl-C, and
-    gone when its parent is.
+    """Initialize a worker process: one thread, no Ctrl-C, and an end with its parent.
 
     Several threads per worker on few cores are slower than one.
     """
@@ -136,13 +151,16 @@ def start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _follow(sentinel: int) -> None:
-    """End this process when its parent is gone, who would otherwise wait for work for ever."""
+def _exit_with_parent(sentinel: int) -> None:
+    """End this process when its parent ends, since it would otherwise wait for work forever."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
+
+
+# Chunks -------------------------------------------------------------------------------------------
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -153,20 +171,20 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def shrinking_chunks(items: Sequence[T], largest: int, workers: int) -> Iterator[list[T]]:
-    """Yield the items in lists of up to `largest`, several for each worker, and shorter towards the
-    end.
+    """Yield the items in lists of up to `largest`, several per worker, shorter towards the end.
 
-    Workers that share the last items in small lists end at about the same time.
+    Small last lists let all workers finish at about the same time.
     """
     if workers == 1:
         yield from chunked(items, largest)
         return
-    at, share = 0, 4 * workers
-    smallest = min(_SMALL_CHUNK, largest, -(-len(items) // share))
-    while at < len(items):
-        size = max(smallest, min(largest, (len(items) - at) // share))
-        yield list(items[at : at + size])
-        at += size
+    n_shares = 4 * workers
+    smallest = min(_SMALL_CHUNK, largest, math.ceil(len(items) / n_shares))
+    start = 0
+    while start < len(items):
+        size = max(smallest, min(largest, (len(items) - start) // n_shares))
+        yield list(items[start : start + size])
+        start += size
 
 
 def run_chunks(
@@ -176,54 +194,56 @@ def run_chunks(
     window: int,
     lost: Callable[[T], R] | None = None,
 ) -> Iterator[R]:
-    """Yield the result of each chunk as it is done.
+    """Yield the result of each chunk as it is done, in any order.
 
     Parameters
     ----------
     work
         Called with a chunk; must be picklable when `factory` makes processes.
     chunks
-        Read only as far as `window` allows, so memory stays constant.
+        Read only as far as `window` allows, so that memory stays constant.
     factory
         Makes the executor and is called again when it breaks; None works in this process.
     window
-        Chunks in flight at a time.
+        Number of chunks in flight at a time.
     lost
-        Gives the result for an item on which workers die though they have nothing else to do;
-        without it such an item ends the run.
+        Gives the result of an item on which workers die even when it is their only work; without
+        it such an item ends the run.
 
     Raises
     ------
     RuntimeError
         When workers keep dying.
     """
+    # An empty run starts no pool.
     first = next(chunks, None)
     if first is None:
-        return  # no pool for nothing
+        return
     chunks = chain([first], chunks)
     if factory is None:
         from threadpoolctl import threadpool_limits
 
         keep_freed_memory()
-        with threadpool_limits(1):  # as in a worker: the matrices are too small for several threads
+        # One thread, as in a worker: the matrices are too small for several.
+        with threadpool_limits(1):
             yield from map(work, chunks)
         return
-    yield from _Feeder(work, chunks, factory, window, lost).run()
+    yield from _ChunkRunner(work, chunks, factory, window, lost).run()
 
 
 @dataclass(frozen=True)
-class _Sent(Generic[T]):
-    """A chunk, and how many workers died on it while it was the only one in flight."""
+class _Chunk(Generic[T]):
+    """Items sent together, and the number of workers that died on them alone in flight."""
 
     items: list[T]
     deaths: int = 0
 
 
-class _Feeder(Generic[T, R]):
-    """Keeps an executor fed, and remembers what is in flight so that a broken pool costs only that.
+class _ChunkRunner(Generic[T, R]):
+    """Keeps an executor busy, and knows what is in flight, so that a broken pool costs only that.
 
-    After a break the chunks that were in flight go one at a time, so that the one at fault shows;
-    it then goes item by item, and an item that kills two workers on its own is given up.
+    After a break the chunks that were in flight are sent again one at a time, which shows the one
+    at fault. Its items are then sent one by one, and an item that kills two workers is given up.
     """
 
     def __init__(
@@ -234,15 +254,13 @@ class _Feeder(Generic[T, R]):
         window: int,
         lost: Callable[[T], R] | None,
     ) -> None:
-        self.work, self.chunks, self.factory, self.window, self.lost = (
-            work,
-            chunks,
-            factory,
-            window,
-            lost,
-        )
-        self.flying: dict[Future[R], _Sent[T]] = {}
-        self.again: list[_Sent[T]] = []
+        self.work = work
+        self.chunks = chunks
+        self.factory = factory
+        self.window = window
+        self.lost = lost
+        self.in_flight: dict[Future[R], _Chunk[T]] = {}
+        self.retries: list[_Chunk[T]] = []
         self.breaks = 0
 
     def run(self) -> Iterator[R]:
@@ -250,87 +268,91 @@ class _Feeder(Generic[T, R]):
         try:
             while True:
                 try:
-                    yield from self._drain(executor)
+                    yield from self._run_on(executor)
                     return
                 except BrokenExecutor:
                     _shut_down(executor, wait=False)
                     yield from self._recover()
                     executor = self.factory()
         except BaseException:
+            # Nothing waits for the results of processes that still work.
             if isinstance(executor, LocalExecutor):
-                executor.kill()  # nobody waits for what they do
+                executor.kill()
             raise
         finally:
             _shut_down(executor, wait=True)
 
-    def _recover(self) -> Iterator[R]:
-        """Queue what was in flight once more; yields the result of an item that is given up."""
-        self.breaks += 1
-        flying = list(self.flying.values())
-        self.flying.clear()
-        logger.warning("a worker died: %d chunks are sent again", len(flying))
-        if self.breaks > MAX_BREAKS:
-            raise RuntimeError(
-                f"workers died {self.breaks} times in a row: is memory short? One worker "
-                "shows the cause"
-            ) from None
-        if len(flying) != 1:
-            self.again += flying
-            return
-        suspect = flying[0]
-        if len(suspect.items) > 1:
-            self.again += [_Sent([item]) for item in suspect.items]
-        elif suspect.deaths + 1 < _MAX_DEATHS or self.lost is None:
-            self.again.append(_Sent(suspect.items, suspect.deaths + 1))
-        else:
-            yield self.lost(suspect.items[0])
-
-    def _drain(self, executor: Executor) -> Iterator[R]:
+    def _run_on(self, executor: Executor) -> Iterator[R]:
+        """Yield results until all chunks are done or the executor breaks."""
         while True:
-            self._fill(executor)
-            if not self.flying:
+            self._submit_chunks(executor)
+            if not self.in_flight:
                 return
-            done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
+            done, _ = wait(self.in_flight, return_when=FIRST_COMPLETED)
             for future in done:
-                if _lost_its_workers(future):
-                    yield from self._take_apart(self.flying.pop(future), future.exception())
+                if _was_given_up(future):
+                    chunk = self.in_flight.pop(future)
+                    yield from self._retry_items(chunk, future.exception())
                     continue
                 result = future.result()
-                del self.flying[future]
+                del self.in_flight[future]
                 self.breaks = 0
                 yield result
 
-    def _take_apart(self, sent: _Sent[T], error: BaseException | None) -> Iterator[R]:
-        """Queue the items of a chunk one by one; yields the result of an item that is given up."""
-        if len(sent.items) > 1:
+    def _submit_chunks(self, executor: Executor) -> None:
+        """Submit chunks up to the window, or a single one to retry."""
+        while len(self.in_flight) < (1 if self.retries else self.window):
+            is_retry = bool(self.retries)
+            chunk = self.retries.pop() if is_retry else _Chunk(next(self.chunks, []))
+            if not chunk.items:
+                return
+            try:
+                self.in_flight[executor.submit(self.work, chunk.items)] = chunk
+            except BrokenExecutor:
+                self.retries.append(chunk)
+                raise
+            if is_retry:
+                return
+
+    def _recover(self) -> Iterator[R]:
+        """Queue the chunks in flight again after a break; yield the result of a given-up item."""
+        self.breaks += 1
+        interrupted = list(self.in_flight.values())
+        self.in_flight.clear()
+        logger.warning("a worker died: %d chunks are sent again", len(interrupted))
+        if self.breaks > MAX_BREAKS:
+            raise RuntimeError(
+                f"workers died {self.breaks} times in a row: is memory short? Run with one worker "
+                "to see the cause"
+            ) from None
+        if len(interrupted) != 1:
+            self.retries += interrupted
+            return
+        suspect = interrupted[0]
+        if len(suspect.items) > 1:
+            self.retries += [_Chunk([item]) for item in suspect.items]
+        elif suspect.deaths + 1 < _MAX_DEATHS or self.lost is None:
+            self.retries.append(_Chunk(suspect.items, suspect.deaths + 1))
+        else:
+            yield self.lost(suspect.items[0])
+
+    def _retry_items(self, chunk: _Chunk[T], error: BaseException | None) -> Iterator[R]:
+        """Queue the items of a chunk one by one; yield the result of a given-up item."""
+        if len(chunk.items) > 1:
             logger.warning(
-                "workers died on a chunk: its %d items are sent again one by one", len(sent.items)
+                "workers died on a chunk: its %d items are sent again one by one", len(chunk.items)
             )
-            self.again += [_Sent([item]) for item in sent.items]
+            self.retries += [_Chunk([item]) for item in chunk.items]
         elif self.lost is not None:
-            yield self.lost(sent.items[0])
+            yield self.lost(chunk.items[0])
         else:
             raise RuntimeError(f"workers keep dying on one item: {error}") from None
 
-    def _fill(self, executor: Executor) -> None:
-        """Submit chunks up to the window, or one alone where some were in flight at a break."""
-        while len(self.flying) < (1 if self.again else self.window):
-            careful = bool(self.again)
-            sent = self.again.pop() if careful else _Sent(next(self.chunks, []))
-            if not sent.items:
-                return
-            try:
-                self.flying[executor.submit(self.work, sent.items)] = sent
-            except BrokenExecutor:
-                self.again.append(sent)
-                raise
-            if careful:
-                return
-
 
 def _shut_down(executor: Executor, wait: bool) -> None:
-    """Shut an executor down and drop what waits; a cluster's often knows no such option, and has
-    nothing waiting but our window.
+    """Shut an executor down and drop its queued work.
+
+    Executors of clusters often lack that option, and have nothing queued but our window.
     """
     try:
         executor.shutdown(wait=wait, cancel_futures=True)
@@ -338,8 +360,6 @@ def _shut_down(executor: Executor, wait: bool) -> None:
         executor.shutdown(wait=wait)
 
 
-def _lost_its_workers(future: Future[R]) -> bool:
-    """Tell whether a cluster gave a chunk up since worker after worker died on it, as Dask does,
-    which goes on itself.
-    """
+def _was_given_up(future: Future[R]) -> bool:
+    """Return whether Dask gave up a chunk after repeated worker deaths; its executor lives on."""
     return not future.cancelled() and type(future.exception()).__name__ == "KilledWorker"

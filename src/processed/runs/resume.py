@@ -1,4 +1,4 @@
-"""What earlier runs have done: tasks to skip, rows to replace, splits to keep."""
+"""Resuming a run: tasks that earlier runs have done, rows to replace, splits to keep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,145 +35,186 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WINDOW_SUFFIX = re.compile(r"__w\d{5,}$")
+# Cells that replace those of an ok row whose record file a run will rewrite.
+_INTERRUPTED_CELLS = {
+    "status": "unreadable",
+    "reason": INTERRUPTED,
+    "split": "",
+    "input_hash": "",
+}
+# Statuses of records that are tried again, since their files may have been repaired.
+_RETRIED = ("unreadable", "missing")
 
-_WINDOW = re.compile(r"__w\d{5,}$")
-_STALE = {"status": "unreadable", "reason": INTERRUPTED, "split": "", "input_hash": ""}
-_RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
+
+class _EarlierResult(NamedTuple):
+    """Input hash and status in the manifest row of an earlier run."""
+
+    input_hash: str
+    status: str
 
 
 def prepare_tasks(
     stage: Stage, plan: RunPlan, data: DataConfig, config: PreprocessConfig, extend: bool
 ) -> list[RecordTask]:
-    """Return the tasks that earlier runs have not done, and take what the run will overwrite out of
-    manifest and journal first.
+    """Return the tasks that earlier runs have not done.
 
-    A run that is killed thus never leaves a row that vouches for a record file of other settings or
-    labels.
+    Rows of record files that this run will rewrite are marked as interrupted first, in manifest and
+    journal. A run that is killed thus never leaves an ok row for a record file with other settings
+    or labels.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds records of other datasets that were made with other settings.
     """
     processed = stage.folder
-    journal, manifest = Journal(processed), load_manifest(processed)
+    journal = Journal(processed)
+    manifest = load_manifest(processed)
     journalled = journal.load()
-    known = _known_rows(processed, manifest, journalled, data, config, extend)
-    waiting = [task for task in plan.tasks if not _is_done(task, known, stage, config)]
+    rows = _join_earlier_rows(manifest, journalled)
+    if extend:
+        _require_same_settings(processed, rows, data, config)
+    earlier = {
+        key: _EarlierResult(digest, status)
+        for key, digest, status in zip_cells(record_keys(rows), rows["input_hash"], rows["status"])
+    }
+    waiting = [task for task in plan.tasks if not _is_done(task, earlier, stage, config)]
+
     planned = {(task.dataset, task.record_id) for task in plan.tasks}
     redone = {(task.dataset, task.record_id) for task in waiting}
-    if (stale := _overwritten(journalled, redone, planned)).any():
-        journal.append(
-            ManifestRow(*row) for row in journalled[stale].assign(**_STALE).to_numpy().tolist()
-        )
-    if (stale := _overwritten(manifest, redone, planned)).any():
-        manifest.loc[stale, list(_STALE)] = list(_STALE.values())
+    if (rewritten := _find_rewritten(journalled, redone, planned)).any():
+        changed = journalled[rewritten].assign(**_INTERRUPTED_CELLS)
+        journal.append(ManifestRow(*row) for row in changed.to_numpy().tolist())
+    if (rewritten := _find_rewritten(manifest, redone, planned)).any():
+        manifest.loc[rewritten, list(_INTERRUPTED_CELLS)] = list(_INTERRUPTED_CELLS.values())
         save_manifest(manifest, processed)
     save_json(config, processed / CONFIG_FILE)
-    if stale.any():
+    if rewritten.any():
         stage.push()
     return waiting
 
 
-def _overwritten(
-    rows: pd.DataFrame, redone: Collection[tuple[str, str]], planned: Collection[tuple[str, str]]
-) -> NDArray[np.bool_]:
-    """Tell which rows vouch for a record file that is made anew, of one of the records `redone` or
-    of a window of it.
-
-    A record that is `planned` under the name of a window is no window.
-    """
-    parents = rows["record_id"].str.replace(_WINDOW, "", regex=True)
-    cells = zip_cells(rows["dataset"], rows["record_id"], parents)
-    anew = np.array(
-        [(d, r) in redone or ((d, p) in redone and (d, r) not in planned) for d, r, p in cells],
-        bool,
-    )
-    return anew & (rows["status"] == "ok").to_numpy(bool)
-
-
-def _known_rows(
-    processed: Path,
-    manifest: pd.DataFrame,
-    journalled: pd.DataFrame,
-    data: DataConfig,
-    config: PreprocessConfig,
-    extend: bool,
-) -> dict[str, tuple[str, str]]:
-    """Return key -> (input hash, status) of what earlier runs did; refuses to mix settings in one
-    folder.
-    """
+def _join_earlier_rows(manifest: pd.DataFrame, journalled: pd.DataFrame) -> pd.DataFrame:
+    """Return the newest row of each record in manifest and journal."""
     import pandas as pd
 
     rows = pd.concat([restore_copies(manifest), journalled], ignore_index=True)
-    rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
-    stranger = rows[~rows["dataset"].isin(list(data.roots)) & (rows["status"] == "ok")]
-    wrong = stranger[stranger["config_hash"] != config_hash(config, FORMAT_VERSION)]
-    if len(wrong) and extend:
-        names = ", ".join(sorted(set(wrong["dataset"])))
+    return rows.drop_duplicates(["dataset", "record_id"], keep="last")
+
+
+def _require_same_settings(
+    processed: Path, rows: pd.DataFrame, data: DataConfig, config: PreprocessConfig
+) -> None:
+    """Refuse to mix settings in one folder: rows of other datasets must have those of this run."""
+    others = rows[~rows["dataset"].isin(list(data.roots)) & (rows["status"] == "ok")]
+    different = others[others["config_hash"] != config_hash(config, FORMAT_VERSION)]
+    if len(different):
+        names = ", ".join(sorted(set(different["dataset"])))
         raise ValueError(
             f"{processed}: holds records of {names} made with other settings; name these "
             "datasets too, or choose another folder"
         )
-    return {
-        key: (digest, status)
-        for key, digest, status in zip_cells(record_keys(rows), rows["input_hash"], rows["status"])
-    }
+
+
+def _find_rewritten(
+    rows: pd.DataFrame, redone: Collection[tuple[str, str]], planned: Collection[tuple[str, str]]
+) -> NDArray[np.bool_]:
+    """Return a mask of ok rows whose record file this run rewrites.
+
+    These are the rows of the records `redone` and of their windows. A record that is `planned`
+    under the name of a window is no window.
+    """
+    parents = rows["record_id"].str.replace(_WINDOW_SUFFIX, "", regex=True)
+    is_rewritten = []
+    for dataset, record_id, parent in zip_cells(rows["dataset"], rows["record_id"], parents):
+        key = (dataset, record_id)
+        is_rewritten.append(key in redone or ((dataset, parent) in redone and key not in planned))
+    return np.array(is_rewritten, bool) & (rows["status"] == "ok").to_numpy(bool)
 
 
 def _is_done(
-    task: RecordTask, known: Mapping[str, tuple[str, str]], stage: Stage, config: PreprocessConfig
+    task: RecordTask,
+    earlier: Mapping[str, _EarlierResult],
+    stage: Stage,
+    config: PreprocessConfig,
 ) -> bool:
-    first, _ = known.get(window_name(task.key, 0), ("", ""))
-    windows = (
-        [
-            window_name(task.key, index)
-            for index in range(int(first.partition(WINDOW_COUNT)[2] or 0))
-        ]
-        if config.window_s
-        else []
-    )
-    attempts = [
-        keys
-        for keys in ([task.key], windows)
-        if keys and all(key in known and known[key][1] not in _RETRIED for key in keys)
-    ]
-    digest = input_hash(task, config) if attempts else ""
-    current = (
-        keys
+    """Return whether an earlier run processed the same input, and its record files are there."""
+    attempts = [[task.key]]
+    if config.window_s:
+        attempts.append(_list_earlier_windows(task, earlier))
+    # Hashing looks at the source files, so records without a usable row are left out first.
+    attempts = [keys for keys in attempts if keys and all(_is_final(earlier, key) for key in keys)]
+    if not attempts:
+        return False
+    digest = input_hash(task, config)
+    return any(
+        all(_is_current(earlier[key], digest) for key in keys)
+        and all(earlier[key].status != "ok" or stage.holds(key) for key in keys)
         for keys in attempts
-        if all(known[key][0].partition(WINDOW_COUNT)[0] == digest for key in keys)
     )
-    return any(all(known[key][1] != "ok" or stage.holds(key) for key in keys) for keys in current)
+
+
+def _list_earlier_windows(task: RecordTask, earlier: Mapping[str, _EarlierResult]) -> list[str]:
+    """Return the keys of all windows that an earlier run cut a record into."""
+    first = earlier.get(window_name(task.key, 0))
+    if first is None:
+        return []
+    n_windows = int(first.input_hash.partition(WINDOW_COUNT)[2] or 0)
+    return [window_name(task.key, index) for index in range(n_windows)]
+
+
+def _is_final(earlier: Mapping[str, _EarlierResult], key: str) -> bool:
+    return key in earlier and earlier[key].status not in _RETRIED
+
+
+def _is_current(result: _EarlierResult, digest: str) -> bool:
+    return result.input_hash.partition(WINDOW_COUNT)[0] == digest
 
 
 def merge_manifest(
     processed: Path, plan: RunPlan, data: DataConfig | None, journal: Journal, windows: bool = False
 ) -> pd.DataFrame:
-    """Return the rows of this run's records, the newest of each, and with `data` those of the
-    datasets it does not name.
+    """Return the manifest after a run.
 
-    With `windows`, a record has a row per window, and the newest input decides for all of them.
+    Parameters
+    ----------
+    processed
+        Folder with the manifest of earlier runs.
+    plan
+        The records of this run; the newest row of each is kept.
+    data
+        The collections of this run; rows of other datasets are kept. None drops them.
+    journal
+        The rows of this run.
+    windows
+        Whether records are cut into windows. A record then has a row per window, and only those of
+        its newest input are kept.
     """
     import pandas as pd
 
     old = restore_copies(load_manifest(processed))
     missing = pd.DataFrame(list(plan.missing), columns=old.columns, dtype=str)
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
-    parents = (
-        rows["record_id"].str.replace(_WINDOW, "", regex=True) if windows else rows["record_id"]
-    )
+    parents = rows["record_id"]
     if windows:
+        parents = parents.str.replace(_WINDOW_SUFFIX, "", regex=True)
         newest = rows.groupby([rows["dataset"], parents])["input_hash"].transform("last")
         rows = rows[rows["input_hash"] == newest]
     rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")
     parents = parents[rows.index]
-    current = {(task.dataset, task.record_id) for task in plan.tasks} | {
-        (r.dataset, r.record_id) for r in plan.missing
-    }
-    named = set(rows["dataset"]) if data is None else set(data.roots)
-    untouched = ~rows["dataset"].isin(list(named))
-    still = pd.Series(
+
+    # Drop records that are neither in this run nor of a dataset that it leaves alone.
+    current = {(task.dataset, task.record_id) for task in plan.tasks}
+    current |= {(row.dataset, row.record_id) for row in plan.missing}
+    in_run = pd.Series(
         [pair in current for pair in zip_cells(rows["dataset"], parents)],
         index=rows.index,
         dtype=bool,
     )
-    gone = ~(untouched | still)
+    datasets = set(rows["dataset"]) if data is None else set(data.roots)
+    untouched = ~rows["dataset"].isin(list(datasets))
+    gone = ~(untouched | in_run)
     if gone.any():
         logger.warning(
             "%d records of earlier runs are no longer in the sources, or beyond the "
@@ -183,8 +224,8 @@ def merge_manifest(
     return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
 
 
-def load_previous_places(path: Path, config: SplitConfig) -> dict[str, str]:
-    """Return the places of an earlier run, or nothing when it had other settings."""
+def load_previous_splits(path: Path, config: SplitConfig) -> dict[str, str]:
+    """Return record key -> split of an earlier run; empty if it had other split settings."""
     if not path.exists():
         return {}
     earlier = load_splits(path)
@@ -193,9 +234,8 @@ def load_previous_places(path: Path, config: SplitConfig) -> dict[str, str]:
         "val_folds": list(config.val_folds),
         "test_folds": list(config.test_folds),
     }
-    if earlier.seed == config.seed and all(
-        earlier.rule.get(name) == value for name, value in rule.items()
-    ):
+    same_rule = all(earlier.rule.get(name) == value for name, value in rule.items())
+    if same_rule and earlier.seed == config.seed:
         return earlier.of_key()
-    logger.warning("%s: made with other split settings, so every record is placed anew", path)
+    logger.warning("%s: made with other split settings, so all records are split again", path)
     return {}

@@ -1,6 +1,4 @@
-"""Processed folders behind URLs: a run works on local tables and uploads what it makes; training
-works on a local copy.
-"""
+"""The output folder of a run, which may be at a URL: local tables, and uploads of its files."""
 
 from __future__ import annotations
 
@@ -26,37 +24,50 @@ from src.utils import as_path, as_url
 
 logger = logging.getLogger(__name__)
 
-
 Work = Callable[[list[RecordTask]], list[ManifestRow]]
 ChunkProcess = Callable[[Sequence[RecordTask], Path], list[ManifestRow]]
 """Writes the record files of some tasks below a folder and returns their manifest rows."""
 
-_BASE = ".manifest-stamp"
-_TASKS_COPIED = 32  # at a time: those of a whole chunk of day-long recordings would fill a disk
+# Local file with the stamp of the remote manifest that the local tables are based on.
+_STAMP_FILE = ".manifest-stamp"
+# Tasks copied at a time; a whole chunk of day-long recordings would fill a disk.
+_TASKS_COPIED = 32
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a run keeps its tables: the output folder itself, or a local folder that stands for one
-    behind a URL.
+    """The folder where a run keeps its tables.
 
-    Record files of the latter are uploaded chunk by chunk by whoever made them, before their rows
-    are journalled.
+    This is the output folder itself, or a local folder if the output is at a URL. Record files for
+    a URL are uploaded chunk by chunk, by the process that made them, before their rows are
+    journalled.
+
+    Attributes
+    ----------
+    folder
+        The local folder.
+    remote
+        The output folder at a URL, if it is at one.
+    remote_files
+        Names of the record files at the URL.
     """
 
     folder: Path
     remote: RemoteFolder | None = None
-    held: frozenset[str] = frozenset()
+    remote_files: frozenset[str] = frozenset()
 
     def holds(self, key: str) -> bool:
-        """Tell whether the record file of a key is there, and here whether it is whole."""
+        """Return whether a record's file exists; a local one must also be complete."""
         path = record_path(self.folder, key)
-        return path.name in self.held if self.remote else is_whole_npz(path)
+        if self.remote is not None:
+            return path.name in self.remote_files
+        return is_whole_npz(path)
 
     def work(self, process: ChunkProcess, tasks: Sequence[RecordTask]) -> Work:
-        """Return a function of a chunk of the tasks that leaves its record files where they belong.
+        """Return a function that processes a chunk of tasks and stores its record files.
 
-        `process` makes them in a folder. It takes local files, so tasks behind URLs are copied.
+        `process` writes them into a folder. It reads local files, so records at URLs are copied
+        first.
         """
         if self.remote is None and not any(task.stamp for task in tasks):
             return partial(_process_local_chunk, process=process, processed=self.folder)
@@ -65,31 +76,31 @@ class Stage:
         )
 
     def pull(self) -> Stage:
-        """Fetch the tables of earlier runs and list the record files; rows journalled here count if
-        no other run came between.
+        """Download the tables of earlier runs and list the record files.
+
+        Rows journalled here are kept unless another run has changed the remote manifest since.
         """
         if self.remote is None:
             return self
         logger.info("%s: tables are kept in %s while the run lasts", self.remote.url, self.folder)
         files = self.remote.list_files()
-        for name in self.remote.fetch([(name, self.folder / name) for name in TABLES]):
+        missing = self.remote.fetch([(name, self.folder / name) for name in TABLES])
+        for name in missing:
             (self.folder / name).unlink(missing_ok=True)
-        base, stamp = (
-            self.folder / _BASE,
-            files["manifest.csv"].stamp if "manifest.csv" in files else "",
-        )
-        if not base.exists() or base.read_text(encoding="utf-8") != stamp:
+
+        stamp = files["manifest.csv"].stamp if "manifest.csv" in files else ""
+        stamp_file = self.folder / _STAMP_FILE
+        if not stamp_file.exists() or stamp_file.read_text(encoding="utf-8") != stamp:
             Journal(self.folder).remove()
-        base.write_text(stamp, encoding="utf-8")
-        return replace(
-            self,
-            held=frozenset(
-                name.removeprefix("records/") for name in files if name.startswith("records/")
-            ),
+        stamp_file.write_text(stamp, encoding="utf-8")
+
+        record_files = frozenset(
+            name.removeprefix("records/") for name in files if name.startswith("records/")
         )
+        return replace(self, remote_files=record_files)
 
     def push(self) -> None:
-        """Upload the tables; those that are gone here go there."""
+        """Upload the tables, and remove remote ones that no longer exist here."""
         if self.remote is None:
             return
         for name in TABLES:
@@ -98,26 +109,28 @@ class Stage:
             elif name != "splits.json":
                 self.remote.remove(name)
         stamp = self.remote.stamp("manifest.csv")
-        (self.folder / _BASE).write_text(stamp, encoding="utf-8")
+        (self.folder / _STAMP_FILE).write_text(stamp, encoding="utf-8")
 
 
 @contextmanager
 def open_stage(processed: str | Path) -> Iterator[Stage]:
-    """Yield the stage of a processed folder, held; the logs that a run leaves in it are uploaded at
-    the end, however it ends.
+    """Yield the stage of a processed folder, locked for this run.
+
+    The logs of a run at a URL are uploaded at the end, even if the run fails.
 
     Raises
     ------
     RuntimeError
-        If another run holds it.
+        If another run holds the folder.
     """
     url = as_url(processed)
-    folder, remote = (
-        (as_path(processed), None)
-        if url is None
-        else (cache_folder(url, "runs"), RemoteFolder(url))
-    )
-    with lock_folder(folder, "preprocess"):  # first: the logs of a run that is going on are its own
+    remote = None
+    folder = as_path(processed)
+    if url is not None:
+        remote = RemoteFolder(url)
+        folder = cache_folder(url, "runs")
+    # The lock comes first, since another run's logs are not ours to upload.
+    with lock_folder(folder, "preprocess"):
         try:
             yield Stage(folder, remote)
         finally:
@@ -139,32 +152,26 @@ def process_remote_chunk(
     processed: Path,
     target: RemoteFolder | None,
 ) -> list[ManifestRow]:
-    """Process records from temporary copies where they lie behind URLs.
+    """Process records, from temporary copies of those at URLs.
 
-    With a `target`, record files go there instead of to `processed`; when this returns, they are
-    there.
+    With a `target`, record files are uploaded to it instead of written to `processed`. They are
+    there when this returns.
     """
     rows = []
     for part in chunked(tasks, _TASKS_COPIED):
-        with TemporaryDirectory(prefix="ecg-") as folder, local_tasks(part) as copied:
-            place = processed if target is None else Path(folder)
-            (place / "records").mkdir(parents=True, exist_ok=True)
-            rows += process(copied, place)
+        with TemporaryDirectory(prefix="ecg-") as temporary, local_tasks(part) as copied:
+            folder = processed if target is None else Path(temporary)
+            (folder / "records").mkdir(parents=True, exist_ok=True)
+            rows += process(copied, folder)
             if target is not None:
-                target.upload(
-                    [
-                        (path, f"records/{path.name}")
-                        for path in sorted((place / "records").iterdir())
-                    ]
-                )
+                made = sorted((folder / "records").iterdir())
+                target.upload([(path, f"records/{path.name}") for path in made])
     return rows
 
 
 @contextmanager
 def local_tasks(tasks: Sequence[RecordTask]) -> Iterator[list[RecordTask]]:
-    """Yield the tasks with local copies of those that lie behind URLs, which are gone
-    afterwards.
-    """
+    """Yield the tasks with temporary local copies of records at URLs."""
     with fetched_records([task.path for task in tasks if task.stamp]) as copies:
-        left = iter(copies)
-        yield [replace(task, copy=str(next(left))) if task.stamp else task for task in tasks]
+        remaining = iter(copies)
+        yield [replace(task, copy=str(next(remaining))) if task.stamp else task for task in tasks]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from src.config import FALLBACK_LABEL, PreprocessConfig, config_hash
 from src.labels.mapping import LabelRow
 from src.labels.text_tables import join_list
@@ -19,15 +21,13 @@ from src.records.record import split_part
 from src.utils import printable, stable_hash
 
 WINDOW_COUNT = "x"
-"""Parts the input hash of a window, which is hexadecimal, from the number of its record's windows.
+"""Separates a window's input hash, which is hexadecimal, from the number of windows of its record.
 """
 _MAX_PATH = 5000  # characters
 
 
 class RejectedError(ValueError):
-    """A readable record that a limit of the configuration keeps out, with its flags where they are
-    known.
-    """
+    """A readable record that violates a limit of the settings; `flags` are its quality flags."""
 
     def __init__(self, reason: str, flags: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -36,10 +36,24 @@ class RejectedError(ValueError):
 
 @dataclass(frozen=True)
 class RecordTask:
-    """A record to process: where it is, what its labels are and what its file does not say.
+    """A record to process.
 
-    The path of one of the records of a file of many is ``file::id``. A record behind a URL has a
-    stamp, which changes when it does, and is read from a local copy.
+    Attributes
+    ----------
+    dataset, record_id
+        Names of the collection and of the record in it.
+    path
+        Its file or URL; ``file::id`` for one record of a file that holds many.
+    row
+        Its row of the label mapping, if it has one.
+    source_fs
+        Sampling rate in Hz, for files that do not state it.
+    source_gain_per_mv
+        ADC units per mV, for files that do not state them.
+    stamp
+        Version stamp of a record at a URL; empty for a local file.
+    copy
+        Local copy of a record at a URL, while there is one.
     """
 
     dataset: str
@@ -53,7 +67,7 @@ class RecordTask:
 
     @property
     def file(self) -> str:
-        """Where it is read."""
+        """The path to read the record from."""
         return self.copy or self.path
 
     @property
@@ -62,55 +76,55 @@ class RecordTask:
         return record_key(self.dataset, self.record_id)
 
 
-class Tensor(NamedTuple):
-    """What a record becomes: the arrays of its record file but for its names, remarks, and what
-    tells it from others.
-    """
+class RecordTensor(NamedTuple):
+    """Arrays of a record file without its names and labels, quality flags and fingerprint."""
 
-    arrays: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
     flags: tuple[str, ...]
     fingerprint: str
 
 
 def unreadable_row(blank: ManifestRow, reason: str) -> ManifestRow:
-    """Return the row of a record that could not be read, from what `blank_row` gave for it."""
+    """Return the manifest row of a record that could not be read; `blank` is its `blank_row`."""
     return blank._replace(status="unreadable", reason=reason)
 
 
 def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
     """Return the manifest row of a task before its file is opened."""
-    label = task.row
-    given = label is not None
-    return ManifestRow(
+    row = ManifestRow(
         dataset=task.dataset,
         record_id=task.record_id,
-        patient_id=label.patient_id if label else "",
         source_path=printable(task.path, _MAX_PATH),
-        labels=join_list(label.labels) if label else FALLBACK_LABEL,
-        annotated=join_list(label.annotated) if label else "",
-        label_source="mapping" if given else "fallback",
-        fold=label.fold if label and label.fold is not None else "",
-        age=label.age if label and label.age is not None else "",
-        sex=label.sex if label else "",
-        weight=label.weight if label and label.weight != 1 else "",
+        labels=FALLBACK_LABEL,
+        label_source="fallback",
         config_hash=config_hash(config, FORMAT_VERSION),
         input_hash=input_hash(task, config),
+    )
+    label = task.row
+    if label is None:
+        return row
+    return row._replace(
+        patient_id=label.patient_id,
+        labels=join_list(label.labels),
+        annotated=join_list(label.annotated),
+        label_source="mapping",
+        fold=label.fold if label.fold is not None else "",
+        age=label.age if label.age is not None else "",
+        sex=label.sex,
+        weight=label.weight if label.weight != 1 else "",
     )
 
 
 def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
-    """Return the hash of everything a record file depends on: settings, labels, and the source's
-    size and time.
+    """Return a hash of everything that decides a record file.
+
+    That is the settings, the labels, and the source's path, size and modification time.
     """
-    source = task.stamp or _source_stat(task.path)
+    source = task.stamp or _stat_source(task.path)
     label = task.row
-    parts = (
-        config_hash(config, FORMAT_VERSION),
-        task.path,
-        source,
-        task.source_fs,
-        task.source_gain_per_mv,
-        (
+    label_parts = None
+    if label is not None:
+        label_parts = (
             label.labels,
             label.annotated,
             label.patient_id,
@@ -119,45 +133,53 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
             label.sex,
             label.weight,
         )
-        if label
-        else None,
+    return stable_hash(
+        (
+            config_hash(config, FORMAT_VERSION),
+            task.path,
+            source,
+            task.source_fs,
+            task.source_gain_per_mv,
+            label_parts,
+        )
     )
-    return stable_hash(parts)
 
 
-def _source_stat(path: str) -> tuple[int, ...]:
-    """Return size and time of a record's files, nothing where there are none."""
+def _stat_source(path: str) -> tuple[int, ...]:
+    """Return size and modification time of a record's files; empty if there are none."""
     try:
         status = os.stat(split_part(path)[0] if path else "")
     except OSError:
         return ()
-    return status.st_size, status.st_mtime_ns, *_samples_stat(path)
+    return status.st_size, status.st_mtime_ns, *_stat_samples(path)
 
 
-def _samples_stat(path: str) -> tuple[int, ...]:
-    """Return size and time of the sample file that commonly stands beside a header."""
+def _stat_samples(path: str) -> tuple[int, ...]:
+    """Return size and modification time of the sample file beside a WFDB header."""
     stem, suffix = os.path.splitext(path)
     if suffix.lower() != ".hea":
         return ()
-    for other in (".dat", ".mat"):
+    # Nearly every header has one of these, so it need not be parsed for their names.
+    for sample_suffix in (".dat", ".mat"):
         try:
-            status = os.stat(stem + other)
+            status = os.stat(stem + sample_suffix)
         except OSError:
             continue
         return status.st_size, status.st_mtime_ns
-    return _named_stat(Path(path))
+    return _stat_named_files(Path(path))
 
 
-def _named_stat(header: Path) -> tuple[int, ...]:
-    """Return sizes and times of the files that a header without samples of its own name stands for:
-    segments, and their samples.
+def _stat_named_files(header: Path) -> tuple[int, ...]:
+    """Return sizes and modification times of the files that a header names.
+
+    These are sample files under other names, or segments with their own sample files.
     """
-    found: list[int] = []
+    stats: list[int] = []
     with suppress(OSError):
-        for named in named_files(header):
-            inner = named_files(header.with_name(named)) if named.endswith(".hea") else ()
-            for name in (named, *inner):
+        for name in named_files(header):
+            segment_files = named_files(header.with_name(name)) if name.endswith(".hea") else ()
+            for file_name in (name, *segment_files):
                 with suppress(OSError, ValueError):
-                    status = os.stat(header.with_name(name))
-                    found += [status.st_size, status.st_mtime_ns]
-    return tuple(found)
+                    status = os.stat(header.with_name(file_name))
+                    stats += [status.st_size, status.st_mtime_ns]
+    return tuple(stats)

@@ -23,7 +23,7 @@ def logs(out: Path) -> list[list[str]]:
     return [path.read_text().splitlines() for path in sorted((out / "logs").glob("*.log"))]
 
 
-def test_a_preprocessing_run_leaves_what_it_was_asked_and_what_it_came_to(
+def test_the_log_of_a_preprocessing_run_holds_its_settings_and_its_outcome(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = write_collection(tmp_path, 40)
@@ -142,8 +142,20 @@ def test_too_many_failures_end_the_command_after_everything_is_written(
 
 def test_environment_names_versions() -> None:
     facts = environment()
-    assert facts["packages"]["torch"].startswith("2.") and facts["version"]
+    assert (facts["packages"]["torch"] or "").startswith("2.") and facts["version"]
     assert facts == environment() and len(facts["source"]) == 16
+
+
+def test_the_source_hash_covers_all_modules_of_src(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (log._SOURCE_FOLDER / "utils.py").is_file()
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(log, "_SOURCE_FOLDER", tmp_path)
+    before = environment()["source"]
+    (tmp_path / "inner" / "a.py").write_text("x = 2\n")
+    assert environment()["source"] != before
 
 
 @pytest.mark.parametrize("place", ["folder", "packed", "detached", "worktree", "none", "broken"])

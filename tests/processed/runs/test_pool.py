@@ -95,7 +95,7 @@ def test_processes_start_before_there_is_work_and_go_where_none_comes(tmp_path: 
             partial(die_once, str(tmp_path / "flag")), chunked(range(12), 2), executors, 4
         )
         assert sorted(item for chunk in results for item in chunk) == [2 * i for i in range(12)], (
-            "broken ones are made anew"
+            "broken ones are replaced"
         )
     with pytest.raises(KeyboardInterrupt), local_executors(2, 2, "src.preprocessing"):
         early = multiprocessing.active_children()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from src.classifier.saliency import METHODS
+from src.commands import arguments
+from src.commands.options import (
+    add_data,
+    add_settings,
+    at_least,
+    count_or_none,
+    list_of,
+    name_number,
+    read_data,
+    read_settings,
+)
+from src.config import PreprocessConfig, SplitConfig
+from src.labels.builders import BUILDERS
+from src.utils import UsageError
+
+
+def test_option_types_parse_what_they_name() -> None:
+    assert at_least(3)("3") == 3 and count_or_none("0") == 0
+    assert list_of(int)("9, 10,") == (9, 10)
+    assert name_number("a=257") == ("a", 257.0)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [(at_least(3), "2"), (count_or_none, "-1"), (list_of(int), "1,x"), (name_number, "a=b")],
+)
+def test_option_types_refuse_other_text(parse: object, text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected|not a number"):
+        parse(text)  # type: ignore[operator]
+
+
+def test_settings_are_those_given_and_otherwise_the_base() -> None:
+    parser = argparse.ArgumentParser()
+    add_settings(parser, PreprocessConfig)
+    add_settings(parser, SplitConfig, skip=("seed",))
+    args = parser.parse_args(["--fs", "100", "--hum-mv", "0.1", "--val-folds", "1,2"])
+    config = read_settings(args, PreprocessConfig, PreprocessConfig(n_samples=1000))
+    assert (config.fs, config.n_samples, config.quality.hum_mv) == (100.0, 1000, 0.1)
+    assert read_settings(args, SplitConfig, SplitConfig(seed=7)) == SplitConfig(
+        seed=7, val_folds=(1, 2)
+    )
+
+
+def test_a_value_out_of_range_is_wrong_usage() -> None:
+    parser = argparse.ArgumentParser()
+    add_settings(parser, PreprocessConfig)
+    with pytest.raises(UsageError, match=r"fs is -1\.0: expected 1 to 100000 Hz"):
+        read_settings(parser.parse_args(["--fs", "-1"]), PreprocessConfig, PreprocessConfig())
+
+
+def test_collections_are_read_from_their_options() -> None:
+    parser = argparse.ArgumentParser()
+    add_data(parser, required=True)
+    args = parser.parse_args(["--data", "a=/x", "--data", "b=/y", "--source-fs", "b=257"])
+    data = read_data(args)
+    assert data.roots == {"a": "/x", "b": "/y"} and data.source_fs == {"b": 257.0}
+    with pytest.raises(UsageError, match="--data names a more than once"):
+        read_data(parser.parse_args(["--data", "a=/x", "--data", "a=/y"]))
+
+
+def test_choices_are_those_of_the_heavy_modules() -> None:
+    assert tuple(BUILDERS) == arguments.KINDS
+    assert tuple(METHODS) == arguments.SALIENCY_METHODS
