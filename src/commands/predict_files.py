@@ -235,7 +235,7 @@ def save_saliency(
 
 def _save_page(answer: Prediction, found: Saliency, stem: Path) -> None:
     from src.plots.canvas import save_figure
-    from src.plots.ecg_pages import plot_saliency
+    from src.plots.saliency import plot_saliency
 
     note = f"orange for {found.class_name}, blue against it ({found.method})"
     title = str(answer) if not found.window else f"{answer}, window {found.window}"
