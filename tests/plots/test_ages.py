@@ -1,4 +1,4 @@
-"""Ages by sex, by what is on the figure."""
+"""Ages by sex, by texts and bars."""
 
 from __future__ import annotations
 

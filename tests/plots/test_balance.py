@@ -1,4 +1,4 @@
-"""Class and source balance, by what is on the figures."""
+"""Class and source balance, by their texts and marks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Saving figures, and what every figure owes: type of 7 pt and more, no pyplot, a picture in
-notebooks.
-"""
+"""Saving of figures, names, and properties of every figure: no pyplot, a picture in notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The confusion matrix, by what is on the figure."""
+"""The confusion matrix, by their texts and marks."""
 
 from __future__ import annotations
 

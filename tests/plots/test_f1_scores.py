@@ -1,4 +1,4 @@
-"""F1 bars, by what is on the figure."""
+"""F1 bars, by their texts and marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training history, by what is on the figure."""
+"""The training history, by their texts and marks."""
 
 from __future__ import annotations
 

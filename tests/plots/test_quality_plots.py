@@ -1,4 +1,4 @@
-"""The quality page of a manifest and of a collection, by what is on them."""
+"""The quality page of a manifest and of a collection, by their texts and marksm."""
 
 from __future__ import annotations
 
