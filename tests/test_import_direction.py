@@ -157,7 +157,7 @@ def test_light_modules_stay_light(tmp_path: Path, name: str) -> None:
 
 
 def test_figures_need_no_torch(tmp_path: Path) -> None:
-    for name in ("src.plots.scores", "src.learning.metrics"):
+    for name in ("src.plots.confusion_matrix", "src.learning.metrics"):
         assert "torch" not in loaded_after(name, tmp_path)
 
 

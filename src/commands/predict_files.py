@@ -256,7 +256,7 @@ def _choose_stem(record_id: str, used_stems: Container[str]) -> str:
 
 def _save_map(prediction: Prediction, saliency: Saliency, stem: Path) -> None:
     from src.plots.canvas import save_figure
-    from src.plots.ecg_pages import plot_saliency
+    from src.plots.saliency import plot_saliency
 
     title = str(prediction)
     if saliency.window:

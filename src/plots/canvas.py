@@ -1,8 +1,7 @@
-"""What all figures share: a Figure that needs no pyplot, paper sizes in mm, the palette, and
-saving.
+"""Parts shared by all figures: the Figure class, sizes in mm, the palette, and saving.
 
-Figures keep away from matplotlib's global state, so they can be drawn in threads, notebooks and
-jobs without a display.
+Figures do not touch pyplot or matplotlib's global state, so they can be drawn in threads, notebooks
+and jobs without a display. Sizes are those of a journal column or page.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -23,29 +22,29 @@ from src.utils import atomic_path
 
 logger = logging.getLogger(__name__)
 
-
 MM_PER_INCH = 25.4
 COLUMN_MM = 89.0
 """Width of one column of a journal page; two columns with their gap are `PAGE_MM`."""
 PAGE_MM = 183.0
 TITLE_PT, LABEL_PT, TICK_PT = 9.0, 8.0, 7.0
+"""Type sizes; journals ask for 7 pt at least."""
 _PAD_MM = 1.5
 SAVE_SUFFIXES = (".png", ".svg", ".pdf")
 
 BLACK, GREY, LIGHT_GREY = "#000000", "#767676", "#d9d9d9"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
-"""Okabe and Ito's colours for colour-blind readers, without the yellow, too pale for lines on
-white.
-"""
+"""Okabe and Ito's colours for colour-blind readers, without yellow: too pale for lines on white."""
+BLUE, ORANGE = PALETTE[0], PALETTE[1]
 
-# Dates and versions left out: the same figure gives the same bytes
+# Without dates and versions, the same figure gives the same bytes
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-_SIZE: dict[Any, Any] = {"savefig.bbox": None}  # that of the figure, whatever a notebook sets
+# A saved figure keeps its size, whatever a notebook sets
+_SIZE: dict[Any, Any] = {"savefig.bbox": None}
 SAVE_SETTINGS: dict[str, dict[Any, Any]] = {
     ".png": _SIZE,
     ".svg": {**_SIZE, "svg.hashsalt": "figure"},  # fixes the ids of the elements
@@ -53,13 +52,9 @@ SAVE_SETTINGS: dict[str, dict[Any, Any]] = {
 }
 """Settings of matplotlib while a figure is saved, by suffix."""
 
-BLUE, ORANGE = PALETTE[0], PALETTE[1]
-
 
 class PageFigure(Figure):
-    """A Figure that shows itself as the value of a notebook cell, with or without ``%matplotlib
-    inline``.
-    """
+    """A Figure that notebooks display as the value of a cell, without ``%matplotlib inline``."""
 
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
@@ -74,7 +69,7 @@ def new_figure(
     dpi: float = 150,
     layout: Literal["constrained", "compressed"] | None = "constrained",
 ) -> PageFigure:
-    """Return an empty white figure of the given size on paper."""
+    """Return an empty white figure of a size on paper, for one of matplotlib's layouts."""
     size = (width_mm / MM_PER_INCH, height_mm / MM_PER_INCH)
     figure = PageFigure(figsize=size, dpi=dpi, layout=layout, facecolor="white")
     if layout is None:
@@ -86,9 +81,7 @@ def new_figure(
 
 
 def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None) -> Axes:
-    """Set a panel's type sizes, drop its upper and right frame and lay a pale `grid` (x, y or
-    both).
-    """
+    """Style a panel: type sizes, a frame left and below only, a pale `grid` (x, y or both)."""
     axes.tick_params(labelsize=TICK_PT, length=2.5, width=0.6)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(LABEL_PT)
@@ -105,18 +98,15 @@ def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None)
 
 
 def plain_text(text: object, limit: int = 40) -> str:
-    """Return a name fit for a label: shortened with an ellipsis, its ``$`` not read as
-    mathematics.
-    """
+    """Return a text for a label: shortened with an ellipsis, and ``$`` not read as mathematics."""
     name = str(text)
-    name = name if len(name) <= limit else name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if len(name) > limit:
+        name = name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return name.replace("$", r"\$")
 
 
 def name_rows(axes: Axes, names: Sequence[str], limit: int = 40) -> None:
-    """Label the y axis with one name per row, the first at the top, and leave half a row above and
-    below.
-    """
+    """Label the y axis with one name per row, the first at the top, and half a row of margin."""
     axes.set_yticks(range(len(names)), [plain_text(name, limit) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -125,20 +115,27 @@ def name_rows(axes: Axes, names: Sequence[str], limit: int = 40) -> None:
 def write_column(axes: Axes, title: str, texts: Sequence[str]) -> None:
     """Write a column of numbers to the right of a panel, one per row, under a title in grey."""
     style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": TICK_PT}
+    in_rows: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
     for row, text in enumerate(texts):
-        axes.annotate(
-            text, (1, row), (32, 0), xycoords=axes.get_yaxis_transform(), va="center", **style
-        )
-    axes.annotate(
-        title, (1, 1), (32, 2), xycoords="axes fraction", va="bottom", color=GREY, **style
-    )
+        axes.annotate(text, (1, row), (32, 0), **in_rows, **style)
+    above: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "color": GREY}
+    axes.annotate(title, (1, 1), (32, 2), **above, **style)
+
+
+def mark_empty(axes: Axes, text: str) -> None:
+    """Write a remark into a panel that has nothing to show, and hide its axes."""
+    style: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, text, fontsize=LABEL_PT, color=GREY, **style)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> Path:
-    """Save a figure, making its folder; a reader sees the old file or the new one, never a part.
+    """Save a figure atomically, and create its folder.
 
-    The file holds no date and no version, so that equal figures give equal bytes. The page keeps
-    its size in mm.
+    A reader sees the old file or the new one, never a part. The file holds no date and no version,
+    so that equal figures give equal bytes. The page keeps its size in mm.
 
     Parameters
     ----------
@@ -147,7 +144,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
     path
         Ends in .png, .svg or .pdf, which sets the format.
     dpi
-        Pixels per inch of a .png, and of the images within the others; by default those of the
+        Pixels per inch of a .png, and of images in the other formats; by default those of the
         figure.
 
     Returns
@@ -158,14 +155,14 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
     Raises
     ------
     ValueError
-        If the suffix is another one or `dpi` is not positive.
+        If the suffix is unknown or `dpi` is not positive.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SAVE_SUFFIXES:
         raise ValueError(
-            f"{path}: a figure cannot be saved as {suffix or 'a file without suffix'!r}: "
-            f"end the name in one of {', '.join(SAVE_SUFFIXES)}"
+            f"{path}: cannot save a figure as {suffix or 'a file without suffix'!r}: "
+            f"use one of {', '.join(SAVE_SUFFIXES)}"
         )
     dpi = figure.dpi if dpi is None else dpi
     if not dpi > 0:
@@ -176,6 +173,6 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
     return path
 
 
-def as_number(value: float | None) -> float:
-    """Return a number as a float, NaN for None, which is not drawn."""
-    return math.nan if value is None else float(value)
+def as_number(value: object) -> float:
+    """Return a number as a float, and None as NaN, which matplotlib leaves out."""
+    return float(value) if isinstance(value, SupportsFloat) else math.nan

@@ -1,6 +1,4 @@
-"""Figures of a classifier's scores: ROC, precision-recall and reliability. `src.plots` offers them
-too.
-"""
+"""ROC and precision-recall curves of a classifier's scores."""
 
 from __future__ import annotations
 
@@ -12,10 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from src.learning.calibration import Reliability
 from src.plots.canvas import (
     BLACK,
     COLUMN_MM,
@@ -30,7 +26,8 @@ from src.utils import Float64Array
 
 _NAMED_CURVES = 2 * len(PALETTE)  # solid, then dashed
 _PALE = "#b0b0b0"
-_MIN_PREDICTIONS = 10
+_CELLS = 2000
+"""Cells along an axis; points within one cell look the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +54,7 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
     y_score
         Shape (n_records, n_classes), higher where the class is more likely.
     classes
-        Names. One with only positives or only negatives has no curve and is named below.
+        Names. A class with only positives or only negatives has no curve and is named below.
 
     Raises
     ------
@@ -66,26 +63,22 @@ def plot_roc_curves(y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    curves, undefined = _class_curves(
-        y_true,
-        y_score,
-        classes,
-        lambda outcome, score: roc_curve(outcome, score)[:2],
-        roc_auc_score,
-    )
-    figure, axes = _curve_page(
-        curves, undefined, "thick: mean, macro AUROC" if len(curves) > 1 else "AUROC"
-    )
+    def trace(outcome: Float64Array, score: Float64Array) -> tuple[Float64Array, Float64Array]:
+        false_positive_rate, sensitivity, _ = roc_curve(outcome, score)
+        return false_positive_rate, sensitivity
+
+    curves, undefined = _class_curves(y_true, y_score, classes, trace, roc_auc_score)
+    macro = "thick: mean, macro AUROC" if len(curves) > 1 else "AUROC"
+    figure, axes = _curve_page(curves, undefined, macro)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     if len(curves) > 1:
         grid = np.linspace(0, 1, 501)
         mean = np.mean([np.interp(grid, curve.x, curve.y) for curve in curves], axis=0)
-        grid, mean = np.append(0, grid), np.append(0, mean)  # every curve rises from the origin
+        # Every curve rises from the origin
+        grid, mean = np.append(0, grid), np.append(0, mean)
         axes.plot(grid, mean, color=BLACK, linewidth=1.8, gid="macro")
-    axes.set(
-        xlabel="1 \N{MINUS SIGN} specificity (false positive rate)",
-        ylabel="Sensitivity (true positive rate)",
-    )
+    axes.set_xlabel("1 \N{MINUS SIGN} specificity (false positive rate)")
+    axes.set_ylabel("Sensitivity (true positive rate)")
     return figure
 
 
@@ -94,8 +87,8 @@ def plot_precision_recall_curves(
 ) -> Figure:
     """Draw the precision-recall curve of every class, with its average precision.
 
-    Steps as in the definition of average precision, without interpolation (Davis and Goadrich,
-    2006).
+    The curves are steps, as in the definition of average precision, without interpolation (Davis
+    and Goadrich, 2006).
 
     Parameters
     ----------
@@ -119,45 +112,20 @@ def plot_precision_recall_curves(
     return figure
 
 
-def _class_curves(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    classes: Sequence[str],
-    trace: Callable[[Float64Array, Float64Array], tuple[Float64Array, Float64Array]],
-    compute_area: Callable[[Float64Array, Float64Array], float],
-) -> tuple[list[_Curve], list[str]]:
-    """Return the curve of each class, and the names of those with only positives or only
-    negatives.
-    """
-    curves, undefined = [], []
-    for name, outcome, score in _outcomes(*_check_scores(y_true, y_score, classes), classes):
-        if np.unique(outcome).size < 2:
-            undefined.append(name)
-        else:
-            curves.append(
-                _Curve(
-                    name,
-                    *_visible(*trace(outcome, score)),
-                    float(compute_area(outcome, score)),
-                    int(outcome.sum()),
-                )
-            )
-    return curves, undefined
+# Computing ----------------------------------------------------------------------------------------
 
 
-def _check_scores(
+def check_scores(
     y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str]
 ) -> tuple[Float64Array, Float64Array]:
+    """Return outcomes and scores as arrays (n_records, n_classes), or raise ValueError."""
     truth, scores = np.asarray(y_true, dtype=np.float64), np.asarray(y_score, dtype=np.float64)
-    if (
-        truth.ndim != 2
-        or truth.shape != scores.shape
-        or truth.shape[1] != len(classes)
-        or not len(classes)
-    ):
+    n_classes = len(classes)
+    has_shape = truth.ndim == 2 and truth.shape == scores.shape
+    if not has_shape or truth.shape[1] != n_classes or not n_classes:
         raise ValueError(
             f"y_true has shape {truth.shape} and y_score {scores.shape}: "
-            f"expected both (n_records, {len(classes)}), a column for each class"
+            f"expected both (n_records, {n_classes}), a column for each class"
         )
     if not np.isfinite(scores).all():
         raise ValueError("y_score holds NaN or infinity: expected finite scores")
@@ -168,7 +136,7 @@ def _check_scores(
     return truth, scores
 
 
-def _outcomes(
+def annotated_scores(
     truth: Float64Array, scores: Float64Array, classes: Sequence[str]
 ) -> list[tuple[str, Float64Array, Float64Array]]:
     """Return name, outcomes and scores of each class over the records annotated for it."""
@@ -176,14 +144,38 @@ def _outcomes(
     return [(name, truth[known[:, i], i], scores[known[:, i], i]) for i, name in enumerate(classes)]
 
 
-def _visible(x: Float64Array, y: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Drop points that no eye can tell from the one before, which make vector files of large sets
-    huge.
+def _class_curves(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    classes: Sequence[str],
+    trace: Callable[[Float64Array, Float64Array], tuple[Float64Array, Float64Array]],
+    compute_area: Callable[[Float64Array, Float64Array], float],
+) -> tuple[list[_Curve], list[str]]:
+    """Return the curve of each class, and the names of classes with a single outcome."""
+    truth, scores = check_scores(y_true, y_score, classes)
+    curves, undefined = [], []
+    for name, outcome, score in annotated_scores(truth, scores, classes):
+        if np.unique(outcome).size < 2:
+            undefined.append(name)
+            continue
+        x, y = _drop_hidden(*trace(outcome, score))
+        area = float(compute_area(outcome, score))
+        curves.append(_Curve(name, x, y, area, n_positive=int(outcome.sum())))
+    return curves, undefined
+
+
+def _drop_hidden(x: Float64Array, y: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Drop points that look the same as the one before: they make vector files of large sets huge.
+
+    The last point stays.
     """
-    cells = np.round(np.stack([x, y]) * 2000)
+    cells = np.round(np.stack([x, y]) * _CELLS)
     keep = np.append(True, (np.diff(cells) != 0).any(axis=0))
     keep[-1] = True
     return x[keep], y[keep]
+
+
+# Drawing ------------------------------------------------------------------------------------------
 
 
 def _curve_page(
@@ -192,51 +184,35 @@ def _curve_page(
     """Draw the class curves on a square panel, named below it with their areas."""
     by_support = sorted(curves, key=lambda curve: -curve.n_positive)
     named, others = by_support[:_NAMED_CURVES], by_support[_NAMED_CURVES:]
-    figure = new_figure(
-        COLUMN_MM, 91 + 3.7 * (math.ceil(len(named) / 2) + bool(undefined) + bool(others))
-    )
+    n_lines = math.ceil(len(named) / 2) + bool(undefined) + bool(others)
+    figure = new_figure(COLUMN_MM, 91 + 3.7 * n_lines)
     axes = style_axes(figure.subplots(), grid="both")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     for curve in others:
-        axes.plot(
-            curve.x,
-            curve.y,
-            color=_PALE,
-            linewidth=0.6,
-            drawstyle=drawstyle,
-            gid=f"curve-{curve.name}",
-        )
+        style: dict[str, Any] = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{curve.name}"}
+        axes.plot(curve.x, curve.y, drawstyle=drawstyle, **style)
     lines = []
     for number, curve in enumerate(named):
-        style: dict[str, Any] = {
-            "linewidth": 1.2,
-            "drawstyle": drawstyle,
-            "gid": f"curve-{curve.name}",
-        }
+        style = {"linewidth": 1.2, "drawstyle": drawstyle, "gid": f"curve-{curve.name}"}
         style["color"] = PALETTE[number % len(PALETTE)]
         style["linestyle"] = "-" if number < len(PALETTE) else "--"
-        lines += axes.plot(
-            curve.x, curve.y, label=f"{plain_text(curve.name, 20)}  {curve.area:.3f}", **style
-        )
-    title = _areas_title(curves, len(others), undefined, macro)
-    style = {
-        "ncols": 2,
-        "alignment": "left",
-        "fontsize": TICK_PT,
-        "title_fontsize": TICK_PT,
-        "frameon": False,
-    }
-    figure.legend(handles=lines, loc="outside lower center", title=title, **style)
+        label = f"{plain_text(curve.name, 20)}  {curve.area:.3f}"
+        lines += axes.plot(curve.x, curve.y, label=label, **style)
+    legend: dict[str, Any] = {"ncols": 2, "alignment": "left", "frameon": False}
+    legend |= {"fontsize": TICK_PT, "title_fontsize": TICK_PT}
+    title = _legend_title(curves, len(others), undefined, macro)
+    figure.legend(handles=lines, loc="outside lower center", title=title, **legend)
     return figure, axes
 
 
-def _areas_title(
+def _legend_title(
     curves: Sequence[_Curve], n_others: int, undefined: Sequence[str], macro: str
 ) -> str:
     lines = ["no curve"]
     if curves:
         noun = "class" if len(curves) == 1 else "classes"
-        lines = [f"{macro} {np.mean([curve.area for curve in curves]):.3f} ({len(curves)} {noun})"]
+        mean = np.mean([curve.area for curve in curves])
+        lines = [f"{macro} {mean:.3f} ({len(curves)} {noun})"]
     if n_others:
         lines.append(
             f"grey: the {n_others} rarer classes; named: the {_NAMED_CURVES} most frequent"
@@ -244,89 +220,3 @@ def _areas_title(
     if undefined:
         lines.append(plain_text(f"positives or negatives only: {', '.join(undefined)}", 60))
     return "\n".join(lines)
-
-
-def plot_reliability_diagram(
-    y_true: ArrayLike, y_score: ArrayLike, classes: Sequence[str], *, n_bins: int = 10
-) -> Figure:
-    """Draw how often a class is there against how probable the model said it is, over the spread of
-    the scores.
-
-    All pairs of record and class are pooled in bins of equal width; bars are Wilson's 95 % interval
-    (1927). ECE is the expected calibration error of the pool (Naeini et al., 2015). Up to 6 classes
-    are drawn one by one as well, where a bin holds 10 predictions or more.
-
-    Parameters
-    ----------
-    y_true, y_score, classes
-        As for `plot_roc_curves`, the scores being probabilities.
-    n_bins
-        Number of bins from 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If the shapes disagree, an outcome is not 0, 1 or NaN, a score is no probability or there is
-        no bin.
-    """
-    truth, scores = _check_scores(y_true, y_score, classes)
-    if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}: expected 1 or more")
-    if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
-        raise ValueError(
-            f"y_score runs from {scores.min():g} to {scores.max():g}: expected "
-            "probabilities from 0 to 1"
-        )
-    known = np.isfinite(truth)
-    figure = new_figure(COLUMN_MM, 112)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    style_axes(top, grid="both").plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    lines: list[Line2D] = []
-    if 1 < len(classes) <= len(PALETTE):
-        for color, (name, outcome, score) in zip(
-            PALETTE, _outcomes(truth, scores, classes), strict=False
-        ):
-            lines += _draw_reliability(
-                top, Reliability.of(outcome, score, n_bins), color, plain_text(name, 20)
-            )
-    pool = Reliability.of(truth[known], scores[known], n_bins)
-    lines += _draw_reliability(top, pool, BLACK, "all classes", intervals=True)
-    title = f"ECE {pool.error:.3f}" if pool.counts.any() else "no outcome"
-    top.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed frequency")
-    top.legend(
-        handles=lines,  # else names that begin with an underscore are left out
-        fontsize=TICK_PT,
-        frameon=False,
-        loc="upper left",
-        title=title,
-        title_fontsize=TICK_PT,
-    )
-    style_axes(bottom, grid="y").set(
-        xlabel="Predicted probability", ylabel="Predictions", yscale="log"
-    )
-    bottom.stairs(
-        pool.counts, np.linspace(0, 1, n_bins + 1), baseline=0.5, fill=True, color=PALETTE[5]
-    )
-    bottom.set_ylim(0.5, max(2 * pool.counts.max(), 10))
-    figure.align_ylabels()
-    return figure
-
-
-def _draw_reliability(
-    axes: Axes, bins: Reliability, color: str, label: str, *, intervals: bool = False
-) -> list[Line2D]:
-    there = bins.counts >= (1 if intervals else _MIN_PREDICTIONS)
-    width, size = (1.6, 3.5) if intervals else (0.9, 0.0)
-    lines = axes.plot(
-        bins.predicted[there],
-        bins.observed[there],
-        "o-",
-        color=color,
-        lw=width,
-        ms=size,
-        label=label,
-    )
-    if intervals:
-        low, high = bins.interval()
-        axes.vlines(bins.predicted[there], low[there], high[there], colors=color, linewidth=0.9)
-    return lines

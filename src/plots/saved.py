@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,17 @@ from src.config import STANDARD_LEADS
 from src.labels.text_tables import split_list
 from src.learning.mistakes import RankedRecord, find_worst
 from src.learning.predictions import Predictions
+from src.plots.ages import plot_ages
+from src.plots.balance import plot_class_balance, plot_source_balance
 from src.plots.canvas import save_figure
-from src.plots.curves import plot_precision_recall_curves, plot_reliability_diagram, plot_roc_curves
-from src.plots.data import (
-    plot_ages,
-    plot_class_balance,
-    plot_collection_quality,
-    plot_quality_summary,
-    plot_source_balance,
-)
+from src.plots.confusion_matrix import plot_confusion_matrix
+from src.plots.curves import plot_precision_recall_curves, plot_roc_curves
 from src.plots.ecg import plot_ecg
-from src.plots.ecg_pages import GalleryRecord, plot_gallery
+from src.plots.f1_scores import plot_f1_scores
+from src.plots.gallery import GalleryRecord, plot_gallery
 from src.plots.history import plot_training_history
-from src.plots.scores import plot_confusion_matrix, plot_f1_scores
+from src.plots.quality import plot_collection_quality, plot_quality_summary
+from src.plots.reliability import plot_reliability_diagram
 from src.processed.manifest import load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.processed.splits import SPLIT_NAMES
@@ -47,12 +45,12 @@ _N_MISTAKES = 4
 def save_evaluation_figures(
     evaluation: Evaluation, processed: str | Path, figures: str | Path, figure_format: str = "png"
 ) -> list[Path]:
-    """Save the figures of scores, mistakes and data, and an ECG of the split; returns the files.
+    """Save the figures of scores, mistakes and data, and an ECG of the split; return the files.
 
     Parameters
     ----------
     evaluation
-        What `src.eval.evaluate` returned.
+        As `src.eval.evaluate` returned it.
     processed
         The folder of its records.
     figures
@@ -66,15 +64,13 @@ def save_evaluation_figures(
         (f"{split}_{name}", figure)
         for name, figure in draw_scores(dict(evaluation.metrics), predictions)
     ]
-    if worst := find_worst(predictions, _N_MISTAKES):
-        drawn.append(
-            (
-                f"{split}_mistakes",
-                plot_gallery([_gallery_record(processed, verdict) for verdict in worst]),
-            )
-        )
+    worst = find_worst(predictions, _N_MISTAKES)
+    if worst:
+        gallery = plot_gallery([_gallery_record(processed, mistake) for mistake in worst])
+        drawn.append((f"{split}_mistakes", gallery))
     drawn.append((f"{split}_ecg_example", plot_record(processed, predictions.keys[0])))
-    drawn += [(f"data_{name}", figure) for name, figure in draw_data(load_manifest(processed))]
+    for name, figure in draw_data(load_manifest(processed)):
+        drawn.append((f"data_{name}", figure))
     return [
         save_figure(figure, Path(figures) / f"{name}.{figure_format}") for name, figure in drawn
     ]
@@ -83,21 +79,18 @@ def save_evaluation_figures(
 def save_quality_figures(
     processed: str | Path, figures: str | Path, figure_format: str = "png"
 ) -> list[Path]:
-    """Save a page on the quality of each collection in a processed folder, ``quality_<dataset>``;
-    returns the files.
-    """
+    """Save a page on the quality of each collection, ``quality_<dataset>``; return the files."""
     manifest = load_manifest(processed)
-    datasets = sorted(set(manifest.loc[manifest["status"].isin(["ok", "rejected"]), "dataset"]))
-    pages = [(name, plot_collection_quality(manifest, name)) for name in datasets]
-    return [
-        save_figure(page, Path(figures) / f"quality_{name}.{figure_format}") for name, page in pages
-    ]
+    was_read = manifest["status"].isin(["ok", "rejected"])
+    files = []
+    for name in sorted(set(manifest.loc[was_read, "dataset"])):
+        page = plot_collection_quality(manifest, name)
+        files.append(save_figure(page, Path(figures) / f"quality_{name}.{figure_format}"))
+    return files
 
 
 def save_history_figure(run: str | Path, figures: str | Path, figure_format: str = "png") -> Figure:
-    """Draw the training history of a run and save it as ``training_history`` in the format png, svg
-    or pdf.
-    """
+    """Draw the training history of a run and save it as ``training_history`` (png, svg or pdf)."""
     log = load_json(Path(run) / "training_log.json")
     figure = plot_training_history(log["history"], best_epoch=log["best_epoch"])
     save_figure(figure, Path(figures) / f"training_history.{figure_format}")
@@ -107,72 +100,72 @@ def save_history_figure(run: str | Path, figures: str | Path, figure_format: str
 # Drawing ------------------------------------------------------------------------------------------
 
 
-def draw_scores(metrics: dict[str, Any], predictions: Predictions) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of all that there is to draw of a split's scores.
+def draw_scores(
+    metrics: Mapping[str, Any], predictions: Predictions
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of everything to draw of a split's scores.
 
     Parameters
     ----------
     metrics
-        What `evaluate_predictions` found.
+        As `src.eval.evaluate_predictions` returned them.
     predictions
-        What it judged.
+        From which they were computed.
     """
     scores = predictions.y_true, predictions.y_score, predictions.classes
     yield "f1_scores", plot_f1_scores(metrics["per_class"], class_intervals(metrics, "f1"))
     yield "roc", plot_roc_curves(*scores)
     yield "precision_recall", plot_precision_recall_curves(*scores)
     yield "reliability", plot_reliability_diagram(*scores)
-    if metrics["confusion_matrix"] is not None:
-        yield (
-            "confusion_matrix",
-            plot_confusion_matrix(metrics["confusion_matrix"], predictions.classes),
-        )
+    matrix = metrics["confusion_matrix"]
+    if matrix is not None:
+        yield "confusion_matrix", plot_confusion_matrix(matrix, predictions.classes)
 
 
-def class_intervals(metrics: dict[str, Any], name: str) -> dict[str, tuple[float, float]]:
-    """Return class -> interval of a metric, of the classes that have one."""
-    found = metrics["intervals"]["per_class"] if "intervals" in metrics else {}
-    return {
-        label: (row[name][0], row[name][1]) for label, row in found.items() if row[name] is not None
-    }
+def class_intervals(metrics: Mapping[str, Any], name: str) -> dict[str, tuple[float, float]]:
+    """Return class -> interval of a metric, for the classes that have one."""
+    if "intervals" not in metrics:
+        return {}
+    intervals = {}
+    for label, row in metrics["intervals"]["per_class"].items():
+        if row[name] is not None:
+            low, high = row[name]
+            intervals[label] = (low, high)
+    return intervals
 
 
 def draw_data(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of all that there is to draw of a processed folder's records."""
+    """Yield name and figure of everything to draw of a processed folder's records."""
     yield from draw_balance(manifest)
     yield "quality", plot_quality_summary(manifest)
 
 
 def draw_balance(manifest: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of how classes, sources and ages are spread, where they are known."""
+    """Yield name and figure of the balance of classes, sources and ages, where they are known."""
     rows = manifest[manifest["status"] == "ok"]
     by_split = count_labels(rows, "split", SPLIT_NAMES)
-    if any(by_split.values()):
+    has_labels = any(by_split.values())
+    if has_labels:
         yield "class_balance", plot_class_balance(by_split)
     datasets = sorted(set(rows["dataset"]))
-    if any(by_split.values()) and len(datasets) > 1:
+    if has_labels and len(datasets) > 1:
         yield "source_balance", plot_source_balance(count_labels(rows, "dataset", datasets))
-    ages, sexes = (
-        [parse_age(cell) for cell in rows["age"]],
-        [parse_sex(cell) for cell in rows["sex"]],
-    )
+    ages = [parse_age(cell) for cell in rows["age"]]
     if any(age is not None for age in ages):
-        yield "ages", plot_ages(ages, sexes)
+        yield "ages", plot_ages(ages, [parse_sex(cell) for cell in rows["sex"]])
 
 
 def count_labels(
     rows: pd.DataFrame, column: str, groups: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Return group -> label -> number of records, for the groups of a column of the manifest that
-    have records.
-    """
-    found: dict[str, Counter[str]] = {
+    """Return group -> label -> number of records, for the groups of a column that have records."""
+    counts: dict[str, Counter[str]] = {
         group: Counter() for group in groups if (rows[column] == group).any()
     }
     for group, cell in zip(rows[column], rows["labels"], strict=True):
-        if group in found:
-            found[group].update(split_list(cell))
-    return {group: dict(counts) for group, counts in found.items()}
+        if group in counts:
+            counts[group].update(split_list(cell))
+    return {group: dict(of_group) for group, of_group in counts.items()}
 
 
 def plot_record(processed: str | Path, key: str) -> Figure:
@@ -187,11 +180,11 @@ def plot_record(processed: str | Path, key: str) -> Figure:
     )
 
 
-def _gallery_record(processed: str | Path, verdict: RankedRecord) -> GalleryRecord:
-    arrays = load_record_file(record_path(processed, verdict.key))
-    scores = ", ".join(f"{name} {score:.2f}" for name, score in verdict.scores.items())
+def _gallery_record(processed: str | Path, mistake: RankedRecord) -> GalleryRecord:
+    arrays = load_record_file(record_path(processed, mistake.key))
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in mistake.scores.items())
     return GalleryRecord(
-        title=f"{verdict.key}: {verdict}",
+        title=f"{mistake.key}: {mistake}",
         note=f"probabilities: {scores}",
         signal=to_millivolts(arrays),
         fs=float(arrays["fs"]),

@@ -1,7 +1,7 @@
 """A recording on ECG paper as an SVG picture, for web pages: notebooks and the report.
 
-It is plain text made without a drawing library, takes its colours from the page around it, and says
-nothing of other files. `src.ecg_paper` draws the same for print.
+The picture is plain text, made without a drawing library. It takes its colours from the page around
+it and refers to no other file. `src.plots.ecg` draws the same for print.
 """
 
 from __future__ import annotations
@@ -14,31 +14,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import STANDARD_LEADS
-from src.records.leads import canonical_lead
+from src.records.paper import (
+    BOX_MM,
+    GAIN_MM_PER_MV,
+    SEPARATOR_MM,
+    SPEED_MM_PER_S,
+    Strip,
+    arrange_strips,
+    centre_leads,
+    check_signal_shape,
+    name_height,
+    whole_boxes,
+)
 from src.utils import Float32Array, Float64Array
 
-SPEED_MM_PER_S, GAIN_MM_PER_MV = 25.0, 10.0
-_UNITS_PER_MM = (
-    20  # of the drawing; whole numbers make short paths, and 1/20 mm is less than a pixel
-)
-_BIN_MM = 0.2  # samples closer than this are drawn as their least and greatest
+# Whole numbers make short paths, and 1/20 mm is less than a pixel
+_UNITS_PER_MM = 20
+# Samples closer than this are drawn as their lowest and highest
+_BIN_MM = 0.2
 SHADE_S = 0.04
-"""Length of a stretch that is shaded on its own: a small box of the paper."""
-_SHADES = (0.15, 0.3, 0.5, 0.75)  # from where each step of darkness begins
-_MIN_REACH, _MAX_REACH = 8.0, 30.0  # mm of a row above and below its baseline
-_NAME_MM = 2.0  # of room for a name above the highest wave
-_COLUMNS = 4
+"""Length in seconds of a stretch that is shaded on its own: a small box of the paper."""
+_SHADE_LEVELS = (0.15, 0.3, 0.5, 0.75)  # least weight of each level of darkness
+
+# Room of a row above and below its baseline, in mm
+_MIN_REACH, _MAX_REACH = 8.0, 30.0
+_NAME_ROOM_MM = 2.0  # above the highest wave
+_CHARACTER_MM = 2.5
 
 
 @dataclass(frozen=True)
-class _Strip:
-    """A stretch of one lead on the page: `row`, and from where to where in seconds."""
+class _Trace:
+    """One lead over one stretch of time; `y` is in mm above the baseline, NaN where missing."""
 
-    lead: int
-    row: int
+    strip: Strip
     start_s: float
     stop_s: float
+    x: Float64Array
+    y: Float64Array
 
 
 def draw_ecg_svg(
@@ -51,12 +63,12 @@ def draw_ecg_svg(
     duration_s: float = 10.0,
     label: str = "ECG",
 ) -> str:
-    """Return an ``<svg>`` of a recording: the twelve leads in three rows of four over lead II,
-    others below each other.
+    """Return a recording as an ``<svg>`` element.
 
-    Large boxes are 0.2 s and 0.5 mV. Elements have the classes ``ecg``, ``ecg-minor``,
-    ``ecg-major``, ``ecg-trace``, ``ecg-name``, ``ecg-for`` and ``ecg-against``, by which a style
-    sheet may colour them; without one they have the colour of the text around.
+    The twelve leads stand in three rows of four over a strip of lead II. Other leads stand below
+    each other. Large boxes are 0.2 s and 0.5 mV. A style sheet can colour the elements by their
+    classes ``ecg``, ``ecg-minor``, ``ecg-major``, ``ecg-trace``, ``ecg-name``, ``ecg-for`` and
+    ``ecg-against``. Without one they have the colour of the text around.
 
     Parameters
     ----------
@@ -69,120 +81,97 @@ def draw_ecg_svg(
     lead_present
         Shape (n_leads,); leads that are False are left empty.
     shade
-        Shape (n_leads, n_stretches): how dark the paper is behind each stretch of `SHADE_S`, from
-        -1 to 1.
+        Shape (n_leads, n_stretches), -1 to 1: colours the paper behind each stretch of `SHADE_S`,
+        the darker the farther from 0.
     duration_s
         Seconds shown from the start.
     label
-        What a screen reader says.
+        Text for screen readers.
 
     Raises
     ------
     ValueError
         If the shapes disagree or there is no sample.
     """
-    if signal.ndim != 2 or len(signal) != len(leads) or not signal.size:
-        raise ValueError(
-            f"signal has shape {signal.shape}: expected ({len(leads)}, n_samples), a row "
-            "for each lead"
-        )
+    check_signal_shape(signal, leads)
     shown_s = min(duration_s, signal.shape[1] / fs)
-    strips = _arrange(leads, shown_s)
-    centred = _centre(signal[:, : math.ceil(shown_s * fs)], lead_present)
-    traces = [_cut(centred[strip.lead], fs, strip) for strip in strips]
-    baselines, above, below = _space_rows(strips, traces)
-    width, height = _round_up(shown_s * SPEED_MM_PER_S), _round_up(baselines[-1] + below[-1] + 1)
-    paths = "".join(
-        _path(x, baselines[strip.row] - y) for strip, (x, y) in zip(strips, traces, strict=True)
-    )
-    names = "".join(
-        _name(leads[strip.lead], strip, baselines[strip.row], *trace)
-        for strip, trace in zip(strips, traces, strict=True)
-    )
-    ticks = "".join(_tick(strip, baselines[strip.row]) for strip in strips if strip.start_s)
-    bands = [
-        (baseline - up, baseline + down)
-        for baseline, up, down in zip(baselines, above, below, strict=True)
+    centred = centre_leads(signal[:, : math.ceil(shown_s * fs)], lead_present) * GAIN_MM_PER_MV
+    traces = [
+        _cut_trace(centred, fs, strip, start_s, stop_s)
+        for strip, start_s, stop_s in _time_strips(leads, shown_s)
     ]
-    shading = "" if shade is None else _shade(strips, bands, shade)
-    size = f'viewBox="0 0 {_units(width)} {_units(height)}"'
+    baselines, above, below = _space_rows(traces)
+    width = whole_boxes(shown_s * SPEED_MM_PER_S)
+    height = whole_boxes(baselines[-1] + below[-1] + 1)
+
+    paths, separators, names = [], [], []
+    for trace in traces:
+        baseline = baselines[trace.strip.row]
+        paths.append(_path(trace.x, baseline - trace.y))
+        names.append(_name(leads[trace.strip.lead], trace, baseline))
+        if trace.start_s:
+            separators.append(_separator(trace, baseline))
+    shading = ""
+    if shade is not None:
+        tops = [baseline - up for baseline, up in zip(baselines, above, strict=True)]
+        bottoms = [baseline + down for baseline, down in zip(baselines, below, strict=True)]
+        shading = _shading(traces, tops, bottoms, shade)
     return (
-        f'<svg class="ecg" {size} style="width:100%;max-width:{width:g}mm" role="img" '
-        f'aria-label="{html.escape(label)}">'
-        f"{_grid(width, height, 1, 'minor', 0.12)}{_grid(width, height, 5, 'major', 0.3)}{shading}"
-        f'<path class="ecg-trace" d="{paths}{ticks}" fill="none" stroke="currentColor" '
-        'stroke-width="6" stroke-linejoin="round"/>'
+        f'<svg class="ecg" viewBox="0 0 {_units(width)} {_units(height)}" '
+        f'style="width:100%;max-width:{width:g}mm" role="img" aria-label="{html.escape(label)}">'
+        f"{_grid(width, height, 1, 'minor', 0.12)}"
+        f"{_grid(width, height, round(BOX_MM), 'major', 0.3)}{shading}"
+        f'<path class="ecg-trace" d="{"".join(paths)}{"".join(separators)}" fill="none" '
+        'stroke="currentColor" stroke-width="6" stroke-linejoin="round"/>'
         '<g class="ecg-name" fill="currentColor" font-size="64" '
-        f'font-weight="600">{names}</g></svg>'
+        f'font-weight="600">{"".join(names)}</g></svg>'
     )
 
 
-def _arrange(leads: Sequence[str], shown_s: float) -> list[_Strip]:
-    """Return the strips from the upper left on."""
-    standard = [canonical_lead(name) for name in leads]
-    if sorted(map(str, standard)) != sorted(STANDARD_LEADS):
-        return [_Strip(lead, lead, 0.0, shown_s) for lead in range(len(leads))]
-    part = shown_s / _COLUMNS
-    places = {
-        name: (number % 3, number // 3) for number, name in enumerate(STANDARD_LEADS)
-    }  # row, column
-    strips = [
-        _Strip(standard.index(name), row, column * part, (column + 1) * part)
-        for name, (row, column) in places.items()
+# Arranging ----------------------------------------------------------------------------------------
+
+
+def _time_strips(leads: Sequence[str], shown_s: float) -> list[tuple[Strip, float, float]]:
+    """Return the strips with their start and end in seconds, column by column."""
+    strips = arrange_strips(leads)
+    column_s = shown_s / max(strip.stop_column for strip in strips)
+    # The leads in their standard order, and the rhythm strip last
+    strips.sort(key=lambda it: (it.stop_column - it.first_column, it.first_column, it.row))
+    return [
+        (strip, strip.first_column * column_s, strip.stop_column * column_s) for strip in strips
     ]
-    return [*strips, _Strip(standard.index("II"), 3, 0.0, shown_s)]
 
 
-def _centre(
-    signal: Float32Array, lead_present: Sequence[bool] | NDArray[np.bool_] | None
-) -> Float64Array:
-    """Return the leads in mm about their medians, NaN where there is no sample."""
-    millimetres = np.asarray(signal, np.float64) * GAIN_MM_PER_MV
-    there = np.isfinite(millimetres)
-    if lead_present is not None:
-        there &= np.asarray(lead_present, bool)[:, None]
-    middle = [
-        float(np.median(row[known])) if known.any() else 0.0
-        for row, known in zip(millimetres, there, strict=True)
-    ]
-    return np.where(there, millimetres - np.array(middle)[:, None], np.nan)
-
-
-def _cut(lead: Float64Array, fs: float, strip: _Strip) -> tuple[Float64Array, Float64Array]:
-    """Return x and y of a strip in mm, with no more points than can be told apart."""
-    start, stop = round(strip.start_s * fs), round(strip.stop_s * fs)
-    y = lead[start:stop]
+def _cut_trace(
+    centred: Float64Array, fs: float, strip: Strip, start_s: float, stop_s: float
+) -> _Trace:
+    """Return the trace of a strip, with no more points than can be told apart."""
+    start, stop = round(start_s * fs), round(stop_s * fs)
+    y = centred[strip.lead, start:stop]
     x = np.arange(start, stop) / fs * SPEED_MM_PER_S
-    step = math.floor(_BIN_MM / SPEED_MM_PER_S * fs)
-    if step < 3 or len(y) < step:
-        return x, y
-    whole = len(y) // step * step
-    blocks = y[:whole].reshape(-1, step)
-    kept = np.sort(np.stack([blocks.argmin(axis=1), blocks.argmax(axis=1)], axis=1), axis=1)
-    places = (kept + np.arange(0, whole, step)[:, None]).ravel()
-    return x[places], y[places]
+    bin_size = math.floor(_BIN_MM / SPEED_MM_PER_S * fs)
+    if bin_size >= 3 and len(y) >= bin_size:
+        # Keep the lowest and the highest sample of each bin, in their order
+        n_binned = len(y) // bin_size * bin_size
+        bins = y[:n_binned].reshape(-1, bin_size)  # (n_bins, bin_size)
+        extremes = np.sort(np.stack([bins.argmin(axis=1), bins.argmax(axis=1)], axis=1), axis=1)
+        places = (extremes + np.arange(0, n_binned, bin_size)[:, None]).ravel()
+        x, y = x[places], y[places]
+    return _Trace(strip, start_s, stop_s, x, y)
 
 
-def _space_rows(
-    strips: Sequence[_Strip], traces: Sequence[tuple[Float64Array, Float64Array]]
-) -> tuple[list[float], list[float], list[float]]:
-    """Return the baseline of each row in mm from the top, and how far its traces go above and below
-    it.
-    """
-    n_rows = max(strip.row for strip in strips) + 1
+def _space_rows(traces: Sequence[_Trace]) -> tuple[list[float], list[float], list[float]]:
+    """Return each row's baseline in mm from the top, and its room above and below it."""
+    n_rows = max(trace.strip.row for trace in traces) + 1
     above, below = np.full(n_rows, _MIN_REACH), np.full(n_rows, _MIN_REACH / 2)
-    for strip, (_, y) in zip(strips, traces, strict=True):
-        known = y[np.isfinite(y)]
-        above[strip.row] = max(above[strip.row], min(known.max(initial=0.0) + _NAME_MM, _MAX_REACH))
-        below[strip.row] = max(below[strip.row], min(-known.min(initial=0.0), _MAX_REACH))
+    for trace in traces:
+        row = trace.strip.row
+        y = trace.y[np.isfinite(trace.y)]
+        above[row] = max(above[row], min(y.max(initial=0.0) + _NAME_ROOM_MM, _MAX_REACH))
+        below[row] = max(below[row], min(-y.min(initial=0.0), _MAX_REACH))
     steps = [above[0] + 2, *(below[:-1] + above[1:] + 1)]
-    baselines = np.cumsum([_round_up(step) for step in steps])
+    baselines = np.cumsum([whole_boxes(step) for step in steps])
     return baselines.tolist(), above.tolist(), below.tolist()
-
-
-def _round_up(length: float) -> float:
-    """Return the length in whole large boxes of 5 mm."""
-    return math.ceil(round(length / 5, 6)) * 5.0
 
 
 # Text ---------------------------------------------------------------------------------------------
@@ -193,24 +182,23 @@ def _units(length: float) -> int:
 
 
 def _path(x: Float64Array, y: Float64Array) -> str:
-    """Return the path data of a line, in steps from point to point, lifted where a sample is
-    missing.
-    """
+    """Return the path data of a line in relative steps; the pen is lifted at missing samples."""
     known = np.isfinite(y)
-    points = np.stack([x, np.where(known, y, 0.0)], axis=1) * _UNITS_PER_MM
+    points = np.stack([x, np.where(known, y, 0.0)], axis=1) * _UNITS_PER_MM  # (n_points, 2)
     points = np.round(points).astype(int)
     edges = np.flatnonzero(np.diff(known.astype(int), prepend=0, append=0))
     parts = []
     for start, stop in edges.reshape(-1, 2).tolist():
+        left, top = points[start]
         steps = np.diff(points[start:stop], axis=0).ravel()
-        parts.append(
-            "M{} {}".format(*points[start]) + ("l" + _join(steps.tolist()) if len(steps) else "h1")
-        )
+        # A single sample becomes a dash of one unit
+        line = "l" + _join(steps.tolist()) if len(steps) else "h1"
+        parts.append(f"M{left} {top}{line}")
     return "".join(parts)
 
 
 def _join(numbers: Sequence[int]) -> str:
-    """Return numbers with a blank between them, where there is no minus sign."""
+    """Return numbers separated by blanks, which a minus sign replaces."""
     return " ".join(map(str, numbers)).replace(" -", "-")
 
 
@@ -223,37 +211,42 @@ def _grid(width: float, height: float, step: int, name: str, opacity: float) -> 
     )
 
 
-def _shade(
-    strips: Sequence[_Strip], bands: Sequence[tuple[float, float]], shade: Float32Array
+def _shading(
+    traces: Sequence[_Trace], tops: Sequence[float], bottoms: Sequence[float], shade: Float32Array
 ) -> str:
-    """Return the boxes behind the traces, a path for each step of darkness, for and against."""
-    paths: dict[tuple[str, float], list[str]] = {}
-    for strip in strips:
-        top, bottom = (_units(edge) for edge in bands[strip.row])
-        first, last = round(strip.start_s / SHADE_S), round(strip.stop_s / SHADE_S)
-        for place, value in enumerate(shade[strip.lead, first:last].tolist(), start=first):
-            steps = [step for step in _SHADES if step <= abs(value)]
-            if steps:
-                key = "for" if value > 0 else "against", steps[-1]
-                left = _units(place * SHADE_S * SPEED_MM_PER_S)
-                paths.setdefault(key, []).append(
-                    f"M{left} {top}h{_units(SHADE_S * SPEED_MM_PER_S)}V{bottom}H{left}z"
-                )
+    """Return the boxes behind the traces: a path for each side and level of darkness."""
+    box_width = _units(SHADE_S * SPEED_MM_PER_S)
+    boxes_of: dict[tuple[str, float], list[str]] = {}
+    for trace in traces:
+        top, bottom = _units(tops[trace.strip.row]), _units(bottoms[trace.strip.row])
+        first, last = round(trace.start_s / SHADE_S), round(trace.stop_s / SHADE_S)
+        weights = shade[trace.strip.lead, first:last].tolist()
+        for stretch, weight in enumerate(weights, start=first):
+            levels = [level for level in _SHADE_LEVELS if level <= abs(weight)]
+            if not levels:
+                continue
+            side = "for" if weight > 0 else "against"
+            left = _units(stretch * SHADE_S * SPEED_MM_PER_S)
+            box = f"M{left} {top}h{box_width}V{bottom}H{left}z"
+            boxes_of.setdefault((side, levels[-1]), []).append(box)
     return "".join(
-        f'<path class="ecg-{side}" d="{"".join(boxes)}" fill="currentColor" fill-opacity="{step}"/>'
-        for (side, step), boxes in sorted(paths.items())
+        f'<path class="ecg-{side}" d="{"".join(boxes)}" fill="currentColor" '
+        f'fill-opacity="{level}"/>'
+        for (side, level), boxes in sorted(boxes_of.items())
     )
 
 
-def _name(lead: str, strip: _Strip, baseline: float, x: Float64Array, y: Float64Array) -> str:
-    """Return a lead's name, above what is drawn below it."""
-    left = strip.start_s * SPEED_MM_PER_S + 1
-    below = y[(x < left + 2.5 * len(lead)) & np.isfinite(y)]
-    up = min(max(float(below.max(initial=0.0)) + 1, 4.0), _MAX_REACH - 3)
-    return f'<text x="{_units(left)}" y="{_units(baseline - up)}">{html.escape(lead)}</text>'
+def _name(lead: str, trace: _Trace, baseline: float) -> str:
+    """Return a lead's name, above the part of the trace that it stands over."""
+    left = trace.start_s * SPEED_MM_PER_S + 1
+    below_name = trace.y[trace.x < left + _CHARACTER_MM * len(lead)]
+    y = baseline - name_height(below_name, _MAX_REACH)
+    return f'<text x="{_units(left)}" y="{_units(y)}">{html.escape(lead)}</text>'
 
 
-def _tick(strip: _Strip, baseline: float) -> str:
+def _separator(trace: _Trace, baseline: float) -> str:
     """Return the two short lines between a lead and the one before it."""
-    x = _units(strip.start_s * SPEED_MM_PER_S)
-    return f"M{x} {_units(baseline - 4)}v{_units(2)}M{x} {_units(baseline + 2)}v{_units(2)}"
+    x = _units(trace.start_s * SPEED_MM_PER_S)
+    inner, outer = SEPARATOR_MM
+    length = _units(outer - inner)
+    return f"M{x} {_units(baseline - outer)}v{length}M{x} {_units(baseline + inner)}v{length}"

@@ -1,6 +1,4 @@
-"""Saving figures, and what every figure owes: type of 7 pt and more, no pyplot, a picture in
-notebooks.
-"""
+"""Saving of figures, names, and properties of every figure: no pyplot, a picture in notebooks."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+import src.plots
 from src.plots.canvas import COLUMN_MM, new_figure, plain_text, save_figure, style_axes
 from src.utils import PROJECT_ROOT
 
@@ -78,3 +77,11 @@ def test_plots_need_neither_pyplot_nor_torch_nor_sklearn_to_import() -> None:
         [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_everything_promised_is_offered() -> None:
+    offered = dir(src.plots)
+    assert all(callable(getattr(src.plots, name)) for name in offered)
+    assert {"plot_ecg", "plot_training_history", "save_figure"} < set(offered)
+    with pytest.raises(AttributeError, match="no attribute 'plot_nothing'"):
+        getattr(src.plots, "plot_nothing")  # noqa: B009  the checker would know that it is not there

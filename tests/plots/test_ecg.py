@@ -1,4 +1,4 @@
-"""ECG paper: scale in mm on the page, layouts, missing leads, gaps and what cannot be drawn."""
+"""ECG paper: scale in mm on the page, layouts, missing leads, gaps, and input that is refused."""
 
 from __future__ import annotations
 

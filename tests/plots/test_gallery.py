@@ -9,7 +9,7 @@ import pytest
 
 from src.config import STANDARD_LEADS
 from src.plots.canvas import MM_PER_INCH
-from src.plots.ecg_pages import GalleryRecord, plot_gallery
+from src.plots.gallery import GalleryRecord, plot_gallery
 
 
 def record(title: str, height_mv: float = 1.0) -> GalleryRecord:

@@ -1,13 +1,90 @@
+"""The quality page of a manifest and of a collection, by their texts and marksm."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from src.__main__ import main
-from src.plots.data import plot_collection_quality
+from src.plots.quality import plot_collection_quality, plot_quality_summary
 from src.records.sample_collections import SampleData
+
+MANIFEST = pd.DataFrame(
+    [
+        ("ptbxl", "ok", "", "flat:V1;flat:V2;short", "500.0"),
+        ("ptbxl", "ok", "", "short", 500),
+        ("georgia", "ok", "", None, 250.0),
+        ("georgia", "unreadable", "E00001.mat: 30 bytes, header promises 120", "", np.nan),
+        ("georgia", "unreadable", "deep/E00002.mat: 7 bytes, header promises 480", "", ""),
+        ("georgia", "odd", "0.5 s are missing (leads V1)", "", 250),
+    ],
+    columns=["dataset", "status", "reason", "quality_flags", "fs"],
+)
+
+
+def _draw(figure: Figure) -> Figure:
+    figure.canvas.draw()
+    return figure
+
+
+def _texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def _bars(figure: Figure, title: str) -> dict[str, float]:
+    axes = next(axes for axes in figure.axes if axes.get_title(loc="left") == title)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    return dict(zip(names, [bar.get_width() for bar in axes.patches], strict=True))
+
+
+@pytest.mark.parametrize("flags", ["quality_flags", "flags"])
+def test_quality_page_counts_status_flags_rates_and_reasons(flags: str) -> None:
+    figure = _draw(plot_quality_summary(MANIFEST.rename(columns={"quality_flags": flags})))
+    assert _bars(figure, "Quality flags") == {"short": 2, "flat": 1}
+    assert _bars(figure, "Sampling rates") == {"500 Hz": 2, "250 Hz": 2}
+    assert _bars(figure, "Reasons for records left out") == {
+        "(file): # bytes, header promises #": 2,
+        "# s are missing": 1,
+    }
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "ok (3)",
+        "unreadable (2)",
+        "odd (1)",
+    ]
+    assert all(axes.get_xlabel() == "Records" for axes in figure.axes)
+
+
+def test_quality_page_adds_up_what_it_cannot_show() -> None:
+    rates = [100 + i for i in range(9) for _ in range(10 - i)]
+    page = plot_quality_summary(
+        pd.DataFrame({"dataset": "a", "status": "ok", "reason": "", "flags": "", "fs": rates})
+    )
+    shown = _bars(_draw(page), "Sampling rates")
+    assert list(shown)[-1] == "4 others"
+    assert sum(shown.values()) == len(rates)
+
+
+def test_quality_page_of_nothing_says_so() -> None:
+    figure = _draw(plot_quality_summary(MANIFEST[:0]))
+    assert _texts(figure) == ["no records", "no flags", "no rate known"]
+
+
+def test_quality_page_is_shorter_where_no_record_is_left_out() -> None:
+    complete = plot_quality_summary(MANIFEST[MANIFEST["status"] == "ok"].assign(reason=""))
+    assert complete.get_figheight() < plot_quality_summary(MANIFEST).get_figheight()
+
+
+def test_quality_page_names_a_missing_column() -> None:
+    with pytest.raises(ValueError, match="no column status, fs"):
+        plot_quality_summary(MANIFEST.drop(columns=["status", "fs"]))
+
+
+# One collection -----------------------------------------------------------------------------------
 
 
 def manifest(*flags: str, status: str = "ok") -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.image import AxesImage
 
 from src.config import STANDARD_LEADS
 from src.plots.canvas import PALETTE
-from src.plots.ecg_pages import plot_saliency
+from src.plots.saliency import plot_saliency
 
 RNG = np.random.default_rng(3)
 SIGNAL = RNG.normal(0, 0.3, (12, 1000))

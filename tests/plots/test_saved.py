@@ -1,4 +1,4 @@
-"""Which figures an evaluation leaves, and what they are drawn from."""
+"""The figures that an evaluation and a run leave, and the numbers that they are drawn from."""
 
 from __future__ import annotations
 

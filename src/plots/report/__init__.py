@@ -1,1 +1,1 @@
-"""The report: a run as one HTML page. `writer` makes it from the sections beside it."""
+"""The report: a run as one HTML page. `writer` builds it from the sections beside it."""

@@ -1,4 +1,4 @@
-// A recording to zoom into: time along, lead below lead, on paper whose large boxes are 0.2 s and 0.5 mV.
+// The record browser: zooms into a recording, lead below lead, on paper whose large boxes are 0.2 s and 0.5 mV.
 
 class EcgBrowser {
   static GROUPS = { "all twelve": [0, 12], "limb leads": [0, 6], "chest leads": [6, 12] };
@@ -134,7 +134,7 @@ class EcgBrowser {
     } else if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
       event.preventDefault();
       this.move(this.start + (event.deltaX / this.width) * this.span, this.span);
-    } // a plain wheel scrolls the page
+    } // without Ctrl, the wheel scrolls the page
   }
 
   onDown(event) {
@@ -176,7 +176,7 @@ class EcgBrowser {
     return { time: this.timeAt(event), y: event.clientY - this.paper.getBoundingClientRect().top };
   }
 
-  // What is under the pointer ---------------------------------------------------------------------------------------
+  // The value under the pointer ---------------------------------------------------------------------------------------
 
   describe(event) {
     const { time, y } = this.place(event);
@@ -266,7 +266,7 @@ class EcgBrowser {
     });
   }
 
-  // The path of a lead; where several samples share a pixel, from their least to their greatest.
+  // Returns the path of a lead. Samples that share a pixel are drawn as a line from the lowest to the highest.
   trace(lead, baseline) {
     const { fs, n } = this.record;
     const first = Math.max(0, Math.floor(this.start * fs) - 1);

@@ -1,6 +1,6 @@
-"""What a page is made of: sections of tables, figures, facts and notes, without a word of HTML.
+"""The content of a page without HTML: sections of tables, figures, facts and notes.
 
-`src.report_page.page` turns them into HTML and escapes every text on the way.
+`src.plots.report.page` turns them into HTML and escapes every text on the way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 NOTHING = "\N{EN DASH}"
+"""Text of a cell without a value."""
 
 Interval = Sequence[float] | None
 
@@ -24,12 +25,12 @@ class Cell:
     text
         As shown.
     order
-        What the column is sorted by: a number, or None for what comes last; texts are sorted by
-        themselves.
+        Number by which the column is sorted; None comes last. A column without numbers is sorted by
+        its texts.
     detail
-        Smaller, after the text.
+        Shown smaller, after the text.
     bar
-        A share from 0 to 1 drawn behind the text.
+        Length of the bar behind the text, from 0 to 1.
     """
 
     text: str
@@ -40,9 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below named columns; `folded` tables show their caption until they are
-    opened.
-    """
+    """Rows of cells below named columns; `folded` ones show only their caption until opened."""
 
     kind: ClassVar[str] = "table"
     caption: str
@@ -53,18 +52,14 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers, and stand to the right."""
-        return [
-            any(row[place].order is not None for row in self.rows)
-            for place in range(len(self.columns))
-        ]
+        """Whether each column holds numbers, which are aligned to the right."""
+        columns = range(len(self.columns))
+        return [any(row[column].order is not None for row in self.rows) for column in columns]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as ``<svg>`` text that is known to be safe; `plain` ones keep their white paper in a
-    dark page.
-    """
+    """A figure as safe ``<svg>`` text; `plain` ones keep their white paper in a dark page."""
 
     kind: ClassVar[str] = "picture"
     svg: str
@@ -75,7 +70,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures beside each other, where there is room."""
+    """Figures, side by side where there is room."""
 
     kind: ClassVar[str] = "pictures"
     items: Sequence[Picture]
@@ -83,7 +78,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with their values; `large` ones are the first that a reader looks for."""
+    """Names with their values; `large` for the main results."""
 
     kind: ClassVar[str] = "facts"
     items: Sequence[tuple[str, Cell]]
@@ -109,7 +104,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Card:
-    """A record of the gallery: its drawing as safe ``<svg>`` text, and its place in the browser."""
+    """A record of the gallery: its ECG as safe ``<svg>`` text, and its place in the browser."""
 
     key: str
     title: str
@@ -150,8 +145,8 @@ class Section:
 
 
 def text(value: object) -> Cell:
-    """Return a text, a dash where there is none."""
-    return Cell(str(value)) if value not in (None, "") else Cell(NOTHING)
+    """Return a text, a dash for None or an empty one."""
+    return Cell(NOTHING if value in (None, "") else str(value))
 
 
 def whole(value: int) -> Cell:
@@ -160,7 +155,7 @@ def whole(value: int) -> Cell:
 
 
 def number(value: float | None, digits: int = 3, *, unit: str = "") -> Cell:
-    """Return a number with so many digits after the point, a dash for None or NaN."""
+    """Return a number with `digits` after the point, a dash for None or NaN."""
     if value is None or math.isnan(value):
         return Cell(NOTHING)
     return Cell(f"{value:.{digits}f}{unit}", float(value))
@@ -171,32 +166,39 @@ def score(value: float | None, interval: Interval = None) -> Cell:
     cell = number(value)
     if cell.order is None:
         return cell
-    detail = f"{interval[0]:.3f}\N{EN DASH}{interval[1]:.3f}" if interval else ""
+    detail = ""
+    if interval:
+        low, high = interval
+        detail = f"{low:.3f}\N{EN DASH}{high:.3f}"
     return Cell(cell.text, cell.order, detail, min(max(cell.order, 0.0), 1.0))
 
 
 def share(part: int, of: int, *, with_bar: bool = False) -> Cell:
-    """Return a share in percent, a dash where there is no whole."""
+    """Return a share in percent, a dash for a share of 0."""
     if not of:
         return Cell(NOTHING)
-    shown = f"{part / of:.1%}" if part == 0 or part / of >= 0.001 else "<0.1%"
-    return Cell(shown, part / of, bar=part / of if with_bar else None)
+    fraction = part / of
+    is_tiny = 0 < fraction < 0.001
+    return Cell(
+        "<0.1%" if is_tiny else f"{fraction:.1%}", fraction, bar=fraction if with_bar else None
+    )
 
 
 def join_counts(counts: Mapping[str, int], limit: int = 4) -> Cell:
-    """Return names with their counts, the most frequent first."""
+    """Return names with their counts, the most frequent first; a single name without its count."""
+    if len(counts) == 1:
+        return text(next(iter(counts)))
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{name} ({count:,})" if len(counts) > 1 else name for name, count in order[:limit]]
-    rest = len(counts) - len(shown)
-    return text(", ".join(shown) + (f" and {rest} more" if rest else ""))
+    shown = ", ".join(f"{name} ({count:,})" for name, count in order[:limit])
+    rest = len(counts) - limit
+    return text(f"{shown} and {rest} more" if rest > 0 else shown)
 
 
-def dense(table: Table) -> Table:
-    """Return the table without columns that hold nothing."""
-    keep = [
-        place
-        for place in range(len(table.columns))
-        if any(row[place].text != NOTHING for row in table.rows)
-    ]
-    rows = [[row[place] for place in keep] for row in table.rows]
-    return replace(table, columns=[table.columns[place] for place in keep], rows=rows)
+def drop_empty_columns(table: Table) -> Table:
+    """Return the table without its empty columns."""
+    kept = []
+    for column in range(len(table.columns)):
+        if any(row[column].text != NOTHING for row in table.rows):
+            kept.append(column)
+    rows = [[row[column] for column in kept] for row in table.rows]
+    return replace(table, columns=[table.columns[column] for column in kept], rows=rows)

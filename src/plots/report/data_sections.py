@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from src.labels.text_tables import split_list, zip_cells
-from src.plots.data import flag_kinds, reason_kind
+from src.plots.quality import flag_kinds, reason_kind
 from src.plots.report.content import (
     NOTHING,
     Block,
@@ -20,7 +20,7 @@ from src.plots.report.content import (
     Pictures,
     Section,
     Table,
-    dense,
+    drop_empty_columns,
     join_counts,
     number,
     share,
@@ -45,27 +45,28 @@ _CAPTIONS = {
     "ages": "Ages",
 }
 _ALL = "all"
+"""Name of the row for all collections."""
+_MAX_REASONS = 50
 
 
 def build_data_sections(files: RunFiles) -> list[Section]:
-    """Return the sections on the data; one with a remark alone where no processed folder is
-    known.
-    """
-    if files.manifest is None or files.records is None:
+    """Return the sections on the data, a single remark if the processed folder is unknown."""
+    manifest, records = files.manifest, files.records
+    if manifest is None or records is None:
         note = Note(
-            "The processed folder of this run is not known: name it with --processed to "
-            "see the data.",
+            "The processed folder of this run was not found: give it with --processed to show "
+            "the data.",
             warns=True,
         )
         return [Section("data", "Data", [note])]
-    pictures = {
-        name: picture(figure, f"d{n}", _CAPTIONS[name], plain=name == "source_balance")
-        for n, (name, figure) in enumerate(draw_balance(files.manifest))
-    }
+    pictures = {}
+    for n, (name, figure) in enumerate(draw_balance(manifest)):
+        is_plain = name == "source_balance"
+        pictures[name] = picture(figure, f"d{n}", _CAPTIONS[name], plain=is_plain)
     return [
-        Section("data", "Data", _describe_collections(files.manifest, files.records, pictures)),
-        Section("quality", "Quality", _describe_quality(files.manifest, files.records)),
-        Section("splits", "Splits", _describe_splits(files.records, files)),
+        Section("data", "Data", _describe_collections(manifest, records, pictures)),
+        Section("quality", "Quality", _describe_quality(manifest, records)),
+        Section("splits", "Splits", _describe_splits(records, files.splits)),
     ]
 
 
@@ -73,7 +74,7 @@ def build_data_sections(files: RunFiles) -> list[Section]:
 
 
 def _describe_collections(
-    manifest: pd.DataFrame, records: pd.DataFrame, pictures: dict[str, Picture]
+    manifest: pd.DataFrame, records: pd.DataFrame, pictures: Mapping[str, Picture]
 ) -> list[Block]:
     columns = (
         "collection",
@@ -94,13 +95,11 @@ def _describe_collections(
     note = (
         "Age: median with quartiles. Rates and lengths are those of the sources, before resampling."
     )
-    first, others = (
-        [pictures[name] for name in names if name in pictures]
-        for names in (("class_balance",), ("source_balance", "ages"))
-    )
+    classes = [pictures[name] for name in ("class_balance",) if name in pictures]
+    others = [pictures[name] for name in ("source_balance", "ages") if name in pictures]
     return [
-        dense(Table("Collections", columns, rows, note)),
-        Pictures(first),
+        drop_empty_columns(Table("Collections", columns, rows, note)),
+        Pictures(classes),
         *_class_table(records),
         Pictures(others),
     ]
@@ -108,25 +107,33 @@ def _describe_collections(
 
 def _collection_row(name: str, rows: pd.DataFrame) -> list[Cell]:
     records = rows[rows["status"] == "ok"]
-    women, known = _count_women(records)
-    patients = set(patients_of(records)) if (records["patient_id"] != "").any() else set()
+    is_labelled = (records["label_source"] == "mapping") & (records["labels"] != "")
+    rates = Counter(f"{float(rate):g}" for rate in records["fs"] if rate)
     return [
         text(name),
         whole(len(rows)),
         whole(len(records)),
         whole(len(rows) - len(records)),
-        whole(int(((records["label_source"] == "mapping") & (records["labels"] != "")).sum())),
-        whole(len(patients)) if patients else text(None),
-        share(women, known),
+        whole(int(is_labelled.sum())),
+        _count_patients(records),
+        _share_of_women(records),
         describe_ages(records),
-        join_counts(Counter(f"{float(rate):g}" for rate in records["fs"] if rate)),
+        join_counts(rates),
         _describe_lengths(records),
     ]
 
 
-def _count_women(rows: pd.DataFrame) -> tuple[int, int]:
-    sexes = Counter(parse_sex(cell) for cell in rows["sex"])
-    return sexes["female"], sexes["female"] + sexes["male"]
+def _count_patients(records: pd.DataFrame) -> Cell:
+    """Return the number of patients, a dash where no record names one."""
+    if not (records["patient_id"] != "").any():
+        return Cell(NOTHING)
+    return whole(len(set(patients_of(records))))
+
+
+def _share_of_women(records: pd.DataFrame) -> Cell:
+    """Return the share of women among the records of known sex."""
+    sexes = Counter(parse_sex(cell) for cell in records["sex"])
+    return share(sexes["female"], sexes["female"] + sexes["male"])
 
 
 def describe_ages(rows: pd.DataFrame) -> Cell:
@@ -139,11 +146,11 @@ def describe_ages(rows: pd.DataFrame) -> Cell:
 
 
 def _describe_lengths(rows: pd.DataFrame) -> Cell:
-    seconds = [
-        float(samples) / float(rate)
-        for samples, rate in zip_cells(rows["n_samples"], rows["fs"])
-        if samples and rate
-    ]
+    """Return the range of lengths in seconds."""
+    seconds = []
+    for n_samples, fs in zip_cells(rows["n_samples"], rows["fs"]):
+        if n_samples and fs:
+            seconds.append(float(n_samples) / float(fs))
     if not seconds:
         return Cell(NOTHING)
     low, high = min(seconds), max(seconds)
@@ -151,94 +158,85 @@ def _describe_lengths(rows: pd.DataFrame) -> Cell:
 
 
 def _class_table(records: pd.DataFrame) -> Iterator[Table]:
+    """Yield the number of records of each class, nothing where no record has one."""
     by_split = count_labels(records, "split", SPLIT_NAMES)
     totals = Counter(label for cell in records["labels"] for label in split_list(cell))
-    if totals:
-        rows = [
-            [
-                text(name),
-                whole(total),
-                share(total, len(records)),
-                *(whole(counts.get(name, 0)) for counts in by_split.values()),
-            ]
-            for name, total in totals.most_common()
-        ]
-        columns = ("class", "records", "share", *by_split)
-        yield Table(
-            "Classes",
-            columns,
-            rows,
-            "A record with several classes counts in each.",
-            folded=len(rows) > 20,
-        )
+    if not totals:
+        return
+    rows = []
+    for name, total in totals.most_common():
+        in_splits = [whole(counts.get(name, 0)) for counts in by_split.values()]
+        rows.append([text(name), whole(total), share(total, len(records)), *in_splits])
+    columns = ("class", "records", "share", *by_split)
+    note = "A record with several classes counts in each."
+    yield Table("Classes", columns, rows, note, folded=len(rows) > 20)
 
 
 # Quality ------------------------------------------------------------------------------------------
 
 
 def _describe_quality(manifest: pd.DataFrame, records: pd.DataFrame) -> list[Block]:
-    blocks: list[Block] = []
-    flags = Counter(kind for cell in records["quality_flags"] for kind in flag_kinds(cell) if kind)
-    if flags:
-        rows = [
-            [
-                text(kind),
-                whole(n),
-                share(n, len(records), with_bar=True),
-                _leads_of(kind, list(records["quality_flags"])),
-            ]
-            for kind, n in flags.most_common()
-        ]
-        blocks.append(
-            dense(
-                Table(
-                    "Quality flags",
-                    ("flag", "records", "share", "most often in"),
-                    rows,
-                    "Flagged records are used.",
-                )
-            )
-        )
-    left_out = manifest[manifest["status"] != "ok"]
-    if len(left_out):
-        reasons = Counter(
-            zip(left_out["status"], map(reason_kind, left_out["reason"]), strict=True)
-        )
-        rows = [
-            [text(status), text(reason), whole(n), share(n, len(manifest), with_bar=True)]
-            for (status, reason), n in reasons.most_common(50)
-        ]
-        blocks.append(Table("Records left out", ("status", "reason", "records", "share"), rows))
+    blocks: list[Block] = [
+        *_flag_table(list(records["quality_flags"])),
+        *_left_out_table(manifest),
+    ]
     return blocks or [Note("Every record was processed, and none was flagged.")]
 
 
-def _leads_of(kind: str, cells: Sequence[str]) -> Cell:
-    """Return the leads, or whatever follows the colon, that a flag names most."""
-    flags = (flag.partition(":") for cell in cells for flag in split_list(cell))
-    return join_counts(Counter(name for found, _, name in flags if found == kind and name))
+def _flag_table(cells: Sequence[str]) -> Iterator[Table]:
+    """Yield the number of records with each kind of flag; `cells` holds the flags of each."""
+    flags = Counter(kind for cell in cells for kind in flag_kinds(cell) if kind)
+    if not flags:
+        return
+    rows = []
+    for kind, n in flags.most_common():
+        shown_share = share(n, len(cells), with_bar=True)
+        rows.append([text(kind), whole(n), shown_share, _flagged_leads(kind, cells)])
+    columns = ("flag", "records", "share", "most often in")
+    yield drop_empty_columns(Table("Quality flags", columns, rows, "Flagged records are used."))
+
+
+def _flagged_leads(kind: str, cells: Sequence[str]) -> Cell:
+    """Return the leads, or whatever follows the colon, that a kind of flag names most."""
+    leads: Counter[str] = Counter()
+    for cell in cells:
+        for flag in split_list(cell):
+            flag_kind, _, lead = flag.partition(":")
+            if flag_kind == kind and lead:
+                leads[lead] += 1
+    return join_counts(leads)
+
+
+def _left_out_table(manifest: pd.DataFrame) -> Iterator[Table]:
+    """Yield the number of records left out for each reason."""
+    left_out = manifest[manifest["status"] != "ok"]
+    if not len(left_out):
+        return
+    reasons = Counter(zip(left_out["status"], map(reason_kind, left_out["reason"]), strict=True))
+    rows = []
+    for (status, reason), n in reasons.most_common(_MAX_REASONS):
+        shown_share = share(n, len(manifest), with_bar=True)
+        rows.append([text(status), text(reason), whole(n), shown_share])
+    yield Table("Records left out", ("status", "reason", "records", "share"), rows)
 
 
 # Splits -------------------------------------------------------------------------------------------
 
 
-def _describe_splits(records: pd.DataFrame, files: RunFiles) -> list[Block]:
+def _describe_splits(records: pd.DataFrame, splits: Mapping[str, object]) -> list[Block]:
     sizes = Counter(records["split"])
     names = [name for name in SPLIT_NAMES if sizes[name]]
     sources = sorted(set(records["dataset"]))
-    columns = (
-        "split",
-        "records",
-        "share",
-        "patients",
-        "women",
-        "age",
-        *(sources if len(sources) > 1 else ()),
-    )
-    rows = [_split_row(name, records, columns[6:]) for name in names]
-    blocks: list[Block] = [dense(Table("Splits", columns, rows, "Age: median with quartiles."))]
-    if facts := _split_facts(files.splits):
-        blocks.insert(0, Facts(facts))
-    return [*blocks, *_find_leaks(records)]
+    if len(sources) == 1:
+        sources = []
+    rows = [_split_row(name, records, sources) for name in names]
+    columns = ("split", "records", "share", "patients", "women", "age", *sources)
+    blocks: list[Block] = []
+    facts = _split_facts(splits)
+    if facts:
+        blocks.append(Facts(facts))
+    table = Table("Splits", columns, rows, "Age: median with quartiles.")
+    return [*blocks, drop_empty_columns(table), _check_leaks(records)]
 
 
 def _split_row(name: str, records: pd.DataFrame, sources: Sequence[str]) -> list[Cell]:
@@ -248,71 +246,66 @@ def _split_row(name: str, records: pd.DataFrame, sources: Sequence[str]) -> list
         text(name),
         whole(len(rows)),
         share(len(rows), len(records)),
-        whole(len(set(patients_of(rows)))) if (rows["patient_id"] != "").any() else text(None),
-        share(*_count_women(rows)),
+        _count_patients(rows),
+        _share_of_women(rows),
         describe_ages(rows),
         *(whole(by_source[source]) for source in sources),
     ]
 
 
-def _split_facts(splits: dict[str, object]) -> list[tuple[str, Cell]]:
+def _split_facts(splits: Mapping[str, object]) -> list[tuple[str, Cell]]:
+    """Return the rule of the splits and its settings."""
     rule = splits.get("rule")
     if not isinstance(rule, dict):
         return []
-    facts = [("placed by", text(rule.get("method"))), ("seed", text(splits.get("seed")))]
-    if "folds" in str(rule.get("method")):
-        facts += [
-            (f"{name} folds", text(", ".join(map(str, rule.get(f"{name}_folds", [])))))
-            for name in ("val", "test")
-        ]
-    if "stratified" in str(rule.get("method")):
+    method = str(rule.get("method"))
+    facts = [("method", text(rule.get("method"))), ("seed", text(splits.get("seed")))]
+    if "folds" in method:
+        for name in ("val", "test"):
+            folds = ", ".join(map(str, rule.get(f"{name}_folds", [])))
+            facts.append((f"{name} folds", text(folds)))
+    if "stratified" in method:
         fractions = rule.get("fractions", {})
-        facts += [
-            (f"{name} fraction", number(fractions[name], 2))
-            for name in SPLIT_NAMES
-            if name in fractions
-        ]
+        for name in SPLIT_NAMES:
+            if name in fractions:
+                facts.append((f"{name} fraction", number(fractions[name], 2)))
     return facts
 
 
-def _find_leaks(records: pd.DataFrame) -> Iterator[Note]:
-    """Say whether a patient or a recording is in two splits."""
+def _check_leaks(records: pd.DataFrame) -> Note:
+    """Return whether a patient or a recording is in more than one split."""
     placed = records[records["split"].isin(SPLIT_NAMES)]
     known = placed[placed["patient_id"] != ""]
-    checks = {
-        "patients": _count_divided(list(patients_of(known)), list(known["split"])),
-        "recordings": _count_divided(
-            _recordings(list(placed["signal_hash"])), list(placed["split"])
-        ),
+    recordings = _recordings(list(placed["signal_hash"]))
+    n_divided = {
+        "patients": _count_divided(patients_of(known), list(known["split"])),
+        "recordings": _count_divided(recordings, list(placed["split"])),
     }
-    found = [f"{n:,} {what}" for what, n in checks.items() if n]
-    if found:
-        yield Note(
-            f"In more than one split: {' and '.join(found)}. Numbers on them are too good.",
+    leaks = [f"{n:,} {kind}" for kind, n in n_divided.items() if n]
+    if leaks:
+        return Note(
+            f"In more than one split: {' and '.join(leaks)}. Scores on them are too high.",
             warns=True,
         )
-    else:
-        whom = "patient and no recording" if len(known) else "recording"
-        unknown = (
-            f" The patients of {len(placed) - len(known):,} records are not known."
-            if len(known) < len(placed)
-            else ""
-        )
-        yield Note(f"Checked: no {whom} is in more than one split.{unknown}")
+    checked = "patient and no recording" if len(known) else "recording"
+    remark = f"Checked: no {checked} is in more than one split."
+    n_unknown = len(placed) - len(known)
+    if n_unknown:
+        remark += f" The patients of {n_unknown:,} records are not known."
+    return Note(remark)
 
 
 def _recordings(fingerprints: Sequence[str]) -> list[str]:
-    """Return a name for each record that it shares with copies of the same recording, "" where
-    there is none.
-    """
+    """Return a name for each record that copies of the same recording share, "" without copies."""
     names = [""] * len(fingerprints)
-    for first, group in enumerate(find_copies(fingerprints)):
+    for group_number, group in enumerate(find_copies(fingerprints)):
         for position in group:
-            names[position] = str(first)
+            names[position] = str(group_number)
     return names
 
 
 def _count_divided(groups: Sequence[str], splits: Sequence[str]) -> int:
-    """Return how many groups have members in more than one split."""
+    """Return the number of groups with members in more than one split."""
     pairs = {(group, split) for group, split in zip(groups, splits, strict=True) if group}
-    return sum(n > 1 for n in Counter(group for group, _ in pairs).values())
+    n_splits = Counter(group for group, _ in pairs)
+    return sum(n > 1 for n in n_splits.values())

@@ -1,21 +1,19 @@
-"""The records that the page shows with their ECG: the worst mistakes and typical ones, and what
-they rest on.
-"""
+"""The records shown with their ECG: the worst mistakes and typical ones, with saliency maps."""
 
 from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.config import STANDARD_LEADS
 from src.learning.mistakes import RankedRecord, find_typical, find_worst
-from src.plots.report.content import Block, Browser, Card, Gallery, Note, Section
+from src.plots.report.content import Browser, Card, Gallery, Note, Section
 from src.plots.report.run_files import RunFiles
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.records.facts import parse_age, parse_sex
@@ -24,18 +22,35 @@ from src.utils import Float32Array
 
 logger = logging.getLogger(__name__)
 
-
 _MAX_SAMPLES = 30_000
-"""Samples of a lead that are kept in the page: a minute at 500 Hz."""
+"""Samples of a lead that the page keeps: a minute at 500 Hz."""
+_MISSING = -32768
+_MIN_STEP_MV = 0.001
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A record to show: what the model said, its signal (12, n_samples) in mV, and what the answer
-    rests on.
+    """A record to show.
+
+    Attributes
+    ----------
+    ranked
+        Its true and predicted classes.
+    note
+        Sex, age, rate and flags.
+    signal
+        Shape (12, n_samples), in mV.
+    fs
+        Sampling rate in Hz.
+    lead_present
+        Shape (12,).
+    shade
+        Shape (12, n_stretches): the saliency map over stretches of `SHADE_S`, -1 to 1.
+    shade_class
+        The class that the map explains.
     """
 
-    verdict: RankedRecord
+    ranked: RankedRecord
     note: str
     signal: Float32Array
     fs: float
@@ -46,101 +61,122 @@ class Example:
     @property
     def is_mistake(self) -> bool:
         """Whether the model was wrong."""
-        return set(self.verdict.true) != set(self.verdict.predicted)
+        return set(self.ranked.true) != set(self.ranked.predicted)
+
+
+EncodedShade = TypedDict("EncodedShade", {"class": str, "seconds": float, "data": str})
+"""A saliency map for the page's script; ``data`` holds 8-bit values, lead after lead, in base64."""
+
+
+class EncodedExample(TypedDict):
+    """An example for the page's script; ``data`` holds 16-bit samples of ``step_mv``, in base64."""
+
+    key: str
+    title: str
+    note: str
+    fs: float
+    leads: list[str]
+    step_mv: float
+    data: str
+    shade: EncodedShade | None
 
 
 # Choosing -----------------------------------------------------------------------------------------
 
 
 def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -> list[Example]:
-    """Return the worst mistakes and then typical records of the split that the run is known by.
+    """Return the worst mistakes and then typical records of the run's first evaluation.
 
     Parameters
     ----------
     files
-        The run; without predictions, or the processed folder, there is no example.
+        The run; without predictions or the processed folder there is no example.
     n_examples
-        At most so many of either.
+        Most mistakes, and most typical records.
     with_saliency
-        Compute what each answer rests on, where the checkpoint is there; it takes seconds for each.
+        Compute a saliency map for each example, if the checkpoint is there; it takes seconds for
+        each.
     """
     predictions = files.evaluations[0].predictions if files.evaluations else None
     if predictions is None or files.processed is None or files.manifest is None or not n_examples:
         return []
-    verdicts = [*find_worst(predictions, n_examples), *find_typical(predictions, n_examples)]
-    verdicts = [
-        verdict for verdict in verdicts if record_path(files.processed, verdict.key).is_file()
+    candidates = [*find_worst(predictions, n_examples), *find_typical(predictions, n_examples)]
+    ranked_records = [
+        ranked for ranked in candidates if record_path(files.processed, ranked.key).is_file()
     ]
-    shades = _explain(files, verdicts) if with_saliency else {}
+    maps = _explain(files, ranked_records) if with_saliency else {}
     examples = []
-    for verdict in verdicts:
-        arrays = load_record_file(record_path(files.processed, verdict.key))
-        note = _describe(files.manifest.loc[[verdict.key]].iloc[0].to_dict())
-        signal = to_millivolts(arrays)[:, :_MAX_SAMPLES]
+    for ranked in ranked_records:
+        arrays = load_record_file(record_path(files.processed, ranked.key))
+        shade, shade_class = maps.get(ranked.key, (None, ""))
         examples.append(
             Example(
-                verdict,
-                note,
-                signal,
-                float(arrays["fs"]),
-                arrays["lead_present"],
-                *shades.get(verdict.key, ()),
+                ranked=ranked,
+                note=_describe_record(files.manifest.loc[[ranked.key]].iloc[0].to_dict()),
+                signal=to_millivolts(arrays)[:, :_MAX_SAMPLES],
+                fs=float(arrays["fs"]),
+                lead_present=arrays["lead_present"],
+                shade=shade,
+                shade_class=shade_class,
             )
         )
     return examples
 
 
-def _describe(row: dict[Any, Any]) -> str:
-    age, sex = parse_age(row["age"]), parse_sex(row["sex"])
-    parts = [
-        sex or "",
-        f"{age:.0f} years" if age is not None else "",
-        f"recorded at {float(row['fs']):g} Hz" if row["fs"] else "",
-    ]
+def _describe_record(row: Mapping[Any, Any]) -> str:
+    """Return sex, age, rate and flags of a row of the manifest, as far as they are known."""
+    parts = []
+    sex, age = parse_sex(row["sex"]), parse_age(row["age"])
+    if sex:
+        parts.append(sex)
+    if age is not None:
+        parts.append(f"{age:.0f} years")
+    if row["fs"]:
+        parts.append(f"recorded at {float(row['fs']):g} Hz")
     flags = str(row["quality_flags"]).replace(";", ", ")
-    return ", ".join(part for part in [*parts, f"flags: {flags}" if flags else ""] if part)
+    if flags:
+        parts.append(f"flags: {flags}")
+    return ", ".join(parts)
 
 
 # Saliency -----------------------------------------------------------------------------------------
 
 
 def _explain(
-    files: RunFiles, verdicts: Sequence[RankedRecord]
+    files: RunFiles, ranked_records: Sequence[RankedRecord]
 ) -> dict[str, tuple[Float32Array, str]]:
     """Return key -> shade and class explained; nothing without the checkpoint."""
     if files.checkpoint is None or files.processed is None:
-        logger.info(
-            "no checkpoint in %s: the examples are shown without what the answers rest on",
-            files.run,
-        )
+        logger.info("no checkpoint in %s: the examples are shown without saliency", files.run)
         return {}
     from src.classifier.saliency import explain
     from src.learning.checkpoints import load_checkpoint
     from src.model import load_model
 
     checkpoint = load_checkpoint(files.checkpoint)
-    model, leads = (
-        load_model(checkpoint),
-        [STANDARD_LEADS.index(lead) for lead in checkpoint.card.leads],
-    )
-    found = {}
-    for verdict in verdicts:
-        wanted = _class_to_explain(verdict)
-        if wanted not in checkpoint.card.classes:
+    model = load_model(checkpoint)
+    model_leads = [STANDARD_LEADS.index(lead) for lead in checkpoint.card.leads]
+    maps = {}
+    for ranked in ranked_records:
+        class_name = _class_to_explain(ranked)
+        if class_name not in checkpoint.card.classes:
             continue
-        arrays = load_record_file(record_path(files.processed, verdict.key))
-        saliency = explain(model, checkpoint.card, arrays, wanted)
+        arrays = load_record_file(record_path(files.processed, ranked.key))
+        saliency = explain(model, checkpoint.card, arrays, class_name)
         values = np.zeros((len(STANDARD_LEADS), saliency.values.shape[1]), np.float32)
-        values[leads] = saliency.values
-        found[verdict.key] = shade_stretches(values, saliency.fs), wanted
-    return found
+        values[model_leads] = saliency.values
+        maps[ranked.key] = shade_stretches(values, saliency.fs), class_name
+    return maps
 
 
-def _class_to_explain(verdict: RankedRecord) -> str:
-    """Return the class called wrongly, else the one that was missed, else the one that is right."""
-    wrong = [name for name in verdict.predicted if name not in verdict.true]
-    missed = [name for name in verdict.true if name not in verdict.predicted]
-    return next(iter([*wrong, *missed, *verdict.true]), "")
+def _class_to_explain(ranked: RankedRecord) -> str:
+    """Return a class that was predicted wrongly, else one that was missed, else one that is right.
+
+    Without any, return an empty name.
+    """
+    wrong = [name for name in ranked.predicted if name not in ranked.true]
+    missed = [name for name in ranked.true if name not in ranked.predicted]
+    return next(iter([*wrong, *missed, *ranked.true]), "")
 
 
 def shade_stretches(values: Float32Array, fs: float) -> Float32Array:
@@ -160,9 +196,10 @@ def shade_stretches(values: Float32Array, fs: float) -> Float32Array:
     """
     n_stretches = max(1, round(values.shape[1] / fs / SHADE_S))
     edges = np.linspace(0, values.shape[1], n_stretches, endpoint=False).astype(int)
-    sums = np.add.reduceat(values.astype(np.float64), edges, axis=1)
+    sums = np.add.reduceat(values.astype(np.float64), edges, axis=1)  # (n_leads, n_stretches)
     padded = np.pad(sums, ((0, 0), (1, 1)), mode="edge")
     smooth = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+    # A map of zeros stays as it is
     scale = float(np.quantile(np.abs(smooth), 0.99)) or 1.0
     shade: Float32Array = np.clip(smooth / scale, -1, 1).astype(np.float32)
     return shade
@@ -173,31 +210,30 @@ def shade_stretches(values: Float32Array, fs: float) -> Float32Array:
 
 def build_example_sections(examples: Sequence[Example]) -> list[Section]:
     """Return the gallery of mistakes, and the browser of all examples."""
-    mistakes = [(place, example) for place, example in enumerate(examples) if example.is_mistake]
-    gallery: list[Block] = []
-    if mistakes:
-        gallery = [
-            *_legend(examples),
-            Gallery([_card(example, place) for place, example in mistakes]),
-        ]
-    elif examples:
-        gallery = [Note("Every record judged is right.")]
-    browser: list[Block] = (
-        [Browser([encode_example(example) for example in examples])] if examples else []
-    )
     return [
-        Section("mistakes", "Worst mistakes", gallery),
-        Section("browser", "Record browser", browser),
+        Section("mistakes", "Worst mistakes", _build_gallery(examples)),
+        Section("browser", "Record browser", _build_browser(examples)),
     ]
 
 
-def _legend(examples: Sequence[Example]) -> Iterator[Note]:
-    yield Note("Large boxes are 0.2 s and 0.5 mV.")
+def _build_gallery(examples: Sequence[Example]) -> list[Note | Gallery]:
+    if not examples:
+        return []
+    cards = [_card(example, place) for place, example in enumerate(examples) if example.is_mistake]
+    if not cards:
+        return [Note("Every record was predicted correctly.")]
+    blocks: list[Note | Gallery] = [Note("Large boxes are 0.2 s and 0.5 mV.")]
     if any(example.shade is not None for example in examples):
-        yield Note(
-            "Shaded orange: what speaks for the class named (integrated gradients); blue: "
-            "what speaks against it."
+        blocks.append(
+            Note("Shaded by integrated gradients: orange for the class named, blue against it.")
         )
+    return [*blocks, Gallery(cards)]
+
+
+def _build_browser(examples: Sequence[Example]) -> list[Browser]:
+    if not examples:
+        return []
+    return [Browser([encode_example(example) for example in examples])]
 
 
 def _card(example: Example, place: int) -> Card:
@@ -207,34 +243,34 @@ def _card(example: Example, place: int) -> Card:
         STANDARD_LEADS,
         lead_present=example.lead_present,
         shade=example.shade,
-        label=f"ECG of {example.verdict.key}",
+        label=f"ECG of {example.ranked.key}",
     )
-    return Card(example.verdict.key, str(example.verdict), _describe_scores(example), svg, place)
+    return Card(example.ranked.key, str(example.ranked), _describe_scores(example), svg, place)
 
 
 def _describe_scores(example: Example) -> str:
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in example.verdict.scores.items())
-    parts = [
-        f"probabilities: {scores}",
-        example.note,
-        f"shaded for {example.shade_class}" if example.shade_class else "",
-    ]
-    return "; ".join(part for part in parts if part)
+    """Return the probabilities of a record, followed by its note and the class of its map."""
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in example.ranked.scores.items())
+    parts = [f"probabilities: {scores}"]
+    if example.note:
+        parts.append(example.note)
+    if example.shade_class:
+        parts.append(f"shaded for {example.shade_class}")
+    return "; ".join(parts)
 
 
-def encode_example(example: Example) -> dict[str, object]:
+def encode_example(example: Example) -> EncodedExample:
     """Return an example as plain JSON values for the page's script.
 
     Samples are 16-bit whole numbers of `step_mv`, lead after lead, in base64; -32768 where a sample
     is missing.
     """
-    there = np.isfinite(example.signal) & example.lead_present[:, None]
-    largest = float(np.abs(example.signal[there]).max(initial=0.0))
-    step = max(0.001, largest / 32767)
-    codes = np.where(there, np.round(np.where(there, example.signal, 0) / step), -32768).astype(
-        "<i2"
-    )
-    shade = None
+    known = np.isfinite(example.signal) & example.lead_present[:, None]
+    largest = float(np.abs(example.signal[known]).max(initial=0.0))
+    step_mv = max(_MIN_STEP_MV, largest / 32767)
+    steps = np.round(np.where(known, example.signal, 0) / step_mv)
+    samples = np.where(known, steps, _MISSING).astype("<i2")
+    shade: EncodedShade | None = None
     if example.shade is not None:
         shade = {
             "class": example.shade_class,
@@ -242,13 +278,13 @@ def encode_example(example: Example) -> dict[str, object]:
             "data": _base64(np.round(example.shade * 127).astype(np.int8)),
         }
     return {
-        "key": example.verdict.key,
-        "title": str(example.verdict),
+        "key": example.ranked.key,
+        "title": str(example.ranked),
         "note": _describe_scores(example),
         "fs": example.fs,
         "leads": list(STANDARD_LEADS),
-        "step_mv": step,
-        "data": _base64(codes),
+        "step_mv": step_mv,
+        "data": _base64(samples),
         "shade": shade,
     }
 

@@ -1,10 +1,8 @@
-"""The sections on how the model came about: training, settings and versions, from the training
-log.
-"""
+"""The sections on the training run: history, settings and versions, from the training log."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from src import __version__
 from src.config import Config, plain_value
@@ -16,60 +14,58 @@ from src.plots.report.content import (
     Pictures,
     Section,
     Table,
-    dense,
+    drop_empty_columns,
     number,
     text,
     whole,
 )
 from src.plots.report.page import picture
-from src.plots.report.run_files import RunFiles
+from src.plots.report.run_files import RunFiles, RunLog
 from src.utils import to_jsonable
+
+_FIGURE_CAPTION = "Losses, validation scores and learning rate; the best epoch is dotted"
+_TRAINING_VERSIONS = {
+    "program, in training": "version",
+    "commit": "commit",
+    "Python": "python",
+    "platform": "platform",
+}
 
 
 def build_training_section(files: RunFiles) -> Section:
-    """Return what the training log tells, nothing where there is none."""
-    log, history = files.log, files.log.get("history", [])
+    """Return the training history, without blocks if there is none."""
+    log = files.log
+    history = log.get("history", [])
     if not history:
         return Section("training", "Training")
-    best = log.get("best_epoch")
-    figure = plot_training_history(history, best_epoch=best)
+    figure = plot_training_history(history, best_epoch=log.get("best_epoch"))
     names = [name for name in history[0] if name != "epoch"]
-    rows = [
-        [whole(row["epoch"]), *(_history_cell(name, row.get(name)) for name in names)]
-        for row in history
-    ]
-    epochs = Table(
-        "Epochs",
-        ["epoch", *(name.replace("_", " ") for name in names)],
-        rows,
-        folded=len(rows) > 25,
-    )
-    pictures = Pictures(
-        [
-            picture(
-                figure, "t", "Losses, validation scores and learning rate; the best epoch is dotted"
-            )
-        ]
-    )
-    return Section("training", "Training", [Facts(_training_facts(log)), pictures, dense(epochs)])
+    rows = []
+    for epoch in history:
+        cells = [_history_cell(name, epoch.get(name)) for name in names]
+        rows.append([whole(epoch["epoch"]), *cells])
+    columns = ["epoch", *(name.replace("_", " ") for name in names)]
+    table = drop_empty_columns(Table("Epochs", columns, rows, folded=len(rows) > 25))
+    pictures = Pictures([picture(figure, "t", _FIGURE_CAPTION)])
+    return Section("training", "Training", [Facts(_training_facts(log)), pictures, table])
 
 
-def _training_facts(log: dict[str, Any]) -> list[tuple[str, Cell]]:
+def _training_facts(log: RunLog) -> list[tuple[str, Cell]]:
     history = log["history"]
+    best_name = str(log.get("best_metric_name") or "best").replace("_", " ")
+    n_parameters = f"{log['n_parameters']:,}" if "n_parameters" in log else None
+    created = str(log.get("created", "")).replace("T", " ").replace("+00:00", " UTC")
     return [
         ("best epoch", text(f"{log.get('best_epoch')} of {len(history)}")),
-        (
-            str(log.get("best_metric_name") or "best").replace("_", " "),
-            number(log.get("best_metric")),
-        ),
+        (best_name, number(log.get("best_metric"))),
         ("stopped", text(log.get("stopped"))),
-        ("time", _duration(sum(row.get("seconds") or 0.0 for row in history))),
-        ("parameters", text(f"{log['n_parameters']:,}" if "n_parameters" in log else None)),
+        ("time", _duration(sum(epoch.get("seconds") or 0.0 for epoch in history))),
+        ("parameters", text(n_parameters)),
         ("records", text(f"{log.get('n_train', 0):,} train, {log.get('n_val', 0):,} val")),
         ("loss", text(log.get("loss"))),
         ("device", text(log.get("device", {}).get("device"))),
         ("mixed precision", text(log.get("amp"))),
-        ("begun", text(str(log.get("created", "")).replace("T", " ").replace("+00:00", " UTC"))),
+        ("started", text(created)),
     ]
 
 
@@ -82,68 +78,49 @@ def _history_cell(name: str, value: float | None) -> Cell:
 def _duration(seconds: float) -> Cell:
     if seconds < 120:
         return number(seconds, 0, unit=" s")
-    return (
-        number(seconds / 60, 0, unit=" min")
-        if seconds < 7200
-        else number(seconds / 3600, 1, unit=" h")
-    )
+    if seconds < 7200:
+        return number(seconds / 60, 0, unit=" min")
+    return number(seconds / 3600, 1, unit=" h")
 
 
 # Settings -----------------------------------------------------------------------------------------
 
 
 def build_settings_section(files: RunFiles) -> Section:
-    """Return the settings, those that are not the defaults marked, and the versions."""
+    """Return the settings, with the defaults that they differ from, and the versions."""
     blocks: list[Block] = []
-    if rows := _settings_rows(files):
-        note = "Preprocessing: of the processed folder. The others: of the training run."
-        blocks.append(
-            Table("Settings", ("section", "setting", "value", "default where another"), rows, note)
+    settings = _settings_rows(files)
+    if settings:
+        note = (
+            "Settings of preprocess are those of the processed folder, the others those of the "
+            "training run."
         )
-    blocks.append(
-        Table(
-            "Versions",
-            ("", "version"),
-            [[text(name), text(value)] for name, value in _versions(files.log)],
-        )
-    )
+        columns = ("section", "setting", "value", "default, if different")
+        blocks.append(Table("Settings", columns, settings, note))
+    versions = [[text(name), text(value)] for name, value in _versions(files.log)]
+    blocks.append(Table("Versions", ("", "version"), versions))
     return Section("settings", "Settings and versions", blocks)
 
 
 def _settings_rows(files: RunFiles) -> list[list[Cell]]:
-    """Return a row per setting; those of machines and folders, which say nothing of results, are
-    left out.
-    """
-    used = {"preprocess": files.preprocess} | {
-        name: files.log.get("config", {}).get(name, {}) for name in ("model", "train", "loader")
-    }
+    """Return a row for each setting that can change results: not those of machines or folders."""
+    settings: dict[str, Mapping[str, object]] = {"preprocess": files.preprocess}
+    for section in ("model", "train", "loader"):
+        settings[section] = files.log.get("config", {}).get(section, {})
     defaults = to_jsonable(Config())
     rows = []
-    for section, settings in used.items():
-        for name, value in settings.items():
+    for section, values in settings.items():
+        for name, value in values.items():
             default = defaults.get(section, {}).get(name)
-            rows.append(
-                [
-                    text(section),
-                    text(name),
-                    text(plain_value(value)),
-                    Cell("" if value == default else plain_value(default)),
-                ]
-            )
+            changed_from = "" if value == default else plain_value(default)
+            rows.append([text(section), text(name), text(plain_value(value)), Cell(changed_from)])
     return rows
 
 
-def _versions(log: dict[str, Any]) -> list[tuple[str, object]]:
+def _versions(log: RunLog) -> list[tuple[str, object]]:
+    """Return name and version of program, environment and packages, where they are known."""
     environment = log.get("environment", {})
-    trained = [
-        (name, environment.get(key))
-        for name, key in (
-            ("program, when trained", "version"),
-            ("commit", "commit"),
-            ("Python", "python"),
-            ("platform", "platform"),
-        )
-    ]
-    packages = [(name, version) for name, version in environment.get("packages", {}).items()]
-    rows = [*trained, *packages, ("program, of this page", __version__)]
-    return [(name, value) for name, value in rows if value]
+    versions = [(label, environment.get(key)) for label, key in _TRAINING_VERSIONS.items()]
+    versions += environment.get("packages", {}).items()
+    versions.append(("program, for this page", __version__))
+    return [(name, version) for name, version in versions if version]

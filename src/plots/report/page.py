@@ -1,4 +1,4 @@
-"""Sections to one HTML file that holds everything it needs: style, scripts, figures and records."""
+"""Rendering of sections as one HTML file with its style, scripts, figures and records."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _HERE = Path(__file__).parent
 _STYLE, _SCRIPTS = "page.css", ("tables.js", "browser.js")
 
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+# Colour of the figures -> variable of the page's style, which differs in dark pages
 _COLORS = {
     BLACK: "--ink",
     "#ffffff": "--paper",
@@ -33,23 +35,26 @@ _COLORS = {
 _COLOR = re.compile("|".join(_COLORS))
 _TAG = re.compile(r"<[^>]+>")
 _REFERENCE = re.compile(r'(\bid="|\bhref="#|url\(#)')
-_ALONE = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|(?<=>)\s+(?=<)", re.DOTALL)
+# Only a file of its own needs them
+_METADATA_OR_SPACE = re.compile(
+    r"<metadata>.*?</metadata>|<style.*?</style>|(?<=>)\s+(?=<)", re.DOTALL
+)
 
 
 def render_page(title: str, summary: Sequence[Block], sections: Sequence[Section]) -> str:
-    """Return the page; every text in it is escaped, and sections without blocks are left out.
+    """Return the page as HTML; every text in it is escaped, and empty sections are left out.
 
-    A content security policy lets nothing run but the page's own script, known by its hash, and
-    nothing be fetched.
+    A content security policy allows only the page's own script, identified by its hash, and no
+    download.
 
     Parameters
     ----------
     title
         Of the page.
     summary
-        What stands above the first section.
+        Blocks above the first section.
     sections
-        In their order.
+        In the order of the page.
     """
     environment = Environment(
         loader=FileSystemLoader(_HERE),
@@ -75,9 +80,7 @@ def _read(name: str) -> str:
 
 
 def script_data(value: object) -> Markup:
-    """Return a value as JSON that may stand in a ``<script>``: it holds no ``<``, ``>`` or
-    ``&``.
-    """
+    """Return a value as JSON that is safe in a ``<script>``: without ``<``, ``>`` or ``&``."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -90,35 +93,35 @@ def picture(figure: Figure, ident: str, caption: str, *, plain: bool = False) ->
     figure
         Any matplotlib figure; it escapes the texts in it.
     ident
-        Stands before the ids within, which must differ from those of the page's other figures.
+        Prefix of the ids within the figure; it must be unique on the page.
     caption
-        What it shows, for all readers.
+        Shown below the figure, and read by screen readers.
     plain
-        Keep its colours: for coloured cells with text on them, which go together.
+        Keep the colours in dark pages: for coloured cells, which must fit the text on them.
     """
     width, _ = figure.get_size_inches()
     stream = io.StringIO()
-    with matplotlib.rc_context(
-        {**SAVE_SETTINGS[".svg"], "svg.fonttype": "none"}
-    ):  # text stays text
+    # Text stays text, so that it can be searched and copied
+    with matplotlib.rc_context({**SAVE_SETTINGS[".svg"], "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", metadata=_NO_METADATA)
-    svg = _adopt(stream.getvalue(), ident, caption, plain)
+    svg = _embed(stream.getvalue(), ident, caption, plain)
     return Picture(svg, caption, float(width) * MM_PER_INCH, plain)
 
 
-def _adopt(svg: str, ident: str, caption: str, plain: bool) -> str:
-    """Return the element without what only a file of its own needs, and with ids and colours of the
-    page.
-    """
+def _embed(svg: str, ident: str, caption: str, plain: bool) -> str:
+    """Return the ``<svg>`` element of a file, with the ids and colours of the page."""
     body = svg[svg.index("<svg") :].replace("xlink:href", "href")
-    body = _ALONE.sub("", body)
+    body = _METADATA_OR_SPACE.sub("", body)
     head, rest = body.split(">", 1)
-    size = re.search(r'viewBox="[^"]*"', head)
+    view_box = re.search(r'viewBox="[^"]*"', head)
     rest = _TAG.sub(lambda match: _restyle(match[0], ident, plain), rest)
-    return f'<svg {size[0] if size else ""} role="img" aria-label="{html.escape(caption)}">{rest}'
+    attributes = f'role="img" aria-label="{html.escape(caption)}"'
+    return f"<svg {view_box[0] if view_box else ''} {attributes}>{rest}"
 
 
 def _restyle(tag: str, ident: str, plain: bool) -> str:
-    """Return a tag with its own ids; texts between tags stay as they are."""
+    """Return a tag with prefixed ids and, unless `plain`, with the page's colours."""
     tag = _REFERENCE.sub(rf"\1{ident}-", tag)
-    return tag if plain else _COLOR.sub(lambda match: f"var({_COLORS[match[0]]})", tag)
+    if plain:
+        return tag
+    return _COLOR.sub(lambda match: f"var({_COLORS[match[0]]})", tag)

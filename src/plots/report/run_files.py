@@ -1,12 +1,11 @@
-"""What a report is written from: the files of a run and of the processed folder that it was made
-on.
-"""
+"""The inputs of a report: the files of a run and of its processed folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from src.learning.predictions import Predictions
 from src.processed.manifest import load_manifest
@@ -19,20 +18,66 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Results = Mapping[str, Any]
+"""Content of a ``metrics_*.json``, or of a part of it, as `evaluate_predictions` returned it."""
+
+_SPLIT_ORDER = SPLIT_NAMES[::-1]
+"""Order of evaluations in the report: the test split first."""
+
+_NEEDED_RESULTS = {"per_class", "f1_macro", "n_records", "confusion_matrix"}
+
+
+class Environment(TypedDict, total=False):
+    """Versions under which a run was trained."""
+
+    version: str
+    commit: str | None
+    python: str
+    platform: str
+    packages: Mapping[str, str]
+
+
+class RunLog(TypedDict, total=False):
+    """The entries of ``training_log.json`` that the report shows."""
+
+    created: str
+    environment: Environment
+    device: Mapping[str, object]
+    amp: str
+    config: Mapping[str, Mapping[str, object]]
+    loss: str
+    n_parameters: int
+    n_train: int
+    n_val: int
+    best_epoch: int
+    best_metric: float | None
+    best_metric_name: str
+    stopped: str
+    history: Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True, eq=False)
 class SplitEvaluation:
-    """What `evaluate` wrote of one set of records; `predictions` is None where only the numbers are
-    there.
+    """An evaluation of one set of records.
+
+    Attributes
+    ----------
+    name
+        Of the split, or of other records.
+    metrics
+        ``metrics_<name>.json``.
+    predictions
+        ``predictions_<name>.npz``, None where the file is missing.
     """
 
     name: str
-    metrics: dict[str, Any]
+    metrics: Results
     predictions: Predictions | None
 
 
 @dataclass(frozen=True, eq=False)
 class RunFiles:
-    """A run and its data; what is not there is None or empty.
+    """A run and its data; missing files are None or empty.
 
     Attributes
     ----------
@@ -56,12 +101,12 @@ class RunFiles:
 
     name: str
     run: Path
-    log: dict[str, Any]
+    log: RunLog
     evaluations: tuple[SplitEvaluation, ...]
     processed: Path | None
     manifest: pd.DataFrame | None
-    splits: dict[str, Any]
-    preprocess: dict[str, Any]
+    splits: Mapping[str, object]
+    preprocess: Mapping[str, object]
 
     @property
     def records(self) -> pd.DataFrame | None:
@@ -70,9 +115,12 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that was evaluated, where it is still there, else the run's best."""
-        named = self.evaluations[0].metrics.get("checkpoint") if self.evaluations else None
-        paths = [*([Path(named)] if named else []), self.run / "models" / "best.pth"]
+        """The checkpoint that was evaluated if it still exists, else the run's best."""
+        paths = [self.run / "models" / "best.pth"]
+        if self.evaluations:
+            evaluated = self.evaluations[0].metrics.get("checkpoint")
+            if evaluated:
+                paths.insert(0, Path(evaluated))
         return next((path for path in paths if path.is_file()), None)
 
 
@@ -85,8 +133,8 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
         The folder of a training run or of evaluations.
     processed
         The processed folder; by default ``processed`` in the run's folder or
-        ``artifacts/processed``, whichever holds the evaluated records. Without one the page says
-        nothing of the data.
+        ``artifacts/processed``, whichever holds the evaluated records. Without one the report has
+        no data sections.
 
     Raises
     ------
@@ -96,14 +144,13 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
     """
     run = Path(run)
     log_path = run / "training_log.json"
-    log = load_json(log_path) if log_path.is_file() else {}
-    evaluations = tuple(
-        _load_evaluation(path) for path in sorted(run.glob("metrics_*.json"), key=_by_split)
-    )
+    log: RunLog = load_json(log_path) if log_path.is_file() else {}
+    metrics_paths = sorted(run.glob("metrics_*.json"), key=_order)
+    evaluations = tuple(_load_evaluation(path) for path in metrics_paths)
     if not log and not evaluations:
         raise ValueError(
-            f"{run}: neither training_log.json nor metrics_*.json is here; expected the "
-            "folder of a run"
+            f"{run}: neither training_log.json nor metrics_*.json is here; expected the folder "
+            "of a run"
         )
     folder = _find_processed(run, evaluations) if processed is None else local_copy(processed)
     manifest = _load_rows(folder) if folder is not None else None
@@ -124,31 +171,35 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
     )
 
 
-def _by_split(path: Path) -> tuple[int, str]:
-    """Return the place of metrics in the page: the test split first."""
-    name = path.stem.removeprefix("metrics_")
-    return (SPLIT_NAMES[::-1].index(name) if name in SPLIT_NAMES else len(SPLIT_NAMES)), name
+def _evaluation_name(metrics_path: Path) -> str:
+    return metrics_path.stem.removeprefix("metrics_")
 
 
-def _load_evaluation(path: Path) -> SplitEvaluation:
-    name, metrics = path.stem.removeprefix("metrics_"), load_json(path)
-    if (
-        not isinstance(metrics, dict)
-        or not {"per_class", "f1_macro", "n_records", "confusion_matrix"} <= metrics.keys()
-    ):
+def _order(metrics_path: Path) -> tuple[int, str]:
+    """Return the place of an evaluation in the report; other records than splits come last."""
+    name = _evaluation_name(metrics_path)
+    if name in _SPLIT_ORDER:
+        return _SPLIT_ORDER.index(name), name
+    return len(_SPLIT_ORDER), name
+
+
+def _load_evaluation(metrics_path: Path) -> SplitEvaluation:
+    metrics = load_json(metrics_path)
+    if not isinstance(metrics, dict) or not metrics.keys() >= _NEEDED_RESULTS:
         raise ValueError(
-            f"{path}: not metrics as evaluate writes them; evaluate again, or take the file away"
+            f"{metrics_path}: not metrics as evaluate writes them; evaluate again, or remove "
+            "the file"
         )
-    predictions = path.with_name(f"predictions_{name}.npz")
-    return SplitEvaluation(
-        name, metrics, Predictions.load(predictions) if predictions.is_file() else None
-    )
+    name = _evaluation_name(metrics_path)
+    predictions_path = metrics_path.with_name(f"predictions_{name}.npz")
+    predictions = Predictions.load(predictions_path) if predictions_path.is_file() else None
+    return SplitEvaluation(name, metrics, predictions)
 
 
-def _find_processed(run: Path, evaluations: tuple[SplitEvaluation, ...]) -> Path | None:
-    """Return the usual folder that holds the evaluated records, None without predictions."""
+def _find_processed(run: Path, evaluations: Sequence[SplitEvaluation]) -> Path | None:
+    """Return the usual folder that holds the evaluated records, None if neither does."""
     candidates = [run / "processed"]
-    if any(item.predictions for item in evaluations):
+    if any(evaluation.predictions for evaluation in evaluations):
         candidates.append(project_paths().processed)
     for folder in candidates:
         rows = _load_rows(folder)
@@ -158,18 +209,23 @@ def _find_processed(run: Path, evaluations: tuple[SplitEvaluation, ...]) -> Path
 
 
 def _load_rows(processed: Path) -> pd.DataFrame | None:
-    """Return the manifest with record keys as index, or None where there is none."""
+    """Return the manifest with record keys as index, None without rows."""
     manifest = load_manifest(processed)
     if not len(manifest):
         return None
     return manifest.set_axis(record_keys(manifest).tolist())
 
 
-def _holds(manifest: pd.DataFrame, evaluations: tuple[SplitEvaluation, ...]) -> bool:
-    keys = {key for item in evaluations if item.predictions for key in item.predictions.keys}
+def _holds(manifest: pd.DataFrame, evaluations: Sequence[SplitEvaluation]) -> bool:
+    """Return whether a manifest holds all evaluated records."""
+    keys: set[str] = set()
+    for evaluation in evaluations:
+        if evaluation.predictions:
+            keys.update(evaluation.predictions.keys)
     return keys <= set(manifest.index[manifest["status"] == "ok"])
 
 
-def _load_settings(folder: Path | None, name: str) -> dict[str, Any]:
-    path = folder / name if folder is not None else None
-    return dict(load_json(path)) if path is not None and path.is_file() else {}
+def _load_settings(folder: Path | None, name: str) -> dict[str, object]:
+    if folder is None or not (folder / name).is_file():
+        return {}
+    return dict(load_json(folder / name))

@@ -1,12 +1,9 @@
-"""The sections on the numbers: results, calibration and subgroups, from what `evaluate_predictions`
-found.
-"""
+"""The sections on an evaluation's numbers: results, calibration and subgroups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from src.plots.report.content import (
     Block,
@@ -18,30 +15,31 @@ from src.plots.report.content import (
     Pictures,
     Section,
     Table,
-    dense,
+    drop_empty_columns,
     number,
     score,
     text,
     whole,
 )
 from src.plots.report.page import picture
-from src.plots.report.run_files import RunFiles, SplitEvaluation
+from src.plots.report.run_files import Results, RunFiles, SplitEvaluation
 from src.plots.saved import draw_scores
 from src.processed.splits import SPLIT_NAMES
 
-Drawn = dict[str, Picture]
+PicturesByName = Mapping[str, Picture]
 
+# Label on the page -> key of the results
 _MACROS = {
     "macro F1": "f1_macro",
     "macro AUROC": "auroc_macro",
     "macro AP": "average_precision_macro",
     "accuracy": "accuracy",
 }
-_OTHERS = {
+_OTHER_AVERAGES = {
     "macro precision": "precision_macro",
     "macro recall": "recall_macro",
-    "F1 of all entries": "f1_micro",
-    "F1 weighted by support": "f1_weighted",
+    "micro F1": "f1_micro",
+    "weighted F1": "f1_weighted",
 }
 _PER_CLASS = {
     "F1": "f1",
@@ -50,308 +48,273 @@ _PER_CLASS = {
     "precision": "precision",
     "recall": "recall",
 }
+_CALIBRATION = {
+    "expected calibration error": "ece",
+    "mean of the classes": "ece_macro",
+    "of the predicted class": "ece_top",
+    "Brier score": "brier",
+}
+_CHALLENGE = {
+    "score": "challenge_score",
+    "AUROC": "auroc",
+    "AUPRC": "auprc",
+    "accuracy": "accuracy",
+    "F": "f_measure",
+    "F2": "f2_measure",
+    "G2": "g2_measure",
+}
+# Protocol -> description of its records
+_PROTOCOLS = {"labelled": "with a class", "all": "all annotated"}
+
 _CAPTIONS = {
     "f1_scores": "F1 score of each class",
     "roc": "Receiver operating characteristic",
     "precision_recall": "Precision and recall",
     "confusion_matrix": "Confusion matrix: records, and their share of the true class",
-    "reliability": "How often a class is there, by its predicted probability",
-}
-_CALIBRATION = {
-    "expected calibration error": "ece",
-    "mean of the classes": "ece_macro",
-    "of the class called": "ece_top",
-    "Brier score": "brier",
+    "reliability": "Observed frequency of a class by its predicted probability",
 }
 
 
-def summarize(files: RunFiles) -> list[Block]:
-    """Return what a reader looks for first."""
+def build_summary(files: RunFiles) -> list[Block]:
+    """Return the main results of the first evaluation."""
     if not files.evaluations:
-        return [
-            Note(
-                "This run was not judged yet: python -m src evaluate writes its results.",
-                warns=True,
-            )
-        ]
+        note = "This run has not been evaluated yet: python -m src evaluate writes its results."
+        return [Note(note, warns=True)]
     main = files.evaluations[0]
     intervals = main.metrics.get("intervals", {})
     facts = [
-        (shown, score(main.metrics[name], intervals.get(name))) for shown, name in _MACROS.items()
+        (label, score(main.metrics[key], intervals.get(key))) for label, key in _MACROS.items()
     ]
-    level = f", with {intervals['level']:.0%} intervals" if intervals else ""
-    what = (
-        f"{main.metrics['n_records']:,} records of the {_describe(main)}, "
-        f"{len(main.metrics['per_class'])} classes{level}."
+    remark = (
+        f"On {main.metrics['n_records']:,} records of the {_set_name(main)}, "
+        f"{len(main.metrics['per_class'])} classes"
     )
-    return [Facts(facts, large=True), Note(f"On {what}")]
-
-
-def _describe(judged: SplitEvaluation) -> str:
-    name = judged.name.replace("_", " ")
-    return f"{name} split" if name in SPLIT_NAMES else f"records called {name}"
+    if intervals:
+        remark += f", with {intervals['level']:.0%} intervals"
+    return [Facts(facts, large=True), Note(f"{remark}.")]
 
 
 def build_score_sections(files: RunFiles) -> list[Section]:
-    """Return results, calibration and subgroups of everything that was judged."""
-    drawn = [_draw(judged, f"s{n}") for n, judged in enumerate(files.evaluations)]
-    parts: dict[str, Callable[[SplitEvaluation, Drawn], list[Block]]] = {
+    """Return results, calibration and subgroups of all evaluations."""
+    drawn = [_draw(evaluation, f"s{n}") for n, evaluation in enumerate(files.evaluations)]
+    describe: dict[str, Callable[[SplitEvaluation, PicturesByName], list[Block]]] = {
         "Results": describe_results,
         "Calibration": describe_calibration,
         "Subgroups": describe_subgroups,
     }
     sections = []
-    for title, describe in parts.items():
+    for title, describe_evaluation in describe.items():
         blocks: list[Block] = []
-        for judged, pictures in zip(files.evaluations, drawn, strict=True):
-            found = describe(judged, pictures)
-            heading = (
-                [Heading(_describe(judged).capitalize())]
-                if found and len(files.evaluations) > 1
-                else []
-            )
-            blocks += [*heading, *found]
+        for evaluation, pictures in zip(files.evaluations, drawn, strict=True):
+            part = describe_evaluation(evaluation, pictures)
+            if part and len(files.evaluations) > 1:
+                blocks.append(Heading(_set_name(evaluation).capitalize()))
+            blocks += part
         sections.append(Section(title.lower(), title, blocks))
     return sections
 
 
-def _draw(judged: SplitEvaluation, ident: str) -> Drawn:
-    if judged.predictions is None:
+def _set_name(evaluation: SplitEvaluation) -> str:
+    name = evaluation.name.replace("_", " ")
+    return f"{name} split" if name in SPLIT_NAMES else f"{name} set"
+
+
+def _draw(evaluation: SplitEvaluation, ident: str) -> PicturesByName:
+    """Return the figures of the scores, none without predictions."""
+    if evaluation.predictions is None:
         return {}
-    figures = draw_scores(judged.metrics, judged.predictions)
-    return {
-        name: picture(figure, f"{ident}{name}", _CAPTIONS[name], plain=name == "confusion_matrix")
-        for name, figure in figures
-    }
+    pictures = {}
+    for name, figure in draw_scores(evaluation.metrics, evaluation.predictions):
+        is_plain = name == "confusion_matrix"
+        pictures[name] = picture(figure, f"{ident}{name}", _CAPTIONS[name], plain=is_plain)
+    return pictures
 
 
 # Results ------------------------------------------------------------------------------------------
 
 
-def describe_results(judged: SplitEvaluation, drawn: Drawn) -> list[Block]:
+def describe_results(evaluation: SplitEvaluation, pictures: PicturesByName) -> list[Block]:
     """Return averages, the table of classes and the figures of scores."""
-    metrics = judged.metrics
+    metrics = evaluation.metrics
     intervals = metrics.get("intervals", {})
-    facts = [
-        (shown, score(metrics[name], intervals.get(name)))
-        for shown, name in (_MACROS | _OTHERS).items()
-    ]
-    blocks: list[Block] = [Facts(facts), *_averages(metrics), dense(_class_table(metrics))]
+    averages = _MACROS | _OTHER_AVERAGES
+    facts = [(label, score(metrics[key], intervals.get(key))) for label, key in averages.items()]
+    blocks: list[Block] = [Facts(facts), *_compare_averages(metrics), _class_table(metrics)]
     names = ("roc", "precision_recall", "f1_scores", "confusion_matrix")
-    if shown := [drawn[name] for name in names if name in drawn]:
+    shown = [pictures[name] for name in names if name in pictures]
+    if shown:
         blocks.append(Pictures(shown))
     return [*blocks, *_remarks(metrics), *_challenge(metrics)]
 
 
-_RECORDS = {"labelled": "that carry a class", "all": "that were looked at for one"}
+def _compare_averages(metrics: Results) -> Iterator[Table]:
+    """Yield the averages of each protocol over all and over the frequent classes, if they differ.
 
-
-def _averages(metrics: dict[str, Any]) -> Iterator[Table]:
-    """Return the averages with and without the records that carry no class, over all classes and
-    over the frequent ones.
+    The protocols are with and without the records that carry no class.
     """
-    protocols, shown = metrics.get("protocols") or {"": metrics}, list(_MACROS)[:3]
+    protocols = metrics.get("protocols") or {"": metrics}
+    n_classes = metrics["n_classes"]
+    labels = list(_MACROS)[:3]
+
+    def row(protocol: str, n_records: int, n_averaged: int, averages: Results) -> list[Cell]:
+        scores = [score(averages[_MACROS[label]]) for label in labels]
+        return [text(_PROTOCOLS.get(protocol)), whole(n_records), whole(n_averaged), *scores]
+
     rows = []
-    for name, found in protocols.items():
-        frequent = found.get("frequent") or {"n_classes": 0}
-        over = [
-            (metrics["n_classes"], found),
-            *(
-                [(frequent["n_classes"], frequent)]
-                if 0 < frequent["n_classes"] < metrics["n_classes"]
-                else []
-            ),
-        ]
-        rows += [
-            [
-                text(_RECORDS.get(name)),
-                whole(found["n_records"]),
-                whole(n),
-                *(score(values[_MACROS[macro]]) for macro in shown),
-            ]
-            for n, values in over
-        ]
+    for protocol, results in protocols.items():
+        rows.append(row(protocol, results["n_records"], n_classes, results))
+        frequent = results.get("frequent")
+        if frequent and 0 < frequent["n_classes"] < n_classes:
+            rows.append(row(protocol, results["n_records"], frequent["n_classes"], frequent))
     if len(rows) > 1:
-        note = (
-            f"Fewer classes: those with {metrics['frequent']['min_positives']} positives or more."
-            if len(rows) > len(protocols)
-            else ""
-        )
-        yield dense(Table("Averages", ("records", "number", "classes", *shown), rows, note))
+        note = ""
+        if len(rows) > len(protocols):
+            least = metrics["frequent"]["min_positives"]
+            note = f"Fewer classes: those with {least} positives or more."
+        columns = ("records", "number", "classes", *labels)
+        yield drop_empty_columns(Table("Averages", columns, rows, note))
 
 
-def _class_table(metrics: dict[str, Any]) -> Table:
+def _class_table(metrics: Results) -> Table:
     intervals = metrics.get("intervals", {}).get("per_class", {})
-    rows = [
-        [
-            text(name),
-            whole(row["support"]),
-            *(score(row[key], intervals.get(name, {}).get(key)) for key in _PER_CLASS.values()),
-            number(row["threshold"]),
-            whole(row["n_annotated"]),
-        ]
-        for name, row in metrics["per_class"].items()
-    ]
+    rows = []
+    for name, results in metrics["per_class"].items():
+        of_class = intervals.get(name, {})
+        scores = [score(results[key], of_class.get(key)) for key in _PER_CLASS.values()]
+        counts = whole(results["support"]), whole(results["n_annotated"])
+        rows.append([text(name), counts[0], *scores, number(results["threshold"]), counts[1]])
     columns = ("class", "positive", *_PER_CLASS, "threshold", "annotated")
-    return Table("Classes", columns, rows, _describe_intervals(metrics))
+    return drop_empty_columns(Table("Classes", columns, rows, _describe_intervals(metrics)))
 
 
-def _describe_intervals(metrics: dict[str, Any]) -> str:
-    found = metrics.get("intervals")
-    if not found:
+def _describe_intervals(metrics: Results) -> str:
+    intervals = metrics.get("intervals")
+    if not intervals:
         return ""
     return (
-        f"Intervals of {found['level']:.0%}: {found['method']} ({found['n_patients']:,} "
-        f"patients, {found['n_resamples']:,} resamples)."
+        f"Intervals of {intervals['level']:.0%}: {intervals['method']} "
+        f"({intervals['n_patients']:,} patients, {intervals['n_resamples']:,} resamples)."
     )
 
 
-def _remarks(metrics: dict[str, Any]) -> Iterator[Note]:
-    if undefined := metrics.get("undefined_classes"):
+def _remarks(metrics: Results) -> Iterator[Note]:
+    undefined = metrics.get("undefined_classes")
+    if undefined:
+        names = ", ".join(undefined)
         yield Note(
-            f"Positives or negatives only, left out of the averages: {', '.join(undefined)}.",
-            warns=True,
+            f"No positive (or no negative) record, excluded from the averages: {names}.", warns=True
         )
-    if few := metrics.get("intervals", {}).get("few_patients"):
-        yield Note(f"Few patients, so that the interval says little: {', '.join(few)}.", warns=True)
-    if learned := metrics.get("thresholds"):
-        left = f"; {', '.join(learned['unchanged'])} stayed at 0.5" if learned["unchanged"] else ""
-        yield Note(
-            f"Thresholds: {learned['rule']}, chosen on {learned['n_records']:,} records "
-            f"of the {learned['learned_on']} split{left}."
+    few_patients = metrics.get("intervals", {}).get("few_patients")
+    if few_patients:
+        names = ", ".join(few_patients)
+        yield Note(f"Few patients, so the interval is too narrow: {names}.", warns=True)
+    thresholds = metrics.get("thresholds")
+    if thresholds:
+        remark = (
+            f"Thresholds: {thresholds['rule']}, chosen on {thresholds['n_records']:,} records of "
+            f"the {thresholds['learned_on']} split"
         )
+        if thresholds["unchanged"]:
+            remark += f"; {', '.join(thresholds['unchanged'])} stayed at 0.5"
+        yield Note(f"{remark}.")
 
 
-def _challenge(metrics: dict[str, Any]) -> list[Block]:
-    found = metrics.get("challenge")
-    if not found:
+def _challenge(metrics: Results) -> list[Block]:
+    """Return the scores of the PhysioNet Challenge, nothing where they were not computed."""
+    challenge = metrics.get("challenge")
+    if not challenge:
         return []
-    names = {
-        "score": "challenge_score",
-        "AUROC": "auroc",
-        "AUPRC": "auprc",
-        "accuracy": "accuracy",
-        "F": "f_measure",
-        "F2": "f2_measure",
-        "G2": "g2_measure",
-    }
-    facts = [(f"Challenge {shown}", number(found[name])) for shown, name in names.items()]
-    rows = [[text(name), *map(score, row.values())] for name, row in found["per_class"].items()]
-    table = Table(
-        "Classes of the Challenge", ("codes", "AUROC", "AUPRC", "F measure"), rows, folded=True
-    )
-    return [Facts(facts), table]
+    facts = [(f"Challenge {label}", number(challenge[key])) for label, key in _CHALLENGE.items()]
+    rows = [[text(name), *map(score, row.values())] for name, row in challenge["per_class"].items()]
+    columns = ("codes", "AUROC", "AUPRC", "F measure")
+    return [Facts(facts), Table("Classes of the Challenge", columns, rows, folded=True)]
 
 
 # Calibration --------------------------------------------------------------------------------------
 
 
-def describe_calibration(judged: SplitEvaluation, drawn: Drawn) -> list[Block]:
-    """Return how far probabilities are from frequencies, before and after a calibration where there
-    was one.
-    """
-    after = judged.metrics.get("reliability")
+def describe_calibration(evaluation: SplitEvaluation, pictures: PicturesByName) -> list[Block]:
+    """Return calibration errors, also those before a calibration if there was one."""
+    after = evaluation.metrics.get("reliability")
     if not after:
         return []
-    learned = judged.metrics.get("calibration")
-    before = learned["reliability_before"] if learned else {}
-    measures = [
-        [text(shown), number(before.get(name), 4), number(after.get(name), 4)]
-        for shown, name in _CALIBRATION.items()
-    ]
-    classes = [
-        [text(name), number(before.get("per_class", {}).get(name), 4), number(error, 4)]
-        for name, error in after["per_class"].items()
-    ]
-    found = "after calibration" if learned else "value"
-    blocks: list[Block] = [
-        _without_empty(
-            Table(
-                "Calibration",
-                ("measure", "before", found),
-                measures,
-                f"Errors over {after['n_bins']} bins of equal width.",
-            )
-        ),
-        dense(
-            Table(
-                "Error of each class", ("class", "before", found), classes, folded=len(classes) > 15
-            )
-        ),
-    ]
-    if "reliability" in drawn:
-        blocks.insert(0, Pictures([drawn["reliability"]]))
-    return [*blocks, *([_describe_learned(learned)] if learned else [])]
+    calibration = evaluation.metrics.get("calibration")
+    before = calibration["reliability_before"] if calibration else {}
+    columns = ("before", "after calibration" if calibration else "value")
 
-
-def _without_empty(table: Table) -> Table:
-    """Return the table without rows and columns that hold no number."""
-    rows = [row for row in table.rows if any(cell.order is not None for cell in row)]
-    return dense(replace(table, rows=rows))
-
-
-def _describe_learned(learned: dict[str, Any]) -> Note:
-    how = (
-        f"temperature {learned['temperature']:.3f}"
-        if "temperature" in learned
-        else "a sigmoid for each class"
+    blocks: list[Block] = []
+    if "reliability" in pictures:
+        blocks.append(Pictures([pictures["reliability"]]))
+    measures = []
+    for label, key in _CALIBRATION.items():
+        values = number(before.get(key), 4), number(after.get(key), 4)
+        if any(cell.order is not None for cell in values):
+            measures.append([text(label), *values])
+    note = f"Errors over {after['n_bins']} bins of equal width."
+    measure_table = Table("Calibration", ("measure", *columns), measures, note)
+    classes = []
+    for name, error in after["per_class"].items():
+        error_before = before.get("per_class", {}).get(name)
+        classes.append([text(name), number(error_before, 4), number(error, 4)])
+    class_table = Table(
+        "Error of each class", ("class", *columns), classes, folded=len(classes) > 15
     )
+    blocks += [drop_empty_columns(measure_table), drop_empty_columns(class_table)]
+    if calibration:
+        blocks.append(_describe_calibration(calibration))
+    return blocks
+
+
+def _describe_calibration(calibration: Results) -> Note:
+    method = "a sigmoid for each class"
+    if "temperature" in calibration:
+        method = f"temperature {calibration['temperature']:.3f}"
     return Note(
-        f"Calibrated by {how}, fitted to {learned['n_records']:,} records of the "
-        f"{learned['learned_on']} split."
+        f"Calibrated by {method}, fitted to {calibration['n_records']:,} records of the "
+        f"{calibration['learned_on']} split."
     )
 
 
 # Subgroups ----------------------------------------------------------------------------------------
 
 
-def describe_subgroups(judged: SplitEvaluation, drawn: Drawn) -> list[Block]:
-    """Return a table for each grouping that has several groups, and one of the classes in all
-    groups.
-    """
+def describe_subgroups(evaluation: SplitEvaluation, pictures: PicturesByName) -> list[Block]:
+    """Return two tables for each grouping of several groups: averages, and F1 of each class."""
     blocks: list[Block] = []
-    for grouping, groups in judged.metrics.get("subgroups", {}).items():
+    for grouping, groups in evaluation.metrics.get("subgroups", {}).items():
         if len(groups) < 2:
             continue
-        rows = [_group_row(group, row) for group, row in groups.items()]
         columns = (grouping, "records", "patients", *_MACROS, "undefined classes")
+        rows = [_group_row(group, results) for group, results in groups.items()]
         blocks.append(Table(f"By {grouping}", columns, rows))
-        blocks.append(
-            Table(
-                f"F1 of each class by {grouping}",
-                ("class", *groups),
-                _class_rows(groups),
-                folded=True,
-            )
-        )
+        title = f"F1 of each class by {grouping}"
+        blocks.append(Table(title, ("class", *groups), _class_rows(groups), folded=True))
     if blocks:
-        blocks.append(
-            Note(
-                "Averages are over the classes that a group has: where these differ, "
-                "compare class by class."
-            )
+        note = (
+            "Averages are over the classes present in a group; where these differ, compare "
+            "class by class."
         )
+        blocks.append(Note(note))
     return blocks
 
 
-def _group_row(group: str, row: dict[str, Any]) -> list[Cell]:
-    counts = whole(row["n_records"]), whole(row["n_patients"])
+def _group_row(group: str, results: Results) -> list[Cell]:
     return [
         text(group),
-        *counts,
-        *(score(row[name]) for name in _MACROS.values()),
-        whole(len(row["undefined_classes"])),
+        whole(results["n_records"]),
+        whole(results["n_patients"]),
+        *(score(results[key]) for key in _MACROS.values()),
+        whole(len(results["undefined_classes"])),
     ]
 
 
-def _class_rows(groups: dict[str, dict[str, Any]]) -> list[list[Cell]]:
-    names = next(iter(groups.values()))["per_class"]
-    return [
-        [text(name), *(_with_support(group["per_class"][name]) for group in groups.values())]
-        for name in names
-    ]
-
-
-def _with_support(row: dict[str, Any]) -> Cell:
-    cell = score(row["f1"])
-    return Cell(cell.text, cell.order, f"n {row['support']:,}", cell.bar)
+def _class_rows(groups: Mapping[str, Results]) -> list[list[Cell]]:
+    """Return a row for each class, with its F1 and support in each group."""
+    rows = []
+    for name in next(iter(groups.values()))["per_class"]:
+        row = [text(name)]
+        for results in groups.values():
+            of_class = results["per_class"][name]
+            row.append(replace(score(of_class["f1"]), detail=f"n {of_class['support']:,}"))
+        rows.append(row)
+    return rows

@@ -1,13 +1,13 @@
 "use strict";
-// Tables that sort by a click on a column, sections that are opened for printing, and the place in the contents.
+// Sorting of tables by a click on a column, opening of folded parts for printing, and the current place in the contents.
 
 function sortTable(header) {
   const table = header.closest("table");
   const column = header.cellIndex;
   const numeric = header.classList.contains("number");
-  const now = header.getAttribute("aria-sort");
-  const first = numeric ? "descending" : "ascending"; // the greatest number is what is looked for
-  const order = now === first ? (numeric ? "ascending" : "descending") : first;
+  const current = header.getAttribute("aria-sort");
+  const first = numeric ? "descending" : "ascending"; // readers look for the greatest number
+  const order = current === first ? (numeric ? "ascending" : "descending") : first;
   const sign = order === "ascending" ? 1 : -1;
   const key = (row) => {
     const cell = row.cells[column];
@@ -15,7 +15,7 @@ function sortTable(header) {
   };
   const compare = (a, b) => {
     if (!numeric) return sign * a.localeCompare(b, undefined, { numeric: true });
-    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b); // what is missing comes last
+    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b); // missing values come last
     return sign * (a - b);
   };
   const rows = Array.from(table.tBodies[0].rows, (row) => [key(row), row]);

@@ -1,4 +1,4 @@
-"""A run as one page to read, print and send: ``python -m src report --run DIR``."""
+"""The report of a run, one HTML page to read, print and send: ``python -m src report``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from src.plots.report.examples import build_example_sections, collect_examples
 from src.plots.report.model_sections import build_settings_section, build_training_section
 from src.plots.report.page import render_page
 from src.plots.report.run_files import load_run
-from src.plots.report.score_sections import build_score_sections, summarize
+from src.plots.report.score_sections import build_score_sections, build_summary
 from src.utils import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,13 @@ def write_report(
     run
         Folder of a training run, of evaluations, or of both.
     processed
-        The processed folder; see `src.report_page.inputs.load_run` for the default.
+        The processed folder; see `src.plots.report.run_files.load_run` for the default.
     out
         The page; by default ``report.html`` in the run's folder.
     n_examples
-        Records with their ECG: so many of the worst mistakes, and so many typical ones.
+        Number of worst mistakes, and of typical records, shown with their ECG.
     with_saliency
-        Shade what the answers for them rest on, where the checkpoint is there.
+        Shade these ECGs by a saliency map, if the checkpoint is there.
 
     Returns
     -------
@@ -47,10 +47,10 @@ def write_report(
     Raises
     ------
     ValueError
-        If the run has nothing to report, a file is broken, or `processed` is not the run's.
+        If the run has nothing to report, a file is broken, or `processed` is of another run.
     """
     if n_examples < 0:
-        raise ValueError(f"n_examples is {n_examples}: expected a number of records, or 0 for none")
+        raise ValueError(f"n_examples is {n_examples}: expected 0 or more records")
     files = load_run(run, processed)
     examples = collect_examples(files, n_examples, with_saliency=with_saliency)
     sections = [
@@ -60,7 +60,7 @@ def write_report(
         *build_example_sections(examples),
         build_settings_section(files),
     ]
-    page = render_page(f"Report of {files.name}", summarize(files), sections)
+    page = render_page(f"Report of {files.name}", build_summary(files), sections)
     out = Path(out) if out is not None else files.run / "report.html"
     with atomic_path(out) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -1,0 +1,98 @@
+"""The sections on results and calibration, against the files of the evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_page import Reader
+
+from src.learning.metrics import compute_metrics
+from src.learning.predictions import Predictions
+from src.plots.report.content import Table
+from src.plots.report.run_files import SplitEvaluation
+from src.plots.report.score_sections import describe_results, describe_subgroups
+from src.utils import load_json
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_numbers_are_those_of_the_files(run: Path, read: Reader, split: str) -> None:
+    metrics = load_json(run / f"metrics_{split}.json")
+    orders = [
+        float(order) for name, order in read.facts if name == "macro F1" and order is not None
+    ]
+    assert metrics["f1_macro"] in orders
+    if split != "train":  # tables of one name: the last stays, of the split that comes last
+        return
+    for row in read.tables["results: Classes"]:
+        name = row["class"][0]
+        found, interval = metrics["per_class"][name], metrics["intervals"]["per_class"][name]["f1"]
+        detail = f" {interval[0]:.3f}–{interval[1]:.3f}" if interval else ""
+        assert row["F1"] == (f"{found['f1']:.3f}{detail}", str(found["f1"]))
+        assert row["positive"] == (str(found["support"]), str(float(found["support"])))
+        assert row["AUROC"][1] == str(found["auroc"])
+
+
+def test_calibration_stands_before_and_after(run: Path, read: Reader) -> None:
+    metrics = load_json(run / "metrics_train.json")
+    measures = {row["measure"][0]: row for row in read.tables["calibration: Calibration"]}
+    row = measures["expected calibration error"]
+    assert row["before"][1] == str(metrics["calibration"]["reliability_before"]["ece"])
+    assert row["after calibration"][1] == str(metrics["reliability"]["ece"])
+
+
+def test_averages_of_both_protocols_and_of_frequent_classes_stand_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    y_true = np.stack([np.arange(40) % 2, np.arange(40) % 20 == 0], axis=1).astype(
+        float
+    )  # 20 positives and 2
+    keys = tuple(f"d__{i}" for i in range(40))
+    everyone = Predictions(
+        keys, y_true, np.clip(y_true * 0.5 + rng.random((40, 2)) * 0.5, 0, 1), ("A", "B")
+    )
+    metrics = compute_metrics(everyone.subset(np.flatnonzero(y_true.any(axis=1))))
+    protocols = {"labelled": metrics, "all": compute_metrics(everyone)}
+    table = next(
+        block
+        for block in describe_results(
+            SplitEvaluation("val", {**metrics, "protocols": protocols}, None), {}
+        )
+        if getattr(block, "caption", "") == "Averages"
+    )
+    assert [[cell.text for cell in row[:3]] for row in table.rows] == [
+        ["with a class", "22", "2"],
+        ["with a class", "22", "1"],
+        ["all annotated", "40", "2"],
+        ["all annotated", "40", "1"],
+    ]
+    assert table.note == "Fewer classes: those with 10 positives or more."
+    plain = describe_results(
+        SplitEvaluation("val", compute_metrics(everyone.subset(range(4))), None), {}
+    )
+    assert not [block for block in plain if getattr(block, "caption", "") == "Averages"]
+
+
+def test_a_grouping_of_several_groups_has_two_tables() -> None:
+    group = {
+        "n_records": 4,
+        "n_patients": 3,
+        "accuracy": 0.75,
+        "f1_macro": 0.5,
+        "auroc_macro": None,
+        "average_precision_macro": 0.25,
+        "undefined_classes": ["AF"],
+        "per_class": {"AF": {"f1": 0.5, "support": 2}},
+    }
+    subgroups = {"sex": {"female": group, "male": group}, "dataset": {"one": group}}
+    evaluation = SplitEvaluation("test", {"subgroups": subgroups}, None)
+    averages, classes, _ = describe_subgroups(evaluation, {})
+    assert isinstance(averages, Table) and isinstance(classes, Table)
+    assert [[cell.text for cell in row] for row in averages.rows] == [
+        [name, "4", "3", "0.500", "–", "0.250", "0.750", "1"] for name in ("female", "male")
+    ]
+    assert [(cell.text, cell.detail) for cell in classes.rows[0]] == [
+        ("AF", ""),
+        ("0.500", "n 2"),
+        ("0.500", "n 2"),
+    ]
