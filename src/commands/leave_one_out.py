@@ -18,6 +18,7 @@ from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import EvaluationOptions, evaluate_predictions, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.learning.leaks import drop_copies, refuse_trained_on
+from src.learning.results import Intervals
 from src.learning.text import format_table
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
