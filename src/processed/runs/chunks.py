@@ -24,7 +24,7 @@ from src.processed.runs.tasks import (
     blank_row,
     unreadable_row,
 )
-from src.records.reading import RecordStart, find_start, iter_records
+from src.records.reading import RecordStart, find_start, iter_with_hints
 from src.records.record import ECGRecord, RecordError
 from src.records.windows import window_name
 
@@ -45,9 +45,7 @@ def find_task(task: RecordTask, config: PreprocessConfig) -> RecordStart:
     seconds = (
         max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S
     )  # a record cut shorter would look too short
-    return find_start(
-        task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv
-    )
+    return find_start(task.file, seconds, task.hints)
 
 
 def _process_starts(
@@ -129,12 +127,8 @@ def _process_windows(
 
 
 def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRecord]:
-    return iter_records(
-        task.file,
-        window_s=config.window_s,
-        stride_s=config.stride_s or None,
-        source_fs=task.source_fs,
-        source_gain_per_mv=task.source_gain_per_mv,
+    return iter_with_hints(
+        task.file, task.hints, window_s=config.window_s, stride_s=config.stride_s or None
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from src.processed.runs.plan import RunPlan
 from src.processed.runs.staging import Stage
 from src.processed.runs.tasks import WINDOW_COUNT, RecordTask, input_hash
 from src.processed.splits import load_splits, split_fractions
-from src.records.windows import window_name
+from src.records.windows import window_name, window_parent
 from src.utils import save_json
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_WINDOW = re.compile(r"__w\d{5,}$")
 _STALE = {"status": "unreadable", "reason": INTERRUPTED, "split": "", "input_hash": ""}
 _RETRIED = ("unreadable", "missing")  # what may have been mended since the last run
 
@@ -78,10 +76,11 @@ def _overwritten(
 
     A record that is `planned` under the name of a window is no window.
     """
-    parents = rows["record_id"].str.replace(_WINDOW, "", regex=True)
-    cells = zip_cells(rows["dataset"], rows["record_id"], parents)
     anew = np.array(
-        [(d, r) in redone or ((d, p) in redone and (d, r) not in planned) for d, r, p in cells],
+        [
+            (d, r) in redone or ((d, window_parent(r)) in redone and (d, r) not in planned)
+            for d, r in zip_cells(rows["dataset"], rows["record_id"])
+        ],
         bool,
     )
     return anew & (rows["status"] == "ok").to_numpy(bool)
@@ -155,10 +154,10 @@ def merge_manifest(
     old = restore_copies(load_manifest(processed))
     missing = pd.DataFrame(list(plan.missing), columns=old.columns, dtype=str)
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
-    parents = (
-        rows["record_id"].str.replace(_WINDOW, "", regex=True) if windows else rows["record_id"]
-    )
+    parents = rows["record_id"]
     if windows:
+        names = [window_parent(name) for name in parents.tolist()]
+        parents = pd.Series(names, index=rows.index, dtype=str)
         newest = rows.groupby([rows["dataset"], parents])["input_hash"].transform("last")
         rows = rows[rows["input_hash"] == newest]
     rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")

@@ -15,7 +15,7 @@ from src.labels.text_tables import join_list
 from src.processed.manifest import ManifestRow
 from src.processed.record_files import FORMAT_VERSION, record_key
 from src.records.formats.wfdb_header import named_files
-from src.records.record import split_part
+from src.records.record import NO_HINTS, ReadingHints, split_part
 from src.utils import printable, stable_hash
 
 WINDOW_COUNT = "x"
@@ -46,8 +46,7 @@ class RecordTask:
     record_id: str
     path: str
     row: LabelRow | None = None
-    source_fs: float | None = None
-    source_gain_per_mv: float | None = None
+    hints: ReadingHints = NO_HINTS
     stamp: str = ""
     copy: str = ""
 
@@ -108,8 +107,8 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
         config_hash(config, FORMAT_VERSION),
         task.path,
         source,
-        task.source_fs,
-        task.source_gain_per_mv,
+        task.hints.fs,
+        task.hints.gain_per_mv,
         (
             label.labels,
             label.annotated,
