@@ -104,14 +104,14 @@ def test_all_problems_of_a_table_are_reported_with_their_rows(tmp_path: Path) ->
         load_crosswalk(table)
     assert caught.value.problems == [
         "row 2, column scored2021, value '2': is not among the row's snomed codes",
-        "row 2, column snomed, value '1': stands twice, also in this row",
+        "row 2, column snomed, value '1': is repeated, also in this row",
         (
             "row 2, column superclass, value 'XX': expected NORM, MI, STTC, CD, HYP, with ? "
             "where it is open"
         ),
         "row 3, column alone, value 'C': is no class",
-        "row 3, column scp, value 'AFIB': stands twice, also in row 2",
-        "row 4, column class, value 'AF': stands twice, also in row 2",
+        "row 3, column scp, value 'AFIB': is repeated, also in row 2",
+        "row 4, column class, value 'AF': is repeated, also in row 2",
         "row 4, column scp, value '': no code in any of scp, snomed, aha, cpsc2018, challenge2017",
     ]
 
@@ -235,7 +235,7 @@ def test_all_problems_of_a_user_set_are_reported_with_their_rows(tmp_path: Path)
         load_class_set(table)
     rows = [problem.split(",")[0] for problem in caught.value.problems]
     assert rows == ["row 3", "row 3", "row 4", "row 4", "row 5", "row 6"]
-    assert "scp code 'AFIB': stands twice, also in row 2" in str(caught.value)
+    assert "scp code 'AFIB': is repeated, also in row 2" in str(caught.value)
     assert (
         "value '5': is no class, SCP-ECG or SNOMED CT code of the crosswalk: write its "
         "vocabulary before it"
