@@ -54,16 +54,14 @@ def test_records_without_a_row_and_rows_without_a_record() -> None:
 def test_an_ambiguous_match_is_reported_and_not_guessed() -> None:
     matches = match_records([row("1")], found("00001_hr.hea", "00001_lr.hea"))
     assert all(m.row is None for m in matches.records)
-    assert (
-        "ambiguous: '1' answers to 2 records (00001_hr.hea, 00001_lr.hea)" in matches.missing[0][1]
-    )
+    assert "ambiguous: '1' matches 2 records (00001_hr.hea, 00001_lr.hea)" in matches.missing[0][1]
 
 
 def test_two_rows_for_one_file_are_reported() -> None:
     matches = match_records([row("1"), row("01")], found("001.hea"))
     assert matches.records[0].row is None
     assert (
-        all("all answer to 001.hea" in reason for _, reason in matches.missing)
+        all("all match 001.hea" in reason for _, reason in matches.missing)
         and len(matches.missing) == 2
     )
 

@@ -326,7 +326,7 @@ def test_files_are_predicted_through_copies(
         for name in ("local", "remote")
     )
     assert fetched[:1] + fetched[3:] == local and fetched[1:3] == local[1:3]
-    assert "1 files that may hold many records (many.h5) are left out" in caplog.text
+    assert "1 files that may hold many records (many.h5) are skipped" in caplog.text
     with pytest.raises(ValueError, match="many records, which are not read over a URL"):
         list(find_record_files([f"{store}/src/many.h5"]))
 
