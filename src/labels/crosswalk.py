@@ -440,7 +440,7 @@ def translate(
         if meaning.labels or (is_single and meaning.alone):
             continue
         if code in known:
-            # A code without a superclass is a finding of its own, which the set knows about.
+            # A known code may belong to no superclass; the set covers it all the same.
             if not target.by_superclass:
                 outside[code] += 1
         elif (vocabulary, code) not in target.meanings:

@@ -186,7 +186,7 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
 
 
 def _check_header(path: Path, header: tuple[str, ...], required: Iterable[str]) -> None:
-    """Raise a ValueError unless each required column is there once."""
+    """Raise a ValueError unless the header has each required column once."""
     counts = {name: header.count(name.lower()) for name in required}
     if missing := [name for name, count in counts.items() if not count]:
         raise ValueError(

@@ -163,18 +163,18 @@ def fetched_records(urls: Sequence[str]) -> Iterator[list[Path]]:
 
 def _fetch_folder(source: RemoteFolder, names: Sequence[str], local: Path) -> None:
     """Fetch records of one folder, then, step by step, the files that their headers name."""
-    wanted = list(dict.fromkeys(names))
-    missing = source.fetch([(name, local / name) for name in wanted])
-    if missing and len(missing) == len(wanted) and not source.exists():
+    pending = list(dict.fromkeys(names))
+    missing = source.fetch([(name, local / name) for name in pending])
+    if missing and len(missing) == len(pending) and not source.exists():
         raise OSError(
             f"{source.url}: the folder is gone; bring it back and run the same command again"
         )
-    requested = set(wanted)
+    requested = set(pending)
     by_lower_case: dict[str, str] | None = None
     for _ in range(_MAX_DEPTH):
-        wanted = [name for name in _named_in_headers(wanted, local) if name not in requested]
-        requested.update(wanted)
-        missing = source.fetch([(name, local / name) for name in wanted])
+        pending = [name for name in _named_in_headers(pending, local) if name not in requested]
+        requested.update(pending)
+        missing = source.fetch([(name, local / name) for name in pending])
         if not missing:
             continue
         # Headers may name files in another case than the store.

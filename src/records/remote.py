@@ -237,7 +237,7 @@ def one_line_errors(url: str) -> Iterator[None]:
 
 
 def cache_folder(url: str, kind: str) -> Path:
-    """Return the local folder that stands for one at a URL, in the user's cache; it may not exist.
+    """Return the folder for a URL in the user's cache, which may not exist yet.
 
     On Linux the cache is ``$XDG_CACHE_HOME`` or ``~/.cache``.
     """

@@ -478,3 +478,10 @@ def test_local_folders_need_no_fsspec(tmp_path: Path, monkeypatch: pytest.Monkey
         and SMALL
         and not (tmp_path / "cache").exists()
     )
+
+
+def test_the_cache_folder_lies_in_the_cache_of_the_user(tmp_path: Path) -> None:
+    folder = cache_folder("s3://box/my data", "runs")
+    assert folder.parent == tmp_path / "cache" / "ecg-tensor-pipeline" / "runs"
+    assert folder.name.startswith("my-data-") and not folder.exists()
+    assert folder != cache_folder("s3://other/my data", "runs")
