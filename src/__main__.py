@@ -67,21 +67,21 @@ def check(args: argparse.Namespace) -> int:
 
 def labels(args: argparse.Namespace) -> int:
     """Build or extend the label mapping for a known collection."""
+    from dataclasses import fields
+
     from src.labels.builders import build_labels
+    from src.labels.collections.rows import LabelOptions
     from src.labels.mapping import update_mapping
 
+    options = {option.name: getattr(args, option.name) for option in fields(LabelOptions)}
+    options["columns"] = dict(args.columns)
     frame = build_labels(
         args.kind,
         Path(args.root),
         dataset=args.dataset,
         task=args.task,
         classes=args.classes,
-        rate=args.rate,
-        min_likelihood=args.min_likelihood,
-        unvalidated_weight=args.unvalidated_weight,
-        columns=dict(args.columns),
-        table=Path(args.table) if args.table else None,
-        separator=args.separator,
+        **options,
     )
     update_mapping(args.out, frame)
     _say(f"{args.out}: {len(frame)} rows of {', '.join(sorted(set(frame['dataset'])))}")

@@ -23,7 +23,7 @@ from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import load_model
 from src.preprocessing import build_tensor
 from src.processed.runs.tasks import RejectedError
-from src.records.record import ECGRecord
+from src.records.record import ECGRecord, ReadingHints
 from src.utils import Float64Array, device_info
 
 Samples = NDArray[Any]
@@ -170,18 +170,17 @@ class Classifier:
             If the recording cannot be read or used; a `RecordError` for a file.
         """
         source = self._named(source, fs, leads)
-        [answer] = self._answers([source], fs, gain_per_mv, batch_size=64)
+        hints = ReadingHints(fs, gain_per_mv)
+        [answer] = self._answers([source], hints, batch_size=64)
         if answer.status != "ok":
-            for window in iter_windows(
-                source, self.card.preprocess, source_fs=fs, source_gain_per_mv=gain_per_mv
-            ):
+            for window in iter_windows(source, self.card.preprocess, hints):
                 build_tensor(
                     window, self.card.preprocess
                 )  # raises the error that the answer only tells
         if saliency is None:
             return answer
         name = class_name or self.classes[int(answer.scores.argmax())]
-        return replace(answer, saliency=self._explain(source, name, saliency, fs, gain_per_mv))
+        return replace(answer, saliency=self._explain(source, name, saliency, hints))
 
     def predict_many(
         self,
@@ -197,9 +196,8 @@ class Classifier:
         Parameters are those of `predict`; samples may come as one array (n_records, n_leads,
         n_samples). A recording that cannot be read or used yields its status and reason.
         """
-        return self._answers(
-            (self._named(source, fs, leads) for source in sources), fs, gain_per_mv, batch_size
-        )
+        named = (self._named(source, fs, leads) for source in sources)
+        return self._answers(named, ReadingHints(fs, gain_per_mv), batch_size)
 
     def _named(
         self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None
@@ -219,19 +217,14 @@ class Classifier:
         return ECGRecord("samples", samples, fs, names)
 
     def _answers(
-        self,
-        sources: Iterable[Source],
-        fs: float | None,
-        gain_per_mv: float | None,
-        batch_size: int,
+        self, sources: Iterable[Source], hints: ReadingHints, batch_size: int
     ) -> Iterator[Prediction]:
         rows = predict_sources(
             self.model,
             self.card,
             sources,
             known=self._known,
-            source_fs=fs,
-            source_gain_per_mv=gain_per_mv,
+            hints=hints,
             batch_size=batch_size,
             device=self.device,
         )
@@ -251,17 +244,12 @@ class Classifier:
         return Prediction(row.record_id, self.classes, scores, labels, row.status, row.reason)
 
     def _explain(
-        self,
-        source: Source,
-        class_name: str,
-        method: str,
-        fs: float | None,
-        gain_per_mv: float | None,
+        self, source: Source, class_name: str, method: str, hints: ReadingHints
     ) -> Saliency:
         """Return the map of a recording, or of the window of it where the class is most
         probable.
         """
-        windows = dict(self._usable_windows(source, fs, gain_per_mv))
+        windows = dict(self._usable_windows(source, hints))
         best = next(iter(windows))
         if len(windows) > 1 and class_name in self.classes:
             inputs = [
@@ -278,12 +266,10 @@ class Classifier:
         )
 
     def _usable_windows(
-        self, source: Source, fs: float | None, gain_per_mv: float | None
+        self, source: Source, hints: ReadingHints
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """Yield the number and the arrays of each window that is not rejected."""
-        windows = iter_windows(
-            source, self.card.preprocess, source_fs=fs, source_gain_per_mv=gain_per_mv
-        )
+        windows = iter_windows(source, self.card.preprocess, hints)
         for number, window in enumerate(windows):
             with suppress(RejectedError):
                 yield number, build_tensor(window, self.card.preprocess).arrays

@@ -16,7 +16,7 @@ from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.leaks import TrainingRecordings
 from src.model import load_model, predict_logits, to_scores
 from src.records.reading import record_name
-from src.records.record import ECGRecord
+from src.records.record import NO_HINTS, ECGRecord, ReadingHints
 
 N = TypeVar("N")
 TRAINED_ON = "the model was trained on this recording"
@@ -67,8 +67,7 @@ def predict_files(
         load_model(checkpoint, device),
         checkpoint.card,
         paths,
-        source_fs=source_fs,
-        source_gain_per_mv=source_gain_per_mv,
+        hints=ReadingHints(source_fs, source_gain_per_mv),
         batch_size=batch_size,
         device=device,
         known=TrainingRecordings(() if allow_overlap else checkpoint.card.train_hashes),
@@ -81,8 +80,7 @@ def predict_sources(
     sources: Iterable[Source],
     *,
     known: TrainingRecordings,
-    source_fs: float | None = None,
-    source_gain_per_mv: float | None = None,
+    hints: ReadingHints = NO_HINTS,
     batch_size: int = 64,
     device: str = "cpu",
 ) -> Iterator[FilePrediction]:
@@ -96,16 +94,17 @@ def predict_sources(
         Files, or records in memory (`ECGRecord`).
     known
         Recordings that are marked, because the model was trained on them.
-    source_fs, source_gain_per_mv, batch_size, device
+    hints
+        Facts that the files may not state.
+    batch_size, device
         As for `predict_files`.
     """
-    origin = {"source_fs": source_fs, "source_gain_per_mv": source_gain_per_mv}
 
     def inputs() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
         for source in sources:
             prints: list[str] = []
             name = source.record_id if isinstance(source, ECGRecord) else record_name(source)
-            yield (name, prints), iter_inputs(source, card, fingerprints=prints, **origin)
+            yield (name, prints), iter_inputs(source, card, hints, fingerprints=prints)
 
     for (name, prints), items in _score(model, card, inputs(), batch_size, device):
         row = _sum_up(name, items)

@@ -18,8 +18,8 @@ from src.learning.checkpoints import ModelCard
 from src.preprocessing import build_tensor
 from src.processed.datasets import View, scale_signal
 from src.processed.runs.tasks import RejectedError
-from src.records.reading import iter_records, list_records, read_record
-from src.records.record import ECGRecord, RecordError
+from src.records.reading import iter_with_hints, list_records, read_with_hints
+from src.records.record import NO_HINTS, ECGRecord, ReadingHints, RecordError
 from src.records.windows import cut_windows
 
 Source = str | Path | ECGRecord
@@ -42,11 +42,7 @@ def to_input(arrays: dict[str, NDArray[Any]], card: ModelCard) -> torch.Tensor:
 
 
 def iter_windows(
-    source: Source,
-    config: PreprocessConfig,
-    *,
-    source_fs: float | None = None,
-    source_gain_per_mv: float | None = None,
+    source: Source, config: PreprocessConfig, hints: ReadingHints = NO_HINTS
 ) -> Iterator[ECGRecord]:
     """Yield the recording that a source names, or its windows where records were cut into windows
     for training.
@@ -65,23 +61,16 @@ def iter_windows(
                 source,
                 f"holds many records, {n_records} in all: name one as {Path(source).name}::ID",
             )
-        yield from iter_records(
-            source,
-            window_s=window_s,
-            stride_s=stride_s,
-            source_fs=source_fs,
-            source_gain_per_mv=source_gain_per_mv,
-        )
+        yield from iter_with_hints(source, hints, window_s=window_s, stride_s=stride_s)
     else:
-        yield read_record(source, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+        yield read_with_hints(source, hints)
 
 
 def iter_inputs(
     source: Source,
     card: ModelCard,
+    hints: ReadingHints = NO_HINTS,
     *,
-    source_fs: float | None = None,
-    source_gain_per_mv: float | None = None,
     fingerprints: list[str] | None = None,
 ) -> Iterator[torch.Tensor | NoInput]:
     """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there
@@ -90,9 +79,7 @@ def iter_inputs(
     `fingerprints` gets that of each input as it is yielded.
     """
     try:
-        for window in iter_windows(
-            source, card.preprocess, source_fs=source_fs, source_gain_per_mv=source_gain_per_mv
-        ):
+        for window in iter_windows(source, card.preprocess, hints):
             try:
                 tensor = build_tensor(window, card.preprocess)
             except RejectedError as error:

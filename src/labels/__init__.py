@@ -1,6 +1,6 @@
-"""Labels of recordings: the label mapping, how its rows match files, and label vocabularies.
+"""Labels of recordings: the label mapping, matching its rows with files, and vocabularies.
 
-`mapping` loads and extends the table, `matching` finds the file of each row, `crosswalk` translates
-between vocabularies. `builders` makes mappings for known collections, one module each in
-`collections`.
+`mapping` loads and extends the table, `matching` finds the file of each row, and `crosswalk`
+translates between vocabularies. `builders` makes mappings for known collections, with one module
+for each in `collections`. `text_tables` reads and writes small tables.
 """

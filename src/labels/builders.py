@@ -1,21 +1,19 @@
-"""Mapping rows for known collections: pick a builder by kind, and give it what it needs.
+"""Mapping rows for known collections: the registry of builders, and the call that runs one.
 
-The builders are in `src.label_sources`; what a code means in which label set, in `src.crosswalk`.
+The builders are in `src.labels.collections`. The meaning of a code in a label set is in
+`src.labels.crosswalk`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from src.labels.collections import any_table as table
-from src.labels.collections import challenge, ptbxl
-from src.labels.collections import cpsc_sph as hospital
-from src.labels.collections.rows import Request
+from src.labels.collections import any_table, challenge, challenge2017, cpsc2018, ptbxl, sph
+from src.labels.collections.rows import LabelOptions, Request
 from src.labels.crosswalk import load_class_set
-from src.labels.text_tables import LIST_SEPARATOR
 from src.utils import UsageError
 
 if TYPE_CHECKING:
@@ -24,11 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Builder:
-    """A builder of mapping rows, with its tasks (the first is the default) and the options that
-    only some builders take.
+    """A builder of mapping rows.
 
-    Where it joins tasks, several may be given with ``+`` between them, and a record gets the labels
-    of all.
+    Attributes
+    ----------
+    build
+        The function that makes the rows.
+    tasks
+        The collection's own label spaces; the first is the default.
+    options
+        The fields of `LabelOptions` that it takes.
+    joins_tasks
+        Whether several tasks may be joined by ``+``; a record then gets the labels of all.
     """
 
     build: Callable[[Request], pd.DataFrame]
@@ -38,17 +43,12 @@ class Builder:
 
 
 BUILDERS: dict[str, Builder] = {
-    "ptbxl": Builder(
-        ptbxl.build_ptbxl,
-        ptbxl.TASKS,
-        ("rate", "min_likelihood", "unvalidated_weight"),
-        joins_tasks=True,
-    ),
+    "ptbxl": Builder(ptbxl.build_ptbxl, ptbxl.TASKS, ptbxl.OPTIONS, joins_tasks=True),
     "challenge": Builder(challenge.build_challenge, challenge.TASKS),
-    "challenge2017": Builder(challenge.build_challenge2017, challenge.TASKS_2017),
-    "cpsc2018": Builder(hospital.build_cpsc2018, hospital.CPSC_TASKS),
-    "sph": Builder(hospital.build_sph, hospital.SPH_TASKS),
-    "csv": Builder(table.build_csv, table.TASKS, ("columns", "table", "separator")),
+    "challenge2017": Builder(challenge2017.build_challenge2017, challenge2017.TASKS),
+    "cpsc2018": Builder(cpsc2018.build_cpsc2018, cpsc2018.TASKS),
+    "sph": Builder(sph.build_sph, sph.TASKS),
+    "csv": Builder(any_table.build_csv, any_table.TASKS, any_table.OPTIONS),
 }
 
 
@@ -59,12 +59,7 @@ def build_labels(
     dataset: str | None = None,
     task: str | None = None,
     classes: str | Path | None = None,
-    rate: int | None = None,
-    min_likelihood: float = 0.0,
-    unvalidated_weight: float = 1.0,
-    columns: Mapping[str, str] | None = None,
-    table: Path | None = None,
-    separator: str = LIST_SEPARATOR,
+    **options: Any,
 ) -> pd.DataFrame:
     """Build the mapping rows of a collection.
 
@@ -75,27 +70,16 @@ def build_labels(
     root
         The folder of the collection's recordings.
     dataset
-        Name of the dataset in the rows; the kind when None.
+        Name of the dataset in the rows; by default the kind.
     task
-        The collection's own label space, one of its builder's tasks, for ptbxl several joined by
-        ``+``; the first when None.
+        One of the collection's own label spaces, by default the first. For ptbxl, several may be
+        joined by ``+``.
     classes
-        A label set instead, which several collections share; see `src.crosswalk.load_class_set`.
-    rate
-        ptbxl: 100 or 500 Hz; when None, the one that is there, 500 where both are.
-    min_likelihood
-        ptbxl: 0 to 100. With 0, the default, every statement counts, as likelihood 0 means
-        ungraded. Above 0, a statement needs that likelihood, so that ungraded ones, among them all
-        of form and rhythm, do not count.
-    unvalidated_weight
-        ptbxl: weight in training of records whose statements no human validated; those of folds 9
-        and 10 all are.
-    columns
-        csv: our column -> theirs.
-    table
-        csv: the table, by its path or its name in `root`, when it is not the only one there.
-    separator
-        csv: what stands between several labels of a record.
+        A label set instead of a task, which several collections can share; see
+        `src.labels.crosswalk.load_class_set`.
+    **options
+        Fields of `src.labels.collections.rows.LabelOptions`: rate, min_likelihood and
+        unvalidated_weight (ptbxl); columns, table and separator (csv).
 
     Returns
     -------
@@ -109,21 +93,8 @@ def build_labels(
         If the kind, the task, a label set or an option is unknown, or the collection's table is
         missing or wrong.
     """
-    options = {
-        "rate": rate is not None,
-        "min_likelihood": min_likelihood != 0,
-        "unvalidated_weight": unvalidated_weight != 1,
-        "columns": bool(columns),
-        "table": table is not None,
-        "separator": separator != LIST_SEPARATOR,
-    }
-    builder = _check(kind, task, classes, [name for name, is_given in options.items() if is_given])
-    if not 0 <= min_likelihood <= 100:
-        raise UsageError(f"min_likelihood is {min_likelihood}: expected 0 to 100")
-    if not 0 <= unvalidated_weight <= 1:
-        raise UsageError(f"unvalidated_weight is {unvalidated_weight}: expected 0 to 1")
-    if not separator:
-        raise UsageError("separator is empty: expected what stands between two labels")
+    given = LabelOptions(**options)
+    builder = _find_builder(kind, task, classes, given.given())
     if not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder; expected the recordings of the collection")
     request = Request(
@@ -131,32 +102,32 @@ def build_labels(
         dataset=dataset or kind,
         task=task or builder.tasks[0],
         classes=None if classes is None else load_class_set(classes),
-        rate=rate,
-        min_likelihood=min_likelihood,
-        unvalidated_weight=unvalidated_weight,
-        columns=columns or {},
-        table=None if table is None else Path(table),
-        separator=separator,
+        options=given,
     )
     return builder.build(request)
 
 
-def _check(kind: str, task: str | None, classes: str | Path | None, options: list[str]) -> Builder:
-    """Return the builder of a kind, if the task and the given options are its own."""
+def _find_builder(
+    kind: str, task: str | None, classes: str | Path | None, options: list[str]
+) -> Builder:
+    """Return the builder of a kind, if it has the task and the options."""
     builder = BUILDERS.get(kind)
     if builder is None:
         raise UsageError(f"kind {kind!r} is unknown: expected {', '.join(BUILDERS)}")
-    if stray := [name for name in options if name not in builder.options]:
+    wrong = [name for name in options if name not in builder.options]
+    if wrong:
         raise UsageError(
-            f"kind {kind} takes no {' or '.join(stray)}: its options are "
+            f"kind {kind} takes no {' or '.join(wrong)}: its options are "
             f"{', '.join(builder.options) or 'none'}"
         )
-    parts = task.split("+") if task is not None and builder.joins_tasks else [task]
-    if task is not None and not set(parts) <= set(builder.tasks):
+    if task is None:
+        return builder
+    names = task.split("+") if builder.joins_tasks else [task]
+    if not set(names) <= set(builder.tasks):
         raise UsageError(
             f"task {task!r} is unknown for {kind}: expected {', '.join(builder.tasks)}"
         )
-    if task is not None and classes is not None:
+    if classes is not None:
         raise UsageError(
             f"task {task!r} and classes {str(classes)!r} are two label spaces: give one of them"
         )

@@ -1,14 +1,13 @@
-"""One vocabulary for the collections: the crosswalk table, the label sets made from it, and the
-translation of codes.
+"""One vocabulary for all collections: the crosswalk table, label sets, and translation of codes.
 
-The table is ``src/tables/crosswalk.csv``, a row per diagnosis with its SCP-ECG, SNOMED CT and AHA
-codes; ``docs/crosswalk.md`` says how to read it, where it comes from and what was decided.
+The table is ``src/labels/tables/crosswalk.csv``, a row per diagnosis with its SCP-ECG, SNOMED CT
+and AHA codes. ``docs/crosswalk.md`` explains how to read it, its sources and its decisions.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,19 +16,15 @@ from src.labels.text_tables import read_table, split_list
 
 TABLES = Path(__file__).resolve().parent / "tables"
 VOCABULARIES = ("scp", "snomed", "aha", "cpsc2018", "challenge2017")
-_TELLING = ("scp", "snomed")  # vocabularies whose codes are clear without their name
+_UNAMBIGUOUS = ("scp", "snomed")  # vocabularies whose codes need no prefix
 OWN_NAMES = "csv"
-"""The vocabulary of a user's own label names: any of them, class names, SCP-ECG and SNOMED CT
-codes.
-"""
+"""The vocabulary of a user's own label names: class names, SCP-ECG and SNOMED CT codes, mixed."""
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SET_NAMES = ("ptbxl_superclass", "challenge2021", "crosswalk")
 
 
 class CrosswalkError(ValueError):
-    """A code table with problems; the message lists them with row number (the header is row 1),
-    column and value.
-    """
+    """A code table with problems; the message lists their row (header: row 1), column and value."""
 
     def __init__(self, path: str | Path, problems: list[str]) -> None:
         noun = "problem" if len(problems) == 1 else "problems"
@@ -54,7 +49,7 @@ class Diagnosis:
     possible
         Superclasses it may or may not belong to, written ``CD?`` in the table.
     alone
-        Classes that a record of this diagnosis has as well when it has no other.
+        Further classes of a record that has this diagnosis and no other.
     codes
         Vocabulary -> its codes.
     scored
@@ -72,8 +67,16 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a code says in a label set: the labels it gives, those it leaves open, and those it
-    gives when it stands alone.
+    """The meaning of a code in a label set.
+
+    Attributes
+    ----------
+    labels
+        Labels that it gives.
+    possible
+        Labels that it leaves open.
+    alone
+        Labels that it gives if it is the only code of a record.
     """
 
     labels: tuple[str, ...] = ()
@@ -83,7 +86,7 @@ class Meaning:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """A label set: its classes in order, and what each (vocabulary, code) means in it.
+    """A label set: its classes in order, and the meaning of each (vocabulary, code) in it.
 
     With `by_superclass`, a code of the set may mean no class at all, and a normal ECG excludes the
     other classes.
@@ -95,22 +98,20 @@ class ClassSet:
     by_superclass: bool = False
 
     def annotated(self, vocabulary: str, codes: Iterable[str]) -> tuple[str, ...]:
-        """Return the classes, in their order, that a source with these codes at hand can give."""
-        found = {
-            label
-            for code in codes
-            if (m := self.meanings.get((vocabulary, code)))
-            for label in m.labels
-        }
-        return tuple(name for name in self.classes if name in found)
+        """Return the classes, in their order, that a source using these codes can give."""
+        labels: set[str] = set()
+        for code in codes:
+            if meaning := self.meanings.get((vocabulary, code)):
+                labels.update(meaning.labels)
+        return tuple(name for name in self.classes if name in labels)
 
 
 @dataclass(frozen=True)
 class Translation:
-    """Labels of a set, without repeats, and the codes that have no place in it with their counts.
+    """The labels of a record in a set, and counts of its codes that have no place in it.
 
-    `unknown` codes are in no row of the crosswalk (or of the user's table); `outside` ones are, but
-    the set leaves them out.
+    `unknown` codes are in no row of the crosswalk (or of the user's table). `outside` codes are,
+    but the set excludes them.
     """
 
     labels: tuple[str, ...]
@@ -127,7 +128,7 @@ def load_crosswalk(path: str | Path | None = None) -> tuple[Diagnosis, ...]:
     Raises
     ------
     CrosswalkError
-        If a class or a code stands twice, or a superclass is unknown; lists every problem.
+        If a class or a code is repeated, or a superclass is unknown; lists every problem.
     ValueError
         If it cannot be read or a column is missing.
     """
@@ -138,49 +139,48 @@ def load_crosswalk(path: str | Path | None = None) -> tuple[Diagnosis, ...]:
 def _load_crosswalk(path: Path) -> tuple[Diagnosis, ...]:
     table = read_table(path, ("class", "name", "superclass", "alone", *VOCABULARIES, "scored2021"))
     rows = list(zip(table.numbers, table.rows, strict=True))
+    class_names = {row["class"] for row in table.rows}
     problems: list[tuple[int, str]] = []
-    seen: dict[tuple[str, str], int] = {}
+    first_rows: dict[tuple[str, str], int] = {}
     for number, row in rows:
-        problems += [(number, text) for text in _row_problems(row)]
+        problems += [(number, text) for text in _row_problems(row, class_names)]
         for column in ("class", *VOCABULARIES):
-            for code in _cell(row[column]):
-                first = seen.setdefault((column, code), number)
-                where = "in this row" if first == number else f"in row {first}"
-                if first != number or _cell(row[column]).count(code) > 1:
+            codes = _split_cell(row[column])
+            for code in codes:
+                first = first_rows.setdefault((column, code), number)
+                if first != number or codes.count(code) > 1:
+                    where = "in this row" if first == number else f"in row {first}"
                     problems.append(
-                        (number, f"column {column}, value {code!r}: stands twice, also {where}")
+                        (number, f"column {column}, value {code!r}: is repeated, also {where}")
                     )
-    names = {row["class"] for _, row in rows}
-    problems += [
-        (n, f"column alone, value {c!r}: is no class")
-        for n, row in rows
-        for c in _cell(row["alone"])
-        if c not in names
-    ]
     if problems:
+        # A code that is twice in one cell is found twice.
         unique = dict.fromkeys(f"row {number}, {text}" for number, text in sorted(problems))
         raise CrosswalkError(path, list(unique))
     return tuple(_diagnosis(row) for _, row in rows)
 
 
-def _cell(text: str) -> list[str]:
-    """Split a cell, repeats kept."""
+def _split_cell(text: str) -> list[str]:
+    """Split a cell, keeping repeats, which `split_list` drops."""
     return [part for item in text.split(";") if (part := item.strip())]
 
 
-def _row_problems(row: Mapping[str, str]) -> Iterator[str]:
+def _row_problems(row: Mapping[str, str], class_names: Collection[str]) -> Iterator[str]:
     if not row["class"] or ";" in row["class"]:
         yield f"column class, value {row['class']!r}: expected one name"
-    for name in _cell(row["superclass"]):
+    for name in _split_cell(row["superclass"]):
         if name.removesuffix("?") not in SUPERCLASSES:
             yield (
                 f"column superclass, value {name!r}: expected {', '.join(SUPERCLASSES)}, with "
                 "? where it is open"
             )
-    if not any(_cell(row[vocabulary]) for vocabulary in VOCABULARIES):
+    for name in _split_cell(row["alone"]):
+        if name not in class_names:
+            yield f"column alone, value {name!r}: is no class"
+    if not any(_split_cell(row[vocabulary]) for vocabulary in VOCABULARIES):
         yield f"column scp, value '': no code in any of {', '.join(VOCABULARIES)}"
-    for code in _cell(row["scored2021"]):
-        if code not in _cell(row["snomed"]):
+    for code in _split_cell(row["scored2021"]):
+        if code not in _split_cell(row["snomed"]):
             yield f"column scored2021, value {code!r}: is not among the row's snomed codes"
 
 
@@ -199,8 +199,7 @@ def _diagnosis(row: Mapping[str, str]) -> Diagnosis:
 
 @lru_cache(maxsize=len(VOCABULARIES) + 1)
 def known_codes(vocabulary: str) -> dict[str, Diagnosis]:
-    """Return code -> diagnosis of a vocabulary of the crosswalk; for `OWN_NAMES` class names,
-    SCP-ECG and SNOMED CT codes.
+    """Return code -> diagnosis, for a vocabulary of the crosswalk or `OWN_NAMES`.
 
     Raises
     ------
@@ -208,9 +207,8 @@ def known_codes(vocabulary: str) -> dict[str, Diagnosis]:
         If there is no such vocabulary.
     """
     if vocabulary == OWN_NAMES:
-        return (
-            known_codes("snomed") | known_codes("scp") | {row.name: row for row in load_crosswalk()}
-        )
+        names = {row.name: row for row in load_crosswalk()}
+        return known_codes("snomed") | known_codes("scp") | names
     if vocabulary not in VOCABULARIES:
         raise ValueError(
             f"vocabulary {vocabulary!r} is unknown: expected "
@@ -223,22 +221,21 @@ def known_codes(vocabulary: str) -> dict[str, Diagnosis]:
 
 
 def load_class_set(name_or_path: str | Path) -> ClassSet:
-    """Return a label set: ``ptbxl_superclass``, ``challenge2021``, ``crosswalk``, or one from a CSV
-    table.
+    """Return a label set, by its name or from a CSV table.
 
     Parameters
     ----------
     name_or_path
-        A name, or a CSV with the columns ``class`` and ``codes`` (or ``code``): codes separated by
-        ``;``, each a crosswalk class, an SCP-ECG or SNOMED CT code, or any ``vocabulary:code``. A
-        column ``vocabulary`` may stand for the prefix.
+        ``ptbxl_superclass``, ``challenge2021``, ``crosswalk``, or a CSV with the columns ``class``
+        and ``codes`` (or ``code``): codes separated by ``;``, each a crosswalk class, an SCP-ECG or
+        SNOMED CT code, or any ``vocabulary:code``. A column ``vocabulary`` may replace the prefix.
 
     Raises
     ------
     CrosswalkError
         If the table has problems; lists them with their rows.
     ValueError
-        If it is neither a name nor a file, or no table.
+        If it is neither a name nor a file, or the file is no table.
     """
     name = str(name_or_path)
     if name in SET_NAMES:
@@ -255,134 +252,146 @@ def load_class_set(name_or_path: str | Path) -> ClassSet:
 def _named_set(name: str) -> ClassSet:
     rows = load_crosswalk()
     if name == "ptbxl_superclass":
-        return _class_set(
-            name,
-            SUPERCLASSES,
-            _meanings(rows, lambda row: Meaning(row.superclasses, row.possible)),
-            True,
-        )
+        meanings = _meanings(rows, lambda row: Meaning(row.superclasses, row.possible))
+        return _complete_set(name, SUPERCLASSES, meanings, by_superclass=True)
     if name == "crosswalk":
-        classes = tuple(row.name for row in rows)
-        return _class_set(
-            name, classes, _meanings(rows, lambda row: Meaning((row.name,), (), row.alone))
-        )
+        meanings = _meanings(rows, lambda row: Meaning((row.name,), (), row.alone))
+        return _complete_set(name, tuple(row.name for row in rows), meanings)
+    return _scored_set(name, rows)
+
+
+def _scored_set(name: str, rows: Sequence[Diagnosis]) -> ClassSet:
+    """Return the set of the diagnoses that the score of the Challenge 2021 counts."""
     classes = tuple(row.name for row in rows if row.scored)
-    meanings = _meanings(
-        rows, lambda row: Meaning(_within([row.name], classes), (), _within(row.alone, classes))
-    )
-    unscored = {
-        ("snomed", code) for row in rows for code in row.codes["snomed"] if code not in row.scored
-    }
-    return _class_set(
-        name,
-        classes,
-        {key: m for key, m in meanings.items() if key not in unscored and m != Meaning()},
-    )
 
+    def meaning(row: Diagnosis) -> Meaning:
+        alone = tuple(name for name in row.alone if name in classes)
+        return Meaning((row.name,) if row.name in classes else (), (), alone)
 
-def _within(names: Iterable[str], classes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in classes)
+    meanings = _meanings(rows, meaning)
+    # Not every SNOMED CT code of a scored diagnosis is scored itself.
+    for row in rows:
+        for code in row.codes["snomed"]:
+            if code not in row.scored:
+                meanings.pop(("snomed", code), None)
+    meanings = {key: value for key, value in meanings.items() if value != Meaning()}
+    return _complete_set(name, classes, meanings)
 
 
 def _meanings(
-    rows: Iterable[Diagnosis], meaning: Callable[[Diagnosis], Meaning]
+    rows: Iterable[Diagnosis], meaning_of: Callable[[Diagnosis], Meaning]
 ) -> dict[tuple[str, str], Meaning]:
     """Give every code of the rows, and their class names, a meaning."""
     table: dict[tuple[str, str], Meaning] = {}
     for row in rows:
-        table[OWN_NAMES, row.name] = meaning(row)
-        table |= {
-            (vocabulary, code): meaning(row)
-            for vocabulary, codes in row.codes.items()
-            for code in codes
-        }
+        meaning = meaning_of(row)
+        table[OWN_NAMES, row.name] = meaning
+        for vocabulary, codes in row.codes.items():
+            for code in codes:
+                table[vocabulary, code] = meaning
     return table
 
 
-def _class_set(
+def _complete_set(
     name: str,
     classes: tuple[str, ...],
     meanings: dict[tuple[str, str], Meaning],
     by_superclass: bool = False,
 ) -> ClassSet:
-    """Complete the user's own label names: SNOMED CT and SCP-ECG codes, and the classes themselves,
-    mean there what they say.
+    """Return a label set in which the user's own names may be codes or classes.
+
+    SNOMED CT and SCP-ECG codes have their usual meaning there, and a class means itself.
     """
-    codes = {
-        (OWN_NAMES, code): meaning
-        for (vocabulary, code), meaning in meanings.items()
-        if vocabulary in _TELLING
-    }
-    themselves = {(OWN_NAMES, label): Meaning((label,)) for label in classes}
-    return ClassSet(name, classes, codes | themselves | meanings, by_superclass)
+    own: dict[tuple[str, str], Meaning] = {}
+    for (vocabulary, code), meaning in meanings.items():
+        if vocabulary in _UNAMBIGUOUS:
+            own[OWN_NAMES, code] = meaning
+    for label in classes:
+        own[OWN_NAMES, label] = Meaning((label,))
+    return ClassSet(name, classes, own | meanings, by_superclass)
 
 
 def _user_set(path: Path) -> ClassSet:
     table = read_table(path, ("class",))
     column = "codes" if "codes" in table.header else "code"
+    table = read_table(path, ("class", column))
     entries: list[tuple[int, str, str, str]] = []  # row, vocabulary, code, class
     problems: list[tuple[int, str]] = []
-    for number, row in zip(table.numbers, read_table(path, (column,)).rows, strict=True):
+    for number, row in zip(table.numbers, table.rows, strict=True):
         tokens = split_list(row[column])
         if not row["class"] or ";" in row["class"]:
             problems.append((number, f"column class, value {row['class']!r}: expected one name"))
         if not tokens:
             problems.append((number, f"column {column}, value '': expected codes separated by ;"))
         for token in tokens:
-            found = _resolve(token, row.get("vocabulary", "").lower())
-            if isinstance(found, str):
-                problems.append((number, f"column {column}, value {token!r}: {found}"))
-            else:
-                entries += [(number, vocabulary, code, row["class"]) for vocabulary, code in found]
+            try:
+                keys = _resolve(token, row.get("vocabulary", "").lower())
+            except ValueError as error:
+                problems.append((number, f"column {column}, value {token!r}: {error}"))
+                continue
+            entries += [(number, vocabulary, code, row["class"]) for vocabulary, code in keys]
     problems += _repeats(entries)
     if problems or not entries:
         texts = [f"row {number}, {text}" for number, text in sorted(problems)]
         raise CrosswalkError(path, texts or ["has no rows: expected one per class"])
     classes = tuple(dict.fromkeys(name for *_, name in entries))
     meanings = {(vocabulary, code): Meaning((name,)) for _, vocabulary, code, name in entries}
-    return _class_set(path.stem, classes, meanings)
+    return _complete_set(path.stem, classes, meanings)
 
 
-def _resolve(token: str, vocabulary: str) -> list[tuple[str, str]] | str:
-    """Return the (vocabulary, code) pairs that a token names, or what is wrong with it.
+def _resolve(token: str, vocabulary: str) -> list[tuple[str, str]]:
+    """Return the (vocabulary, code) pairs that a token names.
 
-    The short codes of AHA, CPSC 2018 and Challenge 2017 (1, 5, N) say nothing without their
-    vocabulary: a number that only one of the lists in use happens to hold may be meant for another.
+    The short codes of AHA, CPSC 2018 and Challenge 2017 (1, 5, N) need their vocabulary: a number
+    that happens to be in only one of the lists may be meant for another.
+
+    Raises
+    ------
+    ValueError
+        If it names none; the message says why, without the token.
     """
     prefix, colon, code = token.partition(":")
-    vocabulary, code = (prefix.strip().lower(), code.strip()) if colon else (vocabulary, token)
+    if colon:
+        vocabulary = prefix.strip().lower()
+        code = code.strip()
+    else:
+        code = token
     if vocabulary or colon:
         if vocabulary not in (*VOCABULARIES, OWN_NAMES):
-            return (
+            raise ValueError(
                 f"vocabulary {vocabulary!r} is unknown: expected "
                 f"{', '.join((*VOCABULARIES, OWN_NAMES))}"
             )
-        return [(vocabulary, code)] if code else "expected a code after the colon"
+        if not code:
+            raise ValueError("expected a code after the colon")
+        return [(vocabulary, code)]
     for row in load_crosswalk():
         if row.name == token:
-            return [
-                (OWN_NAMES, token),
-                *((name, code) for name, codes in row.codes.items() for code in codes),
-            ]
-    for name in _TELLING:
+            pairs = [(name, code) for name, codes in row.codes.items() for code in codes]
+            return [(OWN_NAMES, token), *pairs]
+    for name in _UNAMBIGUOUS:
         if token in known_codes(name):
             return [(name, token)]
-    return (
+    raise ValueError(
         "is no class, SCP-ECG or SNOMED CT code of the crosswalk: write its vocabulary "
         f"before it, as in aha:{token}"
     )
 
 
 def _repeats(entries: Sequence[tuple[int, str, str, str]]) -> list[tuple[int, str]]:
-    seen: dict[tuple[str, str], int] = {}
+    """Return the row and a text for each code that an earlier row has too."""
+    first_rows: dict[tuple[str, str], int] = {}
     problems = []
     for number, vocabulary, code, _ in entries:
-        first = seen.setdefault((vocabulary, code), number)
+        first = first_rows.setdefault((vocabulary, code), number)
         if first != number:
             problems.append(
-                (number, f"{vocabulary} code {code!r}: stands twice, also in row {first}")
+                (number, f"{vocabulary} code {code!r}: is repeated, also in row {first}")
             )
     return problems
+
+
+# Translation --------------------------------------------------------------------------------------
 
 
 def translate(
@@ -393,11 +402,11 @@ def translate(
     Parameters
     ----------
     codes
-        Codes of one vocabulary; repeats are counted where they have no place in the set.
+        Codes of one vocabulary. Repeats count, for codes that have no place in the set.
     vocabulary
         One of `VOCABULARIES`, or `OWN_NAMES`.
     target
-        A label set, or what `load_class_set` makes one from.
+        A label set, or an argument of `load_class_set`.
 
     Returns
     -------
@@ -412,29 +421,28 @@ def translate(
     """
     if not isinstance(target, ClassSet):
         target = load_class_set(target)
-    known, codes = known_codes(vocabulary), list(codes)
+    codes = list(codes)
+    known = known_codes(vocabulary)
     meanings = [target.meanings.get((vocabulary, code), Meaning()) for code in codes]
-    labels = {label for meaning in meanings for label in meaning.labels}
-    single = len(set(codes)) == 1
-    if single:
-        labels.update(meanings[0].alone)
-    if (
-        target.by_superclass
-        and codes
-        and all("NORM" in meaning.labels + meaning.possible for meaning in meanings)
-    ):
-        labels.add("NORM")
-    silent = [
-        code
-        for code, meaning in zip(codes, meanings, strict=True)
-        if not (meaning.labels or (single and meaning.alone))
-    ]
-    return Translation(
-        labels=tuple(name for name in target.classes if name in labels),
-        unknown=Counter(
-            code
-            for code in silent
-            if code not in known and (vocabulary, code) not in target.meanings
-        ),
-        outside=Counter(code for code in silent if code in known and not target.by_superclass),
-    )
+    is_single = len(set(codes)) == 1
+    labels: set[str] = set()
+    for meaning in meanings:
+        labels.update(meaning.labels)
+        if is_single:
+            labels.update(meaning.alone)
+    if target.by_superclass and codes:
+        may_be_normal = ["NORM" in meaning.labels + meaning.possible for meaning in meanings]
+        if all(may_be_normal):
+            labels.add("NORM")
+    unknown: Counter[str] = Counter()
+    outside: Counter[str] = Counter()
+    for code, meaning in zip(codes, meanings, strict=True):
+        if meaning.labels or (is_single and meaning.alone):
+            continue
+        if code in known:
+            # A known code may belong to no superclass; the set covers it all the same.
+            if not target.by_superclass:
+                outside[code] += 1
+        elif (vocabulary, code) not in target.meanings:
+            unknown[code] += 1
+    return Translation(tuple(name for name in target.classes if name in labels), unknown, outside)

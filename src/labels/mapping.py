@@ -1,9 +1,8 @@
-"""The mapping table: load it, validate it whole, write it, and extend it without touching another
-dataset's rows.
+"""The label mapping: load and validate the table, write it, and replace the rows of a dataset.
 
 Columns: dataset, record_id, mapped_label (several separated by ``;``), and optionally patient_id,
 fold, path, age, sex, annotated (the classes that this source looked for; empty means all), weight
-(how often the record is drawn in training beside others; empty means 1).
+(how often the record is drawn in training relative to others; empty means 1).
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from src.labels.text_tables import (
     is_plain_name,
     map_cells,
     plain_cell,
-    safe_cell,
+    save_frame,
     split_list,
     zip_cells,
 )
 from src.records.facts import parse_sex
-from src.utils import atomic_path, printable
+from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,29 +45,27 @@ _MAX_AGE = 120
 _MAX_WEIGHT = 1000.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FOLD = re.compile(r"|\d{1,9}(\.0+)?")
-_ABSOLUTE, _LAST_SLASH = re.compile(r"[/\\]|[A-Za-z]:[/\\]"), re.compile(r"[/\\](?=[^/\\]*$)")
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+_LAST_SLASH = re.compile(r"[/\\](?=[^/\\]*$)")
 
 
 class MappingError(ValueError):
-    """A mapping table with problems; the message lists them with row number, column and value."""
+    """A mapping table with problems; the message lists their row number, column and value."""
 
     def __init__(self, path: str | Path, problems: list[str]) -> None:
-        shown = [printable(text, 1000) for text in problems[:_PROBLEMS_SHOWN]]
-        more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-        start = (
-            "1 problem in the label mapping: "
-            if len(problems) == 1
-            else f"{len(problems)} problems in the label mapping\n  "
-        )
-        super().__init__(f"{path}: {start}" + "\n  ".join([*shown, *more]))
+        lines = [printable(text, 1000) for text in problems[:_PROBLEMS_SHOWN]]
+        if len(problems) > len(lines):
+            lines.append(f"... and {len(problems) - len(lines)} more")
+        start = f"{len(problems)} problems in the label mapping\n  "
+        if len(problems) == 1:
+            start = "1 problem in the label mapping: "
+        super().__init__(f"{path}: {start}" + "\n  ".join(lines))
         self.problems = problems
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One row of the mapping table; `fold` and `age` are None and texts empty where the table does
-    not say.
-    """
+    """One row of the mapping table; without a value, `fold` and `age` are None, texts are empty."""
 
     dataset: str
     record_id: str
@@ -88,7 +85,7 @@ def load_mapping(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        All of `COLUMNS` as strings, empty where the file has none.
+        All of `COLUMNS` as strings, empty if the file lacks them.
 
     Raises
     ------
@@ -104,25 +101,40 @@ def load_mapping(path: str | Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    """Read a table as texts, with all of `COLUMNS`."""
+    frame = _read_csv(path)
+    frame.columns = [str(name).strip().lower() for name in frame.columns]
+    names = list(frame.columns)
+    repeated = [name for name in COLUMNS if names.count(name) > 1]
+    if repeated:
+        raise MappingError(
+            path,
+            [f"columns {', '.join(repeated)} are repeated: expected one of each, in any case"],
+        )
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    if missing:
+        found = printable(", ".join(names)) or "none"
+        raise MappingError(path, [f"columns {', '.join(missing)} are missing: found {found}"])
+    for name in OPTIONAL_COLUMNS:
+        if name not in names:
+            frame[name] = ""
+    stripped: pd.DataFrame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
+    return map_cells(stripped, plain_cell)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if (n_columns := text.split("\n", 1)[0].count(",") + 1) > _MAX_COLUMNS:
-            raise MappingError(
-                path,
-                [
-                    (
-                        f"the first line has {n_columns} columns: expected a header of "
-                        f"{_MAX_COLUMNS} at most"
-                    )
-                ],
-            )
+        n_columns = text.split("\n", 1)[0].count(",") + 1
+        if n_columns > _MAX_COLUMNS:
+            problem = f"the first line has {n_columns} columns: expected at most {_MAX_COLUMNS}"
+            raise MappingError(path, [problem])
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", pd.errors.ParserWarning
-            )  # a row longer than the header would lose cells
-            frame = pd.read_csv(
+            # With a mere warning, a row longer than the header would lose cells.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
                 io.StringIO(text),
                 dtype=str,
                 keep_default_na=False,
@@ -143,97 +155,104 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise MappingError(
             path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]
         ) from None
-    frame.columns = [str(name).strip().lower() for name in frame.columns]
-    twice = [name for name in COLUMNS if list(frame.columns).count(name) > 1]
-    if twice:
-        raise MappingError(
-            path,
-            [f"columns {', '.join(twice)} stand there twice: expected one of each, in any case"],
+
+
+# Validation ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _CellRule:
+    """A problem that single cells of a column may have."""
+
+    column: str
+    is_wrong: Callable[[str], bool]
+    message: str
+
+
+_CELL_RULES = (
+    _CellRule("dataset", lambda cell: not cell, "is empty: expected the name of a collection"),
+    _CellRule(
+        "dataset",
+        lambda cell: bool(cell) and not is_plain_name(cell),
+        "is no plain name: expected one without slashes, ':' or '__'",
+    ),
+    _CellRule("record_id", lambda cell: not cell, "is empty: expected the record's name or path"),
+    _CellRule("fold", lambda cell: not _FOLD.fullmatch(cell), "expected an integer or nothing"),
+    _CellRule(
+        "age",
+        lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE),
+        "expected years from 0 to 120 or nothing",
+    ),
+    _CellRule(
+        "sex",
+        lambda cell: bool(cell) and parse_sex(cell) is None,
+        "expected F, M or nothing",
+    ),
+    _CellRule(
+        "weight",
+        lambda cell: bool(cell) and not _is_within(cell, _MAX_WEIGHT),
+        "expected a number from 0 to 1000 or nothing",
+    ),
+    *(
+        _CellRule(
+            column,
+            lambda cell: bool(_CONTROL.search(cell)),
+            "holds a control character: expected plain text",
         )
-    missing = [name for name in REQUIRED_COLUMNS if name not in frame.columns]
-    if missing:
-        found = printable(", ".join(frame.columns)) or "none"
-        raise MappingError(path, [f"columns {', '.join(missing)} are missing: found {found}"])
-    for name in OPTIONAL_COLUMNS:
-        if name not in frame.columns:
-            frame[name] = ""
-    stripped: pd.DataFrame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
-    return map_cells(stripped, plain_cell)
+        for column in COLUMNS
+    ),
+)
 
 
 def find_problems(frame: pd.DataFrame) -> list[str]:
-    """Return every problem of a table as text with its row (the header is row 1), column and
-    value.
-    """
+    """Return every problem of a table, with its row (the header is row 1), column and value."""
     problems: list[tuple[int, str]] = []
     cells = {name: frame[name].to_numpy(object) for name in COLUMNS}
 
     def report(mask: NDArray[np.bool_], column: str, message: str) -> None:
         for position in mask.nonzero()[0].tolist():
+            number = position + 2
             value = printable(repr(cells[column][position]))
-            problems.append(
-                (position + 2, f"row {position + 2}, column {column}, value {value}: {message}")
-            )
+            problems.append((number, f"row {number}, column {column}, value {value}: {message}"))
 
-    empty = {name: _where(frame[name], lambda cell: not cell) for name in COLUMNS}
-    report(empty["dataset"], "dataset", "is empty: expected the name of a collection")
-    strange = _where(frame["dataset"], lambda cell: bool(cell) and not is_plain_name(cell))
-    report(strange, "dataset", "is no plain name: expected one without slashes, ':' or '__'")
-    for name in COLUMNS:
-        report(
-            _where(frame[name], lambda cell: bool(_CONTROL.search(cell))),
-            name,
-            "holds a control character: expected plain text",
-        )
-    report(empty["record_id"], "record_id", "is empty: expected the record's name or path")
-    twice = frame.duplicated(["dataset", "record_id"]).to_numpy()
+    for rule in _CELL_RULES:
+        report(_test_cells(frame[rule.column], rule.is_wrong), rule.column, rule.message)
     report(
-        twice & ~empty["dataset"] & ~empty["record_id"],
+        _repeated_ids(frame),
         "record_id",
-        "stands twice in its dataset: expected one row a record",
+        "is repeated in its dataset: expected one row per record",
     )
-    blank = _where(frame["mapped_label"], lambda cell: not split_list(cell))
+    has_no_label = _test_cells(frame["mapped_label"], lambda cell: not split_list(cell))
     report(
-        blank & empty["annotated"],
+        has_no_label & (cells["annotated"] == ""),
         "mapped_label",
         "is empty: expected a label, or the classes looked for in annotated",
     )
+    # One test per pair of cells. Neither cell holds the end of a line.
+    pairs = frame["annotated"] + "\n" + frame["mapped_label"]
     report(
-        _where(frame["fold"], lambda cell: not _FOLD.fullmatch(cell)),
-        "fold",
-        "expected an integer or nothing",
-    )
-    report(
-        _where(frame["age"], lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE)),
-        "age",
-        "expected years from 0 to 120 or nothing",
-    )
-    report(
-        _where(frame["sex"], lambda cell: bool(cell) and parse_sex(cell) is None),
-        "sex",
-        "expected F, M or nothing",
-    )
-    report(
-        _where(frame["weight"], lambda cell: bool(cell) and not _is_within(cell, _MAX_WEIGHT)),
-        "weight",
-        "expected a number from 0 to 1000 or nothing",
-    )
-    pairs = frame["annotated"] + "\n" + frame["mapped_label"]  # neither holds the end of a line
-    report(
-        _where(pairs, _lists_too_few),
+        _test_cells(pairs, _lists_too_few),
         "mapped_label",
         "has a label that the column annotated does not list",
     )
-    problems += [*_torn_patients(frame), *_shared_folders(frame)]
+    problems += _conflicting_sexes(frame)
+    problems += _shared_folders(frame)
     return [text for _, text in sorted(problems)]
 
 
-def _where(column: pd.Series[str], test: Callable[[str], bool]) -> NDArray[np.bool_]:
-    """Return in which rows a cell passes a test, which sees each different cell once."""
+def _test_cells(column: pd.Series[str], test: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """Return which cells pass a test; each distinct cell is tested once."""
     import pandas as pd
 
     codes, cells = pd.factorize(column.to_numpy(object))
     return np.array([test(cell) for cell in cells], bool)[codes]
+
+
+def _repeated_ids(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows have the dataset and record id of an earlier row."""
+    repeated = frame.duplicated(["dataset", "record_id"]).to_numpy()
+    has_key = (frame["dataset"] != "").to_numpy(bool) & (frame["record_id"] != "").to_numpy(bool)
+    return repeated & has_key
 
 
 def _lists_too_few(pair: str) -> bool:
@@ -241,29 +260,33 @@ def _lists_too_few(pair: str) -> bool:
     return bool(annotated) and not set(split_list(annotated)) >= set(split_list(labels))
 
 
-def _torn_patients(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Yield the rows that give a patient another sex than an earlier row of the dataset does."""
+def _is_within(text: str, highest: float) -> bool:
+    try:
+        return 0 <= float(text) <= highest
+    except ValueError:
+        return False
+
+
+def _conflicting_sexes(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield rows that state another sex of a patient than an earlier row of the dataset."""
     first: dict[tuple[str, str], tuple[int, str]] = {}
     for number, (dataset, patient, text) in enumerate(
         zip_cells(frame["dataset"], frame["patient_id"], frame["sex"]), start=2
     ):
         sex = parse_sex(text) if patient and text else None
-        if sex:
-            row, known = first.setdefault((dataset, patient), (number, sex))
-            if sex != known:
-                yield (
-                    number,
-                    (
-                        f"row {number}, column sex, value {text!r}: patient {patient!r} is "
-                        f"{known} in row {row}"
-                    ),
-                )
+        if not sex:
+            continue
+        row, earlier_sex = first.setdefault((dataset, patient), (number, sex))
+        if sex != earlier_sex:
+            yield (
+                number,
+                f"row {number}, column sex, value {text!r}: patient {patient!r} is "
+                f"{earlier_sex} in row {row}",
+            )
 
 
 def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Yield the first row of each dataset whose absolute paths name a folder that an earlier
-    dataset names too.
-    """
+    """Yield the first row of each dataset with absolute paths in an earlier dataset's folder."""
     owners: dict[str, tuple[int, str]] = {}
     reported: set[tuple[str, str]] = set()
     for number, (dataset, path) in enumerate(zip_cells(frame["dataset"], frame["path"]), start=2):
@@ -275,18 +298,12 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
             reported.add((owner, dataset))
             yield (
                 number,
-                (
-                    f"row {number}, column path, value {path!r}: {folder} is the folder of "
-                    f"dataset {owner!r} too (row {row})"
-                ),
+                f"row {number}, column path, value {path!r}: {folder} is the folder of "
+                f"dataset {owner!r} too (row {row})",
             )
 
 
-def _is_within(text: str, highest: float) -> bool:
-    try:
-        return 0 <= float(text) <= highest
-    except ValueError:
-        return False
+# Rows ---------------------------------------------------------------------------------------------
 
 
 def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
@@ -308,12 +325,12 @@ def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
 
 
 def save_mapping(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a mapping table atomically, with the optional columns that hold anything; it is safe to
-    open in a spreadsheet.
+    """Write a mapping table atomically, without empty optional columns.
+
+    The file is safe to open in a spreadsheet.
     """
     used = [name for name in COLUMNS if name in REQUIRED_COLUMNS or (frame[name] != "").any()]
-    with atomic_path(path) as temporary:
-        map_cells(frame[used], safe_cell).to_csv(temporary, index=False, lineterminator="\n")
+    save_frame(frame[used], Path(path))
 
 
 def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
@@ -339,25 +356,25 @@ def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
             len(kept),
             len(existing) - len(kept),
         )
-        _report_same_paths(kept, rows)
+        _warn_of_same_paths(kept, rows)
         rows = pd.concat([kept, rows], ignore_index=True)
     save_mapping(rows, path)
     return rows
 
 
-def _report_same_paths(kept: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Log the datasets whose paths are those of the new rows: one folder under two names cannot be
-    preprocessed together.
+def _warn_of_same_paths(kept: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Warn of datasets with the paths of the new rows.
+
+    One folder under two names cannot be preprocessed in one run.
     """
-    new = set(rows["path"]) - {""}
+    new_paths = set(rows["path"]) - {""}
     for name, other in kept.groupby("dataset"):
-        if new and set(other["path"]) - {""} == new:
-            at = f"rows {other.index[0] + 2} to {other.index[-1] + 2}"
+        if new_paths and set(other["path"]) - {""} == new_paths:
             logger.warning(
                 "dataset %r has the same %d paths as %r (%s): if it is the same folder, "
                 "use one name at a time",
                 rows["dataset"].iloc[0],
-                len(new),
+                len(new_paths),
                 name,
-                at,
+                f"rows {other.index[0] + 2} to {other.index[-1] + 2}",
             )

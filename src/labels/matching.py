@@ -1,12 +1,10 @@
-"""Rows of the mapping to files on disk: each dataset folder is indexed once, and an unclear match
-is never guessed.
-"""
+"""Matching rows of the label mapping with record files; an ambiguous match is never guessed."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from src.labels.mapping import LabelRow
@@ -22,7 +20,7 @@ _RATE_SUFFIX = re.compile(r"_(hr|lr)$")
 
 @dataclass(frozen=True)
 class RecordMatch:
-    """A record with its row, or None, and the id it is known by from here on."""
+    """A record with its row, or None, and the id that the record has from here on."""
 
     record_id: str
     found: FoundRecord
@@ -31,115 +29,105 @@ class RecordMatch:
 
 @dataclass(frozen=True)
 class Matches:
-    """The outcome for one dataset: records in the order of their ids, and the rows without a file
-    of their own.
+    """The matches of one dataset.
+
+    Attributes
+    ----------
+    records
+        Every record, in the order of the index.
+    missing
+        Rows without a record of their own, with the reason.
     """
 
     records: tuple[RecordMatch, ...]
     missing: tuple[tuple[LabelRow, str], ...] = field(default=())
 
 
+# Spellings ----------------------------------------------------------------------------------------
+
+
 def _clean(record_id: str) -> str:
-    """Return a record id or path with forward slashes and without a known extension; ``a.h5::b``
-    becomes ``a/b``.
-    """
+    """Return an id or path with forward slashes, without a known suffix; ``a.h5::b`` is ``a/b``."""
     text = record_id.replace("\\", "/").strip()
     text = re.sub(r"^(\./)+", "", text).strip("/")
     return _KNOWN_SUFFIX.sub("", PART_IN_FILE.sub("/", text))
-
-
-def _wanted(row: LabelRow, containers: set[str]) -> str:
-    """Return what a row calls its record; where its path names a file of many, the id says
-    which.
-    """
-    path = _clean(row.path)
-    return (
-        f"{path}/{_clean(row.record_id)}"
-        if _base(path).casefold() in containers
-        else path or _clean(row.record_id)
-    )
 
 
 def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _no_rate(path: str) -> str:
+def _base_without_rate(path: str) -> str:
     return _RATE_SUFFIX.sub("", _base(path).casefold())
 
 
-def _no_zeros(path: str) -> str:
-    return re.sub(r"(?<!\d)0+(?=\d)", "", _no_rate(path))
+def _base_without_zeros(path: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", _base_without_rate(path))
 
 
-# From strict to lenient: a row takes the first level at which exactly one free record answers.
+# From strict to lenient. A row is matched at the first level where it has one candidate.
 _LEVELS: tuple[Callable[[str], str], ...] = (
     lambda path: path,
     lambda path: path.casefold(),
     _base,
     lambda path: _base(path).casefold(),
-    _no_rate,
-    _no_zeros,
+    _base_without_rate,
+    _base_without_zeros,
 )
+
+
+def _name_in_row(row: LabelRow, containers: set[str]) -> str:
+    """Return the name of a row's record: its path if given, else its id.
+
+    If the path is a file of many records, `containers` holds its name, and the id is added.
+    """
+    path = _clean(row.path)
+    if _base(path).casefold() in containers:
+        return f"{path}/{_clean(row.record_id)}"
+    return path or _clean(row.record_id)
+
+
+# Matching -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Level:
+    """The rows that one level sorts: by the record they match, ambiguous ones, and the others."""
+
+    claims: dict[str, list[LabelRow]] = field(default_factory=lambda: defaultdict(list))
+    ambiguous: list[tuple[LabelRow, str]] = field(default_factory=list)
+    unmatched: list[LabelRow] = field(default_factory=list)
 
 
 def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Matches:
     """Match the rows of one dataset to its records.
 
-    A row names its record by bare name or path, with or without extension or a ``_hr``/``_lr``
-    suffix, in any case, with either separator, leading zeros there or not. Stricter readings win: a
-    record taken by an exact name is not there for a looser one. A row that several records answer,
-    or a record that several rows claim, is reported and left unmatched.
+    A row names its record by bare name or path, with or without suffix or ``_hr``/``_lr``, in any
+    case, with either separator, with or without leading zeros. Stricter matches win: a record
+    matched by its exact name is not a candidate for looser ones. A row that matches several
+    records, or a record that several rows match, is reported and left unmatched.
     """
     free = {record.relative: record for record in found}
     matched: dict[str, LabelRow] = {}
-    unclear: list[tuple[LabelRow, str]] = []
+    missing: list[tuple[LabelRow, str]] = []
     waiting = list(rows)
-    files = (
-        PART_IN_FILE.split(record.relative)[0]
-        for record in found
-        if PART_IN_FILE.search(record.relative)
-    )
-    containers = {_base(file).casefold() for file in files}
-    for level in _LEVELS:
+    containers = _container_names(found)
+    for spell in _LEVELS:
         if not waiting:
             break
-        index: dict[str, list[FoundRecord]] = defaultdict(list)
-        for record in free.values():
-            index[level(_clean(record.relative))].append(record)
-        claims: dict[str, list[LabelRow]] = defaultdict(list)
-        rest: list[LabelRow] = []
-        for row in waiting:
-            wanted = _wanted(row, containers)
-            candidates = _narrow(index.get(level(wanted), []), wanted)
-            if len(candidates) == 1:
-                claims[candidates[0].relative].append(row)
-            elif candidates:
-                names = ", ".join(record.relative for record in candidates[:5])
-                unclear.append(
-                    (
-                        row,
-                        (
-                            f"ambiguous: {row.record_id!r} answers to {len(candidates)} "
-                            f"records ({names})"
-                        ),
-                    )
-                )
-            else:
-                rest.append(row)
-        for relative, claimants in claims.items():
-            del free[
-                relative
-            ]  # also where it is unclear whose it is: no looser name shall settle that
+        level = _match_level(waiting, free.values(), spell, containers)
+        missing += level.ambiguous
+        for relative, claimants in level.claims.items():
+            # Also a record with several claimants is taken: no looser name may settle the claim.
+            del free[relative]
             if len(claimants) == 1:
                 matched[relative] = claimants[0]
-            else:
-                ids = ", ".join(repr(row.record_id) for row in claimants)
-                unclear += [
-                    (row, f"ambiguous: rows {ids} all answer to {relative}") for row in claimants
-                ]
-        waiting = rest
-    missing = [*unclear, *((row, "no file of this name in the folder") for row in waiting)]
+                continue
+            ids = ", ".join(repr(row.record_id) for row in claimants)
+            reason = f"ambiguous: rows {ids} all match {relative}"
+            missing += [(row, reason) for row in claimants]
+        waiting = level.unmatched
+    missing += [(row, "no file of this name in the folder") for row in waiting]
     record_ids = _record_ids(found)
     records = tuple(
         RecordMatch(record_ids[record.relative], record, matched.get(record.relative))
@@ -148,44 +136,81 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
     return Matches(records, tuple(missing))
 
 
-def _narrow(candidates: list[FoundRecord], wanted: str) -> list[FoundRecord]:
-    """Keep the candidates that share the longest tail of folders with the path wanted."""
+def _container_names(found: Iterable[FoundRecord]) -> set[str]:
+    """Return the names, without suffix and case, of the files that hold many records."""
+    names = set()
+    for record in found:
+        file, *part = PART_IN_FILE.split(record.relative, maxsplit=1)
+        if part:
+            names.add(_base(file).casefold())
+    return names
+
+
+def _match_level(
+    rows: Iterable[LabelRow],
+    free: Iterable[FoundRecord],
+    spell: Callable[[str], str],
+    containers: set[str],
+) -> _Level:
+    """Match rows and records whose names are equal as `spell` spells them."""
+    index: dict[str, list[FoundRecord]] = defaultdict(list)
+    for record in free:
+        index[spell(_clean(record.relative))].append(record)
+    level = _Level()
+    for row in rows:
+        name = _name_in_row(row, containers)
+        candidates = _closest(index.get(spell(name), []), name)
+        if len(candidates) == 1:
+            level.claims[candidates[0].relative].append(row)
+        elif candidates:
+            files = ", ".join(record.relative for record in candidates[:5])
+            reason = f"ambiguous: {row.record_id!r} matches {len(candidates)} records ({files})"
+            level.ambiguous.append((row, reason))
+        else:
+            level.unmatched.append(row)
+    return level
+
+
+def _closest(candidates: list[FoundRecord], name: str) -> list[FoundRecord]:
+    """Return the candidates that share most of the last folders with the path in a row."""
     if len(candidates) < 2:
         return candidates
-    tail = wanted.casefold().split("/")[-2::-1]
+    folders = _folders_upward(name)
+    n_shared = [
+        _n_equal(folders, _folders_upward(_clean(record.relative))) for record in candidates
+    ]
+    most = max(n_shared)
+    return [record for record, n in zip(candidates, n_shared, strict=True) if n == most]
 
-    def shared(record: FoundRecord) -> int:
-        folders = _clean(record.relative).casefold().split("/")[-2::-1]
-        return next(
-            (i for i, (a, b) in enumerate(zip(tail, folders, strict=False)) if a != b),
-            min(len(tail), len(folders)),
-        )
 
-    best = max(shared(record) for record in candidates)
-    return [record for record in candidates if shared(record) == best] if best else candidates
+def _folders_upward(path: str) -> list[str]:
+    return path.casefold().split("/")[-2::-1]
+
+
+def _n_equal(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many items two sequences have in common at their beginning."""
+    n = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        n += 1
+    return n
 
 
 def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
-    """Return relative file -> record id: the stem, or the path where several folders hold that
-    stem.
+    """Return relative file -> record id: the stem, or the path if several folders hold the stem.
 
-    Ids that would still be the same, if only to a file system that does not tell cases apart, end
-    in a hash of the path.
+    Ids that would still be equal on a file system without case end in a hash of the path.
     """
-    by_stem: dict[str, list[FoundRecord]] = defaultdict(list)
-    for record in found:
-        by_stem[record.stem.casefold()].append(record)
+    n_of_stem = Counter(record.stem.casefold() for record in found)
     ids = {}
-    for records in by_stem.values():
-        for record in records:
-            alone = len(records) == 1
-            ids[record.relative] = (
-                record.stem
-                if alone
-                else printable(_clean(record.relative), MAX_ID_LENGTH).replace("/", "-")
-            )
-    counts = Counter(record_id.casefold() for record_id in ids.values())
-    return {
-        path: name if counts[name.casefold()] == 1 else f"{name}~{stable_hash(path, 6)}"
-        for path, name in ids.items()
-    }
+    for record in found:
+        record_id = record.stem
+        if n_of_stem[record.stem.casefold()] > 1:
+            record_id = printable(_clean(record.relative), MAX_ID_LENGTH).replace("/", "-")
+        ids[record.relative] = record_id
+    n_of_id = Counter(record_id.casefold() for record_id in ids.values())
+    for path, record_id in ids.items():
+        if n_of_id[record_id.casefold()] > 1:
+            ids[path] = f"{record_id}~{stable_hash(path, 6)}"
+    return ids

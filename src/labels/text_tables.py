@@ -1,6 +1,4 @@
-"""Tables that others wrote: text with a header, whatever its encoding mark, delimiter and
-quotes.
-"""
+"""Small tables as text: reading those of others, and cells that are safe in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -11,27 +9,30 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from src.utils import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_DELIMITERS = ",;\t|"
-_FORMULA = re.compile(
-    r"'*[=+\-@\t\r\n]"
-)  # what a spreadsheet may run, and what `safe_cell` made of it
-_RISKY = frozenset("=+-@\t\r\n'")
-
 LIST_SEPARATOR = ";"
+
+_DELIMITERS = ",;\t|"
+# The start of a formula, and of the text that `safe_cell` makes from one.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_RISKY = frozenset("=+-@\t\r\n'")  # first characters that `_FORMULA` matches
+
+
+# Cells --------------------------------------------------------------------------------------------
 
 
 def safe_cell(text: str) -> str:
-    """Return a text as a cell that no spreadsheet takes for a formula: behind an apostrophe if it
-    begins like one.
+    """Return a text as a cell that no spreadsheet runs as a formula.
 
-    Numbers stay as they are. `plain_cell` takes the apostrophe away again. The rule is OWASP's on
-    CSV injection.
+    A text that begins like a formula gets an apostrophe in front; numbers stay as they are.
+    `plain_cell` removes the apostrophe. The rule follows OWASP on CSV injection.
     """
     if text[:1] not in _RISKY or not _FORMULA.match(text) or _is_number(text):
         return text
@@ -43,10 +44,40 @@ def plain_cell(text: str) -> str:
     return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def join_list(values: Iterable[str]) -> str:
+    """Join labels or flags for a CSV cell."""
+    return LIST_SEPARATOR.join(values)
+
+
+def split_list(cell: str) -> tuple[str, ...]:
+    """Split a CSV cell of labels or flags, without blanks and repeats."""
+    parts = (item.strip() for item in cell.split(LIST_SEPARATOR))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def is_plain_name(dataset: str) -> bool:
+    """Return whether a dataset's name is safe in a record key, and as a folder on every system."""
+    return (
+        bool(dataset)
+        and dataset.strip(". ") == dataset
+        and "__" not in dataset
+        and not re.search(r'[/\\:*?"<>|\x00-\x1f]', dataset)
+    )
+
+
+# Data frames of texts -----------------------------------------------------------------------------
+
+
 def map_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """Return a table of texts with `safe_cell` or `plain_cell` applied to the columns in which it
-    may matter.
-    """
+    """Apply `safe_cell` or `plain_cell` to a table of texts, in the columns that may need it."""
     changed = frame.copy(deep=False)
     for name in frame:
         cells = frame[name].tolist()
@@ -55,19 +86,27 @@ def map_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame
     return changed
 
 
+def save_frame(
+    frame: pd.DataFrame, path: Path, errors: Literal["strict", "backslashreplace"] = "strict"
+) -> None:
+    """Write a table of texts as CSV, atomically and safe to open in a spreadsheet.
+
+    `errors` decides about characters that UTF-8 cannot encode, as in `open`.
+    """
+    safe = map_cells(frame, safe_cell)
+    with atomic_path(path) as temporary:
+        safe.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors=errors)
+
+
 def zip_cells(*columns: pd.Series[Any]) -> Iterator[tuple[Any, ...]]:
-    """Go through columns of a table side by side, as lists: a column of texts itself takes ten
-    times as long.
+    """Iterate over the rows of some columns.
+
+    The columns become lists first: iterating over a column of texts takes ten times as long.
     """
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+# Tables of others ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -90,7 +129,7 @@ class TextTable:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, or in UTF-16 where it begins with that mark.
+    """Read a text file in UTF-8, or in UTF-16 if it begins with that byte order mark.
 
     Raises
     ------
@@ -112,14 +151,15 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
-    """Read a table with a header; a comma, semicolon, tab or bar separates its cells, whichever the
-    header has most of.
+    """Read a table with a header, whatever its encoding mark, delimiter and quotes.
+
+    The delimiter is a comma, semicolon, tab or bar, whichever is most frequent in the header.
 
     Raises
     ------
     ValueError
-        If it cannot be read, a column of `required` is missing or stands twice, or a row is longer
-        than the header.
+        If it cannot be read, a column of `required` is missing or repeated, or a row is longer than
+        the header.
     """
     text = read_text(path)
     delimiter = max(_DELIMITERS, key=text.split("\n", 1)[0].count)
@@ -129,47 +169,31 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
     except csv.Error as error:
         raise ValueError(f"{path}: not a table ({error}, line {reader.line_num})") from None
     header = tuple(name.lower() for name in lines[0]) if lines else ()
-    if missing := [name for name in required if name.lower() not in header]:
+    _check_header(path, header, required)
+    rows: list[dict[str, str]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not any(line):
+            continue
+        if any(line[len(header) :]):
+            raise ValueError(
+                f"{path}: row {number} has more cells than the header: put quotes round a "
+                f"cell that holds {delimiter!r}"
+            )
+        rows.append(dict.fromkeys(header, "") | dict(zip(header, line, strict=False)))
+        numbers.append(number)
+    return TextTable(header, tuple(rows), tuple(numbers))
+
+
+def _check_header(path: Path, header: tuple[str, ...], required: Iterable[str]) -> None:
+    """Raise a ValueError unless the header has each required column once."""
+    counts = {name: header.count(name.lower()) for name in required}
+    if missing := [name for name, count in counts.items() if not count]:
         raise ValueError(
             f"{path}: columns {', '.join(missing)} are missing: found {', '.join(header) or 'none'}"
         )
-    if twice := [name for name in required if header.count(name.lower()) > 1]:
+    if repeated := [name for name, count in counts.items() if count > 1]:
         raise ValueError(
-            f"{path}: columns {', '.join(twice)} stand twice in the header: expected each name once"
+            f"{path}: columns {', '.join(repeated)} are repeated in the header: expected each "
+            "name once"
         )
-    filled = [(number, line) for number, line in enumerate(lines[1:], start=2) if any(line)]
-    if long := [number for number, line in filled if any(line[len(header) :])]:
-        raise ValueError(
-            f"{path}: row {long[0]} has more cells than the header: put quotes round a "
-            f"cell that holds {delimiter!r}"
-        )
-    rows = tuple(
-        dict.fromkeys(header, "") | dict(zip(header, line, strict=False)) for _, line in filled
-    )
-    return TextTable(header, rows, tuple(number for number, _ in filled))
-
-
-def is_plain_name(dataset: str) -> bool:
-    """Tell whether a dataset's name can stand in a key, and alone as a folder's name on every
-    system.
-    """
-    return (
-        bool(dataset)
-        and dataset.strip(". ") == dataset
-        and "__" not in dataset
-        and not re.search(r'[/\\:*?"<>|\x00-\x1f]', dataset)
-    )
-
-
-def join_list(values: Iterable[str]) -> str:
-    """Join labels or flags for a CSV cell."""
-    return LIST_SEPARATOR.join(values)
-
-
-def split_list(cell: str) -> tuple[str, ...]:
-    """Split a CSV cell of labels or flags; blanks and repeats are dropped."""
-    return tuple(
-        dict.fromkeys(
-            part for part in (item.strip() for item in cell.split(LIST_SEPARATOR)) if part
-        )
-    )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from src.config import PreprocessConfig, load_dataclass
-from src.labels.text_tables import is_plain_name, map_cells, plain_cell, safe_cell, zip_cells
+from src.labels.text_tables import is_plain_name, map_cells, plain_cell, save_frame, zip_cells
 from src.processed.record_files import record_keys
-from src.utils import atomic_path, printable
+from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,11 +198,8 @@ def _check_header(path: Path) -> None:
 
 def save_manifest(frame: pd.DataFrame, processed: str | Path) -> None:
     """Write ``manifest.csv`` atomically; its texts are safe to open in a spreadsheet."""
-    safe = map_cells(frame[list(MANIFEST_COLUMNS)], safe_cell)
-    with atomic_path(Path(processed) / "manifest.csv") as temporary:
-        safe.to_csv(
-            temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace"
-        )
+    path = Path(processed) / "manifest.csv"
+    save_frame(frame[list(MANIFEST_COLUMNS)], path, errors="backslashreplace")
 
 
 def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -1,8 +1,8 @@
-"""Recordings: files of any format to an `ECGRecord` in mV.
+"""Recordings: files of any format are read as an `ECGRecord` in mV.
 
-`reading` picks the reader of a file, `formats` has one module for each format. `folders` finds the
-records below a folder, `remote` and `fetching` those behind URLs. `windows` cuts long recordings.
-`synthetic` generates recordings.
+`reading` picks the reader of a file; `formats` has one module for each format. `folders` finds the
+records below a folder, `remote` and `fetching` those at a URL. `windows` cuts long recordings.
+`synthetic` generates recordings, and `sample_collections` writes collections of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Facts that headers state as text: age, sex and units of voltage."""
+"""Facts that headers state as text: units of voltage, age and sex."""
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import date
 from functools import lru_cache
@@ -13,8 +12,8 @@ _MILLIVOLTS_PER_UNIT = {
     "millivolt": 1.0,
     "millivolts": 1.0,
     "uv": 1e-3,
-    "µv": 1e-3,
-    "μv": 1e-3,
+    "µv": 1e-3,  # micro sign
+    "μv": 1e-3,  # Greek letter mu
     "microvolt": 1e-3,
     "microvolts": 1e-3,
     "nv": 1e-6,
@@ -22,33 +21,36 @@ _MILLIVOLTS_PER_UNIT = {
     "volt": 1e3,
     "volts": 1e3,
 }
+_AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", re.IGNORECASE)
+_MAX_AGE = 120  # years
 
 
 @lru_cache(maxsize=64)
 def millivolts_per_unit(unit: str) -> float | None:
-    """Return how many mV one `unit` is, or None when it is no voltage; ``/mv`` and other case are
-    understood.
-    """
+    """Return how many mV a unit is, in any case or as ``/mV``; None if it is no voltage."""
     return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
 
 
 def parse_age(text: object) -> float | None:
-    """Return an age in years, or None for what sources write when they do not know it (NaN, -1,
-    300, Unknown).
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", str(text), re.IGNORECASE)
-    age = float(match.group(1)) if match else math.nan
-    return age if 0 <= age <= 120 else None
+    """Return an age in years, or None for an unknown one, such as NaN, -1, 300 or Unknown."""
+    match = _AGE.fullmatch(str(text))
+    if match is None:
+        return None
+    age = float(match[1])
+    return age if age <= _MAX_AGE else None
 
 
 def years_between(born: date, at: date) -> int:
     """Return the whole years from a birth to a day."""
-    return at.year - born.year - ((at.month, at.day) < (born.month, born.day))
+    has_birthday_ahead = (at.month, at.day) < (born.month, born.day)
+    return at.year - born.year - has_birthday_ahead
 
 
 def parse_sex(text: object) -> str | None:
-    """Return ``female``, ``male`` or None from the spellings that sources use."""
+    """Return ``female``, ``male`` or None, from the spellings that sources use."""
     word = str(text).strip().lower()
     if word in {"f", "female", "w", "woman"}:
         return "female"
-    return "male" if word in {"m", "male", "man"} else None
+    if word in {"m", "male", "man"}:
+        return "male"
+    return None

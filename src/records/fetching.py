@@ -1,6 +1,4 @@
-"""Records behind URLs: a collection's index from one listing, and records with all their files in a
-temporary folder.
-"""
+"""Records at URLs: the index of a collection, and temporary local copies of records."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,21 +18,27 @@ from src.utils import stable_hash
 logger = logging.getLogger(__name__)
 
 
-_BATCH = 256  # files looked into at a time
 COPY_FIRST = "copy such files to a folder on this machine and name that"
+_BATCH = 256  # files copied at a time to look into them
 _MAX_DEPTH = 3  # a record, its segments, their samples
 
 
+# Listing ------------------------------------------------------------------------------------------
+
+
 def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]:
-    """List what lies below a URL once.
+    """List the files below a URL once.
+
+    Files that are no records of their own are removed: XML files of other kinds, segments of WFDB
+    records, and files that may hold many records, which are skipped with a warning.
 
     Returns
     -------
     folders
-        Folder relative to the URL -> names of its files in order, as of a local tree; hidden ones
-        are left out.
+        Folder relative to the URL -> names of its files in order, as for a local tree; without
+        hidden ones.
     files
-        What the store says of each file.
+        Relative path -> the size and version of every file.
 
     Raises
     ------
@@ -52,138 +55,140 @@ def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]
         folder, _, name = path.rpartition("/")
         if not any(part.startswith(".") for part in path.split("/")):
             folders[folder or "."].append(name)
-    _drop_strangers(url, folders)
+    _drop_other_xml(url, folders)
     _drop_segments(url, folders)
     _drop_files_of_many(url, folders)
     return folders, files
 
 
-def _drop_strangers(url: str, folders: dict[str, list[str]]) -> None:
-    """Take out the XML files that are no records, which only their content tells."""
-    doubtful = [
-        (folder, name)
-        for folder, names in folders.items()
-        for name in names
-        if name.lower().endswith(".xml")
-    ]
-    for folder, name, copy in _copied(url, doubtful):
+def _drop_other_xml(url: str, folders: dict[str, list[str]]) -> None:
+    """Remove XML files that are not ECG records; this needs their content."""
+    xml_files = []
+    for folder, names in folders.items():
+        xml_files += [(folder, name) for name in names if name.lower().endswith(".xml")]
+    for folder, name, copy in _local_copies(url, xml_files):
         if not may_be_record(copy):
             folders[folder].remove(name)
 
 
 def _drop_segments(url: str, folders: dict[str, list[str]]) -> None:
-    """Take out the segments that WFDB records are made of, which only the headers of these tell."""
-    lone = [(folder, name) for folder, names in folders.items() for name in lone_headers(names)]
-    for folder, _, copy in _copied(url, lone):
+    """Remove segments of WFDB records; only the headers of the records name them."""
+    headers = []
+    for folder, names in folders.items():
+        headers += [(folder, name) for name in lone_headers(names)]
+    for folder, _, copy in _local_copies(url, headers):
         if segments := segment_names(copy):
             folders[folder] = [
                 name for name in folders[folder] if os.path.splitext(name)[0] not in segments
             ]
 
 
-def _copied(url: str, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Path]]:
-    """Yield folder, name and a local copy of files to be looked into; a copy is there until the
-    next is asked for.
-    """
-    for start in range(0, len(wanted), _BATCH):
-        with TemporaryDirectory(prefix="ecg-") as place:
-            batch = [
-                (folder, name, Path(place) / str(number) / name)
-                for number, (folder, name) in enumerate(wanted[start : start + _BATCH])
-            ]
-            RemoteFolder(url).fetch(
-                [
-                    (name if folder == "." else f"{folder}/{name}", copy)
-                    for folder, name, copy in batch
-                ]
-            )
-            yield from batch
-
-
 def _drop_files_of_many(url: str, folders: dict[str, list[str]]) -> None:
-    """Take out the files that may hold many records: each record would take the whole file
-    along.
-    """
-    left_out = [
-        f"{folder}/{name}"
-        for folder, names in folders.items()
-        for name in names
-        if holds_many(name)
-    ]
-    if left_out:
+    """Remove files that may hold many records: each record would need a copy of the whole file."""
+    skipped: list[str] = []
+    for folder, names in folders.items():
+        skipped += [f"{folder}/{name}" for name in names if holds_many(name)]
+        folders[folder] = [name for name in names if not holds_many(name)]
+    if skipped:
         logger.warning(
-            "%s: %d files that may hold many records (%s) are left out; %s",
+            "%s: %d files that may hold many records (%s) are skipped; %s",
             url,
-            len(left_out),
-            left_out[0].removeprefix("./"),
+            len(skipped),
+            skipped[0].removeprefix("./"),
             COPY_FIRST,
         )
-    for folder, names in folders.items():
-        folders[folder] = [name for name in names if not holds_many(name)]
+
+
+def _local_copies(url: str, files: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Path]]:
+    """Yield folder, name and a local copy of each file; the copy exists until the next is yielded.
+
+    `files` are pairs of folder and name.
+    """
+    for start in range(0, len(files), _BATCH):
+        with TemporaryDirectory(prefix="ecg-") as temporary:
+            copies = []
+            transfers = []
+            for number, (folder, name) in enumerate(files[start : start + _BATCH]):
+                copy = Path(temporary) / str(number) / name
+                copies.append((folder, name, copy))
+                transfers.append((name if folder == "." else f"{folder}/{name}", copy))
+            RemoteFolder(url).fetch(transfers)
+            yield from copies
 
 
 def holds_many(name: str) -> bool:
-    """Tell whether a file may hold many records, by its suffix."""
+    """Return whether a file may hold many records, by its suffix."""
     return os.path.splitext(name.split("::")[0])[1].lower() in MANY_SUFFIXES
 
 
 def stamp_of(relative: str, files: dict[str, RemoteFile]) -> str:
-    """Return what changes when a record does: of its file, and of the samples that commonly stand
-    beside a header.
-    """
+    """Return a version stamp of a record: of its file and, for a header, the samples beside it."""
+    names = [relative]
     stem, suffix = os.path.splitext(relative)
-    others = [stem + other for other in (".dat", ".mat")] if suffix.lower() == ".hea" else []
-    return stable_hash(
-        [(files[name].size, files[name].stamp) for name in (relative, *others) if name in files]
-    )
+    if suffix.lower() == ".hea":
+        names += [f"{stem}.dat", f"{stem}.mat"]
+    return stable_hash([(files[name].size, files[name].stamp) for name in names if name in files])
+
+
+# Fetching -----------------------------------------------------------------------------------------
 
 
 @contextmanager
 def fetched_records(urls: Sequence[str]) -> Iterator[list[Path]]:
-    """Yield local copies of records, each beside the files that its header names; they are gone
-    afterwards.
+    """Yield temporary local copies of records, each beside the files that its header names.
 
-    What is not there is not there locally either, so that reading it gives the same error.
+    A file that does not exist at the URL does not exist locally either, so that reading it gives
+    the same error.
 
     Raises
     ------
     OSError
         If the store cannot be reached or refuses, or the folder of a record is gone.
     """
-    with TemporaryDirectory(prefix="ecg-") as place:
-        by_folder: dict[str, list[str]] = defaultdict(list)
+    names_by_folder: dict[str, list[str]] = defaultdict(list)
+    for url in urls:
+        folder, _, name = url.rpartition("/")
+        names_by_folder[folder].append(name)
+    with TemporaryDirectory(prefix="ecg-") as temporary:
+        local = {}
+        for number, (folder, names) in enumerate(names_by_folder.items()):
+            local[folder] = Path(temporary) / str(number)
+            _fetch_folder(RemoteFolder(folder), names, local[folder])
+        copies = []
         for url in urls:
             folder, _, name = url.rpartition("/")
-            by_folder[folder].append(name)
-        local = {folder: Path(place) / str(number) for number, folder in enumerate(by_folder)}
-        for folder, names in by_folder.items():
-            _fetch_folder(RemoteFolder(folder), names, local[folder])
-        yield [local[folder] / name for folder, _, name in (url.rpartition("/") for url in urls)]
+            copies.append(local[folder] / name)
+        yield copies
 
 
 def _fetch_folder(source: RemoteFolder, names: Sequence[str], local: Path) -> None:
-    """Fetch records of one folder, and then, step by step, what the headers among them name."""
-    waiting = list(dict.fromkeys(names))
-    missing = source.fetch([(name, local / name) for name in waiting])
-    if missing and len(missing) == len(waiting) and not source.exists():
+    """Fetch records of one folder, then, step by step, the files that their headers name."""
+    pending = list(dict.fromkeys(names))
+    missing = source.fetch([(name, local / name) for name in pending])
+    if missing and len(missing) == len(pending) and not source.exists():
         raise OSError(
             f"{source.url}: the folder is gone; bring it back and run the same command again"
         )
-    seen, in_any_case = set(waiting), None
+    requested = set(pending)
+    by_lower_case: dict[str, str] | None = None
     for _ in range(_MAX_DEPTH):
-        headers = [
-            local / name
-            for name in waiting
-            if name.lower().endswith(".hea") and (local / name).exists()
-        ]
-        waiting = [
-            name
-            for name in dict.fromkeys(chain.from_iterable(map(named_files, headers)))
-            if name not in seen
-        ]
-        seen.update(waiting)
-        missing = source.fetch([(name, local / name) for name in waiting])
-        if missing and in_any_case is None:
-            in_any_case = {name.lower(): name for name in source.list_names()}
-        spelled = [(in_any_case or {}).get(name.lower()) for name in missing]
+        pending = [name for name in _named_in_headers(pending, local) if name not in requested]
+        requested.update(pending)
+        missing = source.fetch([(name, local / name) for name in pending])
+        if not missing:
+            continue
+        # Headers may name files in another case than the store.
+        if by_lower_case is None:
+            by_lower_case = {name.lower(): name for name in source.list_names()}
+        spelled = [by_lower_case.get(name.lower()) for name in missing]
         source.fetch([(name, local / name) for name in spelled if name])
+
+
+def _named_in_headers(names: Sequence[str], local: Path) -> list[str]:
+    """Return the files that the fetched headers among `names` name, each once."""
+    named: dict[str, None] = {}
+    for name in names:
+        header = local / name
+        if name.lower().endswith(".hea") and header.exists():
+            named |= dict.fromkeys(named_files(header))
+    return list(named)

@@ -1,11 +1,11 @@
-"""Records below a folder or URL, and the ids that their files give them."""
+"""Finding the records below a folder or URL, with the ids that their files give them."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,128 +21,138 @@ MAX_ID_LENGTH = 1000  # characters
 
 @dataclass(frozen=True)
 class FoundRecord:
-    """A record on disk: its file relative to the dataset folder, with forward slashes, and its
-    stem.
+    """A record in a dataset folder.
 
-    One of the many records of a file is ``file.hdf5::id``, and the id stands for the stem.
+    Attributes
+    ----------
+    relative
+        Its file relative to the dataset folder, with forward slashes; ``file.hdf5::id`` for one of
+        many records in a file.
+    stem
+        The stem of the file, or the id in a file of many.
+    stamp
+        A version stamp, for a record at a URL.
     """
 
     relative: str
     stem: str
     stamp: str = ""
-    """Of a record behind a URL: what changes when it does."""
 
 
 def index_folder(root: str | Path) -> list[FoundRecord]:
-    """List the records below a folder or URL, one per stem and folder, a header before a bare .mat,
-    and each of a file of many.
+    """List the records below a folder or URL.
 
-    The segments that a WFDB record is made of are no records of their own: their samples would be
-    there twice. Behind a URL files of many are left out, with a warning.
+    A stem in a folder is one record: a header is preferred to a bare .mat. Each record of a file of
+    many is listed. The segments of a WFDB record are not, as their samples would be there twice.
+    Files of many records at a URL are skipped with a warning.
 
     Raises
     ------
     ValueError
-        If the folder is not there.
+        If the folder does not exist.
     OSError
-        If what the URL names cannot be reached.
+        If the URL cannot be reached.
     """
     if url := as_url(root):
         return _index_url(url)
     root = as_path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected a collection of recordings")
-    found = []
+    records: list[FoundRecord] = []
     for folder, names in _walk(root):
-        segments = set[str]().union(
-            *(segment_names(root / folder / name) for name in lone_headers(names))
-        )
-        whole = (
-            (name for name in names if os.path.splitext(name)[0] not in segments)
-            if segments
-            else names
-        )
-        claimed = [name for name in whole if may_be_record(f"{root}/{folder}/{name}")]
-        for stem, relative, suffix in _choose(folder, claimed):
+        names = _without_segments(root / folder, names)
+        candidates = [name for name in names if may_be_record(f"{root}/{folder}/{name}")]
+        for stem, relative, suffix in _choose(folder, candidates):
             if suffix in MANY_SUFFIXES:
-                found += _inside(root, relative, stem)
+                records += _records_in_file(root, relative, stem)
             else:
-                found.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH)))
-    return _in_order(found)
+                records.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH)))
+    return _sorted_by_file(records)
+
+
+def _without_segments(folder: Path, names: list[str]) -> list[str]:
+    """Return the names of files that are not segments of a WFDB record in the folder."""
+    segments: set[str] = set()
+    for header in lone_headers(names):
+        segments.update(segment_names(folder / header))
+    if not segments:
+        return names
+    return [name for name in names if os.path.splitext(name)[0] not in segments]
 
 
 def _index_url(url: str) -> list[FoundRecord]:
     folders, files = list_folders(url)
-    chosen = (item for folder, names in folders.items() for item in _choose(folder, names))
-    return _in_order(
-        [
-            FoundRecord(relative, printable(stem, MAX_ID_LENGTH), stamp_of(relative, files))
-            for stem, relative, _ in chosen
-        ]
-    )
+    records = []
+    for folder, names in folders.items():
+        for stem, relative, _ in _choose(folder, names):
+            stamp = stamp_of(relative, files)
+            records.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH), stamp))
+    return _sorted_by_file(records)
 
 
 def _choose(folder: str, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield stem, file and suffix of the records among the files of a folder: of each stem the most
-    telling.
+    """Yield stem, relative path and suffix of the records of a folder.
+
+    Of the files with a stem, the one whose suffix is first in `READABLE_SUFFIXES` is the record.
     """
     best: dict[str, tuple[int, str]] = {}
     for name in names:
         stem, suffix = os.path.splitext(name)
         if suffix.lower() in READABLE_SUFFIXES and not name.startswith("."):
-            rank = READABLE_SUFFIXES.index(suffix.lower())
-            best[stem] = min(best.get(stem, (rank, name)), (rank, name))
+            ranked = (READABLE_SUFFIXES.index(suffix.lower()), name)
+            best[stem] = min(best.get(stem, ranked), ranked)
     for stem, (rank, name) in best.items():
-        yield stem, name if folder == "." else f"{folder}/{name}", READABLE_SUFFIXES[rank]
+        relative = name if folder == "." else f"{folder}/{name}"
+        yield stem, relative, READABLE_SUFFIXES[rank]
 
 
-def _in_order(found: list[FoundRecord]) -> list[FoundRecord]:
-    return sorted(
-        found, key=lambda record: PART_IN_FILE.split(record.relative)[0]
-    )  # those inside a file stay as they are stored
+def _sorted_by_file(records: Iterable[FoundRecord]) -> list[FoundRecord]:
+    # The sort is stable, so records inside a file keep the order in which they are stored.
+    return sorted(records, key=lambda record: PART_IN_FILE.split(record.relative)[0])
 
 
-def _inside(root: Path, relative: str, stem: str) -> list[FoundRecord]:
-    """Return the records of a file that may hold many; one that cannot be read is listed, and
-    reading it says why.
+def _records_in_file(root: Path, relative: str, stem: str) -> list[FoundRecord]:
+    """Return the records of a file that may hold many.
+
+    An unreadable file is listed as one record, so that reading it reports the error.
     """
     try:
         parts = list_parts(root / relative)
     except RecordError:
         parts = ()
-    return [
-        FoundRecord(f"{relative}::{part}", printable(part, MAX_ID_LENGTH)) for part in parts
-    ] or [FoundRecord(relative, printable(stem, MAX_ID_LENGTH))]
+    if not parts:
+        return [FoundRecord(relative, printable(stem, MAX_ID_LENGTH))]
+    return [FoundRecord(f"{relative}::{part}", printable(part, MAX_ID_LENGTH)) for part in parts]
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder of a tree, relative to it, and the names of its files; pipes and devices
-    are none.
+    """Yield each folder of a tree, relative to its root, and the names of its regular files.
 
-    Links to folders are followed, but each real folder is entered once, so that a loop of links
-    ends.
+    Links to folders are followed; each real folder is entered once, so that a loop of links ends.
     """
-    seen: set[str] = set()
+    entered: set[str] = set()
     waiting = [""]
     while waiting:
         folder = waiting.pop()
         real = os.path.realpath(root / folder)
-        if real in seen:
+        if real in entered:
             continue
-        seen.add(real)
+        entered.add(real)
         with os.scandir(root / folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        inner = [
-            entry.name for entry in found if not entry.name.startswith(".") and _is(entry.is_dir)
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        subfolders = [
+            entry.name
+            for entry in ordered
+            if not entry.name.startswith(".") and _holds(entry.is_dir)
         ]
-        waiting += [f"{folder}/{name}" if folder else name for name in reversed(inner)]
-        yield folder or ".", [entry.name for entry in found if _is(entry.is_file)]
+        # The stack is popped from its end.
+        for name in reversed(subfolders):
+            waiting.append(f"{folder}/{name}" if folder else name)
+        yield folder or ".", [entry.name for entry in ordered if _holds(entry.is_file)]
 
 
-def _is(test: Callable[[], bool]) -> bool:
-    """Answer a question about an entry; a link that leads back to itself is as nothing, like one
-    that leads nowhere.
-    """
+def _holds(test: Callable[[], bool]) -> bool:
+    """Return the result of a test of a directory entry, False for a link that leads to itself."""
     try:
         return test()
     except OSError as error:

@@ -1,5 +1,6 @@
-"""Bytes on disk to an `ECGRecord`: mV, leads by name. Picks the reader by the file; the readers are
-in `src.formats`.
+"""Reading a record file: the reader is picked by suffix, the result is an `ECGRecord` in mV.
+
+The readers themselves are in `src.records.formats`, one module per format.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from src.records.formats.scp import read_scp
 from src.records.formats.wfdb import read_wfdb, wfdb_extent
 from src.records.formats.xml_ecg import is_ecg_xml, read_xml
 from src.records.record import (
+    NO_HINTS,
     ECGRecord,
     Extent,
+    ReadingHints,
     RecordError,
     RecordRequest,
     checked_record,
@@ -38,9 +41,17 @@ from src.records.windows import cut_windows, window_name, window_spans
 class _Format:
     """How files of a suffix are read.
 
-    With an `extent` the windows of a long record are read one by one, else cut from the whole.
-    `parts` lists the ids of a file that may hold many records. `claims` tells records from other
-    files of the suffix.
+    Attributes
+    ----------
+    read
+        The reader.
+    extent
+        Returns the length of a record before its samples are read. The windows of a long record
+        are then read one by one; without it they are cut from the whole record.
+    parts
+        Lists the ids of the records in a file that may hold many.
+    claims
+        Returns whether a file of the suffix is a record at all.
     """
 
     read: Callable[[Path, RecordRequest], ECGRecord]
@@ -51,14 +62,13 @@ class _Format:
 
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 
-
 _FORMATS = {
     ".hea": _Format(
         lambda path, request: read_wfdb(path, request.start, request.stop),
         lambda path, _: wfdb_extent(path),
     ),
     ".mat": _Format(
-        lambda path, request: read_mat(path, request.source_fs, request.source_gain_per_mv)
+        lambda path, request: read_mat(path, request.hints.fs, request.hints.gain_per_mv)
     ),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
@@ -69,28 +79,29 @@ _FORMATS = {
     ".scp": _Format(read_scp),
 }
 
-
 READABLE_SUFFIXES = tuple(_FORMATS)
-"""Suffixes that name a record of their own, most telling first; a .dat belongs to its .hea."""
-
-
-_BROKEN = (ValueError, ArithmeticError, LookupError, MemoryError, struct.error)
-"""What readers meet in damaged files beside the problems that they name."""
-
+"""Suffixes of files that are a record of their own, in order of preference; a .dat belongs to its
+.hea.
+"""
 
 MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
-"""Those whose files may hold many records."""
+"""Suffixes of files that may hold many records."""
+
+_BROKEN = (ValueError, ArithmeticError, LookupError, MemoryError, struct.error)
+"""Errors that readers meet in damaged files, besides those that they report themselves."""
+
+
+# Finding records --------------------------------------------------------------------------------
 
 
 def resolve_record(path: str | Path) -> Path:
-    """Return the file that describes the record: the .hea where there is one, else the first of
-    `READABLE_SUFFIXES`.
+    """Return the file that describes a record: its .hea, else the first of `READABLE_SUFFIXES`.
 
     Parameters
     ----------
     path
         A record file, the .dat of a WFDB record, the record's name without a suffix, or
-        ``file::id`` for one of the records of an HDF5 file of many, which is returned as it is.
+        ``file::id`` for one of the records of an HDF5 file of many, which is returned as is.
 
     Raises
     ------
@@ -102,7 +113,7 @@ def resolve_record(path: str | Path) -> Path:
     if suffix == ".hea" and os.path.isfile(file):
         return file
     if suffix in (".dat", ".mat") and os.path.isfile(file):
-        header = _sibling(file.with_suffix(""), ".hea")
+        header = _find_sibling(file.with_suffix(""), ".hea")
         if header is not None:
             return header
         if suffix == ".dat":
@@ -112,34 +123,38 @@ def resolve_record(path: str | Path) -> Path:
     if suffix in _FORMATS and os.path.isfile(file):
         return Path(f"{file}::{part}") if part else file
     for candidate in READABLE_SUFFIXES:
-        found = _sibling(file, candidate)
-        if found is not None:
-            return found
-    known = ", ".join((*READABLE_SUFFIXES, ".dat"))
+        sibling = _find_sibling(file, candidate)
+        if sibling is not None:
+            return sibling
+    suffixes = ", ".join((*READABLE_SUFFIXES, ".dat"))
     if os.path.isfile(file):
         raise RecordError(
-            file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {known}"
+            file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {suffixes}"
         )
     raise RecordError(
-        file, f"no such record: expected a file of {known}, or a record name beside one"
+        file, f"no such record: expected a file of {suffixes}, or a record name beside one"
     )
 
 
-def _sibling(stem: Path, suffix: str) -> Path | None:
-    """Return the file ``stem + suffix`` in either case, since with_suffix would cut names that hold
-    a dot.
+def _find_sibling(stem: Path, suffix: str) -> Path | None:
+    """Return the file ``stem + suffix``, in lower or upper case, or None if there is none.
 
-    Names that no file system takes are no file, and neither are pipes and devices, which would be
-    waited for.
+    The suffix is appended, as `Path.with_suffix` would cut a name that holds a dot. Names that no
+    file system accepts are not files, and neither are pipes and devices, which would block.
     """
-    candidates = (Path(f"{stem}{spelled}") for spelled in (suffix, suffix.upper()) if stem.name)
-    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    if not stem.name:
+        return None
+    for spelling in (suffix, suffix.upper()):
+        candidate = Path(f"{stem}{spelling}")
+        if os.path.isfile(candidate):
+            return candidate
+    return None
 
 
 def record_name(path: str | Path) -> str:
-    """Return the id of the record at a path: the stem of its file, or the id inside a file of many.
+    """Return the id of the record at a path: the stem of its file, or the id in a file of many.
 
-    What is no record goes by its stem too.
+    A path that is no record is named by its stem as well.
     """
     part = split_part(path)[1]
     if part:
@@ -151,9 +166,7 @@ def record_name(path: str | Path) -> str:
 
 
 def may_be_record(path: str | Path) -> bool:
-    """Tell whether a file is read as a record of its own: by its suffix, and of an XML file by its
-    root element too.
-    """
+    """Return whether a file is a record, by its suffix and, for XML, by its root element."""
     kind = _FORMATS.get(os.path.splitext(path)[1].lower())
     return kind is not None and (kind.claims is None or kind.claims(Path(path)))
 
@@ -166,13 +179,14 @@ def list_parts(path: str | Path) -> tuple[str, ...]:
     RecordError
         If the file may hold many records and cannot be read.
     """
-    parts = _format(Path(path)).parts
-    return parts(Path(path)) if parts else ()
+    list_ids = _format_of(Path(path)).parts
+    return list_ids(Path(path)) if list_ids else ()
 
 
 def list_records(path: str | Path) -> list[Path]:
-    """Return the path of each record of a file, as `read_record` takes them: the file itself, or
-    ``file::id`` for many.
+    """Return the path of each record of a file, as `read_record` takes them.
+
+    That is the file itself, or ``file::id`` for each of many records.
 
     Raises
     ------
@@ -185,8 +199,7 @@ def list_records(path: str | Path) -> list[Path]:
     return [Path(f"{file}::{part}") for part in list_parts(file)] or [file]
 
 
-def _format(file: Path) -> _Format:
-    return _FORMATS[split_part(file)[0].suffix.lower()]
+# Reading ----------------------------------------------------------------------------------------
 
 
 def read_record(
@@ -199,106 +212,21 @@ def read_record(
     path
         As for `resolve_record`.
     source_fs
-        Sampling rate in Hz, for a file that does not say its own.
+        Sampling rate in Hz, for a file that does not state it.
     source_gain_per_mv
-        ADC units per mV, for a file that does not say them.
+        ADC units per mV, for a file that does not state them.
 
     Raises
     ------
     RecordError
         A ValueError that names the file and says what was expected.
     """
-    return _read(
-        resolve_record(path),
-        RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv),
-    )
+    return read_with_hints(path, ReadingHints(source_fs, source_gain_per_mv))
 
 
-class RecordStart(NamedTuple):
-    """The first `seconds` of a record that was looked up and can be read; `n_samples` of the whole
-    where only a part will be.
-    """
-
-    file: Path
-    request: RecordRequest
-    seconds: float
-    n_samples: int | None
-
-    def read(self) -> tuple[ECGRecord, int]:
-        """Read the first seconds of the record.
-
-        Returns
-        -------
-        record
-            As of `read_record`, but for the end. Checksums cover the whole record, so they are not
-            compared when only a part is read.
-        n_samples
-            Length of the whole record.
-
-        Raises
-        ------
-        RecordError
-            As `read_record`.
-        """
-        record = _read(self.file, self.request)
-        n_samples = record.n_samples if self.n_samples is None else self.n_samples
-        if (
-            record.n_samples > 2 * self.seconds * record.fs
-        ):  # of a format that is read whole; several records are held at a time
-            record = dataclasses.replace(
-                record, signal=record.signal[:, : round(self.seconds * record.fs)].copy()
-            )
-        return record, n_samples
-
-
-def find_start(
-    path: str | Path,
-    seconds: float,
-    *,
-    source_fs: float | None = None,
-    source_gain_per_mv: float | None = None,
-) -> RecordStart:
-    """Look up the first `seconds` of a record without reading samples.
-
-    Only that part is then read from disk, where the format allows it. Look up several records
-    before reading any: the code that parses headers then stays in the processor's caches.
-    """
-    file = resolve_record(path)
-    request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
-    extent = _extent(file, request)
-    if extent is None or extent.n_samples <= 2 * seconds * extent.fs:  # there is little to save
-        return RecordStart(file, request, seconds, None)
-    return RecordStart(
-        file,
-        dataclasses.replace(request, stop=round(seconds * extent.fs)),
-        seconds,
-        extent.n_samples,
-    )
-
-
-def _read(path: Path, request: RecordRequest) -> ECGRecord:
-    file, part = split_part(path)
-    with (
-        _named_errors(path),
-        np.errstate(all="ignore"),
-    ):  # numbers of a damaged file; what comes of them is checked
-        return checked_record(
-            path,
-            _format(file).read(file, dataclasses.replace(request, part=part) if part else request),
-        )
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file makes a reader raise into a `RecordError` that names it."""
-    try:
-        yield
-    except RecordError:
-        raise
-    except OSError as error:
-        raise open_error(path, error) from None
-    except _BROKEN as error:
-        raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None
+def read_with_hints(path: str | Path, hints: ReadingHints) -> ECGRecord:
+    """Read one record, as `read_record` does."""
+    return _read(resolve_record(path), RecordRequest(hints=hints))
 
 
 def iter_records(
@@ -309,8 +237,7 @@ def iter_records(
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
 ) -> Iterator[ECGRecord]:
-    """Yield the records of a file one at a time: its only one, each of many, or the windows of a
-    long one.
+    """Yield the records of a file one at a time, whole or as windows.
 
     Parameters
     ----------
@@ -330,12 +257,21 @@ def iter_records(
     ValueError
         If a window or stride is not positive.
     """
-    stride_s = window_s if stride_s is None else stride_s
+    hints = ReadingHints(source_fs, source_gain_per_mv)
+    return iter_with_hints(path, hints, window_s=window_s, stride_s=stride_s)
+
+
+def iter_with_hints(
+    path: str | Path, hints: ReadingHints, *, window_s: float | None, stride_s: float | None
+) -> Iterator[ECGRecord]:
+    """Yield the records of a file one at a time, as `iter_records` does."""
+    if stride_s is None:
+        stride_s = window_s
     if (window_s is not None and window_s <= 0) or (stride_s is not None and stride_s <= 0):
         raise ValueError(
             f"window_s is {window_s} and stride_s {stride_s}: expected positive seconds"
         )
-    request = RecordRequest(source_fs=source_fs, source_gain_per_mv=source_gain_per_mv)
+    request = RecordRequest(hints=hints)
     for record in list_records(path):
         if window_s is None or stride_s is None:
             yield _read(record, request)
@@ -346,7 +282,7 @@ def iter_records(
 def _iter_windows(
     path: Path, request: RecordRequest, window_s: float, stride_s: float
 ) -> Iterator[ECGRecord]:
-    """Yield windows, each read from disk as it comes where the format allows it."""
+    """Yield the windows of a record, each read from disk when needed if the format allows it."""
     extent = _extent(path, request)
     if extent is None:
         yield from cut_windows(_read(path, request), window_s, stride_s)
@@ -356,8 +292,99 @@ def _iter_windows(
         yield dataclasses.replace(window, record_id=window_name(window.record_id, index))
 
 
+class RecordStart(NamedTuple):
+    """The first seconds of a record: located, but not yet read.
+
+    Attributes
+    ----------
+    file
+        The file that describes the record.
+    request
+        The part of it to read.
+    seconds
+        The length wanted.
+    n_samples
+        Samples per lead of the whole record, or None if it is read whole.
+    """
+
+    file: Path
+    request: RecordRequest
+    seconds: float
+    n_samples: int | None
+
+    def read(self) -> tuple[ECGRecord, int]:
+        """Read the first seconds of the record.
+
+        Returns
+        -------
+        record
+            As from `read_record`, but cut. Checksums cover the whole record, so they are not
+            compared when only a part is read.
+        n_samples
+            Length of the whole record in samples per lead.
+
+        Raises
+        ------
+        RecordError
+            As `read_record`.
+        """
+        record = _read(self.file, self.request)
+        n_samples = record.n_samples if self.n_samples is None else self.n_samples
+        # Some formats are read whole. A copy of the start frees the rest, as callers hold several
+        # records at a time.
+        if record.n_samples > 2 * self.seconds * record.fs:
+            start = record.signal[:, : round(self.seconds * record.fs)].copy()
+            record = dataclasses.replace(record, signal=start)
+        return record, n_samples
+
+
+def find_start(path: str | Path, seconds: float, hints: ReadingHints = NO_HINTS) -> RecordStart:
+    """Locate the first `seconds` of a record without reading samples.
+
+    Only that part is then read from disk, where the format allows it. Locate several records
+    before reading any: the code that parses headers then stays in the processor's caches.
+    """
+    file = resolve_record(path)
+    request = RecordRequest(hints=hints)
+    extent = _extent(file, request)
+    # A record up to twice as long is read whole: there is little to save.
+    if extent is None or extent.n_samples <= 2 * seconds * extent.fs:
+        return RecordStart(file, request, seconds, None)
+    request = dataclasses.replace(request, stop=round(seconds * extent.fs))
+    return RecordStart(file, request, seconds, extent.n_samples)
+
+
+def _read(path: Path, request: RecordRequest) -> ECGRecord:
+    file, part = split_part(path)
+    if part:
+        request = dataclasses.replace(request, part=part)
+    # Damaged files hold numbers that overflow; `checked_record` checks the outcome.
+    with _named_errors(path), np.errstate(all="ignore"):
+        return checked_record(path, _format_of(file).read(file, request))
+
+
 def _extent(path: Path, request: RecordRequest) -> Extent | None:
-    """Return a record's length where its format tells it without reading the samples."""
-    extent = _format(path).extent
+    """Return a record's length if its format states it outside the samples."""
+    file, _ = split_part(path)
+    read_extent = _format_of(file).extent
+    if read_extent is None:
+        return None
     with _named_errors(path):
-        return extent(split_part(path)[0], request) if extent else None
+        return read_extent(file, request)
+
+
+def _format_of(file: Path) -> _Format:
+    return _FORMATS[split_part(file)[0].suffix.lower()]
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn every error that a broken file causes into a `RecordError` that names the file."""
+    try:
+        yield
+    except RecordError:
+        raise
+    except OSError as error:
+        raise open_error(path, error) from None
+    except _BROKEN as error:
+        raise RecordError(path, f"not readable ({type(error).__name__}: {error})") from None

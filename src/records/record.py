@@ -131,6 +131,25 @@ class ECGRecord(Rich):
 
 
 @dataclass(frozen=True)
+class ReadingHints:
+    """Facts about a record for files that do not state them; a file's own statement has priority.
+
+    Attributes
+    ----------
+    fs
+        Sampling rate in Hz, or None.
+    gain_per_mv
+        ADC units per mV, or None.
+    """
+
+    fs: float | None = None
+    gain_per_mv: float | None = None
+
+
+NO_HINTS = ReadingHints()
+
+
+@dataclass(frozen=True)
 class RecordRequest:
     """What is asked of a reader beside the path.
 
@@ -138,17 +157,14 @@ class RecordRequest:
     ----------
     part
         The id of a record inside a file of many; empty for the only one.
-    source_fs
-        Sampling rate in Hz for a file that does not say its own.
-    source_gain_per_mv
-        ADC units per mV for a file that does not say them.
+    hints
+        Facts that the file may not state.
     start, stop
         The samples wanted; None is up to the end.
     """
 
     part: str = ""
-    source_fs: float | None = None
-    source_gain_per_mv: float | None = None
+    hints: ReadingHints = NO_HINTS
     start: int = 0
     stop: int | None = None
 

@@ -1,25 +1,27 @@
-"""Folders behind URLs such as ``s3://bucket/folder``: listed, fetched from, uploaded to, through
-fsspec.
+"""Folders at URLs such as ``s3://bucket/folder``: list, fetch and upload files with fsspec.
 
-fsspec is imported, and the network touched, only where somebody gave a URL. ``file://`` URLs are
-local paths.
+fsspec is imported, and the network used, only if a URL is given. ``file://`` URLs are local paths.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from src.utils import as_path, as_url, import_extra, printable, stable_hash
 
-_STAMPS = (
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Keys under which stores state the version of a file, the best first.
+_STAMP_KEYS = (
     "ETag",
     "etag",
     "md5Hash",
@@ -29,23 +31,23 @@ _STAMPS = (
     "mtime",
     "created",
 )
-_THREADS = 16  # transfers at a time: each waits for the network most of the time
+_THREADS = 16  # transfers at a time; each waits for the network most of the time
 _MAX_NAME = 255  # bytes, of file systems
 
 
 def join_root(root: str | Path, relative: str) -> str:
-    """Return the path or URL of a file below a collection's folder, given relative to it with
-    forward slashes.
+    """Return the path or URL of a file, from its collection's folder and its relative path.
+
+    The relative path has forward slashes.
     """
-    prefix, separator = _prefix(root)  # as texts, since a million paths would take seconds to make
+    # Texts are joined, since a million `Path` objects would take seconds.
+    prefix, separator = _prefix(root)
     return prefix + relative.replace("/", separator)
 
 
 @lru_cache(maxsize=64)
 def _prefix(root: str | Path) -> tuple[str, str]:
-    """Return what the paths of all files below a folder or URL begin with, and what stands between
-    their parts.
-    """
+    """Return the start of all paths below a folder or URL, and the separator of their parts."""
     if url := as_url(root):
         return f"{url}/", "/"
     path = as_path(root)
@@ -54,7 +56,7 @@ def _prefix(root: str | Path) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a listing: its size, and what changes when its content does."""
+    """A file of a listing: its size in bytes, and a version stamp that changes with its content."""
 
     size: int
     stamp: str
@@ -62,7 +64,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder behind a URL; names are relative to it, with forward slashes."""
+    """A folder at a URL; names of files are relative to it, with forward slashes."""
 
     url: str
 
@@ -84,8 +86,7 @@ class RemoteFolder:
         return fs, path.rstrip("/")
 
     def list_files(self) -> dict[str, RemoteFile]:
-        """Return what lies below the folder by name, in one listing; names that a local folder
-        could not hold are left out.
+        """Return the files below the folder by name, without names that no local folder can hold.
 
         Raises
         ------
@@ -94,29 +95,30 @@ class RemoteFolder:
         """
         fs, root = self._open()
         with one_line_errors(self.url):
-            fs.invalidate_cache()  # others write there too
-            found = fs.find(root, detail=True)
-            fs.invalidate_cache()  # it would stay in memory
+            # Others write there too, so an earlier listing may be out of date.
+            fs.invalidate_cache()
+            listing = fs.find(root, detail=True)
+            # A listing of a large store must not stay in memory.
+            fs.invalidate_cache()
         files = {}
-        for path, info in found.items():
+        for path, info in listing.items():
             name = path[len(root) :].lstrip("/") if path.startswith(root) else path
             if is_safe(name):
                 files[name] = RemoteFile(int(info.get("size") or 0), _stamp(info))
         return files
 
     def list_names(self) -> list[str]:
-        """Return the names of what lies right in the folder; none where it is not there."""
+        """Return the names of the folder's direct entries; none if it does not exist."""
         fs, root = self._open()
         try:
             with one_line_errors(self.url):
-                return [
-                    str(path).rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)
-                ]
+                paths = fs.ls(root, detail=False)
         except FileNotFoundError:
             return []
+        return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
     def stamp(self, name: str) -> str:
-        """Return what changes when a file does; empty where there is none."""
+        """Return a version stamp of a file; empty if the file does not exist."""
         fs, root = self._open()
         try:
             with one_line_errors(f"{self.url}/{name}"):
@@ -126,14 +128,14 @@ class RemoteFolder:
             return ""
 
     def exists(self) -> bool:
-        """Tell whether anything is there."""
+        """Return whether anything is at the URL."""
         fs, root = self._open()
         with one_line_errors(self.url):
             fs.invalidate_cache()
             return bool(fs.exists(root))
 
-    def fetch(self, wanted: Sequence[tuple[str, Path]]) -> list[str]:
-        """Copy files to local paths; returns the names that are not there.
+    def fetch(self, files: Sequence[tuple[str, Path]]) -> list[str]:
+        """Copy files, given by name and local path; return the names that do not exist.
 
         Raises
         ------
@@ -152,12 +154,12 @@ class RemoteFolder:
                 return name
             return None
 
-        for folder in {path.parent for _, path in wanted}:
+        for folder in {path.parent for _, path in files}:
             folder.mkdir(parents=True, exist_ok=True)
-        return [name for name in _each(fetch_one, wanted) if name is not None]
+        return [name for name in _map_in_threads(fetch_one, files) if name is not None]
 
     def upload(self, files: Iterable[tuple[Path, str]]) -> None:
-        """Copy local files to names in the folder; an object store shows each whole or not at all.
+        """Copy local files to names in the folder; object stores show each whole or not at all.
 
         Raises
         ------
@@ -171,21 +173,25 @@ class RemoteFolder:
             with one_line_errors(f"{self.url}/{name}"):
                 fs.put_file(str(path), f"{root}/{name}")
 
-        list(_each(upload_one, list(files)))
+        for _ in _map_in_threads(upload_one, list(files)):
+            pass
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         fs, root = self._open()
         with one_line_errors(f"{self.url}/{name}"):
             if fs.exists(f"{root}/{name}"):
                 fs.rm_file(f"{root}/{name}")
 
 
-def _stamp(info: dict[str, Any]) -> str:
-    return next((str(info[key]) for key in _STAMPS if info.get(key)), "")
+def _stamp(info: Mapping[str, object]) -> str:
+    for key in _STAMP_KEYS:
+        if info.get(key):
+            return str(info[key])
+    return ""
 
 
-def _each(call: Any, items: Sequence[Any]) -> Iterator[Any]:
+def _map_in_threads(call: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     if len(items) < 2:
         yield from map(call, items)
         return
@@ -194,31 +200,35 @@ def _each(call: Any, items: Sequence[Any]) -> Iterator[Any]:
 
 
 def is_safe(name: str) -> bool:
-    """Tell whether a name of a store can be that of a file below a local folder: no way up, no
-    other separator, no overlong part.
+    """Return whether a name in a store is also valid below a local folder.
+
+    It must not lead upwards, hold another separator or have too long a part.
     """
-    parts = name.split("/")
-    return not any(
-        part in ("", ".", "..") or len(part.encode(errors="replace")) > _MAX_NAME for part in parts
-    ) and not re.search(r"[\\\x00]", name)
+    if re.search(r"[\\\x00]", name):
+        return False
+    for part in name.split("/"):
+        if part in ("", ".", "..") or len(part.encode(errors="replace")) > _MAX_NAME:
+            return False
+    return True
 
 
 @contextmanager
 def one_line_errors(url: str) -> Iterator[None]:
-    """Raise what a store's library raises as an OSError of one line that names the URL.
+    """Turn every error of a store's library into an OSError of one line that names the URL.
 
     Raises
     ------
     FileNotFoundError
-        If what the URL names is not there.
+        If nothing is at the URL.
     OSError
-        For anything else.
+        For any other error.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{url}: there is no such bucket, folder or file") from error
-    except Exception as error:  # each store has a library with errors of its own
+    # Each store has a library with errors of its own.
+    except Exception as error:
         text = printable(" ".join(str(error).split())) or "no reason given"
         hint = ""
         if type(error).__name__ == "NoCredentialsError":
@@ -227,9 +237,11 @@ def one_line_errors(url: str) -> Iterator[None]:
 
 
 def cache_folder(url: str, kind: str) -> Path:
-    """Return the local folder that stands for one behind a URL, below ``$XDG_CACHE_HOME`` or
-    ``~/.cache``; it is not made.
+    """Return the folder for a URL in the user's cache, which may not exist yet.
+
+    On Linux the cache is ``$XDG_CACHE_HOME`` or ``~/.cache``.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    from platformdirs import user_cache_path
+
     name = re.sub(r"[^\w.-]+", "-", PurePosixPath(url).name)[:60]
-    return base / "ecg-tensor-pipeline" / kind / f"{name}-{stable_hash(url)}"
+    return user_cache_path("ecg-tensor-pipeline") / kind / f"{name}-{stable_hash(url)}"

@@ -1,6 +1,4 @@
-"""Small collections of generated recordings on disk, in the formats, rates and lead orders that
-users have.
-"""
+"""Sample collections: generated recordings on disk in several formats, rates and lead orders."""
 
 from __future__ import annotations
 
@@ -31,14 +29,14 @@ from src.utils import UsageError, atomic_path
 logger = logging.getLogger(__name__)
 
 
-GAIN_PER_MV = 1000  # ADC units; an int16 then spans 32.7 mV to either side
+GAIN_PER_MV = 1000  # ADC units; an int16 then spans 32.7 mV on either side
+_MAX_ADU = 2**15 - 1
+_MAT4_TYPE = 30  # little-endian, int16, full matrix
 
 
 @dataclass(frozen=True)
 class SampleData:
-    """Where the sample collections are: the mapping table, and the folder of each dataset by
-    name.
-    """
+    """Where the sample collections are: the label mapping, and dataset name -> folder."""
 
     mapping: Path
     data: dict[str, Path]
@@ -49,64 +47,60 @@ def write_sample_collections(
 ) -> SampleData:
     """Write three small collections of different format, rate and lead order, with their mapping.
 
-    ``synthetic_wfdb`` (WFDB format 16, 500 Hz, 8 to 12 s), ``synthetic_challenge`` (PhysioNet
-    Challenge .mat and .hea, 1000 Hz, leads in other orders) and ``synthetic_mat`` (.mat without
-    header, 257 Hz). The same arguments write the same bytes, and leave the files alone that hold
-    them already. Earlier sample records are replaced; other files, and other datasets' rows of the
-    mapping, stay.
+    They are ``synthetic_wfdb`` (WFDB format 16, 500 Hz, 8 to 12 s), ``synthetic_challenge``
+    (PhysioNet Challenge .mat and .hea, 1000 Hz, leads in other orders) and ``synthetic_mat`` (.mat
+    without header, 257 Hz). The same arguments write the same bytes, and files that already hold
+    them are not touched. Earlier sample records are replaced; other files, and other datasets' rows
+    of the mapping, stay.
 
     Parameters
     ----------
     dest
-        Folder, made when it is not there.
+        Folder, created if it does not exist.
     n_records
-        Recordings in all, 3 or more; the classes are spread evenly.
+        Recordings in all, 3 or more, spread evenly over the classes.
     seed
-        0 or more.
+        Seed of the generator, 0 or more.
     multi_label
         Give a small share of the records a second label.
 
     Raises
     ------
     ValueError
-        If a number is out of range, or the mapping that is there has no column ``dataset``.
+        If a number is out of range, or an existing mapping has no column ``dataset``.
     """
     dest = Path(dest)
-    result = SampleData(
-        dest / "unified_label_mapping.csv", {name: dest / name for name in _COLLECTIONS}
-    )
+    folders = {name: dest / name for name in _COLLECTIONS}
+    result = SampleData(dest / "unified_label_mapping.csv", folders)
+    # Wrong arguments and a wrong mapping raise here, before anything is written.
     records = iter_sample_records(n_records, seed, multi_label=multi_label)
     rows = _read_other_rows(result.mapping)
-    written: dict[str, set[str]] = {name: set() for name in result.data}
-    for folder in result.data.values():
+    for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
+    written_ids: dict[str, set[str]] = {name: set() for name in folders}
     for name, record in records:
-        _COLLECTIONS[name].write(record, result.data[name])
-        written[name].add(record.record_id)
+        _COLLECTIONS[name].write(record, folders[name])
+        written_ids[name].add(record.record_id)
         rows.append(_mapping_row(name, record))
-    for name, folder in result.data.items():
-        _remove_earlier(folder, _COLLECTIONS[name].prefix, written[name])
+    for name, folder in folders.items():
+        _remove_earlier(folder, _COLLECTIONS[name].prefix, written_ids[name])
     _write_mapping(result.mapping, rows)
-    logger.info(
-        "wrote %d sample recordings in %d collections to %s", n_records, len(result.data), dest
-    )
+    logger.info("wrote %d sample recordings in %d collections to %s", n_records, len(folders), dest)
     return result
 
 
 def iter_sample_records(
     n_records: int = 120, seed: int = 0, *, multi_label: bool = False
 ) -> Iterator[tuple[str, ECGRecord]]:
-    """Yield dataset and record of all that `write_sample_collections` writes for the same
-    arguments.
-    """
+    """Yield dataset and record, for all that `write_sample_collections` would write."""
     n_sets = len(_COLLECTIONS)
     if n_records < n_sets or seed < 0:
         raise UsageError(
             f"n_records is {n_records} and seed {seed}: expected at least {n_sets} and 0"
         )
     rng = np.random.default_rng(seed)
-    order = rng.permutation(CLASSES).tolist()
-    labels = [order[i % len(order)] for i in range(n_records)]
+    shuffled = rng.permutation(CLASSES).tolist()
+    labels = [shuffled[i % len(shuffled)] for i in range(n_records)]
     if multi_label:
         labels = [_with_second_label(label, rng) for label in labels]
     parts = np.array_split(np.arange(n_records), n_sets)
@@ -119,13 +113,16 @@ def iter_sample_records(
 def _iter_collection(
     name: str, labels: list[str], n_before: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, ECGRecord]]:
-    """Yield the records of one collection as its files have them; half belong to patients with
-    two.
+    """Yield the records of one collection as its files hold them.
+
+    Half of the records belong to patients with two. Patients are numbered across collections:
+    `n_before` records are in earlier ones.
     """
-    collection, n = _COLLECTIONS[name], len(labels)
-    n_pairs = round(n / 4)
-    owners = rng.permutation([*range(n_pairs), *range(n - n_pairs)])
-    patients = [generate_patient(rng, f"p{n_before + i + 1:04d}") for i in range(n - n_pairs)]
+    collection = _COLLECTIONS[name]
+    n_pairs = round(len(labels) / 4)
+    n_patients = len(labels) - n_pairs
+    owners = rng.permutation([*range(n_pairs), *range(n_patients)])
+    patients = [generate_patient(rng, f"p{n_before + i + 1:04d}") for i in range(n_patients)]
     for k, label in enumerate(labels):
         record = generate_ecg(
             label,
@@ -135,26 +132,35 @@ def _iter_collection(
             patient=patients[owners[k]],
             record_id=f"{collection.prefix}{k + 1:05d}",
         )
-        yield name, _with_shuffled_leads(record, rng) if collection.shuffled else record
+        if collection.shuffled:
+            record = _with_shuffled_leads(record, rng)
+        yield name, record
 
 
 def _with_second_label(label: str, rng: np.random.Generator) -> str:
+    """Add a second label to a fifth of the labels that can have one."""
     others = compatible_labels(label)
-    return f"{label};{rng.choice(others)}" if others and rng.random() < 0.2 else label
+    if others and rng.random() < 0.2:
+        return f"{label};{rng.choice(others)}"
+    return label
 
 
 def _with_shuffled_leads(record: ECGRecord, rng: np.random.Generator) -> ECGRecord:
-    """Put the chest leads first or all in random order, and write aVR as AVR in half of the
-    records.
+    """Put the chest leads first or all leads in random order, half of them with names in capitals.
+
+    Names in capitals are those such as AVR for aVR.
     """
-    order = (
-        np.roll(np.arange(record.n_leads), 6)
-        if rng.random() < 0.5
-        else rng.permutation(record.n_leads)
-    )
-    upper = rng.random() < 0.5
-    leads = tuple(record.leads[i].upper() if upper else record.leads[i] for i in order)
+    if rng.random() < 0.5:
+        order = np.roll(np.arange(record.n_leads), 6)
+    else:
+        order = rng.permutation(record.n_leads)
+    leads = tuple(record.leads[i] for i in order)
+    if rng.random() < 0.5:
+        leads = tuple(lead.upper() for lead in leads)
     return dataclasses.replace(record, signal=record.signal[order], leads=leads)
+
+
+# Formats ------------------------------------------------------------------------------------------
 
 
 def write_wfdb(record: ECGRecord, folder: Path) -> None:
@@ -165,13 +171,9 @@ def write_wfdb(record: ECGRecord, folder: Path) -> None:
 
 
 def write_challenge(record: ECGRecord, folder: Path) -> None:
-    """Write a record as the PhysioNet Challenges do: a MAT 4 matrix, read as format 16 from byte 24
-    on.
-    """
+    """Write a record as in the PhysioNet Challenges: a MAT 4 matrix, format 16 from byte 24 on."""
     adu = _to_adu(record)
-    mat4 = struct.pack(
-        "<5i4s", 30, *adu.shape, 0, 4, b"val\0"
-    )  # 30: little-endian, int16, full matrix
+    mat4 = struct.pack("<5i4s", _MAT4_TYPE, *adu.shape, 0, 4, b"val\0")
     _put(folder / f"{record.record_id}.mat", mat4 + adu.T.tobytes())
     codes = ",".join(SNOMED_CODES[label] for label in record.codes)
     comments = f"#Age: {record.age:.0f}\n#Sex: {str(record.sex).capitalize()}\n#Dx: {codes}\n"
@@ -180,31 +182,26 @@ def write_challenge(record: ECGRecord, folder: Path) -> None:
 
 
 def write_mat(record: ECGRecord, folder: Path) -> None:
-    """Write a MAT 5 file with int16 ``val`` (n_leads, n), ``fs`` in Hz and ``gain`` in ADC units
-    per mV.
-    """
+    """Write a MAT 5 file: int16 ``val`` (n_leads, n), ``fs`` in Hz, ``gain`` in units per mV."""
     from scipy.io import savemat
 
     stream = io.BytesIO()
     savemat(stream, {"val": _to_adu(record), "fs": record.fs, "gain": float(GAIN_PER_MV)})
+    # SciPy's own header text holds the time, so that the bytes would differ each time.
     stream.seek(0)
-    stream.write(
-        b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116)
-    )  # SciPy's own text tells the time
+    stream.write(b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116))
     _put(folder / f"{record.record_id}.mat", stream.getvalue())
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file unless it holds that already: what was made from it then stays valid."""
+    """Write a file unless it holds these bytes already: files derived from it then stay valid."""
     if not (path.exists() and path.read_bytes() == content):
         path.write_bytes(content)
 
 
 def _to_adu(record: ECGRecord) -> NDArray[np.int16]:
-    """Return ADC units, shape (n_leads, n); the lowest int16 marks a missing sample and is left
-    out.
-    """
-    return np.clip(np.rint(record.signal * GAIN_PER_MV), 1 - 2**15, 2**15 - 1).astype("<i2")
+    """Return ADC units, shape (n_leads, n), without the lowest int16: it marks a missing sample."""
+    return np.clip(np.rint(record.signal * GAIN_PER_MV), -_MAX_ADU, _MAX_ADU).astype("<i2")
 
 
 def _wfdb_header(record: ECGRecord, adu: NDArray[np.int16], suffix: str, storage: str) -> str:
@@ -217,8 +214,13 @@ def _wfdb_header(record: ECGRecord, adu: NDArray[np.int16], suffix: str, storage
     return "\n".join(lines) + "\n"
 
 
+# Collections --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class _Collection:
+    """A sample collection: the prefix of its record ids, its rate, its lengths and its format."""
+
     prefix: str
     fs: float
     durations_s: tuple[float, ...]
@@ -236,10 +238,14 @@ _COLLECTIONS = {
 
 
 def _remove_earlier(folder: Path, prefix: str, written: set[str]) -> None:
-    """Remove what an earlier run left beyond the records just written."""
+    """Remove the records of an earlier run that were not written again."""
+    sample_file = re.compile(rf"{prefix}\d{{5}}\.(hea|dat|mat)")
     for path in folder.iterdir():
-        if re.fullmatch(rf"{prefix}\d{{5}}\.(hea|dat|mat)", path.name) and path.stem not in written:
+        if sample_file.fullmatch(path.name) and path.stem not in written:
             path.unlink()
+
+
+# Mapping ------------------------------------------------------------------------------------------
 
 
 def _mapping_row(dataset: str, record: ECGRecord) -> dict[str, str]:
@@ -254,7 +260,7 @@ def _mapping_row(dataset: str, record: ECGRecord) -> dict[str, str]:
 
 
 def _read_other_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of other datasets, where a mapping is there already."""
+    """Return the rows of other datasets, if there is a mapping already."""
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8-sig") as stream:
@@ -267,7 +273,8 @@ def _read_other_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _write_mapping(path: Path, rows: list[dict[str, str]]) -> None:
-    columns = list(dict.fromkeys([*rows[-1], *rows[0]]))  # ours, then what other rows have besides
+    # Our columns, then further ones of the rows that were there.
+    columns = list(dict.fromkeys([*rows[-1], *rows[0]]))
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,

@@ -1,10 +1,9 @@
-"""Sample 12-lead recordings with known labels, for demo and tests; `src.sample_data` writes
-collections of them.
+"""Generated 12-lead recordings with known labels, for demo and tests; not for clinical use.
 
-A moving cardiac dipole (Frank's axes: x to the left, y to the feet, z to the back) is built from
-Gaussian waves in every beat and seen through lead vectors. Only I, II and V1 to V6 are simulated;
-the other four leads follow from I and II, noise included, as they do in an electrocardiograph. Not
-for clinical use.
+A moving cardiac dipole (Frank's axes: x to the left, y to the feet, z to the back) is the sum of
+Gaussian waves in every beat. Lead vectors project it to the leads. Only I, II and V1 to V6 are
+simulated; the other four leads follow from I and II, noise included, as in an electrocardiograph.
+`src.records.sample_collections` writes collections of such recordings.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SNOMED_CODES = {
 CLASSES = tuple(SNOMED_CODES)
 
 INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
-# mV in these leads per mV of x, of y and of z: Dower, Machado, Osborne, Clin Cardiol 1980;3:87-95.
+# mV in these leads per mV of x, y and z (Dower, Machado, Osborne, Clin Cardiol 1980;3:87-95).
 _LEAD_VECTORS = np.array(
     [
         (0.632, 0.235, -0.515, 0.044, 0.882, 1.213, 1.125, 0.831),
@@ -46,10 +45,22 @@ _LEAD_VECTORS = np.array(
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """Noise of an electrode, as standard deviations in mV; zero switches a kind off."""
+    """Noise of an electrode, as standard deviations in mV; zero switches a kind off.
 
-    white_mv: float = 0.010  # muscle and amplifier
-    wander_mv: float = 0.040  # respiration at 0.15 to 0.35 Hz, and slow drift
+    Attributes
+    ----------
+    white_mv
+        Muscle and amplifier.
+    wander_mv
+        Baseline wander: respiration at 0.15 to 0.35 Hz, and slow drift.
+    mains_mv
+        Mains interference.
+    mains_hz
+        Its frequency in Hz.
+    """
+
+    white_mv: float = 0.010
+    wander_mv: float = 0.040
     mains_mv: float = 0.006
     mains_hz: float = 50.0
 
@@ -61,15 +72,27 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Patient:
-    """What recordings of one person share: the heart's position, and factors on amplitudes and
-    QT.
+    """The person of a recording: the heart's position, amplitudes and QT interval.
+
+    Attributes
+    ----------
+    patient_id, age, sex
+        As in an `ECGRecord`; the age in years.
+    axis_deg
+        Rotation in the frontal plane, clockwise positive as for the electrical axis.
+    turn_deg
+        Rotation in the horizontal plane.
+    gain, t_gain
+        Factors on all amplitudes, and on that of the T wave.
+    qtc_s
+        Corrected QT interval in s.
     """
 
     patient_id: str
     age: int
     sex: str
-    axis_deg: float  # frontal plane, clockwise positive as for the electrical axis
-    turn_deg: float  # horizontal plane
+    axis_deg: float
+    turn_deg: float
     gain: float
     t_gain: float
     qtc_s: float
@@ -77,7 +100,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class _Traits:
-    """What a label may change; two labels go together when they change different traits."""
+    """The traits that a label may change; two labels are compatible if they change others."""
 
     rate_bpm: tuple[float, float] = (62.0, 92.0)
     rhythm: str = "sinus"
@@ -107,8 +130,16 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Conduction:
-    """How the ventricles are activated; a wave is centre and width in QRS durations, then x, y, z
-    in mV.
+    """How the ventricles are activated.
+
+    Attributes
+    ----------
+    qrs_s
+        Range of the QRS duration in s.
+    qrs_waves
+        For each wave its centre and width in QRS durations, then x, y and z in mV.
+    t_wave
+        x, y and z of the T wave in mV.
     """
 
     qrs_s: tuple[float, float]
@@ -149,12 +180,14 @@ _CONDUCTION = {
 
 
 _ECTOPIC = (
-    _Conduction(  # from the right ventricular outflow tract: negative in V1, inferior axis
+    # From the right ventricular outflow tract: negative in V1, inferior axis
+    _Conduction(
         qrs_s=(0.145, 0.175),
         qrs_waves=((0.33, 0.13, 0.55, 1.10, 0.75), (0.66, 0.13, 0.60, 1.20, 1.10)),
         t_wave=(-0.28, -0.55, -0.50),
     ),
-    _Conduction(  # from the left ventricle: positive in V1, superior axis
+    # From the left ventricle: positive in V1, superior axis
+    _Conduction(
         qrs_s=(0.145, 0.175),
         qrs_waves=((0.33, 0.13, -0.40, -0.80, -0.95), (0.66, 0.13, -0.75, -0.90, -0.75)),
         t_wave=(0.32, 0.42, 0.42),
@@ -162,25 +195,31 @@ _ECTOPIC = (
 )
 
 
-# Injury current of an anterior and of an inferior infarction; leads that look from the other side
-# go down.
+# Injury current of an anterior and of an inferior infarction; ST is depressed in opposite leads.
 _INJURY = ((0.10, -0.14, -0.26), (-0.12, 0.26, 0.10))
 
 
 @dataclass(frozen=True)
 class Wave:
-    """A bump of the dipole in every beat, ``exp(-|u|**power / 2)`` with u the time from its centre
-    in widths.
+    """A wave of the dipole in every beat: ``exp(-|u|**power / 2)``, u the time in widths.
 
-    Times are in s from the onset of the QRS complex, one for all beats or one for each; the dipole
-    is in mV.
+    Attributes
+    ----------
+    centre_s
+        Time of the centre in s from the onset of the QRS complex, one for all beats or one each.
+    left_s, right_s
+        Widths in s before and after the centre, likewise.
+    dipole
+        x, y and z in mV at the centre.
+    power
+        2 is Gaussian, 4 has a flat top.
     """
 
     centre_s: float | Float64Array
     left_s: float | Float64Array
     right_s: float | Float64Array
     dipole: Float64Array | Sequence[float]
-    power: int = 2  # Gaussian; 4 has a flat top
+    power: int = 2
 
 
 def generate_ecg(
@@ -198,7 +237,7 @@ def generate_ecg(
     Parameters
     ----------
     label
-        One of `CLASSES`, or several that go together, as ``AVB1;RBBB``.
+        One of `CLASSES`, or several compatible ones, such as ``AVB1;RBBB``.
     fs
         Sampling rate in Hz, 50 or more.
     duration_s
@@ -208,9 +247,9 @@ def generate_ecg(
     noise
         Levels in mV, or a factor on the default levels; 0 gives the same signal clean.
     patient
-        Whose heart it is; drawn from `rng` by default.
+        The person; drawn from `rng` by default.
     record_id
-        Put into the record.
+        Id of the record.
 
     Returns
     -------
@@ -227,14 +266,16 @@ def generate_ecg(
         raise ValueError(
             f"fs is {fs} and duration_s {duration_s}: expected at least 50 Hz, and a length"
         )
-    levels, factor = (noise, 1.0) if isinstance(noise, NoiseLevels) else (NoiseLevels(), noise)
+    if isinstance(noise, NoiseLevels):
+        levels, factor = noise, 1.0
+    else:
+        levels, factor = NoiseLevels(), noise
     if not 0 <= factor < np.inf:
         raise ValueError(f"noise is {factor}: expected zero or more, or NoiseLevels")
     patient = patient or generate_patient(rng)
     t = np.arange(round(duration_s * fs)) / fs
-    independent = lead_vectors(patient) @ _simulate_dipole(
-        traits, patient, t, rng
-    )  # (8, n_samples)
+    dipole = _simulate_dipole(traits, patient, t, rng)  # (3, n_samples)
+    independent = lead_vectors(patient) @ dipole  # (8, n_samples)
     independent += factor * _electrode_noise(levels, t, fs, rng)
     return ECGRecord(
         record_id,
@@ -249,7 +290,7 @@ def generate_ecg(
 
 
 def generate_patient(rng: np.random.Generator, patient_id: str = "") -> Patient:
-    """Draw a person; the axis turns left with age, women have lower voltages and a longer QT."""
+    """Draw a person: the axis turns left with age, women have lower voltages and a longer QT."""
     age = int(np.clip(rng.normal(58, 16), 18, 92))
     female = rng.random() < 0.5
     return Patient(
@@ -265,24 +306,27 @@ def generate_patient(rng: np.random.Generator, patient_id: str = "") -> Patient:
 
 
 def compatible_labels(label: str) -> tuple[str, ...]:
-    """Return the classes that a record of class `label` can carry as well."""
-    return tuple(other for other in CLASSES if not _CHANGES[label].keys() & _CHANGES[other].keys())
+    """Return the classes that a record of class `label` can have as well."""
+    changes = _CHANGES[label].keys()
+    return tuple(other for other in CLASSES if not changes & _CHANGES[other].keys())
 
 
 def _find_traits(label: str) -> _Traits:
-    """Merge what the labels change."""
+    """Return the traits of a record with all of the labels, separated by ``;``."""
     changes: dict[str, Any] = {}
     for name in label.split(";"):
         if name not in _CHANGES:
             raise ValueError(f"label is {name!r}: expected one of {', '.join(CLASSES)}")
         if changes.keys() & _CHANGES[name].keys():
-            raise ValueError(f"labels {label!r} exclude each other: choose others, as AVB1;RBBB")
+            raise ValueError(
+                f"labels {label!r} exclude each other: choose compatible ones, such as AVB1;RBBB"
+            )
         changes |= _CHANGES[name]
     return _Traits(**changes)
 
 
 def lead_vectors(patient: Patient) -> Float64Array:
-    """Return the lead vectors, shape (8, 3), as they meet a heart that is turned and scaled."""
+    """Return the lead vectors, shape (8, 3), relative to a heart that is rotated and scaled."""
     a, b = np.deg2rad(patient.axis_deg), np.deg2rad(patient.turn_deg)
     frontal = np.array([(np.cos(a), -np.sin(a), 0), (np.sin(a), np.cos(a), 0), (0, 0, 1)])
     horizontal = np.array([(np.cos(b), 0, -np.sin(b)), (0, 1, 0), (np.sin(b), 0, np.cos(b))])
@@ -291,8 +335,9 @@ def lead_vectors(patient: Patient) -> Float64Array:
 
 
 def signal_from_independent(independent: Float64Array) -> Float32Array:
-    """Derive all leads, shape (12, n), from the independent ones, (8, n), after Einthoven and
-    Goldberger.
+    """Derive all leads, shape (12, n), from the independent ones, (8, n).
+
+    The limb leads follow Einthoven (1912) and Goldberger (1942).
     """
     i, ii = independent[0], independent[1]
     limbs = (i, ii, ii - i, -(i + ii) / 2, i - ii / 2, ii - i / 2)
@@ -302,29 +347,35 @@ def signal_from_independent(independent: Float64Array) -> Float32Array:
 def signal_from_waves(
     waves: Sequence[Wave], onsets_s: Float64Array, gains: Float64Array, t: Float64Array
 ) -> Float64Array:
-    """Return the dipole in mV, shape (3, n), at times `t` in s: the sum of waves over beats.
+    """Return the dipole in mV, shape (3, n): the sum of waves over beats.
 
-    `onsets_s` and `gains`, shape (n_beats,), are each beat's QRS onset in s and factor on its
-    amplitude. A sample sees the nearest beat's wave of each kind only; those of other beats have
-    died away there.
+    A sample gets only the nearest beat's wave of each kind; waves of other beats are negligible
+    there.
+
+    Parameters
+    ----------
+    waves
+        The waves of a beat.
+    onsets_s, gains
+        QRS onset of each beat in s, and the factor on its amplitude, shape (n_beats,).
+    t
+        Times of the samples in s, shape (n,).
     """
     dipole = np.zeros((3, t.size))
     for wave in waves:
         centres = onsets_s + wave.centre_s
         beat = np.searchsorted((centres[1:] + centres[:-1]) / 2, t)
         u = t - centres[beat]
-        left, right = (
-            np.broadcast_to(width, onsets_s.shape)[beat] for width in (wave.left_s, wave.right_s)
-        )
-        course = gains[beat] * np.exp(-0.5 * np.abs(u / np.where(u < 0, left, right)) ** wave.power)
+        left = np.broadcast_to(wave.left_s, onsets_s.shape)[beat]
+        right = np.broadcast_to(wave.right_s, onsets_s.shape)[beat]
+        width = np.where(u < 0, left, right)
+        course = gains[beat] * np.exp(-0.5 * np.abs(u / width) ** wave.power)  # (n,)
         dipole += np.outer(wave.dipole, course)
     return dipole
 
 
 def compute_qt_s(qtc_s: float, rr_s: float | Float64Array) -> Float64Array:
-    """Return the QT interval for an RR interval in s: Fridericia, Acta Med Scand
-    1920;53:469-486.
-    """
+    """Return the QT interval in s for RR intervals (Fridericia, Acta Med Scand 1920;53:469-486)."""
     return np.asarray(qtc_s * np.cbrt(rr_s), dtype=np.float64)
 
 
@@ -334,10 +385,11 @@ def _electrode_noise(
     """Return noise of the independent leads in mV, shape (8, n)."""
     n_leads = len(INDEPENDENT_LEADS)
     noise = rng.normal(0, levels.white_mv, (n_leads, t.size))
-    mains_mv = levels.mains_mv if levels.mains_hz < fs / 2 else 0.0  # else the ADC stops it
+    # An anti-aliasing filter removes mains interference above the Nyquist frequency.
+    mains_mv = levels.mains_mv if levels.mains_hz < fs / 2 else 0.0
     level_mv = np.array((0.9 * levels.wander_mv, 0.44 * levels.wander_mv, mains_mv))
     angle = 2 * np.pi * np.outer((rng.uniform(0.15, 0.35), 0.06, levels.mains_hz), t)  # (3, n)
-    tones = np.concatenate([np.sin(angle), np.cos(angle)])
+    tones = np.concatenate([np.sin(angle), np.cos(angle)])  # (6, n)
     noise += rng.normal(0, np.tile(level_mv, 2), (n_leads, 6)) @ tones
     return noise
 
@@ -346,7 +398,8 @@ def _simulate_dipole(
     traits: _Traits, patient: Patient, t: Float64Array, rng: np.random.Generator
 ) -> Float64Array:
     """Return the dipole in the heart's own axes in mV, shape (3, n)."""
-    rr_s, duration_s = 60 / rng.uniform(*traits.rate_bpm), float(t[-1])
+    rr_s = 60 / rng.uniform(*traits.rate_bpm)
+    duration_s = float(t[-1])
     fibrillates = traits.rhythm == "fibrillation"
     onsets = _beat_onsets(rr_s, duration_s, fibrillates, rng)
     ectopic = np.zeros(0)
@@ -372,9 +425,10 @@ def _simulate_dipole(
 def _beat_onsets(
     rr_s: float, duration_s: float, fibrillates: bool, rng: np.random.Generator
 ) -> Float64Array:
-    """Return QRS onsets in s from before the first sample to beyond the last.
+    """Return QRS onsets in s, from before the first sample to beyond the last.
 
-    Sinus rhythm breathes; in fibrillation each interval is independent of the last, down to 0.33 s.
+    Sinus rhythm varies with respiration. In fibrillation, intervals are independent of each other,
+    with a minimum of 0.33 s.
     """
     n_beats = int((duration_s + 4 * rr_s) / min(0.33, 0.9 * rr_s)) + 1
     if fibrillates:
@@ -389,26 +443,30 @@ def _beat_onsets(
 def _with_ectopic_beats(
     onsets: Float64Array, duration_s: float, rng: np.random.Generator
 ) -> tuple[Float64Array, Float64Array]:
-    """Replace some beats by premature ones; the sinus beat after keeps its time: a compensatory
-    pause.
+    """Replace some beats by premature ones; return the onsets of both kinds in s.
+
+    The next sinus beat keeps its time, so that a compensatory pause follows.
     """
     coupling = rng.uniform(0.60, 0.72) + rng.normal(0, 0.01, onsets.size - 1)
-    early = onsets[:-1] + coupling * np.diff(onsets)  # where beats 1, 2, ... would come prematurely
+    # Onsets of beats 1, 2, ... if they were premature
+    early = onsets[:-1] + coupling * np.diff(onsets)
     visible = np.flatnonzero((early > 0.1) & (early < duration_s - 0.4))
     every = int(rng.integers(3, 7))
-    chosen = visible[int(rng.integers(max(min(every, visible.size), 1))) :: every]
+    first = int(rng.integers(max(min(every, visible.size), 1)))
+    chosen = visible[first::every]
     return np.delete(onsets, chosen + 1), early[chosen]
 
 
 def _beat_gains(onsets: Float64Array, rng: np.random.Generator) -> Float64Array:
-    """Return a factor for each beat: breathing moves the heart a little."""
+    """Return a factor on the amplitude of each beat, as respiration moves the heart a little."""
     breath = 0.03 * np.sin(2 * np.pi * (rng.uniform(0.15, 0.35) * onsets + rng.random()))
     return 1 + breath + np.clip(rng.normal(0, 0.01, onsets.size), -0.03, 0.03)
 
 
 def _t_wave(qt_s: Float64Array, dipole: Float64Array | Sequence[float]) -> Wave:
-    """Return T; it ends two widths after its peak, where the tangent of a Gaussian meets the
-    baseline.
+    """Return the T wave.
+
+    It ends two widths after its peak, where the tangent of a Gaussian meets the baseline.
     """
     return Wave(0.80 * qt_s, 0.145 * qt_s, 0.10 * qt_s, dipole)
 
@@ -416,12 +474,14 @@ def _t_wave(qt_s: Float64Array, dipole: Float64Array | Sequence[float]) -> Wave:
 def _ventricular_waves(
     beat: _Conduction, qt_s: Float64Array, t_gain: float, rng: np.random.Generator
 ) -> list[Wave]:
+    """Return the waves of the QRS complex, and the T wave."""
     qrs_s = rng.uniform(*beat.qrs_s)
-    waves = [
-        Wave(at * qrs_s, width * qrs_s, width * qrs_s, xyz) for at, width, *xyz in beat.qrs_waves
-    ]
+    waves = []
+    for centre, width, *dipole in beat.qrs_waves:
+        waves.append(Wave(centre * qrs_s, width * qrs_s, width * qrs_s, dipole))
     qt_s = qt_s + max(qrs_s - 0.09, 0.0)  # a wide QRS lengthens QT
-    return [*waves, _t_wave(qt_s, [t_gain * value for value in beat.t_wave])]
+    waves.append(_t_wave(qt_s, [t_gain * value for value in beat.t_wave]))
+    return waves
 
 
 def _injury_waves(qt_s: Float64Array, rng: np.random.Generator) -> list[Wave]:
@@ -433,8 +493,9 @@ def _injury_waves(qt_s: Float64Array, rng: np.random.Generator) -> list[Wave]:
 
 
 def _atrial_waves(pr_s: float, rng: np.random.Generator) -> list[Wave]:
-    """Return P: the right atrium, to the feet and forward, then the left, to the left and
-    backward.
+    """Return the P wave: the right atrium, then the left.
+
+    The right atrium points to the feet and forward, the left one to the left and backward.
     """
     gain, width_s = rng.uniform(0.8, 1.2), rng.uniform(0.016, 0.020)
     centre_s = 2 * width_s - pr_s

@@ -1,46 +1,63 @@
-"""Windows of a long recording: where they start, how many there are, their names."""
+"""Windows of a long recording: their names, their number and where each starts and stops."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 from src.records.record import ECGRecord, Extent
+
+_NAME_ENDING = re.compile(r"__w\d{5,}$")  # as `window_name` writes it
+
+
+def window_name(name: str, index: int) -> str:
+    """Return the name of a window, given that of its record: an id or a record key."""
+    return f"{name}__w{index:05d}"
+
+
+def window_parent(name: str) -> str:
+    """Return the name of the record that a window belongs to; other names are returned as is."""
+    # The plain search is cheaper, and a manifest holds millions of names.
+    return _NAME_ENDING.sub("", name) if "__w" in name else name
+
+
+def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -> int:
+    """Return the number of windows that `iter_records` cuts a record into."""
+    return len(_window_starts(Extent(n_samples, fs), window_s, stride_s))
+
+
+def window_spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:
+    """Yield the first sample of each full window, and the sample after its last.
+
+    A record shorter than a window is its only window.
+    """
+    size = _n_samples(window_s, extent.fs)
+    for start in _window_starts(extent, window_s, stride_s):
+        yield start, min(start + size, extent.n_samples)
 
 
 def cut_windows(
     record: ECGRecord, window_s: float, stride_s: float | None = None
 ) -> Iterator[ECGRecord]:
     """Yield the windows of a record in memory, as `iter_records` yields those of a file."""
-    spans = window_spans(
-        Extent(record.n_samples, record.fs), window_s, window_s if stride_s is None else stride_s
-    )
-    for index, (start, stop) in enumerate(spans):
-        name = window_name(record.record_id, index)
-        yield dataclasses.replace(record, signal=record.signal[:, start:stop], record_id=name)
+    if stride_s is None:
+        stride_s = window_s
+    extent = Extent(record.n_samples, record.fs)
+    for index, (start, stop) in enumerate(window_spans(extent, window_s, stride_s)):
+        yield dataclasses.replace(
+            record,
+            signal=record.signal[:, start:stop],
+            record_id=window_name(record.record_id, index),
+        )
 
 
-def window_name(name: str, index: int) -> str:
-    """Return the name of a window from that of its record, an id or a key."""
-    return f"{name}__w{index:05d}"
-
-
-def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -> int:
-    """Return how many windows `iter_records` cuts a record into."""
-    return len(_starts(Extent(n_samples, fs), window_s, stride_s))
-
-
-def window_spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:
-    """Yield the first sample of each full window and the sample after its last, or those of a
-    record shorter than one.
-    """
-    size = max(1, round(window_s * extent.fs))
-    yield from (
-        (start, min(start + size, extent.n_samples))
-        for start in _starts(extent, window_s, stride_s)
-    )
-
-
-def _starts(extent: Extent, window_s: float, stride_s: float) -> range:
-    size, step = max(1, round(window_s * extent.fs)), max(1, round(stride_s * extent.fs))
+def _window_starts(extent: Extent, window_s: float, stride_s: float) -> range:
+    """Return the first samples of the windows; the last window is full, or the only one."""
+    size = _n_samples(window_s, extent.fs)
+    step = _n_samples(stride_s, extent.fs)
     return range(0, max(extent.n_samples - size, 0) + 1, step)
+
+
+def _n_samples(seconds: float, fs: float) -> int:
+    return max(1, round(seconds * fs))

@@ -34,7 +34,7 @@ from src.processed.runs.tasks import RejectedError
 from src.processed.splits import load_splits
 from src.records.folders import index_folder
 from src.records.reading import find_start, iter_records, list_records, read_record
-from src.records.record import RecordError
+from src.records.record import ReadingHints, RecordError
 
 from . import hostile
 from .mutate import mutate_bytes, mutate_mat, mutate_text, mutate_zip
@@ -104,7 +104,7 @@ def check_record(rng: random.Random, path: Path) -> str:
         if way == "whole":
             records = [read_record(name, **given) for name in names[:3]]
         elif way == "start":
-            records = [find_start(names[0], 0.3, **given).read()[0]]
+            records = [find_start(names[0], 0.3, ReadingHints(*given.values())).read()[0]]
         else:
             windows = iter_records(path, window_s=0.2, **given)
             records = [window for window, _ in zip(windows, range(5), strict=False)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from src.__main__ import build_parser
 from src.labels.builders import BUILDERS, build_labels
 from src.labels.collections.challenge import split_codes
-from src.labels.collections.cpsc_sph import split_statements
 from src.labels.collections.ptbxl import load_task
+from src.labels.collections.rows import LabelOptions
+from src.labels.collections.sph import split_statements
 from src.labels.crosswalk import SET_NAMES
 from src.labels.mapping import COLUMNS, find_problems, load_mapping, update_mapping
 from src.labels.text_tables import read_table
@@ -72,7 +74,7 @@ def test_ptbxl_superclass(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None
     assert first["path"] == "records100/00000/00001_lr"
     assert (second["age"], second["sex"], third["age"]) == ("90", "M", "")
     assert set(frame["annotated"]) == {"NORM;MI;STTC;CD;HYP"}
-    assert "1 records without a signal file" in caplog.text
+    assert "1 records have no signal file" in caplog.text
     assert "00004_lr" in caplog.text
 
 
@@ -100,7 +102,7 @@ def test_ptbxl_unknown_statements(ptbxl: Path, caplog: pytest.LogCaptureFixture)
         frame = build_labels("ptbxl", ptbxl)
     assert labels_of(frame) == {"00001_lr": "NORM", "00002_lr": "MI", "00003_lr": "OTHER"}
     assert set(frame["annotated"]) == {"NORM;MI;STTC;CD;HYP;OTHER"}
-    assert "unknown scp codes, with their records: HUH 1, WHAT 1" in caplog.text
+    assert "unknown scp codes, with their number of records: HUH 1, WHAT 1" in caplog.text
 
 
 def test_a_patient_of_two_sexes_has_none(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,8 +113,8 @@ def test_a_patient_of_two_sexes_has_none(ptbxl: Path, caplog: pytest.LogCaptureF
         frame = build_labels("ptbxl", ptbxl)
     assert list(frame["sex"]) == ["F", "", ""]
     assert (
-        "2 records belong to patients of two sexes; theirs is left empty (00002_lr, 00003_lr)"
-        in caplog.text
+        "2 records belong to patients recorded with both sexes; their sex is left empty "
+        "(00002_lr, 00003_lr)" in caplog.text
     )
 
 
@@ -196,7 +198,7 @@ def test_challenge_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "SA" in by_id.loc["JS10647", "annotated"].split(";")
     assert tuple(by_id.loc["A0001", ["age", "sex"]]) == ("74", "M")
     assert tuple(by_id.loc["Q0001", ["age", "sex"]]) == ("", "")
-    assert "unknown snomed codes, with their records: 12345 1" in caplog.text
+    assert "unknown snomed codes, with their number of records: 12345 1" in caplog.text
     assert "164873001 (LVH) 1" in caplog.text
     assert "1 records have no #Dx code" in caplog.text
 
@@ -218,7 +220,9 @@ def test_challenge_all_and_superclass(tmp_path: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         frame = build_labels("challenge", tmp_path, classes="ptbxl_superclass")
     assert labels_of(frame) == {"E00001": "HYP", "E00002": "NORM"}
-    assert "2 records say nothing of these classes and are left out (A0005, I0001)" in caplog.text
+    assert (
+        "2 records have no label among these classes and are skipped (A0005, I0001)" in caplog.text
+    )
 
 
 def test_challenge_of_unknown_source_and_equal_names(tmp_path: Path) -> None:
@@ -443,10 +447,10 @@ def test_csv_labels_that_hold_a_separator(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING):
         build_labels("csv", tmp_path)
     assert (
-        "1 labels hold '|' ('AF|NSR'); if it stands between labels, give --separator '|'"
+        "1 label contains '|' ('AF|NSR'); if it separates labels, use --separator '|'"
         in caplog.text
     )
-    with pytest.raises(ValueError, match=r"1 labels hold ';' \('a;b'\).*else rename them"):
+    with pytest.raises(ValueError, match=r"1 label contains ';' \('a;b'\).*else rename them"):
         build_labels("csv", tmp_path, separator="|")
 
 
@@ -492,7 +496,7 @@ def test_csv_of_codes_and_of_class_names(tmp_path: Path) -> None:
         ("ptbxl", {"task": "all", "classes": "crosswalk"}, "are two label spaces"),
         ("ptbxl", {"min_likelihood": 101}, "min_likelihood is 101: expected 0 to 100"),
         ("challenge", {"classes": "nine"}, "classes 'nine': expected ptbxl_superclass"),
-        ("challenge", {}, "dataset challenge: no record says anything"),
+        ("challenge", {}, "dataset challenge: no record has a label"),
         ("sph", {}, r"no metadata\.csv here"),
     ],
 )
@@ -503,6 +507,19 @@ def test_wrong_input(tmp_path: Path, kind: str, options: dict[str, Any], message
         build_labels(kind, root, **options)
     with pytest.raises(ValueError, match="no such folder"):
         build_labels("sph", root / "none")
+
+
+def test_the_command_line_has_every_option_with_its_default() -> None:
+    args = build_parser().parse_args(["labels", "csv", "--root", "x", "--out", "y"])
+    given = {option.name: getattr(args, option.name) for option in fields(LabelOptions)}
+    given["columns"] = dict(given["columns"])
+    assert LabelOptions(**given) == LabelOptions()
+
+
+def test_every_option_belongs_to_a_builder() -> None:
+    names = {name for builder in BUILDERS.values() for name in builder.options}
+    assert names == {option.name for option in fields(LabelOptions)}
+    assert LabelOptions(rate=100, separator="|").given() == ["rate", "separator"]
 
 
 def test_rows_replace_their_own_dataset_only(ptbxl: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from src.labels.collections.annotation import find_source, label_record, load_sources
+from src.labels.collections.annotation import load_sources
 from src.labels.collections.ptbxl import load_task
 from src.labels.crosswalk import (
     OWN_NAMES,
@@ -104,14 +104,14 @@ def test_all_problems_of_a_table_are_reported_with_their_rows(tmp_path: Path) ->
         load_crosswalk(table)
     assert caught.value.problems == [
         "row 2, column scored2021, value '2': is not among the row's snomed codes",
-        "row 2, column snomed, value '1': stands twice, also in this row",
+        "row 2, column snomed, value '1': is repeated, also in this row",
         (
             "row 2, column superclass, value 'XX': expected NORM, MI, STTC, CD, HYP, with ? "
             "where it is open"
         ),
         "row 3, column alone, value 'C': is no class",
-        "row 3, column scp, value 'AFIB': stands twice, also in row 2",
-        "row 4, column class, value 'AF': stands twice, also in row 2",
+        "row 3, column scp, value 'AFIB': is repeated, also in row 2",
+        "row 4, column class, value 'AF': is repeated, also in row 2",
         "row 4, column scp, value '': no code in any of scp, snomed, aha, cpsc2018, challenge2017",
     ]
 
@@ -235,78 +235,13 @@ def test_all_problems_of_a_user_set_are_reported_with_their_rows(tmp_path: Path)
         load_class_set(table)
     rows = [problem.split(",")[0] for problem in caught.value.problems]
     assert rows == ["row 3", "row 3", "row 4", "row 4", "row 5", "row 6"]
-    assert "scp code 'AFIB': stands twice, also in row 2" in str(caught.value)
+    assert "scp code 'AFIB': is repeated, also in row 2" in str(caught.value)
     assert (
         "value '5': is no class, SCP-ECG or SNOMED CT code of the crosswalk: write its "
         "vocabulary before it"
     ) in str(caught.value)
     with pytest.raises(ValueError, match="columns code are missing: found class, name"):
         load_class_set(write(tmp_path / "c.csv", "class,name\nA,1\n"))
-
-
-@pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("A0001", "cpsc"),
-        ("Q0001", "cpsc_extra"),
-        ("I0001", "incart"),
-        ("S0001", "ptb"),
-        ("HR00001", "ptbxl_snomed"),
-        ("E00001", "georgia"),
-        ("JS00001", "chapman"),
-        ("JS10646", "chapman"),
-        ("JS10647", "ningbo"),
-        ("B0001", None),
-        ("x", None),
-    ],
-)
-def test_sources_by_record_name(name: str, source: str | None) -> None:
-    found = find_source(name)
-    assert (found.name if found else None) == source
-
-
-def test_what_a_source_never_annotates_is_not_annotated() -> None:
-    cpsc, scored = load_sources()["cpsc"], load_class_set("challenge2021")
-    result = label_record(["59118001"], cpsc, scored)
-    assert result.labels == ("RBBB",)
-    assert result.annotated == ("NSR", "AF", "PAC", "IAVB", "LBBB", "RBBB")
-    nothing = label_record(["164931005"], cpsc, scored)
-    assert nothing.labels == ("OTHER",)
-    assert nothing.annotated[-1] == "OTHER"
-
-
-@pytest.mark.parametrize(
-    ("codes", "source", "labels", "annotated"),
-    [
-        (
-            ["59118001"],
-            "cpsc",
-            ("CD",),
-            ("NORM", "CD"),
-        ),  # its silence on the others says nothing, but normal it is not
-        (["426783006"], "cpsc", ("NORM",), SUPERCLASSES),
-        (["426177001"], "georgia", ("NORM",), SUPERCLASSES),
-        (["426177001"], "incart", (), ()),  # does not look for what would make it abnormal
-        (["164889003"], "georgia", (), ("STTC", "CD", "HYP")),  # no verdict on normal
-        (["164947007"], "georgia", (), ("STTC", "HYP")),  # a long PR interval may be a block
-        (["164873001", "164934002"], "georgia", ("STTC", "HYP"), ("NORM", "STTC", "CD", "HYP")),
-        (
-            ["164873001", "99"],
-            "georgia",
-            ("HYP",),
-            ("NORM", "HYP"),
-        ),  # an unknown code may be anything
-        (["99"], "georgia", ("OTHER",), ("OTHER",)),
-        (["22", "23"], "sph", ("NORM",), SUPERCLASSES),
-        (["N"], "challenge2017", (), ()),
-    ],
-)
-def test_known_superclasses(
-    codes: list[str], source: str, labels: tuple[str, ...], annotated: tuple[str, ...]
-) -> None:
-    result = label_record(codes, load_sources()[source], load_class_set("ptbxl_superclass"))
-    assert result.labels == labels
-    assert result.annotated == annotated
 
 
 def test_tables_are_part_of_the_package() -> None:

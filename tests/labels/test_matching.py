@@ -6,7 +6,7 @@ import pytest
 
 from src.labels.mapping import LabelRow
 from src.labels.matching import match_records
-from src.records.folders import FoundRecord, index_folder
+from src.records.folders import FoundRecord
 
 
 def found(*paths: str) -> list[FoundRecord]:
@@ -54,16 +54,14 @@ def test_records_without_a_row_and_rows_without_a_record() -> None:
 def test_an_ambiguous_match_is_reported_and_not_guessed() -> None:
     matches = match_records([row("1")], found("00001_hr.hea", "00001_lr.hea"))
     assert all(m.row is None for m in matches.records)
-    assert (
-        "ambiguous: '1' answers to 2 records (00001_hr.hea, 00001_lr.hea)" in matches.missing[0][1]
-    )
+    assert "ambiguous: '1' matches 2 records (00001_hr.hea, 00001_lr.hea)" in matches.missing[0][1]
 
 
 def test_two_rows_for_one_file_are_reported() -> None:
     matches = match_records([row("1"), row("01")], found("001.hea"))
     assert matches.records[0].row is None
     assert (
-        all("all answer to 001.hea" in reason for _, reason in matches.missing)
+        all("all match 001.hea" in reason for _, reason in matches.missing)
         and len(matches.missing) == 2
     )
 
@@ -93,53 +91,6 @@ def test_the_path_column_comes_before_the_id() -> None:
     assert [m.found.relative for m in matches.records if m.row] == ["p2/x.hea"]
 
 
-def test_index_takes_headers_before_bare_mats_and_follows_links_once(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in (
-        "a.hea",
-        "a.mat",
-        "a.dat",
-        "b.MAT",
-        "notes.txt",
-        ".hidden.hea",
-        "sub/c.hea",
-        "orphan.dat",
-    ):
-        (tmp_path / name).touch()
-    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
-    assert [(r.relative, r.stem) for r in index_folder(tmp_path)] == [
-        ("a.hea", "a"),
-        ("b.MAT", "b"),
-        ("sub/c.hea", "c"),
-    ]
-
-
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="gone: no such folder"):
-        index_folder(tmp_path / "gone")
-
-
-def test_links_that_lead_round_in_a_circle_are_nothing(tmp_path: Path) -> None:
-    (tmp_path / "a.hea").touch()
-    (tmp_path / "loop.hea").symlink_to("loop.hea")
-    (tmp_path / "one.hea").symlink_to("two.hea")
-    (tmp_path / "two.hea").symlink_to("one.hea")
-    (tmp_path / "gone.hea").symlink_to("nowhere.hea")
-    (tmp_path / "again").symlink_to(".")
-    assert [record.relative for record in index_folder(tmp_path)] == ["a.hea"]
-
-
 def test_a_file_that_two_rows_claim_is_not_left_to_a_looser_name() -> None:
     matches = match_records([row("a"), row("a.hea"), row("A")], found("a.hea"))
     assert matches.records[0].row is None and len(matches.missing) == 3
-
-
-def test_segments_of_a_record_are_no_records(tmp_path: Path) -> None:
-    for name in ("m_1", "m_2", "alone"):
-        (tmp_path / f"{name}.dat").write_bytes(bytes(400))
-        (tmp_path / f"{name}.hea").write_text(
-            f"{name} 1 100 200\n{name}.dat 16 100/mV 16 0 0 0 0 II\n"
-        )
-    (tmp_path / "m_layout.hea").write_text("m_layout 1 100 0\n~ 16 100/mV 16 0 0 0 0 II\n")
-    (tmp_path / "m.hea").write_text("m/3 1 100 400\nm_layout 0\nm_1 200\nm_2 200\n")
-    assert [record.relative for record in index_folder(tmp_path)] == ["alone.hea", "m.hea"]

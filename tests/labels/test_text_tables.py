@@ -34,7 +34,7 @@ def test_delimiters_quotes_and_blank_rows(tmp_path: Path, delimiter: str) -> Non
     [
         (b"", "columns id are missing: found none"),
         (b"a,b\n1,2\n", "columns id are missing: found a, b"),
-        (b"id,ID\n1,2\n", "columns id stand twice"),
+        (b"id,ID\n1,2\n", "columns id are repeated"),
         (b"id,b\n1,2,3\n", "row 2 has more cells than the header"),
         ("id\nMüller\n".encode("latin-1"), "not UTF-8 at byte 4"),
         (None, "cannot be read"),

@@ -326,7 +326,7 @@ def test_files_are_predicted_through_copies(
         for name in ("local", "remote")
     )
     assert fetched[:1] + fetched[3:] == local and fetched[1:3] == local[1:3]
-    assert "1 files that may hold many records (many.h5) are left out" in caplog.text
+    assert "1 files that may hold many records (many.h5) are skipped" in caplog.text
     with pytest.raises(ValueError, match="many records, which are not read over a URL"):
         list(find_record_files([f"{store}/src/many.h5"]))
 
@@ -478,3 +478,10 @@ def test_local_folders_need_no_fsspec(tmp_path: Path, monkeypatch: pytest.Monkey
         and SMALL
         and not (tmp_path / "cache").exists()
     )
+
+
+def test_the_cache_folder_lies_in_the_cache_of_the_user(tmp_path: Path) -> None:
+    folder = cache_folder("s3://box/my data", "runs")
+    assert folder.parent == tmp_path / "cache" / "ecg-tensor-pipeline" / "runs"
+    assert folder.name.startswith("my-data-") and not folder.exists()
+    assert folder != cache_folder("s3://other/my data", "runs")

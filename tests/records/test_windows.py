@@ -20,6 +20,8 @@ from src.processed.manifest import Journal, load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.processed.splits import load_splits
 from src.records.reading import find_start, read_record
+from src.records.record import Extent
+from src.records.windows import count_windows, window_name, window_parent, window_spans
 
 ONE = ExecutionConfig(workers=1)
 WINDOWS = PreprocessConfig(fs=100.0, n_samples=1000, window_s=10.0, stride_s=5.0)
@@ -223,3 +225,15 @@ def test_a_switch_to_windows_goes_on_where_it_was_killed(
     assert run(collection, out).n_skipped == 10
     run(collection, tmp_path / "fresh")
     assert load_manifest(out).equals(load_manifest(tmp_path / "fresh"))
+
+
+def test_a_window_knows_its_record_by_name() -> None:
+    for index in (0, 12, 123456):
+        assert window_parent(window_name("d__r__w1", index)) == "d__r__w1"
+    assert window_parent("r__w12") == "r__w12" and window_parent("r__w00001x") == "r__w00001x"
+
+
+def test_spans_are_full_windows_or_the_whole_of_a_short_record() -> None:
+    assert list(window_spans(Extent(1000, 100.0), 4.0, 3.0)) == [(0, 400), (300, 700), (600, 1000)]
+    assert count_windows(1000, 100.0, 4.0, 3.0) == 3
+    assert list(window_spans(Extent(99, 100.0), 4.0, 4.0)) == [(0, 99)]

@@ -1,5 +1,6 @@
-"""What each source of recordings looked for, so that a class it never annotates is unknown and not
-absent.
+"""Sources of recordings and the classes that each looked for.
+
+A class that a source never annotates is unknown in its records, not absent.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _COLUMNS = ("source", "prefix", "first", "last", "vocabulary", "codes", "supercl
 
 @dataclass(frozen=True)
 class Source:
-    """A source with the codes it can give.
+    """A source of recordings, with the codes that it can give.
 
     Attributes
     ----------
     name
-        As in ``src/tables/sources.csv``.
+        As in ``src/labels/tables/sources.csv``.
     vocabulary
         The vocabulary of its codes.
     codes
@@ -71,11 +72,11 @@ def load_sources() -> dict[str, Source]:
     for number, row in zip(table.numbers, table.rows, strict=True):
         known = known_codes(row["vocabulary"])
         codes = tuple(known) if row["codes"] == "*" else split_list(row["codes"])
-        problems += [
-            f"row {number}, column codes, value {code!r}: is not in the crosswalk"
-            for code in codes
-            if code not in known
-        ]
+        for code in codes:
+            if code not in known:
+                problems.append(
+                    f"row {number}, column codes, value {code!r}: is not in the crosswalk"
+                )
         sources[row["source"]] = Source(
             name=row["source"],
             vocabulary=row["vocabulary"],
@@ -91,27 +92,23 @@ def load_sources() -> dict[str, Source]:
 
 
 def find_source(record_name: str) -> Source | None:
-    """Return the source of a record of the Challenges 2020 and 2021 by its name, or None."""
+    """Return the source of a record of the Challenges 2020 and 2021, by its name, or None."""
     match = re.fullmatch(r"([A-Z]+)0*(\d+)", record_name)
     if match is None:
         return None
     number = int(match[2])
-    return next(
-        (
-            s
-            for s in load_sources().values()
-            if s.prefix == match[1] and s.first <= number <= s.last
-        ),
-        None,
-    )
+    for source in load_sources().values():
+        if source.prefix == match[1] and source.first <= number <= source.last:
+            return source
+    return None
 
 
 def label_record(codes: Sequence[str], source: Source, classes: ClassSet) -> RecordLabels:
-    """Translate the codes of a record, and say which classes it is known to have or not to have.
+    """Translate the codes of a record, and list the classes known to be present or absent.
 
     A record without a label in the set gets ``OTHER``. Among the superclasses only a record of
-    unknown codes does: one without a superclass has none of those that its source looks for, and
-    where that is none at all, nothing is known of it.
+    unknown codes gets it: a record without a superclass has none of those that its source looks
+    for, and if the source looks for none, nothing is known about the record.
     """
     result = translate(codes, source.vocabulary, classes)
     labels = result.labels
@@ -122,30 +119,35 @@ def label_record(codes: Sequence[str], source: Source, classes: ClassSet) -> Rec
         annotated = tuple(name for name in classes.classes if name in looked_for)
     nothing_known = bool(result.unknown) and len(result.unknown) == len(set(codes))
     if not labels and (nothing_known or not classes.by_superclass):
-        labels, annotated = (OTHER,), (*annotated, OTHER)
+        labels = (OTHER,)
+        annotated = (*annotated, OTHER)
     return RecordLabels(labels, annotated, result.unknown, result.outside)
 
 
 def _superclasses(
-    codes: Sequence[str], labels: tuple[str, ...], source: Source, classes: ClassSet, unknown: bool
+    codes: Sequence[str],
+    labels: tuple[str, ...],
+    source: Source,
+    classes: ClassSet,
+    has_unknown_codes: bool,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the superclasses of a record and those known of it.
+    """Return the superclasses of a record, and those known to be present or absent.
 
-    NORM excludes the others, and another excludes NORM. A finding that belongs to none leaves NORM
-    open, and one that may belong to a superclass leaves that open; an unknown code leaves
-    everything open that is not there.
+    NORM excludes the others, and another excludes NORM. A finding that belongs to no superclass
+    leaves NORM open. A finding that may belong to one leaves that one open. An unknown code leaves
+    every superclass open that is not present.
     """
-    meanings = [
-        classes.meanings[source.vocabulary, code]
-        for code in codes
-        if (source.vocabulary, code) in classes.meanings
-    ]
-    stated = any("NORM" in meaning.labels for meaning in meanings)
-    if "NORM" in labels and not stated and "NORM" not in source.superclasses:
-        return (), ()
+    keys = [(source.vocabulary, code) for code in codes]
+    meanings = [classes.meanings[key] for key in keys if key in classes.meanings]
     if "NORM" in labels:
-        return labels, classes.classes
-    known = set() if unknown else set(source.superclasses) - {"NORM"}
-    known -= {name for meaning in meanings for name in meaning.possible}
-    known |= {*labels, "NORM"} if labels else set()
+        # NORM that only follows from a sinus rhythm counts where the source looked for all else.
+        is_stated = any("NORM" in meaning.labels for meaning in meanings)
+        if is_stated or "NORM" in source.superclasses:
+            return labels, classes.classes
+        return (), ()
+    known = set() if has_unknown_codes else set(source.superclasses) - {"NORM"}
+    for meaning in meanings:
+        known -= set(meaning.possible)
+    if labels:
+        known |= {*labels, "NORM"}
     return labels, tuple(name for name in classes.classes if name in known)

@@ -1,6 +1,4 @@
-"""The PhysioNet Challenges: SNOMED CT codes in the headers of 2020 and 2021, and the four rhythms
-of 2017.
-"""
+"""PhysioNet/CinC Challenges 2020 and 2021: SNOMED CT codes in the headers."""
 
 from __future__ import annotations
 
@@ -10,27 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.labels.collections.annotation import (
-    RecordLabels,
-    Source,
-    find_source,
-    label_record,
-    load_sources,
-)
+from src.labels.collections.annotation import Source, find_source, label_record
 from src.labels.collections.rows import (
     CodeReport,
     Request,
     Row,
     age_text,
     build_frame,
-    find_table,
-    index_stems,
     list_files,
     report_missing,
     sex_text,
 )
-from src.labels.crosswalk import SUPERCLASSES, ClassSet, known_codes, load_class_set
-from src.labels.text_tables import read_text
+from src.labels.crosswalk import SUPERCLASSES, known_codes, load_class_set
 from src.records.formats.wfdb_header import parse_comments
 
 if TYPE_CHECKING:
@@ -38,136 +27,99 @@ if TYPE_CHECKING:
 
 
 TASKS = ("scored", "all")
-TASKS_2017 = ("rhythm",)
 _SETS = {"scored": "challenge2021", "all": "crosswalk"}
 _NO_CODE = {"", "unknown", "nan", "none"}
-_RHYTHMS = {"N": "NSR", "A": "AF", "O": "OTHER_RHYTHM", "~": "NOISE"}
 
 
 def build_challenge(request: Request) -> pd.DataFrame:
-    """PhysioNet/CinC Challenge 2020 and 2021: SNOMED CT codes of every header below the root."""
+    """Build the rows of the Challenges 2020 and 2021 from every header below the root."""
     classes = request.classes or load_class_set(_SETS[request.task])
-    headers, unreadable, silent = _read_headers(request.root)
+    headers, unreadable, without_code = _read_headers(request.root)
     sources = _find_sources(headers)
     report = CodeReport(request.dataset, "snomed", classes.name)
     ids = _record_ids(list(headers))
-    rows = [
-        _row(
-            ids[path],
-            path,
-            facts,
-            report.add(label_record(split_codes(facts["dx"]), sources[path], classes)),
+    rows = []
+    for path, comments in headers.items():
+        codes = split_codes(comments["dx"])
+        result = report.add(label_record(codes, sources[path], classes))
+        rows.append(
+            Row(
+                record_id=ids[path],
+                labels=result.labels,
+                annotated=result.annotated,
+                path=path,
+                age=age_text(comments.get("age")),
+                sex=sex_text(comments.get("sex")),
+            )
         )
-        for path, facts in headers.items()
-    ]
-    report_missing(
-        request.dataset, unreadable, "have a header that cannot be read and are left out"
-    )
-    report_missing(request.dataset, silent, "have no #Dx code in their header and are left out")
+    report_missing(request.dataset, unreadable, "have an unreadable header and are skipped")
+    report_missing(request.dataset, without_code, "have no #Dx code in their header, skipped")
     report.log()
     return build_frame(request.dataset, rows)
 
 
-def _row(record_id: str, path: str, facts: Mapping[str, str], result: RecordLabels) -> Row:
-    return Row(
-        record_id=record_id,
-        labels=result.labels,
-        annotated=result.annotated,
-        path=path,
-        age=age_text(facts.get("age")),
-        sex=sex_text(facts.get("sex")),
-    )
-
-
 def split_codes(text: str) -> list[str]:
-    """Split a ``#Dx`` line into codes, each once; words for none are none."""
+    """Split a ``#Dx`` line into codes, each once, without words for no code."""
     parts = (part.strip("[]()'\"").removesuffix(".0") for part in re.split(r"[,;|\s]+", text))
     return list(dict.fromkeys(part for part in parts if part.lower() not in _NO_CODE))
 
 
 def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
-    """Return relative path without suffix -> facts of its comments; the unreadable headers, and
-    those without a code.
+    """Read the comments of all headers below a folder.
+
+    Returns
+    -------
+    headers
+        Relative path without suffix -> the values of its comments.
+    unreadable, without_code
+        Paths of the headers that cannot be read, and of those without a code.
     """
-    headers, unreadable, silent = {}, [], []
+    headers: dict[str, dict[str, str]] = {}
+    unreadable: list[str] = []
+    without_code: list[str] = []
     for path in list_files(root, (".hea",)):
         try:
-            facts = parse_comments(_read_comments(root / path))
+            comments = parse_comments(_read_comments(root / path))
         except OSError:
             unreadable.append(path)
             continue
-        if split_codes(facts.get("dx", "")):
-            headers[path[:-4]] = facts
+        if split_codes(comments.get("dx", "")):
+            headers[path[:-4]] = comments
         else:
-            silent.append(path)
-    return headers, unreadable, silent
+            without_code.append(path)
+    return headers, unreadable, without_code
 
 
 def _read_comments(path: Path) -> tuple[str, ...]:
-    """Return the comment lines of a header; its signal lines, which take most of the time, are left
-    to the reader.
-    """
+    """Return the comment lines of a header; its signal lines, slow to parse, are ignored."""
     lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
     return tuple(text[1:].strip() for line in lines if (text := line.strip()).startswith("#"))
 
 
 def _record_ids(paths: Sequence[str]) -> dict[str, str]:
-    """Return path -> its last part, or the whole path where several end alike."""
-    counts = Counter(path.rsplit("/", 1)[-1] for path in paths)
-    return {path: stem if counts[stem := path.rsplit("/", 1)[-1]] == 1 else path for path in paths}
+    """Return path -> record id: its last part, or the whole path where several end alike."""
+    stems = {path: path.rsplit("/", 1)[-1] for path in paths}
+    counts = Counter(stems.values())
+    return {path: stem if counts[stem] == 1 else path for path, stem in stems.items()}
 
 
 def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]:
-    """Return path -> source; records of no known one form a source that used the codes which occur
-    among them.
+    """Return path -> source; records of no known source share one, of the codes among them.
 
-    Its sinus rhythms count as normal ECGs only where it also has findings of repolarization and
-    conduction.
+    Sinus rhythms of that source count as normal ECGs only if it also has findings of repolarization
+    and conduction.
     """
     sources = {path: find_source(path.rsplit("/", 1)[-1]) for path in headers}
-    strangers = [path for path, source in sources.items() if source is None]
-    used = dict.fromkeys(code for path in strangers for code in split_codes(headers[path]["dx"]))
-    rows = [known_codes("snomed")[code] for code in used if code in known_codes("snomed")]
-    seen = {name for row in rows for name in row.superclasses}
-    seen |= {"NORM"} if {"STTC", "CD"} <= seen else set()
-    other = Source(
-        "unknown", "snomed", tuple(used), tuple(name for name in SUPERCLASSES if name in seen)
-    )
-    return {path: source or other for path, source in sources.items()}
-
-
-def build_challenge2017(request: Request) -> pd.DataFrame:
-    """PhysioNet/CinC Challenge 2017: one lead; normal rhythm, atrial fibrillation, other rhythm,
-    noise.
-    """
-    table = find_table(request.root, "REFERENCE-v3.csv", "REFERENCE.csv")
-    found = index_stems(request.root, (".hea", ".mat"))
-    rows, missing = [], []
-    for number, line in enumerate(read_text(table).splitlines(), start=1):
-        name, _, letter = (part.strip() for part in line.partition(","))
-        if not line.strip() or (number == 1 and name.lower() in {"record", "recording"}):
-            continue
-        if letter not in _RHYTHMS:
-            raise ValueError(
-                f"{table}: row {number}, label {letter!r}: expected one of {', '.join(_RHYTHMS)}"
-            )
-        if name not in found:
-            missing.append(name)
-            continue
-        result = _label_rhythm(letter, request.classes)
-        rows.append(Row(name, result.labels, result.annotated, path=found[name]))
-    report_missing(request.dataset, missing)
-    return build_frame(request.dataset, rows)
-
-
-def _label_rhythm(letter: str, classes: ClassSet | None) -> RecordLabels:
-    """Return the rhythm, or its place in a label set; of a noisy recording nothing is known
-    there.
-    """
-    if classes is None:
-        return RecordLabels((_RHYTHMS[letter],), tuple(_RHYTHMS.values()))
-    if letter == "~":
-        return RecordLabels((), ())
-    return label_record(
-        [letter] if letter in {"N", "A"} else [], load_sources()["challenge2017"], classes
-    )
+    codes: dict[str, None] = {}
+    for path, source in sources.items():
+        if source is None:
+            codes |= dict.fromkeys(split_codes(headers[path]["dx"]))
+    superclasses: set[str] = set()
+    for code in codes:
+        if code in known_codes("snomed"):
+            superclasses.update(known_codes("snomed")[code].superclasses)
+    if {"STTC", "CD"} <= superclasses:
+        superclasses.add("NORM")
+    looked_for = tuple(name for name in SUPERCLASSES if name in superclasses)
+    shared = Source("unknown", "snomed", tuple(codes), looked_for)
+    return {path: source or shared for path, source in sources.items()}

@@ -1,7 +1,7 @@
 """PTB-XL (Wagner et al. 2020): ptbxl_database.csv beside the recordings.
 
-Which statement belongs to which task and class is the same in all its versions, and stands in
-``src/tables/ptbxl_statements.csv``.
+The task and class of a statement are the same in all versions of PTB-XL; they are in
+``src/labels/tables/ptbxl_statements.csv``.
 """
 
 from __future__ import annotations
@@ -37,43 +37,53 @@ logger = logging.getLogger(__name__)
 
 
 TASKS = ("superclass", "subclass", "diagnostic", "form", "rhythm", "all")
-_MAX_CELL = 10_000  # characters; a longer table of codes is no record's
+OPTIONS = ("rate", "min_likelihood", "unvalidated_weight")
+_MAX_CELL = 10_000  # characters; no record has a longer cell of statements
 _SUFFIX = {100: "_lr", 500: "_hr"}
 _COLUMNS = ("patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
-_VALIDATED, _TRUE = "validated_by_human", ("true", "1", "1.0")
-_AGE_ABOVE_89, _AGE_WRITTEN = "300", "90"
+_VALIDATED = "validated_by_human"
+_TRUE = ("true", "1", "1.0")
+_AGE_ABOVE_89 = "300"  # the code of PTB-XL
+_AGE_WRITTEN = "90"
 _SEX = {"0": "M", "1": "F"}
+
+Labeller = Callable[[Sequence[str]], RecordLabels]
+"""From the statements of a record to its labels."""
 
 
 def build_ptbxl(request: Request) -> pd.DataFrame:
-    """PTB-XL: SCP-ECG statements by task, official folds, patients."""
+    """Build the rows of PTB-XL: SCP-ECG statements by task, official folds, patients."""
+    options = request.options
     table = find_table(request.root, "ptbxl_database.csv")
-    rate, found = _find_signals(request.root, request.rate)
-    label, report = _labeller(request)
-    rows, missing, ungraded = [], [], 0
-    weighted = request.unvalidated_weight != 1
-    for record in read_table(table, (*_COLUMNS, _VALIDATED) if weighted else _COLUMNS).rows:
+    rate, paths = _find_signals(request.root, options.rate)
+    label, report = _make_labeller(request)
+    is_weighted = options.unvalidated_weight != 1
+    columns = (*_COLUMNS, _VALIDATED) if is_weighted else _COLUMNS
+    rows: list[Row] = []
+    missing: list[str] = []
+    n_ungraded = 0
+    for record in read_table(table, columns).rows:
         stem = Path(record["filename_lr" if rate == 100 else "filename_hr"]).name
-        if stem not in found:
+        if stem not in paths:
             missing.append(stem)
             continue
-        statements = _parse_statements(record["scp_codes"], table, stem)
-        counted = _graded(statements, request.min_likelihood)
-        ungraded += any(
-            likelihood == 0 for code, likelihood in statements.items() if code not in counted
+        likelihoods = _parse_statements(record["scp_codes"], table, stem)
+        statements = _likely(likelihoods, options.min_likelihood)
+        n_ungraded += any(
+            likelihood == 0 and code not in statements for code, likelihood in likelihoods.items()
         )
-        row = _row(record, stem, found[stem], report.add(label(counted)))
-        if weighted and record[_VALIDATED].strip().lower() not in _TRUE:
-            row.weight = f"{request.unvalidated_weight:g}"
+        row = _row(record, stem, paths[stem], report.add(label(statements)))
+        if is_weighted and record[_VALIDATED].strip().lower() not in _TRUE:
+            row.weight = f"{options.unvalidated_weight:g}"
         rows.append(row)
     report_missing(request.dataset, missing)
     report.log()
-    if ungraded:
+    if n_ungraded:
         logger.warning(
-            "%s: min_likelihood %g leaves out the ungraded statements of %d records",
+            "%s: min_likelihood %g ignores the ungraded statements of %d records",
             request.dataset,
-            request.min_likelihood,
-            ungraded,
+            options.min_likelihood,
+            n_ungraded,
         )
     return build_frame(request.dataset, settle_sexes(request.dataset, rows))
 
@@ -93,34 +103,34 @@ def _row(record: Mapping[str, str], stem: str, path: str, result: RecordLabels) 
 
 
 def _find_signals(root: Path, rate: int | None) -> tuple[int, dict[str, str]]:
-    """Return the rate to use, the wanted one or else 500 before 100, and stem -> path of its
-    records.
+    """Return the rate to use in Hz, and stem -> path of its records.
+
+    Without a requested rate it is 500 Hz where such records exist, else 100 Hz.
     """
     if rate is not None and rate not in _SUFFIX:
         raise ValueError(f"rate is {rate}: expected 100 or 500 Hz for PTB-XL")
-    stems = index_stems(root, (".hea",))
-    held = {
-        hz: {stem: path for stem, path in stems.items() if stem.endswith(suffix)}
-        for hz, suffix in _SUFFIX.items()
-    }
+    by_rate: dict[int, dict[str, str]] = {hz: {} for hz in _SUFFIX}
+    for stem, path in index_stems(root, (".hea",)).items():
+        for hz, suffix in _SUFFIX.items():
+            if stem.endswith(suffix):
+                by_rate[hz][stem] = path
     if rate is None:
-        rate = 500 if held[500] else 100
-        if held[500] and held[100]:
+        rate = 500 if by_rate[500] else 100
+        if by_rate[500] and by_rate[100]:
             logger.info(
                 "%s: holds 100 and 500 Hz; the labels are for 500 Hz (choose with --rate)", root
             )
-    if not held[rate]:
+    if not by_rate[rate]:
         other = 600 - rate
-        hint = (
-            f"; it holds {len(held[other])} at {other} Hz"
-            if held[other]
-            else "; expected records100 or records500 below it"
-        )
-        raise ValueError(f"{root}: no PTB-XL recordings at {rate} Hz{hint}")
-    return rate, held[rate]
+        hint = "expected records100 or records500 below it"
+        if by_rate[other]:
+            hint = f"it holds {len(by_rate[other])} at {other} Hz"
+        raise ValueError(f"{root}: no PTB-XL recordings at {rate} Hz; {hint}")
+    return rate, by_rate[rate]
 
 
 def _parse_statements(text: str, table: Path, stem: str) -> dict[str, float]:
+    """Return statement -> likelihood in percent, from a cell such as ``{'NORM': 100.0}``."""
     try:
         parsed = ast.literal_eval(text[:_MAX_CELL])
         return {str(code): float(likelihood) for code, likelihood in parsed.items()}
@@ -131,53 +141,63 @@ def _parse_statements(text: str, table: Path, stem: str) -> dict[str, float]:
         ) from None
 
 
-def _graded(statements: Mapping[str, float], minimum: float) -> list[str]:
-    """Return the statements that count: all when the minimum is 0, as likelihood 0 means ungraded
-    and not absent.
+def _likely(likelihoods: Mapping[str, float], minimum: float) -> list[str]:
+    """Return the statements of at least a likelihood; with a minimum of 0, all of them.
+
+    Likelihood 0 means ungraded, not absent.
     """
-    return [
-        code for code, likelihood in statements.items() if minimum <= 0 or likelihood >= minimum
-    ]
+    if minimum <= 0:
+        return list(likelihoods)
+    return [code for code, likelihood in likelihoods.items() if likelihood >= minimum]
 
 
-def _labeller(request: Request) -> tuple[Callable[[Sequence[str]], RecordLabels], CodeReport]:
-    """Return the function from a record's statements to its labels, and the report of codes without
-    a place.
-    """
-    if request.classes is not None and not request.classes.by_superclass:
-        classes, source = request.classes, load_sources()["ptbxl"]
-        return lambda codes: label_record(codes, source, classes), CodeReport(
-            request.dataset, "scp", classes.name
-        )
-    task = "superclass" if request.classes else request.task
-    tables = [load_task(name) for name in task.split("+")]
-    named = [
-        SUPERCLASSES if name == "superclass" else sorted(set(table.values()) - {""})
-        for name, table in zip(task.split("+"), tables, strict=True)
-    ]
-    ordered = tuple(dict.fromkeys(name for names in named for name in names))
+# Tasks --------------------------------------------------------------------------------------------
 
-    def by_task(codes: Sequence[str]) -> RecordLabels:
+
+def _make_labeller(request: Request) -> tuple[Labeller, CodeReport]:
+    """Return the function that labels a record, and a report for codes without a place."""
+    classes = request.classes
+    if classes is None or classes.by_superclass:
+        task = "superclass" if classes else request.task
+        return _task_labeller(task.split("+")), CodeReport(request.dataset, "scp", task)
+    source = load_sources()["ptbxl"]
+    return (
+        lambda codes: label_record(codes, source, classes),
+        CodeReport(request.dataset, "scp", classes.name),
+    )
+
+
+def _task_labeller(tasks: Sequence[str]) -> Labeller:
+    """Return the function from statements to the classes of the tasks, in order."""
+    tables = [load_task(name) for name in tasks]
+    ordered: dict[str, None] = {}
+    for name, table in zip(tasks, tables, strict=True):
+        classes = SUPERCLASSES if name == "superclass" else sorted(set(table.values()) - {""})
+        ordered |= dict.fromkeys(classes)
+    annotated = tuple(ordered)
+
+    def label(codes: Sequence[str]) -> RecordLabels:
         present = {table.get(code) for table in tables for code in codes}
         unknown = Counter(code for code in codes if code not in tables[0])
-        labels = tuple(name for name in ordered if name in present)
         if codes and len(unknown) == len(codes):
-            return RecordLabels((OTHER,), (*ordered, OTHER), unknown)
-        return RecordLabels(labels, ordered, unknown)
+            return RecordLabels((OTHER,), (*annotated, OTHER), unknown)
+        labels = tuple(name for name in annotated if name in present)
+        return RecordLabels(labels, annotated, unknown)
 
-    return by_task, CodeReport(request.dataset, "scp", task)
+    return label
 
 
 def load_task(task: str) -> dict[str, str]:
-    """Return statement -> class of all 71 statements, empty for those that are outside the task."""
+    """Return statement -> class for all 71 statements; empty for those outside the task."""
     rows = read_table(
         TABLES / "ptbxl_statements.csv", ("statement", "superclass", "subclass", "form", "rhythm")
     ).rows
     if task in ("superclass", "subclass"):
         return {row["statement"]: row[task] for row in rows}
-    column = (
-        "superclass" if task == "diagnostic" else task
-    )  # a statement with a superclass is a diagnostic one
-    return {
-        row["statement"]: row["statement"] if task == "all" or row[column] else "" for row in rows
-    }
+    # A statement with a superclass is a diagnostic one.
+    column = "superclass" if task == "diagnostic" else task
+    class_of = {}
+    for row in rows:
+        is_in_task = task == "all" or row[column]
+        class_of[row["statement"]] = row["statement"] if is_in_task else ""
+    return class_of

@@ -1,4 +1,4 @@
-"""What the builders share: their request, finding files, and rows of the mapping table."""
+"""Shared parts of the builders: their request and options, finding files, and mapping rows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.labels.collections.annotation import OTHER, RecordLabels
 from src.labels.crosswalk import ClassSet, known_codes
 from src.labels.mapping import COLUMNS
-from src.labels.text_tables import LIST_SEPARATOR
+from src.labels.text_tables import LIST_SEPARATOR, join_list
 from src.records.facts import parse_age, parse_sex
+from src.utils import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,24 +24,69 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_LEVELS_UP = 2
-_SHOWN = 10
+_LEVELS_UP = 2  # folders above the root in which a collection's table is looked for
+_SHOWN = 10  # record names in a log line
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Options that only some builders take; `Builder.options` names those of each.
+
+    Attributes
+    ----------
+    rate
+        ptbxl: 100 or 500 Hz; None takes the rate that is on disk, 500 if both are.
+    min_likelihood
+        ptbxl: 0 to 100. With 0, the default, every statement counts, as likelihood 0 means
+        ungraded. Above 0, a statement needs that likelihood, so that ungraded ones, among them all
+        of form and rhythm, do not count.
+    unvalidated_weight
+        ptbxl: training weight, 0 to 1, of records whose statements no human validated. The records
+        of folds 9 and 10 are all validated.
+    columns
+        csv: our column -> theirs.
+    table
+        csv: the table, by its path or its name in the root; needed if the root holds several.
+    separator
+        csv: the text between several labels of a record.
+
+    Raises
+    ------
+    UsageError
+        If an option is out of range.
+    """
+
+    rate: int | None = None
+    min_likelihood: float = 0.0
+    unvalidated_weight: float = 1.0
+    columns: Mapping[str, str] = field(default_factory=dict)
+    table: str | Path | None = None
+    separator: str = LIST_SEPARATOR
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_likelihood <= 100:
+            raise UsageError(f"min_likelihood is {self.min_likelihood}: expected 0 to 100")
+        if not 0 <= self.unvalidated_weight <= 1:
+            raise UsageError(f"unvalidated_weight is {self.unvalidated_weight}: expected 0 to 1")
+        if not self.separator:
+            raise UsageError("separator is empty: expected the text between two labels")
+
+    def given(self) -> list[str]:
+        """Return the names of the options that differ from their default."""
+        default = LabelOptions()
+        names = [option.name for option in fields(self)]
+        return [name for name in names if getattr(self, name) != getattr(default, name)]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a builder is asked for; see `src.label_builders.build_labels`."""
+    """The input of a builder; see `src.labels.builders.build_labels`."""
 
     root: Path
     dataset: str
     task: str
     classes: ClassSet | None = None
-    rate: int | None = None
-    min_likelihood: float = 0.0
-    unvalidated_weight: float = 1.0
-    columns: Mapping[str, str] = field(default_factory=dict)
-    table: Path | None = None
-    separator: str = LIST_SEPARATOR
+    options: LabelOptions = field(default_factory=LabelOptions)
 
 
 @dataclass
@@ -58,9 +104,11 @@ class Row:
     weight: str = ""
 
 
+# Files --------------------------------------------------------------------------------------------
+
+
 def find_table(root: Path, *names: str) -> Path:
-    """Return the file of the first of `names` that is in `root`, in the folders above it, or in
-    those right below it.
+    """Return the first of `names` that is a file in `root`, in folders above, or right below it.
 
     Raises
     ------
@@ -79,44 +127,43 @@ def find_table(root: Path, *names: str) -> Path:
 
 
 def list_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the files below `root` with one of the suffixes, in order, relative to it and with
-    forward slashes.
+    """Return the files below `root` with one of the suffixes, relative to it, in order.
 
-    Links to folders are followed, each real folder once, so that a loop of links ends.
+    Paths have forward slashes. Links to folders are followed; each real folder is entered once, so
+    that a loop of links ends.
     """
-    found: list[str] = []
-    seen: set[str] = set()
+    paths: list[str] = []
+    entered: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in entered:
             subfolders.clear()
             continue
-        seen.add(real)
+        entered.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        prefix = (
-            "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
-        )
-        found += [
-            f"{prefix}{name}"
-            for name in sorted(names)
-            if not name.startswith(".") and name.lower().endswith(suffixes)
-        ]
-    return found
+        prefix = ""
+        if folder != str(root):
+            prefix = os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
+                paths.append(f"{prefix}{name}")
+    return paths
 
 
 def index_stems(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Return stem -> path relative to `root` without suffix, of the files with one of the
-    suffixes.
-    """
-    found: dict[str, str] = {}
-    for path in list_files(root, suffixes):
-        whole = os.path.splitext(path)[0]
-        found.setdefault(whole.rsplit("/", 1)[-1], whole)
-    return found
+    """Return stem -> path below `root` without suffix, for files with one of the suffixes."""
+    by_stem: dict[str, str] = {}
+    for file in list_files(root, suffixes):
+        path = os.path.splitext(file)[0]
+        by_stem.setdefault(path.rsplit("/", 1)[-1], path)
+    return by_stem
+
+
+# Cells --------------------------------------------------------------------------------------------
 
 
 def age_text(value: object) -> str:
-    """Return an age as a mapping cell, empty when it is unknown."""
+    """Return an age as a mapping cell; empty if it is unknown."""
     age = parse_age(value)
     return "" if age is None else f"{age:g}"
 
@@ -127,21 +174,23 @@ def sex_text(value: object) -> str:
 
 
 def id_text(value: str) -> str:
-    """Return an identifier without the ``.0`` that a table of floats gives it."""
+    """Return an identifier without the ``.0`` that a table of floats adds to it."""
     try:
         number = float(value)
     except ValueError:
         return value
-    return (
-        str(int(number))
-        if math.isfinite(number) and number == int(number) and "." in value
-        else value
-    )
+    if "." in value and math.isfinite(number) and number == int(number):
+        return str(int(number))
+    return value
+
+
+# Rows ---------------------------------------------------------------------------------------------
 
 
 def build_frame(dataset: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the rows that say something as a mapping table; where one has the label OTHER, OTHER
-    is annotated throughout.
+    """Return mapping rows as a table, without those that have no label and no annotated class.
+
+    If a row has the label OTHER, OTHER is annotated in all rows that list annotated classes.
 
     Raises
     ------
@@ -153,83 +202,78 @@ def build_frame(dataset: str, rows: Sequence[Row]) -> pd.DataFrame:
     report_missing(
         dataset,
         [row.record_id for row in rows if not row.labels and not row.annotated],
-        "say nothing of these classes and are left out",
+        "have no label among these classes and are skipped",
     )
     rows = [row for row in rows if row.labels or row.annotated]
     if not rows:
         raise ValueError(
-            f"dataset {dataset}: no record says anything of these classes; check --root, "
+            f"dataset {dataset}: no record has a label among these classes; check --root, "
             "and the task or classes"
         )
-    other = any(OTHER in row.labels for row in rows)
+    has_other = any(OTHER in row.labels for row in rows)
     cells = []
     for row in rows:
-        annotated = (
-            [*row.annotated, OTHER]
-            if other and row.annotated and OTHER not in row.annotated
-            else row.annotated
-        )
+        annotated = list(row.annotated)
+        if has_other and annotated and OTHER not in annotated:
+            annotated.append(OTHER)
         texts = (row.patient_id, row.fold, row.path, row.age, row.sex)
-        cells.append(
-            (
-                dataset,
-                row.record_id,
-                LIST_SEPARATOR.join(row.labels),
-                *texts,
-                LIST_SEPARATOR.join(annotated),
-                row.weight,
-            )
-        )
+        labels = join_list(row.labels)
+        cells.append((dataset, row.record_id, labels, *texts, join_list(annotated), row.weight))
+    _log_summary(dataset, rows)
+    return pd.DataFrame(cells, columns=list(COLUMNS), dtype=str)
+
+
+def _log_summary(dataset: str, rows: Sequence[Row]) -> None:
     counts = Counter(label for row in rows for label in row.labels)
-    empty = sum(not row.labels for row in rows)
-    summary = ", ".join(f"{label} {count}" for label, count in counts.most_common())
     logger.info(
         "%s: %d rows, %d of them without a label; records per class: %s",
         dataset,
         len(rows),
-        empty,
-        summary,
+        sum(not row.labels for row in rows),
+        ", ".join(f"{label} {count}" for label, count in counts.most_common()),
     )
-    return pd.DataFrame(cells, columns=list(COLUMNS), dtype=str)
 
 
 def report_missing(
     dataset: str,
     missing: Sequence[str],
-    what: str = "without a signal file below the root are left out",
+    reason: str = "have no signal file below the root and are skipped",
 ) -> None:
-    """Log how many records are left out, with some of their names."""
+    """Log how many records a builder skips, with the names of some."""
     if missing:
         names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        logger.warning("%s: %d records %s (%s)", dataset, len(missing), what, names)
+        logger.warning("%s: %d records %s (%s)", dataset, len(missing), reason, names)
 
 
 def settle_sexes(dataset: str, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the sex left empty for patients who have both, which only the
-    collection's makers could settle.
+    """Return the rows, with the sex left empty for patients whose rows state both.
+
+    Only the authors of the collection could settle it.
     """
     sexes: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         sexes[row.patient_id].add(row.sex)
-    torn = {patient for patient, found in sexes.items() if patient and {"F", "M"} <= found}
+    unclear = {patient for patient, stated in sexes.items() if patient and {"F", "M"} <= stated}
     report_missing(
         dataset,
-        [row.record_id for row in rows if row.patient_id in torn],
-        "belong to patients of two sexes; theirs is left empty",
+        [row.record_id for row in rows if row.patient_id in unclear],
+        "belong to patients recorded with both sexes; their sex is left empty",
     )
-    return [replace(row, sex="") if row.patient_id in torn else row for row in rows]
+    return [replace(row, sex="") if row.patient_id in unclear else row for row in rows]
 
 
 class CodeReport:
-    """Counts of the codes that have no place in a label set, by record."""
+    """Counts of records by code, for codes that have no place in a label set."""
 
     def __init__(self, dataset: str, vocabulary: str, set_name: str) -> None:
-        self.dataset, self.vocabulary, self.set_name = dataset, vocabulary, set_name
+        self.dataset = dataset
+        self.vocabulary = vocabulary
+        self.set_name = set_name
         self.unknown: Counter[str] = Counter()
         self.outside: Counter[str] = Counter()
 
     def add(self, result: RecordLabels) -> RecordLabels:
-        """Count a record's codes once each, and hand the record back."""
+        """Count each code of a record once, and return the record."""
         self.unknown.update(set(result.unknown))
         self.outside.update(set(result.outside))
         return result
@@ -238,17 +282,17 @@ class CodeReport:
         """Log every code with its count."""
         if self.outside:
             known = known_codes(self.vocabulary)
-            listed = ", ".join(
-                f"{code} ({known[code].name}) {n}" for code, n in self.outside.most_common()
-            )
+            codes = [f"{code} ({known[code].name}) {n}" for code, n in self.outside.most_common()]
             logger.info(
-                "%s: codes outside %s, with their records: %s", self.dataset, self.set_name, listed
+                "%s: codes outside %s, with their number of records: %s",
+                self.dataset,
+                self.set_name,
+                ", ".join(codes),
             )
         if self.unknown:
-            listed = ", ".join(f"{code} {n}" for code, n in self.unknown.most_common())
             logger.warning(
-                "%s: unknown %s codes, with their records: %s",
+                "%s: unknown %s codes, with their number of records: %s",
                 self.dataset,
                 self.vocabulary,
-                listed,
+                ", ".join(f"{code} {n}" for code, n in self.unknown.most_common()),
             )

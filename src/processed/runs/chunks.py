@@ -23,7 +23,7 @@ from src.processed.runs.tasks import (
     blank_row,
     unreadable_row,
 )
-from src.records.reading import RecordStart, find_start, iter_records
+from src.records.reading import RecordStart, find_start, iter_with_hints
 from src.records.record import ECGRecord, RecordError
 from src.records.windows import window_name
 
@@ -149,9 +149,7 @@ def find_record_start(task: RecordTask, config: PreprocessConfig) -> RecordStart
     """Locate the part of a record that its tensor needs."""
     # A record cut shorter than the shortest allowed one would look too short.
     seconds = max(config.n_samples / config.fs, config.min_duration_s) + _FILTER_MARGIN_S
-    return find_start(
-        task.file, seconds, source_fs=task.source_fs, source_gain_per_mv=task.source_gain_per_mv
-    )
+    return find_start(task.file, seconds, task.hints)
 
 
 def _or_error(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | RecordError:
@@ -199,12 +197,8 @@ def _process_windows(
 
 
 def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRecord]:
-    return iter_records(
-        task.file,
-        window_s=config.window_s,
-        stride_s=config.stride_s or None,
-        source_fs=task.source_fs,
-        source_gain_per_mv=task.source_gain_per_mv,
+    return iter_with_hints(
+        task.file, task.hints, window_s=config.window_s, stride_s=config.stride_s or None
     )
 
 

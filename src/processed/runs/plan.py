@@ -19,7 +19,7 @@ from src.labels.text_tables import is_plain_name
 from src.processed.manifest import ManifestRow
 from src.processed.runs.tasks import RecordTask, blank_row
 from src.records.folders import index_folder
-from src.records.record import split_part
+from src.records.record import ReadingHints, split_part
 from src.records.remote import join_root
 from src.utils import UsageError, as_path, as_url, printable
 
@@ -56,7 +56,8 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
     missing: list[ManifestRow] = []
     for dataset, root in data.roots.items():
         matches = match_records(rows[dataset], index_folder(root))
-        tasks += [_build_task(dataset, root, match, data) for match in matches.records]
+        hints = ReadingHints(data.source_fs.get(dataset), data.source_gain_per_mv.get(dataset))
+        tasks += [_build_task(dataset, root, match, hints) for match in matches.records]
         missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
     return RunPlan(tuple(tasks), tuple(missing))
 
@@ -130,14 +131,13 @@ def _find_value_problems(
     return unknown + wrong
 
 
-def _build_task(dataset: str, root: str, match: RecordMatch, data: DataConfig) -> RecordTask:
+def _build_task(dataset: str, root: str, match: RecordMatch, hints: ReadingHints) -> RecordTask:
     return RecordTask(
         dataset=dataset,
         record_id=match.record_id,
         path=join_root(root, match.found.relative),
         row=match.row,
-        source_fs=data.source_fs.get(dataset),
-        source_gain_per_mv=data.source_gain_per_mv.get(dataset),
+        hints=hints,
         stamp=match.found.stamp,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,7 +26,7 @@ from src.processed.runs.plan import RunPlan
 from src.processed.runs.staging import Stage
 from src.processed.runs.tasks import WINDOW_COUNT, RecordTask, input_hash
 from src.processed.splits import load_splits, split_fractions
-from src.records.windows import window_name
+from src.records.windows import window_name, window_parent
 from src.utils import save_json
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WINDOW_SUFFIX = re.compile(r"__w\d{5,}$")
 # Cells that replace those of an ok row whose record file a run will rewrite.
 _INTERRUPTED_CELLS = {
     "status": "unreadable",
@@ -125,11 +123,10 @@ def _find_rewritten(
     These are the rows of the records `redone` and of their windows. A record that is `planned`
     under the name of a window is no window.
     """
-    parents = rows["record_id"].str.replace(_WINDOW_SUFFIX, "", regex=True)
     is_rewritten = []
-    for dataset, record_id, parent in zip_cells(rows["dataset"], rows["record_id"], parents):
-        key = (dataset, record_id)
-        is_rewritten.append(key in redone or ((dataset, parent) in redone and key not in planned))
+    for dataset, record_id in zip_cells(rows["dataset"], rows["record_id"]):
+        key, parent = (dataset, record_id), (dataset, window_parent(record_id))
+        is_rewritten.append(key in redone or (parent in redone and key not in planned))
     return np.array(is_rewritten, bool) & (rows["status"] == "ok").to_numpy(bool)
 
 
@@ -198,7 +195,8 @@ def merge_manifest(
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
     parents = rows["record_id"]
     if windows:
-        parents = parents.str.replace(_WINDOW_SUFFIX, "", regex=True)
+        names = [window_parent(name) for name in parents.tolist()]
+        parents = pd.Series(names, index=rows.index, dtype=str)
         newest = rows.groupby([rows["dataset"], parents])["input_hash"].transform("last")
         rows = rows[rows["input_hash"] == newest]
     rows = rows.drop_duplicates(["dataset", "record_id"], keep="last")

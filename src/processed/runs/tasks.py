@@ -17,7 +17,7 @@ from src.labels.text_tables import join_list
 from src.processed.manifest import ManifestRow
 from src.processed.record_files import FORMAT_VERSION, record_key
 from src.records.formats.wfdb_header import named_files
-from src.records.record import split_part
+from src.records.record import NO_HINTS, ReadingHints, split_part
 from src.utils import printable, stable_hash
 
 WINDOW_COUNT = "x"
@@ -46,10 +46,8 @@ class RecordTask:
         Its file or URL; ``file::id`` for one record of a file that holds many.
     row
         Its row of the label mapping, if it has one.
-    source_fs
-        Sampling rate in Hz, for files that do not state it.
-    source_gain_per_mv
-        ADC units per mV, for files that do not state them.
+    hints
+        Facts that its file may not state, such as the sampling rate.
     stamp
         Version stamp of a record at a URL; empty for a local file.
     copy
@@ -60,8 +58,7 @@ class RecordTask:
     record_id: str
     path: str
     row: LabelRow | None = None
-    source_fs: float | None = None
-    source_gain_per_mv: float | None = None
+    hints: ReadingHints = NO_HINTS
     stamp: str = ""
     copy: str = ""
 
@@ -138,8 +135,8 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
             config_hash(config, FORMAT_VERSION),
             task.path,
             source,
-            task.source_fs,
-            task.source_gain_per_mv,
+            task.hints.fs,
+            task.hints.gain_per_mv,
             label_parts,
         )
     )

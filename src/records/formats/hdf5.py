@@ -111,13 +111,13 @@ def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
     """
     layout = _layout(path)
     row = _row(path, layout, request.part)
-    fs = layout.fs or request.source_fs or PUBLISHED_FS.get(layout.name)
+    fs = layout.fs or request.hints.fs or PUBLISHED_FS.get(layout.name)
     if fs is None:
         raise RecordError(path, "says no sampling rate: give --source-fs NAME=HZ (source_fs=)")
-    flags = () if layout.fs or request.source_fs else ("fs_assumed",)
+    flags = () if layout.fs or request.hints.fs else ("fs_assumed",)
     values = _read_rows(path, layout, row, request.start, request.stop)
     alone = None if layout.many or request.start or request.stop else (_amplitude(values), 1)
-    scale, unit_flags = _millivolts(path, layout, request.source_gain_per_mv, alone)
+    scale, unit_flags = _millivolts(path, layout, request.hints.gain_per_mv, alone)
     if row is not None:
         values = _without_padding(path, values, request.part)
     leads, lead_flags = _lead_names(layout)
@@ -133,7 +133,7 @@ def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
 def hdf5_extent(path: Path, request: RecordRequest) -> Extent | None:
     """Return the length of a file's only record; that of a padded one is known after reading it."""
     layout = _layout(path)
-    fs = layout.fs or request.source_fs or PUBLISHED_FS.get(layout.name)
+    fs = layout.fs or request.hints.fs or PUBLISHED_FS.get(layout.name)
     return None if layout.many or fs is None else Extent(max(layout.shape), float(fs))
 
 
