@@ -251,9 +251,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def export_dataset(args: argparse.Namespace) -> int:
-    """Write the records of a processed folder for another library: Parquet (Hugging Face datasets)
-    or braindecode.
-    """
+    """Write the records of a processed folder as Parquet files (Hugging Face datasets)."""
     from src.processed.export import export_dataset as run
 
     _say(str(run(args.processed, args.out, kind=args.format, keep_other=args.keep_other)))
