@@ -316,7 +316,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(
         patch.setattr(Archive, "write", full)
         with pytest.raises(
             OSError,
-            match=r"No space left on device; mend that and run the same command again: "
+            match=r"No space left on device; fix this and run the same command again: "
             r"'.*records/d__r\d+\.npz'",
         ):
             preprocess(collection, tmp_path / "out")

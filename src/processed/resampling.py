@@ -56,7 +56,7 @@ class _FilterBank:
 
     step: int
     period: int
-    parts: tuple[tuple[int, Float64Array], ...]
+    parts: tuple[tuple[int, NDArray[np.floating]], ...]
 
     @property
     def before(self) -> int:
@@ -96,7 +96,9 @@ def _filter_bank(up: int, down: int) -> _FilterBank:
 @lru_cache(maxsize=64)
 def _single_precision_bank(up: int, down: int) -> _FilterBank:
     bank = _filter_bank(up, down)
-    parts = [(first, weights.astype(np.float32)) for first, weights in bank.parts]
+    parts: list[tuple[int, NDArray[np.floating]]] = []
+    for first, weights in bank.parts:
+        parts.append((first, weights.astype(np.float32)))
     return replace(bank, parts=tuple(parts))
 
 
