@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class PackedSplit:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the path of memory-mapped codes in their place.
 
         Loader processes then map the file themselves instead of receiving a copy.
@@ -92,7 +92,7 @@ class PackedSplit:
             return vars(self)
         return {**vars(self), "codes": str(path)}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         """Map the codes again if the state holds their path."""
         codes = state["codes"]
         if isinstance(codes, str):
