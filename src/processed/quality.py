@@ -459,7 +459,7 @@ def quality_flags(
         for recording, lead in np.argwhere(leads & present).tolist():
             flags[recording].append(f"{kind}:{STANDARD_LEADS[lead]}")
     for own_flags, amplitudes in zip(flags, measures.amplitude_mv.tolist(), strict=True):
-        own_flags += _gain_flags(amplitudes, limits)
+        own_flags.extend(_gain_flags(amplitudes, limits))
     _add_limb_flags(flags, measures, limits)
     return flags
 
