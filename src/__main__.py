@@ -240,7 +240,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def export_dataset(args: argparse.Namespace) -> int:
-    """Export a processed folder to Parquet (Hugging Face datasets) or braindecode."""
+    """Export a processed folder to Parquet files (Hugging Face datasets)."""
     from src.processed.export import export_dataset as run
 
     _say(str(run(args.processed, args.out, kind=args.format, keep_other=args.keep_other)))

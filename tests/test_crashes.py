@@ -38,15 +38,13 @@ import src.preprocessing
 from src.__main__ import main
 from src.config import PreprocessConfig
 from src.learning.checkpoints import load_checkpoint
-from src.processed import files
-from src.processed.files import FileBatch, remove_leftovers
 from src.processed.locks import lock_folder
 from src.processed.manifest import Journal, load_manifest
 from src.processed.npz import Archive
 from src.processed.record_files import load_record_file
 from src.processed.runs.tasks import RecordTask
 from src.training import run_training
-from src.utils import load_json, temporary_path
+from src.utils import load_json
 
 KILLS = int(os.environ.get("ECG_SOAK_KILLS", "10"))
 needs_proc = pytest.mark.skipif(
@@ -316,7 +314,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_the_next_goes_on(
         patch.setattr(Archive, "write", full)
         with pytest.raises(
             OSError,
-            match=r"No space left on device; mend that and run the same command again: "
+            match=r"No space left on device; fix this and run the same command again: "
             r"'.*records/d__r\d+\.npz'",
         ):
             preprocess(collection, tmp_path / "out")
@@ -398,159 +396,7 @@ def test_a_file_that_vanishes_is_a_row_and_is_tried_again(
     assert load_manifest(root / "out").set_index("record_id").loc["r5", "status"] == "ok"
 
 
-# Pieces -------------------------------------------------------------------------------------------
-
-
-def test_a_batch_shows_nothing_before_it_is_committed(tmp_path: Path) -> None:
-    with FileBatch() as batch:
-        for name in "abc":
-            Path(batch.add(tmp_path / name)).write_text(name)
-        batch.discard(2)
-        assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".tmp-")]
-        batch.commit()
-        Path(batch.add(tmp_path / "d")).write_text("d")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-
-
-def test_files_of_a_batch_get_their_names_when_the_disk_has_them(tmp_path: Path) -> None:
-    with FileBatch() as batch:
-        for name in "abcd":
-            Path(batch.add(tmp_path / name)).write_text(name)
-            batch.flush()
-            assert len(batch) == 0 and not (tmp_path / name).exists()
-        assert (tmp_path / "c").read_text() == "c"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "a",
-        "b",
-        "c",
-    ]  # what was not committed is gone
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_disk_that_fails_to_sync_keeps_names_from_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
-) -> None:
-    def fail(_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(files, "_syncs_at_once", lambda _: at_once)
-    monkeypatch.setattr(files, "sync_file_system" if at_once else "sync_path", fail)
-    with pytest.raises(OSError, match="Input/output"), FileBatch() as batch:
-        Path(batch.add(tmp_path / "a")).write_text("a")
-        batch.commit()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_system_of_unknown_kind_syncs_file_by_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(files, "_LOCAL_FILE_SYSTEMS", set())
-    monkeypatch.setattr(files, "sync_path", asked.append)
-    files._is_local.cache_clear()
-    with FileBatch() as batch:
-        Path(batch.add(tmp_path / "a")).write_text("a")
-        batch.commit()
-    files._is_local.cache_clear()
-    assert (
-        len(asked) == 2 and asked[1] == str(tmp_path) and (tmp_path / "a").read_text() == "a"
-    )  # the file, then its name
-
-
-def test_a_batch_over_very_many_folders_holds_one_of_them_open(tmp_path: Path) -> None:
-    folders = [tmp_path / str(number) for number in range(300)]
-    for folder in folders:
-        folder.mkdir()
-    n_open = len(os.listdir("/proc/self/fd"))
-    with FileBatch() as batch:
-        for folder in folders:
-            Path(batch.add(folder / "a")).touch()
-        assert len(os.listdir("/proc/self/fd")) <= n_open + 1
-        batch.commit()
-    assert all((folder / "a").exists() for folder in folders)
-
-
-def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
-    mine = temporary_path(tmp_path / "a.npz")
-    dead = tmp_path / mine.name.replace(f"-{os.getpid()}-", "-4194303-")
-    strange = [tmp_path / f".tmp-ffffff-1-0000000{i}.npz" for i in (0, 1)]
-    for path in (mine, dead, *strange):
-        path.touch()
-    os.utime(strange[0], (1, 1))
-    assert remove_leftovers([tmp_path, tmp_path / "none"]) == 2
-    assert sorted(tmp_path.iterdir()) == sorted([mine, strange[1]])
-
-
-def test_a_held_folder_is_refused_with_who_holds_it(tmp_path: Path) -> None:
-    with lock_folder(tmp_path, "train"):
-        process = start(hold_briefly, tmp_path, tmp_path / "said")
-        process.join()
-    said = (tmp_path / "said").read_text()
-    assert (
-        f"train runs here already, process {os.getpid()} on " in said
-        and " since 20" in said
-        and "wait for it" in said
-    )
-    hold_briefly(tmp_path, tmp_path / "said")
-    assert (tmp_path / "said").read_text() == "held" and not (tmp_path / ".lock").exists()
-
-
-def test_a_lock_file_that_names_nobody_is_left_alone_while_it_is_young(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may just be made, where a file system has no locks of its own."""
-    import fcntl
-
-    def none(*args: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    (tmp_path / ".lock").touch()
-    with (
-        pytest.raises(RuntimeError, match="another process holds this folder"),
-        lock_folder(tmp_path, "again"),
-    ):
-        pass
-    os.utime(tmp_path / ".lock", (0, 0))
-    with lock_folder(tmp_path, "again"):
-        pass
-    assert not (tmp_path / ".lock").exists()
-
-
-def hold_briefly(folder: Path, said: Path) -> None:
-    try:
-        with lock_folder(folder, "test"):
-            said.write_text("held")
-    except RuntimeError as error:
-        said.write_text(str(error))
-
-
-@pytest.mark.parametrize("system_locks", [True, False])
-def test_the_lock_of_a_dead_process_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system_locks: bool
-) -> None:
-    process = start(die_holding, tmp_path)
-    process.join()
-    assert process.exitcode == 9 and (tmp_path / ".lock").exists()
-    if not system_locks:  # as on a file system without them
-        import fcntl
-
-        def none(*args: object) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(fcntl, "flock", none)
-    with (
-        lock_folder(tmp_path, "again"),
-        pytest.raises(RuntimeError, match="again runs here already"),
-        lock_folder(tmp_path, "twice"),
-    ):
-        pass
-    assert not (tmp_path / ".lock").exists()
-
-
-def die_holding(folder: Path) -> None:
-    with lock_folder(folder, "first"):
-        os._exit(9)
+# Two runs -----------------------------------------------------------------------------------------
 
 
 def test_two_runs_on_one_folder(collection: Path, processed: Path, tmp_path: Path) -> None:

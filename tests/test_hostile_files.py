@@ -256,7 +256,7 @@ def test_hostile_json(tmp_path: Path) -> None:
         ("lead_mean", np.zeros(3, np.float32), r"leads"),
         ("n_valid", np.int32(9999), "n_valid is 9999"),
         ("n_valid", np.zeros((1, 1), np.int32), "n_valid is int32 of shape"),
-        ("label", np.array([0x7FFFFFFF], "<u4").view("<U1"), "holds text that is none"),
+        ("label", np.array([0x7FFFFFFF], "<u4").view("<U1"), "holds text that is not Unicode"),
     ],
 )
 def test_record_files_with_wrong_arrays(

@@ -685,7 +685,7 @@ def test_a_collection_of_implausible_voltages_is_named(
 ) -> None:
     data = DataConfig({"loud": str(bare_collection(tmp_path / "loud", 5))})
     run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
-    assert "loud: voltages of 100 % of the records are too large for hearts" in caplog.text
+    assert "loud: voltages of 100 % of the records are too large for an ECG" in caplog.text
 
 
 def test_a_long_record_is_not_taken_for_a_short_one(tmp_path: Path) -> None:

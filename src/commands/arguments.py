@@ -547,13 +547,11 @@ def add_export_dataset(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("parquet", "braindecode"),
+        choices=("parquet",),
         default="parquet",
-        help="file format; both need requirements-datasets.txt (default: %(default)s)",
+        help="file format; it needs requirements-datasets.txt (default: %(default)s)",
     )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for a file or folder per split"
-    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for a file per split")
     parser.add_argument(
         "--keep-other",
         action=argparse.BooleanOptionalAction,

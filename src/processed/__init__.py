@@ -1,4 +1,4 @@
-"""What preprocessing makes and the loaders read.
+"""The files that preprocessing makes and loaders read, and the computation behind them.
 
 Signals: `signals`, `resampling`, `normalization`, `quality`, `fingerprints`. Files: `record_files`,
 `npz`, `manifest`, `splits`, `duplicates`, `packed`, `files`, `locks`, `mirror`, `export`. Training

@@ -1,9 +1,8 @@
-"""The leak gate: one recording in several files stays in one split or is taken out, and none is
-judged that was learned from.
+"""Protection against leaks: copies of one recording stay in one split, or are rejected.
 
-Challenge 2021 holds all of PTB-XL, CPSC 2018 and Chapman/Ningbo, and single collections hold
-records twice. Copies are found by the fingerprints in the manifest; docs/duplicates.md says how
-well.
+Otherwise a model could be evaluated on a recording that it was trained on. Challenge 2021 holds all
+of PTB-XL, CPSC 2018 and Chapman/Ningbo, and single collections hold some records twice. Copies are
+found by the fingerprints in the manifest; docs/duplicates.md says how well.
 """
 
 from __future__ import annotations
@@ -27,96 +26,111 @@ logger = logging.getLogger(__name__)
 
 DUPLICATES_FILE = "duplicates.csv"
 
-_GROUPS_SHOWN, _COPIES_SHOWN = 10, 4
+# In messages
+_MAX_GROUPS_SHOWN = 10
+_MAX_COPIES_SHOWN = 4
 
 
 def restore_copies(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with copies that an earlier run took out as ok again; their record files are
-    kept.
+    """Return the rows with copies that an earlier run rejected as ok again.
+
+    Their record files still exist.
     """
-    taken = is_rejected_copy(manifest)
-    if not taken.any():
+    rejected = is_rejected_copy(manifest)
+    if not rejected.any():
         return manifest
     return manifest.assign(
-        status=manifest["status"].mask(taken, "ok"), reason=manifest["reason"].mask(taken, "")
+        status=manifest["status"].mask(rejected, "ok"), reason=manifest["reason"].mask(rejected, "")
     )
 
 
 def find_duplicates(
     manifest: pd.DataFrame, placed: Collection[str] = (), datasets: Sequence[str] = ()
 ) -> list[tuple[str, ...]]:
-    """Return the keys of the ok records that are the same recording, a tuple for each recording,
-    the first copy first.
+    """Return the keys of the copies of each recording that several ok records hold.
 
     Parameters
     ----------
     manifest
-        As `src.store.load_manifest` returns it.
+        As `load_manifest` returns it.
     placed
-        Keys that an earlier run gave a split; they come first.
+        Keys that an earlier run gave a split. They come first among the copies of a recording.
     datasets
         Then copies come in the order of these datasets, then by dataset and record id.
     """
     ok = manifest[manifest["status"] == "ok"]
-    order = {name: number for number, name in enumerate(datasets)}
+    dataset_order = {name: number for number, name in enumerate(datasets)}
     records = list(zip_cells(ok["dataset"], ok["record_id"]))
 
     def rank(position: int) -> tuple[bool, int, tuple[str, str]]:
-        record = records[position]
-        return record_key(*record) not in placed, order.get(record[0], len(order)), record
+        dataset, record_id = records[position]
+        is_new = record_key(dataset, record_id) not in placed
+        number = dataset_order.get(dataset, len(dataset_order))
+        return is_new, number, (dataset, record_id)
 
-    groups = [sorted(group, key=rank) for group in find_copies(ok["signal_hash"].tolist())]
-    return sorted(tuple(record_key(*records[i]) for i in group) for group in groups)
+    groups = []
+    for positions in find_copies(ok["signal_hash"].tolist()):
+        ordered = sorted(positions, key=rank)
+        groups.append(tuple([record_key(*records[i]) for i in ordered]))
+    return sorted(groups)
 
 
 def reject_copies(
     manifest: pd.DataFrame, groups: Sequence[tuple[str, ...]], policy: str
 ) -> pd.DataFrame:
-    """Return the rows after a policy: group keeps all copies, keep-first the first, drop-all none.
+    """Return the rows with the copies rejected that a policy does not keep.
+
+    Parameters
+    ----------
+    manifest
+        Rows of all records.
+    groups
+        Keys of the copies of each recording, as `find_duplicates` returns them.
+    policy
+        ``group`` keeps all copies, ``keep-first`` the first, ``drop-all`` none; ``fail`` raises.
 
     Raises
     ------
     ValueError
-        With policy ``fail``, where there is a copy; the message lists them and says what to do.
+        With policy ``fail``, if there is a copy; the message lists them and says what to do.
     """
     if policy == "fail" and groups:
         raise ValueError(
-            f"{len(groups)} recordings are in several records: {_listed(groups)}; keep "
-            "them in one split with --on-duplicate group, "
-            "or leave copies out with keep-first or drop-all"
+            f"{len(groups)} recordings are in several records: {_format_groups(groups)}; keep them "
+            "in one split with --on-duplicate group, or leave copies out with keep-first or "
+            "drop-all"
         )
     if policy in ("group", "fail"):
         return manifest
-    spared = 1 if policy == "keep-first" else 0
-    reasons = {key: COPY_REASON + _other(group, key) for group in groups for key in group[spared:]}
-    found = record_keys(manifest).map(reasons)
+    n_kept = 1 if policy == "keep-first" else 0
+    reasons = {}
+    for group in groups:
+        for key in group[n_kept:]:
+            # The reason names the first copy, and for the first copy the second.
+            named = group[0] if key != group[0] else group[1]
+            reasons[key] = COPY_REASON + named
+    row_reasons = record_keys(manifest).map(reasons)
     return manifest.assign(
-        status=manifest["status"].mask(found.notna(), "rejected"),
-        reason=found.fillna(manifest["reason"]),
+        status=manifest["status"].mask(row_reasons.notna(), "rejected"),
+        reason=row_reasons.fillna(manifest["reason"]),
     )
 
 
-def _other(group: tuple[str, ...], key: str) -> str:
-    return group[0] if key != group[0] else group[1]
-
-
-def _listed(groups: Sequence[tuple[str, ...]]) -> str:
-    shown = ", ".join(" = ".join(_first(group, _COPIES_SHOWN)) for group in groups[:_GROUPS_SHOWN])
-    return f"{shown} ..." if len(groups) > _GROUPS_SHOWN else shown
-
-
-def _first(keys: tuple[str, ...], n: int) -> tuple[str, ...]:
-    """Return the first keys, with dots for those that are left out."""
-    return keys if len(keys) <= n else (*keys[:n], "...")
+def _format_groups(groups: Sequence[tuple[str, ...]]) -> str:
+    """Return the first groups for a message, with dots for keys and groups that are left out."""
+    shown = []
+    for keys in groups[:_MAX_GROUPS_SHOWN]:
+        dots = ["..."] if len(keys) > _MAX_COPIES_SHOWN else []
+        shown.append(" = ".join([*keys[:_MAX_COPIES_SHOWN], *dots]))
+    return ", ".join(shown) + (" ..." if len(groups) > _MAX_GROUPS_SHOWN else "")
 
 
 def save_duplicates(
     groups: Sequence[tuple[str, ...]], manifest: pd.DataFrame, processed: Path
 ) -> None:
-    """Write ``duplicates.csv``: a row per copy, with how many bits of its fingerprint differ from
-    the first's.
+    """Write ``duplicates.csv``: one row per copy, or delete it if there are no copies.
 
-    Without copies there is no such file.
+    A row says in how many bits the fingerprint differs from that of the recording's first copy.
     """
     import pandas as pd
 
@@ -124,34 +138,32 @@ def save_duplicates(
     if not groups:
         path.unlink(missing_ok=True)
         return
-    shown = ("dataset", "record_id", "split", "status")
-    copied = manifest.loc[
-        record_keys(manifest).isin([key for group in groups for key in group]),
-        [*shown, "signal_hash"],
-    ]
-    rows = {
-        key: cells
-        for key, *cells in zip_cells(record_keys(copied), *(copied[name] for name in copied))
-    }
-    listed = [
-        (number, rows[group[0]][-1], *rows[key])
-        for number, group in enumerate(groups, 1)
-        for key in group
-    ]
-    bits = differing_bits([first for _, first, *_ in listed], [own for *_, own in listed])
-    table = [
-        (number, *map(safe_cell, cells), *counts)
-        for (number, _, *cells, _), *counts in zip(
-            listed, *(count.tolist() for count in bits), strict=True
-        )
-    ]
-    columns = ["recording", *shown, "differing_bits", "compared_bits"]
+    # The cells and the fingerprint of each copy
+    shown = ["dataset", "record_id", "split", "status"]
+    keys = [key for group in groups for key in group]
+    copies = manifest[record_keys(manifest).isin(keys)]
+    cells_of = dict(
+        zip(record_keys(copies), zip_cells(*[copies[name] for name in shown]), strict=True)
+    )
+    print_of = dict(zip_cells(record_keys(copies), copies["signal_hash"]))
+
+    # All fingerprints are compared with those of the first copies in one call.
+    table = []
+    first_prints = []
+    for number, group in enumerate(groups, 1):
+        for key in group:
+            table.append([str(number), *map(safe_cell, cells_of[key])])
+            first_prints.append(print_of[group[0]])
+    n_differing, n_compared = differing_bits(first_prints, [print_of[key] for key in keys])
+
+    frame = pd.DataFrame(table, columns=["recording", *shown])
+    frame = frame.assign(differing_bits=n_differing, compared_bits=n_compared)
     with atomic_path(path) as temporary:
-        pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, lineterminator="\n")
+        frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def report_duplicates(groups: Sequence[tuple[str, ...]], policy: str) -> None:
-    """Log how many recordings have copies and what became of them."""
+    """Log the number of recordings with copies, and what the policy does with them."""
     if groups:
         fate = {
             "group": "each stays in one split",
@@ -165,5 +177,5 @@ def report_duplicates(groups: Sequence[tuple[str, ...]], policy: str) -> None:
             n_records,
             DUPLICATES_FILE,
             fate[policy],
-            _listed(groups),
+            _format_groups(groups),
         )

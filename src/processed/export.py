@@ -1,19 +1,15 @@
-"""A processed folder for other libraries: Parquet files, which Hugging Face datasets opens, or a
-braindecode dataset.
+"""Export of a processed folder to Parquet files, which Hugging Face datasets opens.
 
-What they need comes with requirements-datasets.txt.
+It needs the packages of requirements-datasets.txt.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,251 +18,185 @@ from src.config import STANDARD_LEADS
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file, to_millivolts
-from src.processed.targets import (
-    LabelledRecords,
-    encode_targets,
-    find_classes,
-    is_single_label,
-    load_records,
-)
-from src.utils import Float32Array, atomic_path, import_extra, save_json
+from src.processed.targets import LabelledRecords, find_classes, load_records
+from src.utils import Float32Array, atomic_path, import_extra
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-FORMATS = ("parquet", "braindecode")
+FORMATS = ("parquet",)
 EXTRA = "-r requirements-datasets.txt"
 
-_AT_A_TIME = 64  # records in memory, and of a row group
+# Records in memory at a time, and per row group
+_ROWS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """How many records of each split were written, and where."""
+    """The number of records that were written for each split, and where."""
 
     out: Path
     n_records: dict[str, int]
     classes: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{name} {count}" for name, count in self.n_records.items())
+        counts = ", ".join([f"{name} {count}" for name, count in self.n_records.items()])
         return f"{self.out}: {counts} records; classes {', '.join(self.classes)}"
 
 
 def export_dataset(
     processed: str | Path, out: str | Path, *, kind: str = "parquet", keep_other: bool = False
 ) -> ExportSummary:
-    """Write the records of a processed folder, in mV, split by split, for another library.
+    """Write the records of a processed folder, in mV, to a file per split.
 
     Parameters
     ----------
     processed
-        The folder that preprocessing filled.
+        The folder that preprocessing filled, or its URL.
     out
-        Gets ``train.parquet``, ``val.parquet``, ``test.parquet``; or for braindecode a folder for
-        each, with a folder for each record as `BaseConcatDataset.save` makes them, and
-        ``classes.json``.
+        Folder for ``train.parquet``, ``val.parquet`` and ``test.parquet``.
     kind
         One of `FORMATS`.
     keep_other
-        Write records whose label is the fallback too.
+        Write records that have only the fallback label, too.
 
     Raises
     ------
     ValueError
-        If the kind is unknown, its library missing, there is no record, or a braindecode dataset
-        stands there already.
+        If the format is unknown, its library is missing, or there is no record.
     """
     if kind not in FORMATS:
         raise ValueError(f"format is {kind!r}: expected one of {', '.join(FORMATS)}")
     processed = local_copy(processed)
-    splits = {
-        name: records
-        for name, records in load_records(processed, keep_other=keep_other).items()
-        if len(records)
-    }
+    splits: dict[str, LabelledRecords] = {}
+    for name, records in load_records(processed, keep_other=keep_other).items():
+        if len(records):
+            splits[name] = records
     if not splits:
         raise ValueError(
-            f"{processed}: no record has a label of its own; write those with the "
-            "fallback with --keep-other"
+            f"{processed}: no record has a label of its own; write those with the fallback label "
+            "with --keep-other"
         )
-    classes = tuple(
-        dict.fromkeys(name for records in splits.values() for name in find_classes(records))
-    )
-    if kind == "parquet":
-        _write_parquet(splits, Path(out), load_manifest(processed))
-    else:
-        _write_braindecode(splits, Path(out), load_manifest(processed), classes)
-    return ExportSummary(
-        Path(out), {name: len(records) for name, records in splits.items()}, classes
-    )
+    _write_parquet(splits, Path(out), load_manifest(processed))
+
+    classes: dict[str, None] = {}
+    for records in splits.values():
+        classes |= dict.fromkeys(find_classes(records))
+    n_records = {name: len(records) for name, records in splits.items()}
+    return ExportSummary(Path(out), n_records, tuple(classes))
 
 
-def _iter_rows(
-    records: LabelledRecords, manifest: pd.DataFrame
-) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
-    """Yield what is known of each record, and the arrays of its record file."""
-    rows = select_rows(manifest, records.keys)
-    facts = zip(
-        records.keys,
-        records.paths,
-        records.labels,
-        records.annotated,
-        rows.itertuples(index=False),
-        strict=True,
-    )
-    for key, path, labels, annotated, row in facts:
-        known = {
-            "key": key,
-            "dataset": row.dataset,
-            "record_id": row.record_id,
-            "patient_id": row.patient_id or None,
-            "labels": list(labels),
-            "annotated": list(annotated),
-            "age": float(str(row.age)) if row.age else None,
-            "sex": row.sex or None,
-        }
-        yield known, load_record_file(path)
+class _ExportedRecord(NamedTuple):
+    """One row of a Parquet file; the fields are its columns.
+
+    Attributes
+    ----------
+    signal
+        Shape (12, n_samples), float32, in mV; zeros for absent leads and after `n_valid` samples.
+    """
+
+    key: str
+    dataset: str
+    record_id: str
+    patient_id: str | None
+    labels: list[str]
+    annotated: list[str]
+    age: float | None
+    sex: str | None
+    fs: float
+    n_valid: int
+    lead_present: NDArray[np.bool_]
+    signal: Float32Array
+
+
+def _iter_records(records: LabelledRecords, manifest: pd.DataFrame) -> Iterator[_ExportedRecord]:
+    """Yield the records of a split, each read from its record file when it is asked for."""
+    rows = select_rows(manifest, records.keys).itertuples(index=False)
+    for key, path, labels, annotated, row in zip(
+        records.keys, records.paths, records.labels, records.annotated, rows, strict=True
+    ):
+        arrays = load_record_file(path)
+        yield _ExportedRecord(
+            key=key,
+            dataset=str(row.dataset),
+            record_id=str(row.record_id),
+            patient_id=str(row.patient_id) or None,
+            labels=list(labels),
+            annotated=list(annotated),
+            age=float(str(row.age)) if row.age else None,
+            sex=str(row.sex) or None,
+            fs=float(arrays["fs"]),
+            n_valid=int(arrays["n_valid"]),
+            lead_present=arrays["lead_present"],
+            signal=_padded_millivolts(arrays),
+        )
+
+
+def _padded_millivolts(arrays: Mapping[str, NDArray[Any]]) -> Float32Array:
+    """Return the voltages of a record file at the length of its tensor, (12, n_samples)."""
+    millivolts = np.zeros_like(arrays["signal"])
+    millivolts[:, : int(arrays["n_valid"])] = to_millivolts(arrays)
+    return millivolts
 
 
 # Parquet ------------------------------------------------------------------------------------------
 
 
-def _write_parquet(splits: dict[str, LabelledRecords], out: Path, manifest: pd.DataFrame) -> None:
+def _write_parquet(
+    splits: Mapping[str, LabelledRecords], out: Path, manifest: pd.DataFrame
+) -> None:
     pyarrow = import_extra("pyarrow", "writing Parquet", EXTRA)
     parquet = import_extra("pyarrow.parquet", "writing Parquet", EXTRA)
-    n_samples = load_record_file(next(iter(splits.values())).paths[0], "signal")["signal"].shape[1]
+    first_path = next(iter(splits.values())).paths[0]
+    n_samples = load_record_file(first_path, "signal")["signal"].shape[1]
     schema = _parquet_schema(pyarrow, n_samples)
+
     for name, records in splits.items():
         with (
             atomic_path(out / f"{name}.parquet") as temporary,
             parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
-            columns: dict[str, list[Any]] = {field: [] for field in schema.names}
-            for number, (known, arrays) in enumerate(_iter_rows(records, manifest), 1):
-                for field, value in (known | _signal_cells(arrays)).items():
-                    columns[field].append(value)
-                if number % _AT_A_TIME == 0 or number == len(records):
-                    writer.write_table(_to_table(pyarrow, schema, columns))
-                    columns = {field: [] for field in schema.names}
+            waiting: list[_ExportedRecord] = []
+            for number, record in enumerate(_iter_records(records, manifest), 1):
+                waiting.append(record)
+                if number % _ROWS_AT_A_TIME == 0 or number == len(records):
+                    writer.write_table(_to_table(pyarrow, schema, waiting))
+                    waiting = []
 
 
 def _parquet_schema(pyarrow: Any, n_samples: int) -> Any:
-    """Return the columns; fixed lengths make readers give the signal as one array (12,
-    n_samples).
-    """
+    """Return the columns of a Parquet file, in the order of the fields of `_ExportedRecord`."""
     text = pyarrow.string()
-    signal = pyarrow.list_(pyarrow.list_(pyarrow.float32(), n_samples), len(STANDARD_LEADS))
+    # With fixed lengths, readers return the signal as one array (12, n_samples).
+    lead = pyarrow.list_(pyarrow.float32(), n_samples)
     columns = {
-        **dict.fromkeys(("key", "dataset", "record_id", "patient_id"), text),
-        **dict.fromkeys(("labels", "annotated"), pyarrow.list_(text)),
+        "key": text,
+        "dataset": text,
+        "record_id": text,
+        "patient_id": text,
+        "labels": pyarrow.list_(text),
+        "annotated": pyarrow.list_(text),
         "age": pyarrow.float32(),
         "sex": text,
         "fs": pyarrow.float32(),
         "n_valid": pyarrow.int32(),
         "lead_present": pyarrow.list_(pyarrow.bool_(), len(STANDARD_LEADS)),
-        "signal": signal,
+        "signal": pyarrow.list_(lead, len(STANDARD_LEADS)),
     }
     return pyarrow.schema(columns, metadata={"leads": json.dumps(STANDARD_LEADS), "unit": "mV"})
 
 
-def _signal_cells(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    millivolts = np.zeros_like(arrays["signal"])  # absent leads, and what follows the end
-    n_valid = int(arrays["n_valid"])
-    millivolts[:, :n_valid] = to_millivolts(arrays)
-    return {
-        "fs": float(arrays["fs"]),
-        "n_valid": n_valid,
-        "lead_present": arrays["lead_present"],
-        "signal": millivolts,
-    }
-
-
-def _to_table(pyarrow: Any, schema: Any, columns: dict[str, list[Any]]) -> Any:
-    """Return a table; the signals go in without a Python object for each sample."""
-    arrays = []
+def _to_table(pyarrow: Any, schema: Any, records: list[_ExportedRecord]) -> Any:
+    """Return a pyarrow table of some records."""
+    columns = []
     for field in schema:
-        values = columns[field.name]
         if field.name == "signal":
-            flat = pyarrow.array(np.concatenate([value.ravel() for value in values]))
-            inner = pyarrow.FixedSizeListArray.from_arrays(flat, type=field.type.value_type)
-            arrays.append(pyarrow.FixedSizeListArray.from_arrays(inner, type=field.type))
+            # Converted as one array: a Python object for each sample would take minutes.
+            samples = pyarrow.array(np.concatenate([record.signal.ravel() for record in records]))
+            leads = pyarrow.FixedSizeListArray.from_arrays(samples, type=field.type.value_type)
+            columns.append(pyarrow.FixedSizeListArray.from_arrays(leads, type=field.type))
         else:
-            arrays.append(pyarrow.array(values, type=field.type))
-    return pyarrow.Table.from_arrays(arrays, schema=schema)
-
-
-# Braindecode --------------------------------------------------------------------------------------
-
-
-def _write_braindecode(
-    splits: dict[str, LabelledRecords], out: Path, manifest: pd.DataFrame, classes: tuple[str, ...]
-) -> None:
-    there = [str(out / name) for name in splits if (out / name).exists()]
-    if there:
-        raise ValueError(f"{there[0]}: exists already; choose another --out, or delete it")
-    single = all(is_single_label(records) for records in splits.values())
-    names = ["target"] if single else list(classes)
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter(
-            "ignore"
-        )  # of what it imports, and that our file names are not those of MNE
-        datasets, mne = (
-            import_extra(name, "writing a braindecode dataset", EXTRA)
-            for name in ("braindecode.datasets", "mne")
-        )
-        stack.enter_context(mne.use_log_level("error"))
-        record_dataset = (
-            getattr(datasets, "RawDataset", None) or datasets.BaseDataset
-        )  # what earlier versions call it
-        for name, records in splits.items():
-            made = (
-                record_dataset(
-                    _to_mne(mne, arrays),
-                    _describe(known, classes, target, single),
-                    target_name=names,
-                )
-                for (known, arrays), target in zip(
-                    _iter_rows(records, manifest), encode_targets(records, classes), strict=True
-                )
-            )
-            for start in range(0, len(records), _AT_A_TIME):
-                (out / name).mkdir(parents=True, exist_ok=True)
-                datasets.BaseConcatDataset(list(islice(made, _AT_A_TIME))).save(
-                    str(out / name), offset=start
-                )
-    save_json({"classes": classes, "single_label": single}, out / "classes.json")
-
-
-def _to_mne(mne: Any, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Return a recording in volts, as MNE has them, with absent leads marked as bad."""
-    info = mne.create_info(list(STANDARD_LEADS), float(arrays["fs"]), ch_types="ecg")
-    raw = mne.io.RawArray(to_millivolts(arrays).astype(np.float64) / 1000, info)
-    raw.info["bads"] = [
-        lead
-        for lead, present in zip(STANDARD_LEADS, arrays["lead_present"], strict=True)
-        if not present
-    ]
-    return raw
-
-
-def _describe(
-    known: dict[str, Any], classes: tuple[str, ...], target: Float32Array, single: bool
-) -> dict[str, Any]:
-    """Return what is known, and as the outcome a class number, or with several labels a 1, 0 or
-    nothing for each class.
-    """
-    if not single and (taken := sorted(set(classes) & known.keys())):
-        raise ValueError(
-            f"classes {', '.join(taken)} are named like what is known of a record: rename "
-            "them in the label table to export them side by side"
-        )
-    facts = {
-        name: ";".join(value) if isinstance(value, list) else value for name, value in known.items()
-    }
-    if single:
-        return facts | {"target": int(np.nanargmax(target))}
-    outcomes = zip(classes, target.tolist(), strict=True)
-    return facts | {name: None if np.isnan(value) else int(value) for name, value in outcomes}
+            values = [getattr(record, field.name) for record in records]
+            columns.append(pyarrow.array(values, type=field.type))
+    return pyarrow.Table.from_arrays(columns, schema=schema)

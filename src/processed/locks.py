@@ -1,4 +1,9 @@
-"""A lock file that holds a folder for one process."""
+"""A lock file that reserves a folder for one process.
+
+The lock is ``flock`` rather than a lock of the package filelock, which cannot keep two promises:
+that a folder can be locked on file systems without locks (ENOLCK, EOPNOTSUPP), and that the lock
+file says there who holds the folder, with which command and since when.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 from src.utils import printable
 
@@ -20,16 +25,32 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _POLL_S = 0.1
-_NAMELESS_S = 10.0  # a lock file that names nobody is of a process that was killed before it could
-_held: set[IO[bytes]] = set()
-"""Lock files of this process. Children close theirs, since a lock lasts as long as one copy of its
-file is open.
-"""
+# A lock file that stays empty this long is of a process that was killed before it wrote its name.
+_EMPTY_S = 10.0
+# Open lock files of this process. A forked child inherits them and must close its copies, because a
+# lock lasts as long as one copy is open.
+_open_locks: set[IO[bytes]] = set()
+
+
+class _Holder(NamedTuple):
+    """The process that holds a folder; the fields are the keys in the lock file."""
+
+    pid: int
+    host: str
+    since: str
+    what: str
+
+    def __str__(self) -> str:
+        return (
+            f"{printable(self.what)} runs here already, process {self.pid} on "
+            f"{printable(self.host)} since {printable(self.since)}"
+        )
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine is there."""
-    if os.name != "posix":  # asking there may end the process
+    """Return whether a process of this machine is running."""
+    # Elsewhere, os.kill with signal 0 may end the process.
+    if os.name != "posix":
         return True
     try:
         os.kill(pid, 0)
@@ -41,12 +62,11 @@ def is_alive(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Tell whether a process has ended and only waits to be asked for its exit status."""
+    """Return whether a process has ended and only waits for its parent to read its exit status."""
     try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
-            == "Z"
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
+        # The state follows the name of the command, which may hold spaces and parentheses itself.
+        return stat.rpartition(")")[2].split()[0] == "Z"
     except (OSError, IndexError):
         return False
 
@@ -55,16 +75,16 @@ def _is_zombie(pid: int) -> bool:
 def lock_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder, so that no other run writes into it at the same time.
 
-    The lock is the system's own on the file ``.lock`` where the file system offers one, and goes
-    with the process however it ends. Elsewhere the file itself is the lock, and that of a process
-    that is gone is taken over.
+    Where the file system offers locks, the system locks the file ``.lock`` and releases it however
+    the process ends. Elsewhere the existence of the file is the lock, and a lock left by a dead
+    process of this machine is taken over.
 
     Parameters
     ----------
     folder
-        Made where it is not there.
+        Created if it does not exist.
     what
-        What the run does, for the message that another gets.
+        Names the run, for the message that other runs show.
     wait
         Wait for another process that holds the folder.
 
@@ -78,35 +98,39 @@ def lock_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterato
     path = folder / LOCK_FILE
     stream = _take_lock(path)
     if stream is None and wait:
-        logger.info("%s: %s; waiting for it", folder, _describe(_holder(path)))
+        logger.info("%s: %s; waiting for it", folder, _describe_holder(path))
     while stream is None and wait:
         time.sleep(_POLL_S)
         stream = _take_lock(path)
     if stream is None:
         raise RuntimeError(
-            f"{folder}: {_describe(_holder(path))}; wait for it, or choose another folder"
+            f"{folder}: {_describe_holder(path)}; wait for it, or choose another folder"
         )
     try:
         _write_holder(path, what)
         yield
     finally:
-        if (
-            stream in _held
-        ):  # the system's lock: let go of last, so that nobody takes the file that is about to go
-            path.unlink(missing_ok=True)
-            _held.discard(stream)
-            stream.close()
-        else:  # Windows removes no open file
-            stream.close()
-            path.unlink(missing_ok=True)
+        _release_lock(path, stream)
+
+
+def _release_lock(path: Path, stream: IO[bytes]) -> None:
+    if stream in _open_locks:
+        # The system's lock is released last, so that nobody locks the file that is being removed.
+        path.unlink(missing_ok=True)
+        _open_locks.discard(stream)
+        stream.close()
+    else:
+        # Windows cannot remove an open file.
+        stream.close()
+        path.unlink(missing_ok=True)
 
 
 def _take_lock(path: Path) -> IO[bytes] | None:
-    """Return the open lock file, or None where another process holds it."""
+    """Return the open lock file, or None if another process holds it."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return _make_lock_file(path)
+        return _create_lock_file(path)
     while True:
         stream = open(path, "ab")  # noqa: SIM115  open as long as the folder is held
         try:
@@ -114,55 +138,40 @@ def _take_lock(path: Path) -> IO[bytes] | None:
         except BlockingIOError:
             stream.close()
             return None
-        except OSError:  # no locks on this file system
+        except OSError:
+            # This file system has no locks.
             stream.close()
-            return _make_lock_file(path)
+            return _create_lock_file(path)
+
+        # The previous holder may have removed the file after it was opened here. Then the lock is
+        # on a file that no other process can find.
         if path.exists() and os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
             _report_takeover(path)
-            _held.add(stream)
+            _open_locks.add(stream)
             return stream
-        stream.close()  # the one before removed the file meanwhile
-
-
-def _let_go() -> None:
-    for stream in _held:
         stream.close()
-    _held.clear()
+
+
+def _close_in_child() -> None:
+    """Close a forked child's copies of the lock files, which stay locked by the parent."""
+    for stream in _open_locks:
+        stream.close()
+    _open_locks.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _is_stale(path: Path) -> bool:
-    """Tell whether the process that a lock file names was of this machine and is gone; one that
-    names none may just be made.
-    """
-    holder = _holder(path)
-    if holder:
-        return holder.get("host") == platform.node() and not is_alive(holder["pid"])
-    try:
-        return time.time() - path.stat().st_mtime > _NAMELESS_S
-    except FileNotFoundError:
-        return True
+def _create_lock_file(path: Path) -> IO[bytes] | None:
+    """Return a new lock file, which is the lock itself, or None if a live process has one.
 
-
-def _report_takeover(path: Path) -> None:
-    if _holder(path):
-        logger.warning(
-            "%s: taken over from a run that is gone (%s)", path, _describe(_holder(path))
-        )
-
-
-def _make_lock_file(path: Path) -> IO[bytes] | None:
-    """Make the lock file, over that of a process of this machine that is gone; None where that of a
-    living one is there.
+    It replaces the lock file of a dead process of this machine.
     """
     for _ in range(2):
         try:
-            return open(
-                path, "xb"
-            )  # until it names its holder, it is young enough to be left alone
+            # Until its holder is written, the file is too young to be taken over.
+            return open(path, "xb")
         except FileExistsError:
             if not _is_stale(path):
                 return None
@@ -171,31 +180,41 @@ def _make_lock_file(path: Path) -> IO[bytes] | None:
     return None
 
 
-def _write_holder(path: Path, what: str) -> None:
-    holder = {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "what": what,
-    }
-    path.write_text(json.dumps(holder) + "\n", encoding="utf-8")
-
-
-def _holder(path: Path) -> dict[str, Any]:
-    """Return who holds a folder, as far as the lock file tells."""
+def _is_stale(path: Path) -> bool:
+    """Return whether a lock file is of a dead process of this machine."""
+    holder = _read_holder(path)
+    if holder is not None:
+        return holder.host == platform.node() and not is_alive(holder.pid)
+    # Its process may have created it just now.
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        return time.time() - path.stat().st_mtime > _EMPTY_S
+    except FileNotFoundError:
+        return True
+
+
+def _report_takeover(path: Path) -> None:
+    holder = _read_holder(path)
+    if holder is not None:
+        logger.warning("%s: taken over from a run that is gone (%s)", path, holder)
+
+
+def _write_holder(path: Path, what: str) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = _Holder(os.getpid(), platform.node(), since, what)
+    path.write_text(json.dumps(holder._asdict()) + "\n", encoding="utf-8")
+
+
+def _read_holder(path: Path) -> _Holder | None:
+    """Return the holder that a lock file names, or None if it names none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    usable = isinstance(holder, dict) and isinstance(holder.get("pid"), int)
-    return holder if usable else {}
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("pid"), int):
+        return None
+    host, since, what = (str(values.get(name, "?")) for name in ("host", "since", "what"))
+    return _Holder(values["pid"], host, since, what)
 
 
-def _describe(holder: dict[str, Any]) -> str:
-    if not holder:
-        return "another process holds this folder"
-    who = {name: printable(str(holder.get(name, "?"))) for name in ("what", "pid", "host", "since")}
-    return (
-        f"{who['what']} runs here already, process {who['pid']} on {who['host']} since "
-        f"{who['since']}"
-    )
+def _describe_holder(path: Path) -> str:
+    return str(_read_holder(path) or "another process holds this folder")

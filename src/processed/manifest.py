@@ -19,22 +19,20 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "preprocess_config.json"
 INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"
-"""The reason of a row whose record file may be an older one, until preprocessing has run to its
-end.
-"""
+"""Reason of a row whose record file may be outdated, until a preprocessing run has finished."""
 COPY_REASON = "the same recording as "
-"""Begins the reason of a row that was rejected as a copy."""
+"""First words of the reason of a row that was rejected as a copy."""
+# Columns that manifests of earlier versions lack; they are read as empty.
 _LATER_COLUMNS = ("weight",)
-"""What manifests of earlier versions do not have; it is empty then."""
 
 
 def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
-    """Return the settings that a processed folder was made with.
+    """Return the preprocessing settings of a processed folder.
 
     Raises
     ------
     ValueError
-        If the folder was not made by preprocessing.
+        If preprocessing did not make the folder.
     """
     path = Path(processed) / CONFIG_FILE
     if not path.exists():
@@ -45,15 +43,18 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
 
 
 def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Return the patient of each row of a manifest, named with its dataset; a record without one is
-    its own patient.
+    """Return the patient of each row of a manifest as ``<dataset>/<patient_id>``.
+
+    A record without a patient is its own patient, named by its key.
     """
-    cells = zip_cells(record_keys(rows), rows["dataset"], rows["patient_id"])
-    return tuple(f"{dataset}/{patient}" if patient else key for key, dataset, patient in cells)
+    patients = []
+    for key, dataset, patient in zip_cells(record_keys(rows), rows["dataset"], rows["patient_id"]):
+        patients.append(f"{dataset}/{patient}" if patient else key)
+    return tuple(patients)
 
 
 class ManifestRow(NamedTuple):
-    """What became of one attempted record; lists are joined with ``;``."""
+    """The result of one attempted record; lists are joined with ``;``."""
 
     dataset: str
     record_id: str
@@ -81,36 +82,39 @@ MANIFEST_COLUMNS = ManifestRow._fields
 
 
 class Journal:
-    """Rows appended as they come, a JSON list a line, so that a killed run can go on; deleted once
-    the manifest holds them.
+    """Rows of a running preprocessing, one JSON list a line, so that a killed run can be resumed.
+
+    It is deleted once the manifest holds its rows.
     """
 
     def __init__(self, processed: Path) -> None:
         self.path = processed / "manifest.partial.jsonl"
 
     def append(self, rows: Iterable[ManifestRow]) -> None:
-        """Add rows and bring them to the disk; a line that an earlier run left torn keeps to
-        itself.
-        """
-        text = "".join(json.dumps(list(map(str, row))) + "\n" for row in rows)
+        """Append rows and sync them to the disk."""
+        text = "".join([json.dumps([str(cell) for cell in row]) + "\n" for row in rows])
         with open(self.path, "ab+") as stream:
-            if (
-                stream.seek(0, os.SEEK_END)
-                and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
-            ):
-                text = "\n" + text
+            # A killed run may have left an incomplete line, which must not swallow the next row.
+            is_empty = stream.seek(0, os.SEEK_END) == 0
+            if not is_empty:
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    text = "\n" + text
             stream.write(text.encode("ascii"))
             stream.flush()
             os.fsync(stream.fileno())
 
     def load(self) -> pd.DataFrame:
-        """Return the rows that are whole."""
+        """Return the complete rows."""
         import pandas as pd
 
         rows = []
         if self.path.exists():
             with open(self.path, "rb") as stream:
-                rows = [row for line in stream if (row := _journal_row(line)) is not None]
+                for line in stream:
+                    row = _parse_journal_line(line)
+                    if row is not None:
+                        rows.append(row)
         return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS), dtype=str)
 
     def remove(self) -> None:
@@ -118,30 +122,28 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def _journal_row(line: bytes) -> list[str] | None:
-    """Return the cells of a line, or None where it is torn or damaged."""
+def _parse_journal_line(line: bytes) -> list[str] | None:
+    """Return the cells of a line, or None if it is incomplete or damaged."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = (
-        isinstance(row, list)
-        and len(row) == len(MANIFEST_COLUMNS)
-        and all(isinstance(cell, str) for cell in row)
-    )
-    return row if whole else None
+    if not isinstance(row, list) or len(row) != len(MANIFEST_COLUMNS):
+        return None
+    return row if all(isinstance(cell, str) for cell in row) else None
 
 
 def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> pd.DataFrame:
-    """Read ``manifest.csv`` as strings, empty cells as empty strings; a folder without one gives no
-    rows.
+    """Read ``manifest.csv`` as strings, empty cells as empty strings.
+
+    A folder without a manifest gives no rows.
 
     Parameters
     ----------
     processed
         The folder that preprocessing filled.
     columns
-        Those wanted, the dataset among them; the fewer, the less time and memory it takes.
+        Columns to read, the dataset among them; fewer take less time and memory.
 
     Raises
     ------
@@ -153,39 +155,42 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
     path = Path(processed) / "manifest.csv"
     if not path.exists():
         return pd.DataFrame(columns=list(columns), dtype=str)
-    wanted = (
-        None if columns is MANIFEST_COLUMNS else lambda name: name in columns
-    )  # all are checked for rows that are too long
+    # pandas reports rows that are too long only if it reads all columns.
+    usecols = None if columns is MANIFEST_COLUMNS else lambda name: name in columns
     try:
         _check_header(path)
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, usecols=wanted)
+        frame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, na_filter=False, usecols=usecols
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: not a manifest ({error}); delete it and run preprocess again"
         ) from None
-    missing = [name for name in columns if name not in frame.columns and name not in _LATER_COLUMNS]
+    missing = set(columns) - set(frame.columns) - set(_LATER_COLUMNS)
     if missing:
         raise ValueError(
-            f"{path}: columns {', '.join(missing)} are missing; delete it and run preprocess again"
+            f"{path}: columns {', '.join([name for name in columns if name in missing])} are "
+            "missing; delete it and run preprocess again"
         )
     frame = map_cells(frame.reindex(columns=list(columns), fill_value=""), plain_cell)
-    strange = [name for name in frame["dataset"].unique() if not is_plain_name(name)]
-    if strange:
-        raise ValueError(
-            f"{path}: {printable(repr(strange[0]))} is no dataset name; delete it and run "
-            "preprocess again"
-        )
+    for name in frame["dataset"].unique():
+        if not is_plain_name(name):
+            raise ValueError(
+                f"{path}: {printable(repr(name))} is not a valid dataset name; delete it and run "
+                "preprocess again"
+            )
     return frame
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a first line far wider than a manifest's: pandas takes seconds over many thousand
-    columns.
+    """Refuse a first line with far more columns than a manifest has.
+
+    pandas takes seconds over many thousand columns.
 
     Raises
     ------
     ValueError
-        With the number of columns.
+        The message gives the number of columns.
     """
     with open(path, "rb") as stream:
         n_columns = stream.readline(2**20).count(b",") + 1
@@ -203,7 +208,7 @@ def save_manifest(frame: pd.DataFrame, processed: str | Path) -> None:
 
 
 def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Return the manifest's rows for record keys, in their order.
+    """Return the rows of a manifest for record keys, in the order of the keys.
 
     Raises
     ------
@@ -214,8 +219,8 @@ def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     absent = [key for key in keys if key not in rows.index]
     if absent:
         raise ValueError(
-            f"{len(absent)} records are not in the manifest, such as {absent[0]}: give "
-            "that of their folder"
+            f"{len(absent)} records are not in the manifest, such as {absent[0]}: give the "
+            "manifest of their processed folder"
         )
     return rows[~rows.index.duplicated()].loc[list(keys)]
 

@@ -1,4 +1,4 @@
-"""A local copy of a processed folder that lies behind a URL."""
+"""A local copy of a processed folder at a URL."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 TABLES = ("preprocess_config.json", "manifest.csv", "duplicates.csv", "splits.json")
-"""What a run leaves beside its record files and logs, in the order in which it is uploaded: the
-splits last.
-"""
-_BATCH = 256  # record files fetched at a time
+"""The files that a run writes beside record files and logs, in the order of upload: splits last."""
+# Record files fetched at a time
+_BATCH = 256
 
 
 def local_copy(processed: str | Path) -> Path:
-    """Return a processed folder as a local one: itself, or a copy of what lies behind a URL,
-    brought up to date.
+    """Return a local folder as it is, or an up-to-date local copy of a folder at a URL.
 
     The copy is kept in ``~/.cache/ecg-tensor-pipeline``, with the packed cache, and may be deleted
     at any time.
@@ -42,62 +40,67 @@ def local_copy(processed: str | Path) -> Path:
     ValueError
         If the URL holds no processed records.
     OSError
-        If it cannot be reached, or there is no room here.
+        If the URL cannot be reached, or the local disk has no room.
     """
     url = as_url(processed)
     if url is None:
         return as_path(processed)
     from src.records.remote import RemoteFolder, cache_folder
 
-    remote, folder = RemoteFolder(url), cache_folder(url, "copies")
-    with lock_folder(folder, "copying", wait=True):  # who comes second finds what the first fetched
+    remote = RemoteFolder(url)
+    folder = cache_folder(url, "copies")
+    # A second process waits, and then finds the files that the first one fetched.
+    with lock_folder(folder, "copying", wait=True):
         _update_copy(remote, folder)
     return folder
 
 
 def _update_copy(remote: RemoteFolder, folder: Path) -> None:
-    """Fetch the record files that are new or changed, then the tables: a copy that breaks off goes
-    on from the old ones.
+    """Fetch the record files that are new or changed, then replace the tables.
+
+    The tables come last, so that an interrupted copy is resumed: its old manifest still shows which
+    record files were old.
     """
-    with TemporaryDirectory(prefix="ecg-") as place:
-        missing = remote.fetch([(name, Path(place) / name) for name in TABLES])
+    with TemporaryDirectory(prefix="ecg-") as new_tables:
+        missing = remote.fetch([(name, Path(new_tables) / name) for name in TABLES])
         if "manifest.csv" in missing:
             raise ValueError(
                 f"{remote.url}: no processed records here; run preprocess with --out "
                 f"{remote.url} first"
             )
-        before = _hashes(load_manifest(folder))
-        wanted = [
-            key
-            for key, made in _hashes(load_manifest(place)).items()
-            if before.get(key) != made or not record_path(folder, key).exists()
-        ]
-        if wanted:
-            logger.info("%s: fetching %d record files to %s", remote.url, len(wanted), folder)
-        _fetch_record_files(remote, folder, wanted)
+
+        old_hashes = _record_hashes(load_manifest(folder))
+        outdated = []
+        for key, new_hash in _record_hashes(load_manifest(new_tables)).items():
+            if old_hashes.get(key) != new_hash or not record_path(folder, key).exists():
+                outdated.append(key)
+        if outdated:
+            logger.info("%s: fetching %d record files to %s", remote.url, len(outdated), folder)
+        _fetch_record_files(remote, folder, outdated)
+
         for name in TABLES:
             if name in missing:
                 (folder / name).unlink(missing_ok=True)
             else:
-                shutil.move(Path(place) / name, folder / name)
+                shutil.move(Path(new_tables) / name, folder / name)
 
 
 def _fetch_record_files(remote: RemoteFolder, folder: Path, keys: Sequence[str]) -> None:
-    """Fetch record files, each under a temporary name until it is whole."""
+    """Fetch record files, each under a temporary name until it is complete."""
     for start in range(0, len(keys), _BATCH):
         paths = [record_path(folder, key) for key in keys[start : start + _BATCH]]
-        parts = {path: path.with_name(f".tmp-{path.name}") for path in paths}
-        missing = remote.fetch([(f"records/{path.name}", part) for path, part in parts.items()])
+        temporary = {path: path.with_name(f".tmp-{path.name}") for path in paths}
+        missing = remote.fetch([(f"records/{path.name}", temporary[path]) for path in paths])
         if missing:
             raise ValueError(
-                f"{remote.url}/{missing[0]}: is in the manifest but not there; run "
-                "preprocess again to make it anew"
+                f"{remote.url}/{missing[0]}: the manifest names it, but it does not exist; run "
+                "preprocess again to rewrite it"
             )
-        for path, part in parts.items():
-            part.replace(path)
+        for path in paths:
+            temporary[path].replace(path)
 
 
-def _hashes(manifest: pd.DataFrame) -> Mapping[str, str]:
-    """Return key -> what the record file was made from, of the records that are ok."""
+def _record_hashes(manifest: pd.DataFrame) -> Mapping[str, str]:
+    """Return key -> hash of settings and input, for the ok records."""
     rows = manifest[manifest["status"] == "ok"]
     return dict(zip_cells(record_keys(rows), rows["config_hash"] + rows["input_hash"]))

@@ -1,13 +1,12 @@
-"""How signals are scaled when they are loaded: per-lead z-score, one scale per collection, or mV as
-they are.
+"""Scaling of signals at load time: z-score per lead, one scale per collection, or plain mV.
 
-Record files hold z-scored leads with what turns them back to mV, so the choice is made at load time
-and costs one multiplication and one addition per lead.
+Record files hold z-scored leads with their mean and standard deviation in mV. So the choice is made
+when they are loaded, at the cost of one multiplication and one addition per sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from src.config import NORMALIZATIONS
 from src.utils import Float32Array
 
+# Stands for every dataset that was not trained on
 ANY_DATASET = ""
 
 
@@ -26,11 +26,11 @@ class Normalization:
     Attributes
     ----------
     mode
-        ``zscore``: each lead of each record to mean 0 and standard deviation 1; ``global``: mV less
-        the mean of the collection over its standard deviation, which keeps voltages comparable;
+        ``zscore``: each lead of each record to mean 0 and standard deviation 1; ``global``:
+        (mV - mean) / standard deviation of the whole collection, which keeps voltages comparable;
         ``none``: mV.
     mean_mv, std_mv
-        For ``global``, by dataset; the entry with the empty name serves datasets that were not
+        For ``global``, by dataset; the entry with the empty name is for datasets that were not
         trained on.
     """
 
@@ -58,8 +58,7 @@ class Normalization:
         present: NDArray[np.bool_],
         datasets: Sequence[str],
     ) -> tuple[Float32Array, Float32Array]:
-        """Return gain and bias (n_records, n_leads): a z-scored lead times gain plus bias is
-        normalized.
+        """Return gain and bias (n_records, n_leads): z-score * gain + bias is normalized.
 
         Parameters
         ----------
@@ -72,13 +71,16 @@ class Normalization:
             return np.ones_like(std), np.zeros_like(std)
         if self.mode == "none":
             return std, mean
-        centre, spread = (
-            np.array(
-                [[values.get(name, values[ANY_DATASET])] for name in datasets], np.float32
-            ).reshape(-1, 1)
-            for values in (self.mean_mv, self.std_mv)
-        )
-        return std / spread, np.where(present, (mean - centre) / spread, 0).astype(np.float32)
+        centre = _column(self.mean_mv, datasets)
+        spread = _column(self.std_mv, datasets)
+        bias = np.where(present, (mean - centre) / spread, 0)
+        return std / spread, bias.astype(np.float32)
+
+
+def _column(values: Mapping[str, float], datasets: Sequence[str]) -> Float32Array:
+    """Return the value for the dataset of each record, shape (n_records, 1)."""
+    column = [values.get(name, values[ANY_DATASET]) for name in datasets]
+    return np.array(column, np.float32).reshape(-1, 1)
 
 
 def fit_normalization(
@@ -88,10 +90,20 @@ def fit_normalization(
     present: NDArray[np.bool_],
     datasets: Sequence[str],
 ) -> Normalization:
-    """Return a normalization with the statistics of training records, each (n_records, n_leads) in
-    mV.
+    """Return a normalization with the statistics of training records.
 
     The mean and variance of a collection pool those of its present leads.
+
+    Parameters
+    ----------
+    mode
+        One of `NORMALIZATIONS`; only ``global`` needs statistics.
+    mean, std
+        Of each lead in mV, shape (n_records, n_leads).
+    present
+        Mask of the leads that the records have, shape (n_records, n_leads).
+    datasets
+        The dataset of each record.
     """
     if mode != "global":
         return Normalization(mode)
@@ -100,10 +112,14 @@ def fit_normalization(
     spreads: dict[str, float] = {}
     for name in (ANY_DATASET, *dict.fromkeys(datasets)):
         chosen = present & ((names == name) | (name == ANY_DATASET))[:, None]
-        lead_means, lead_stds = mean[chosen].astype(np.float64), std[chosen].astype(np.float64)
-        means[name] = round(float(lead_means.mean()), 6) if chosen.any() else 0.0
-        variance = (
-            float(np.mean(lead_stds**2 + (lead_means - means[name]) ** 2)) if chosen.any() else 1.0
-        )
+        if not chosen.any():
+            means[name] = 0.0
+            spreads[name] = 1.0
+            continue
+        lead_means = mean[chosen].astype(np.float64)
+        lead_stds = std[chosen].astype(np.float64)
+        means[name] = round(float(lead_means.mean()), 6)
+        # Law of total variance: the variance within leads plus that of their means
+        variance = float(np.mean(lead_stds**2 + (lead_means - means[name]) ** 2))
         spreads[name] = round(variance**0.5, 6) or 1.0
     return Normalization(mode, means, spreads)

@@ -1,9 +1,8 @@
-"""The .npz archive: written fast and with the same bytes for the same arrays, read without trusting
-what it promises.
+"""The .npz archive: fast to write, the same bytes for the same arrays, and safe to read.
 
-It is an ordinary deflated .npz that plain ``np.load`` opens. It is written here rather than with
-``np.savez_compressed`` because zlib takes most of a preprocessing run; ISA-L's deflate gives about
-the same size in a tenth of the time.
+An archive is an ordinary deflated .npz that plain ``np.load`` opens. It is written here rather than
+with ``np.savez_compressed`` because zlib takes most of a preprocessing run; ISA-L's deflate gives
+about the same size in a tenth of the time. Reading checks what the headers of the file claim.
 """
 
 from __future__ import annotations
@@ -14,95 +13,101 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
 _DEFLATE_LEVEL = 1
-_SMALL_MEMBER = 1024  # bytes
-_COMMON, _DIRECTORY, _OFFSET = (
-    struct.Struct("<HHHHHIIIHH"),
-    struct.Struct("<HHHI"),
-    struct.Struct("<I"),
-)
-_STORED = struct.Struct("<BHH")
-_END = struct.Struct("<4sHHHHIIH")
-_ZIP64 = 2**32 - 1  # stands where an offset is too large for the end record
+# Negative window bits: raw deflate without a zlib header, as zip has it
+_RAW_DEFLATE = -15
+_SMALL_MEMBER_BYTES = 1024
+
+# Layout after PKWARE's APPNOTE 6.3. The local header and the directory entry of a member share the
+# fields from the version to the lengths of its name and extra field.
+_SHARED_FIELDS = struct.Struct("<HHHHHIIIHH")
+# Directory entry: length of the comment, disk, internal and external attributes, then the offset
+_DIRECTORY_FIELDS = struct.Struct("<HHHI")
+_OFFSET = struct.Struct("<I")
+_END_RECORD = struct.Struct("<4sHHHHIIH")
+_END_SIGNATURE = b"PK\x05\x06"
+# Header of a stored deflate block that is not the last: type 0, its length, and the complement of
+# that
+_STORED_BLOCK = struct.Struct("<BHH")
+# Stands in the end record for an offset that is too large for it
+_ZIP64_OFFSET = 2**32 - 1
+
+# A member may inflate to at least this many bytes, or by this ratio. Deflate compresses ECGs less,
+# even where a record fills only a part of its tensor.
 _PLAUSIBLE_BYTES = 2**29
-_MAX_RATIO = (
-    100  # more than deflate finds in ECGs, even where a record fills only a part of its tensor
-)
+_MAX_RATIO = 100
+_MAX_CODE_POINT = 0x10FFFF
 
 
 class Archive:
-    """An .npz in the making, at most 2 GiB: all is packed but the large arrays, which take most of
-    the time.
+    """An .npz of at most 2 GiB that is being made: small arrays are packed, large ones are not yet.
 
-    Of many archives this can be done first, while the processor's caches hold the code for it.
+    Large arrays take most of the time. For many archives, the small arrays can be packed first,
+    while the processor's caches hold the code for it.
     """
 
-    # Layout after PKWARE's APPNOTE 6.3: local headers with data, central directory, end record.
-    # Time stamps are fixed, so that equal arrays give equal bytes. Large arrays come last, so that
-    # all offsets but theirs are known before they are packed.
+    # Order of the bytes: members with local headers, central directory, end record. Time stamps are
+    # fixed, so that equal arrays give equal bytes. Large arrays come last, so that all other
+    # offsets are known before they are packed.
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._large = [
-            (name, array) for name, array in arrays.items() if array.nbytes > _SMALL_MEMBER
-        ]
-        small = [
-            _pack_small(name, array.dtype.str, array.shape, array.tobytes())
-            for name, array in arrays.items()
-            if array.nbytes <= _SMALL_MEMBER
-        ]
-        self._members = [member for member, _, _ in small]
-        offsets = accumulate(map(len, self._members), initial=0)
-        self._directory = [
-            before + _OFFSET.pack(offset) + after
-            for (_, before, after), offset in zip(small, offsets, strict=False)
-        ]
+        self._large: list[tuple[str, NDArray[Any]]] = []
+        self._members: list[bytes] = []
+        self._directory: list[bytes] = []
+        offset = 0
+        for name, array in arrays.items():
+            if array.nbytes > _SMALL_MEMBER_BYTES:
+                self._large.append((name, array))
+                continue
+            content = array.tobytes()
+            member, before, after = _pack_small(name, array.dtype.str, array.shape, content)
+            self._members.append(member)
+            self._directory.append(before + _OFFSET.pack(offset) + after)
+            offset += len(member)
 
     def encode(self) -> bytes:
-        """Return its bytes (zip, deflate)."""
-        members, directory = [*self._members], [*self._directory]
+        """Return the bytes of the archive (zip, deflate)."""
+        members = [*self._members]
+        directory = [*self._directory]
         offset = sum(map(len, members))
         for name, array in self._large:
-            head, values = (
-                _npy_header(array.dtype.str, array.shape),
-                np.ascontiguousarray(array).data,
-            )
-            # The first block is stored, so that the values need no copy behind their header: type
-            # 0, length, and its complement
-            packed = (
-                _STORED.pack(0, len(head), len(head) ^ 0xFFFF),
-                head,
-                isal_zlib.compress(values, _DEFLATE_LEVEL, -15),
-            )
-            local, before, after = _describe(
-                name,
-                isal_zlib.crc32(values, isal_zlib.crc32(head)),
-                sum(map(len, packed)),
-                len(head) + values.nbytes,
-            )
-            members += [local, *packed]
+            header = _npy_header(array.dtype.str, array.shape)
+            values = np.ascontiguousarray(array).data
+
+            # The .npy header is a stored block in front, so that the values need no copy behind it.
+            block = _STORED_BLOCK.pack(0, len(header), len(header) ^ 0xFFFF)
+            deflated = isal_zlib.compress(values, _DEFLATE_LEVEL, _RAW_DEFLATE)
+            checksum = isal_zlib.crc32(values, isal_zlib.crc32(header))
+            n_packed = len(block) + len(header) + len(deflated)
+            n_bytes = len(header) + values.nbytes
+            local, before, after = _zip_headers(name, checksum, n_packed, n_bytes)
+            members += [local, block, header, deflated]
             directory.append(before + _OFFSET.pack(offset) + after)
-            offset += len(local) + sum(map(len, packed))
-        end = _END.pack(
-            b"PK\x05\x06", 0, 0, len(directory), len(directory), sum(map(len, directory)), offset, 0
+            offset += len(local) + n_packed
+
+        n_members = len(directory)
+        directory_bytes = sum(map(len, directory))
+        end = _END_RECORD.pack(
+            _END_SIGNATURE, 0, 0, n_members, n_members, directory_bytes, offset, 0
         )
         return b"".join([*members, *directory, end])
 
     def write(self, path: str | Path) -> None:
-        """Write it to a file.
+        """Write the archive to a file.
 
         Raises
         ------
         OSError
-            If that fails.
+            If writing fails.
         """
+        # An unbuffered file may take a part at a time.
         content = memoryview(self.encode())
         with open(path, "wb", buffering=0) as stream:
             while content:
@@ -110,44 +115,46 @@ class Archive:
 
 
 def is_whole_npz(path: str | Path) -> bool:
-    """Tell whether a file is there and ends as `Archive` ends one, which a file that was cut off or
-    emptied does not.
-    """
+    """Return whether a file exists and ends as `Archive` ends one; a truncated file does not."""
     try:
         with open(path, "rb") as stream:
             n_bytes = stream.seek(0, 2)
-            stream.seek(max(0, n_bytes - _END.size))
-            mark, *_, directory, offset, _ = _END.unpack(stream.read())
+            stream.seek(max(0, n_bytes - _END_RECORD.size))
+            end = _END_RECORD.unpack(stream.read())
     except (OSError, struct.error):
         return False
-    return bool(
-        mark == b"PK\x05\x06" and (offset == _ZIP64 or offset + directory + _END.size == n_bytes)
-    )
+    signature, *_, directory_bytes, offset, _ = end
+    if signature != _END_SIGNATURE:
+        return False
+    return bool(offset in (_ZIP64_OFFSET, n_bytes - _END_RECORD.size - directory_bytes))
 
 
 @lru_cache(maxsize=256)
 def _pack_small(
     name: str, descr: str, shape: tuple[int, ...], content: bytes
 ) -> tuple[bytes, bytes, bytes]:
-    """Return a member, and what stands before and behind its offset in the directory; the same of
-    many records, such as their rate, is packed once.
+    """Return a member with its local header, and its directory entry before and after the offset.
+
+    It is cached, because many records have the same small arrays, such as their rate.
     """
     content = _npy_header(descr, shape) + content
-    packed = isal_zlib.compress(content, 0, -15)  # level 0 deflates too, and costs least to begin
-    local, before, after = _describe(name, isal_zlib.crc32(content), len(packed), len(content))
+    # Level 0 deflates too, and has the least overhead.
+    packed = isal_zlib.compress(content, 0, _RAW_DEFLATE)
+    local, before, after = _zip_headers(name, isal_zlib.crc32(content), len(packed), len(content))
     return local + packed, before, after
 
 
-def _describe(name: str, checksum: int, n_packed: int, n_bytes: int) -> tuple[bytes, bytes, bytes]:
-    """Return the header that stands before a member, and what stands before and behind its offset
-    in the directory.
-    """
+def _zip_headers(
+    name: str, checksum: int, n_packed: int, n_bytes: int
+) -> tuple[bytes, bytes, bytes]:
+    """Return the local header of a member, and its directory entry before and after the offset."""
     file_name = f"{name}.npy".encode()
-    # version 2.0, flags 0, deflate, 1980-01-01 00:00, CRC, sizes, name length, no extra field
-    common = _COMMON.pack(20, 0, 8, 0, 33, checksum, n_packed, n_bytes, len(file_name), 0)
+    # Version 2.0, no flags, deflate, 1980-01-01 00:00, checksum, sizes, lengths of name and extra
+    # field
+    shared = _SHARED_FIELDS.pack(20, 0, 8, 0, 33, checksum, n_packed, n_bytes, len(file_name), 0)
     return (
-        b"PK\x03\x04" + common + file_name,
-        b"PK\x01\x02\x14\x00" + common + _DIRECTORY.pack(0, 0, 0, 0o600 << 16),
+        b"PK\x03\x04" + shared + file_name,
+        b"PK\x01\x02\x14\x00" + shared + _DIRECTORY_FIELDS.pack(0, 0, 0, 0o600 << 16),
         file_name,
     )
 
@@ -162,64 +169,71 @@ def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
 
 
 def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
-    """Read the named arrays of an archive, or all of them; objects, which would need pickle, are
-    refused.
+    """Read the named arrays of an archive, or all of them.
+
+    Object arrays, which would need pickle, are refused.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     ValueError
-        If it is damaged or promises more than is there; the message says what, not the file.
+        If the file is damaged or claims more than it holds; the message does not name the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            absent = [name for name in names if name not in held]
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            absent = [name for name in names if name not in members]
             if absent:
                 raise ValueError(f"no array {', '.join(absent)} in it")
-            return {name: _read_member(archive, held[name]) for name in names or held}
+            return {name: _read_member(archive, members[name]) for name in names or members}
     except (OSError, ValueError):
         raise
-    # zipfile and NumPy raise whatever a damaged file makes them meet
+    # zipfile and NumPy raise errors of any type on a damaged file.
     except Exception as error:  # noqa: BLE001
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    # A damaged or hostile header may claim to inflate to more than the memory.
     if info.file_size > max(_PLAUSIBLE_BYTES, _MAX_RATIO * info.compress_size):
         raise ValueError(
-            f"{info.filename} inflates from {info.compress_size} to {info.file_size} "
-            "bytes: expected an ECG's"
+            f"{info.filename} inflates from {info.compress_size} to {info.file_size} bytes: "
+            "expected the size of an ECG"
         )
-    content = bytearray(archive.read(info))  # writable, and its checksum was compared
+    # zipfile compares the checksum. A bytearray makes the array writable.
+    content = bytearray(archive.read(info))
     stream = io.BytesIO(content[:65536])
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{info.filename} is of .npy version {version}: expected (1, 0)")
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(stream)
-    if dtype.hasobject:
-        raise ValueError(f"{info.filename} holds objects: expected numbers or text")
-    held = len(content) - stream.tell()
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+    shape, is_fortran, dtype = _read_npy_header(stream, info.filename)
+
+    start = stream.tell()
+    n_bytes = len(content) - start
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != n_bytes:
         raise ValueError(
-            f"{info.filename} promises shape {shape} of {dtype}, {held} bytes are there"
+            f"{info.filename} claims shape {shape} of {dtype}, but holds {n_bytes} bytes"
         )
-    array: NDArray[Any] = np.ndarray(
-        shape, dtype, memoryview(content)[stream.tell() :], order="F" if fortran else "C"
-    )
-    if (
-        dtype.kind == "U"
-        and array.size
-        and np.frombuffer(
-            content, dtype.byteorder.replace("=", "<") + "u4", offset=stream.tell()
-        ).max()
-        > 0x10FFFF
-    ):
-        raise ValueError(f"{info.filename} holds text that is none")
+    order: Literal["F", "C"] = "F" if is_fortran else "C"
+    array: NDArray[Any] = np.ndarray(shape, dtype, memoryview(content)[start:], order=order)
+
+    # NumPy decodes text only when it is used, and fails then.
+    if dtype.kind == "U" and array.size:
+        code_points = np.frombuffer(content, dtype.byteorder.replace("=", "<") + "u4", offset=start)
+        if code_points.max() > _MAX_CODE_POINT:
+            raise ValueError(f"{info.filename} holds text that is not Unicode")
     return array
+
+
+def _read_npy_header(
+    stream: io.BytesIO, file_name: str
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the shape, whether it is in Fortran order, and the type of the array that follows."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"{file_name} is of .npy version {version}: expected (1, 0) or (2, 0)")
+    if dtype.hasobject:
+        raise ValueError(f"{file_name} holds objects: expected numbers or text")
+    return shape, is_fortran, dtype

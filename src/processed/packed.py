@@ -1,8 +1,8 @@
 """The packed cache: the record files of a split as one memory-mapped array, for fast random access.
 
-Signals are kept as int16 codes with a scale and an offset per lead, so that the error is at most
-half a step, which is a 131,070th of the lead's range. File names carry a hash of what was packed: a
-cache is either of these very records or not found, and is then built anew.
+Signals are stored as int16 codes with a scale and an offset per lead, so that the error is at most
+half a step, which is a 131,070th of the lead's range. File names contain a hash of the packed
+records: an outdated cache is not found, and is then rebuilt.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 PACK_VERSION = 2
+# Columns of the manifest that identify the packed record files
 _COLUMNS = ("dataset", "record_id", "config_hash", "input_hash")
-"""Of the manifest: what tells which record files are packed."""
-_ROWS_HASHED = 100_000  # at a time
+# The text of all rows would take gigabytes for millions of records.
+_ROWS_HASHED_AT_A_TIME = 100_000
+# Between the lowest and the highest code
 _STEPS = 65535
+# Arrays beside the codes, and their types
 _INDEX: dict[str, type] = {
     "scale": np.float32,
     "offset": np.float32,
@@ -44,7 +47,7 @@ _INDEX: dict[str, type] = {
     "lead_present": np.bool_,
     "n_valid": np.int32,
 }
-"""The arrays beside the codes, and their types."""
+# Those copied from the record files
 _COPIED = ("lead_mean", "lead_std", "lead_present", "n_valid")
 
 
@@ -79,20 +82,22 @@ class PackedSplit:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the codes in their file, which loader processes open themselves."""
-        file = getattr(self.codes, "filename", None)  # of a memory map
-        return {**vars(self), "codes": str(file)} if file is not None else vars(self)
+    def __getstate__(self) -> dict[str, object]:
+        """Return the path of memory-mapped codes in their place.
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open the codes where they are in a file."""
+        Loader processes then map the file themselves instead of receiving a copy.
+        """
+        path = getattr(self.codes, "filename", None)
+        if path is None:
+            return vars(self)
+        return {**vars(self), "codes": str(path)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Map the codes again if the state holds their path."""
         codes = state["codes"]
-        vars(self).update(
-            state,
-            codes=np.load(codes, mmap_mode="r", allow_pickle=False)
-            if isinstance(codes, str)
-            else codes,
-        )
+        if isinstance(codes, str):
+            codes = np.load(codes, mmap_mode="r", allow_pickle=False)
+        vars(self).update(state, codes=codes)
 
     def read_codes(
         self,
@@ -100,8 +105,21 @@ class PackedSplit:
         starts: Sequence[int] | None = None,
         n_samples: int = 0,
     ) -> NDArray[np.int16]:
-        """Return codes (len(rows), n_leads, n_samples): whole records, or the windows that begin at
-        `starts`.
+        """Return the codes of whole records, or of windows that begin at `starts`.
+
+        Parameters
+        ----------
+        rows
+            Rows of records in the cache.
+        starts
+            First sample of the window of each record, or None for whole records.
+        n_samples
+            Length of the windows.
+
+        Returns
+        -------
+        ndarray
+            Shape (len(rows), n_leads, n_samples).
         """
         if starts is None:
             return np.stack([self.codes[row] for row in rows])
@@ -118,30 +136,29 @@ class PackedSplit:
 
 
 def pack_hash(processed: str | Path, split: str) -> str:
-    """Return the hash of what a packed split must hold, from the manifest."""
-    rows = _rows(processed, split)
+    """Return the hash of the records that a packed split must hold, from the manifest."""
+    rows = _load_rows(processed, split)
     digest = hashlib.blake2b(f"{PACK_VERSION}\n{split}\n".encode(), digest_size=8)
-    for start in range(
-        0, len(rows), _ROWS_HASHED
-    ):  # a text of all rows would take gigabytes for millions
-        part = rows.iloc[start : start + _ROWS_HASHED]
+    for start in range(0, len(rows), _ROWS_HASHED_AT_A_TIME):
+        part = rows.iloc[start : start + _ROWS_HASHED_AT_A_TIME]
         for name in _COLUMNS:
             digest.update("\n".join([*part[name], ""]).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def _rows(processed: str | Path, split: str) -> pd.DataFrame:
+def _load_rows(processed: str | Path, split: str) -> pd.DataFrame:
+    """Return the rows of the ok records of a split."""
     manifest = load_manifest(processed, (*_COLUMNS, "status", "split"))
     return manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
 
 
 def load_packed(processed: str | Path, split: str) -> PackedSplit:
-    """Open the packed records of a split; builds the cache where it is missing or stale.
+    """Open the packed records of a split; build the cache if it is missing or outdated.
 
     Parameters
     ----------
     processed
-        The folder that preprocessing filled; the cache is kept in ``packed/`` below it.
+        The folder that preprocessing filled; the cache is in its subfolder ``packed/``.
     split
         train, val or test.
 
@@ -156,9 +173,11 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
         if (folder / f"{name}.npz").exists():
             return _open(folder, name)
     except (OSError, ValueError) as error:
-        logger.warning("%s: damaged (%s), so it is built anew", folder / name, error)
-        (folder / f"{name}.npz").unlink(missing_ok=True)  # another process may have found it too
-    with lock_folder(folder, "packing", wait=True):  # who comes second finds what the first built
+        logger.warning("%s: damaged (%s), so it is rebuilt", folder / name, error)
+        # Another process may have found the damage too, and removed it.
+        (folder / f"{name}.npz").unlink(missing_ok=True)
+    # A second process waits, and then finds the cache that the first one built.
+    with lock_folder(folder, "packing", wait=True):
         if not (folder / f"{name}.npz").exists():
             remove_leftovers([folder])
             _build(Path(processed), split, name)
@@ -166,22 +185,29 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
 
 
 def _open(folder: Path, name: str) -> PackedSplit:
-    """Open a cache and hold it to what `_build` writes."""
+    """Open a cache and check that it is as `_build` writes it.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is missing or damaged.
+    """
     index = read_npz(folder / f"{name}.npz", "keys", *_INDEX)
     try:
         codes = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         keys = tuple(str(key) for key in index["keys"].tolist())
-        expected = (np.int16, 3, len(keys))
-        found = (codes.dtype, codes.ndim, codes.shape[0])
-    except Exception as error:  # noqa: BLE001  NumPy raises whatever a damaged header makes it meet
+        is_expected = (codes.dtype, codes.ndim, codes.shape[0]) == (np.int16, 3, len(keys))
+    # NumPy raises errors of any type on a damaged header.
+    except Exception as error:  # noqa: BLE001
         raise ValueError(f"{type(error).__name__}: {error}") from None
-    if found != expected:
+    if not is_expected:
         raise ValueError(
-            f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, "
-            "n_leads, n_samples)"
+            f"codes are {codes.dtype} {codes.shape}, expected int16 ({len(keys)}, n_leads, "
+            "n_samples)"
         )
     for field, kind in _INDEX.items():
-        array, shape = index[field], codes.shape[:1] if field == "n_valid" else codes.shape[:2]
+        array = index[field]
+        shape = codes.shape[:1] if field == "n_valid" else codes.shape[:2]
         if array.dtype != kind or array.shape != shape or not np.isfinite(array).all():
             raise ValueError(
                 f"{field} is {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, finite"
@@ -192,13 +218,13 @@ def _open(folder: Path, name: str) -> PackedSplit:
 
 
 def packed_bytes(n_records: int, n_leads: int, n_samples: int) -> int:
-    """Return the size of the codes of a packed split."""
+    """Return the size of the codes of a packed split in bytes."""
     return 2 * n_records * n_leads * n_samples
 
 
 def _build(processed: Path, split: str, name: str) -> None:
-    """Write codes and index in one pass over the record files, which holds one record at a time."""
-    rows = _rows(processed, split)
+    """Write codes and index in one pass over the record files, with one record in memory."""
+    rows = _load_rows(processed, split)
     keys = record_keys(rows).tolist()
     if not keys:
         raise ValueError(f"{processed}: split {split} has no records to pack")
@@ -207,15 +233,11 @@ def _build(processed: Path, split: str, name: str) -> None:
     shape = (len(keys), *load_signal(record_path(processed, keys[0])).shape)
     _require_space(folder, packed_bytes(*shape))
     logger.info("packing the %d records of split %s", len(keys), split)
-    index = {
-        "keys": np.array(keys),
-        **{
-            field: np.zeros(shape[:2], np.float32)
-            for field in ("scale", "offset", "lead_mean", "lead_std")
-        },
-        "lead_present": np.zeros(shape[:2], bool),
-        "n_valid": np.zeros(shape[0], np.int32),
-    }
+    index = {"keys": np.array(keys)}
+    for field, kind in _INDEX.items():
+        index[field] = np.zeros(shape[:1] if field == "n_valid" else shape[:2], kind)
+
+    # The index comes last: a cache without one is not found.
     with atomic_path(folder / f"{name}.npy") as temporary:
         codes = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
         for row, key in enumerate(keys):
@@ -223,38 +245,52 @@ def _build(processed: Path, split: str, name: str) -> None:
             arrays = load_record_file(path, "signal", *_COPIED)
             if arrays["signal"].shape != shape[1:]:
                 raise ValueError(
-                    f"{path}: its signal is of shape {arrays['signal'].shape}, that of "
-                    f"{keys[0]} of {shape[1:]}; delete it and run preprocess again, which "
-                    "makes it anew"
+                    f"{path}: its signal is of shape {arrays['signal'].shape}, that of {keys[0]} "
+                    f"of {shape[1:]}; delete it and run preprocess again, which rewrites it"
                 )
             codes[row], index["scale"][row], index["offset"][row] = quantize(arrays["signal"])
             for field in _COPIED:
                 index[field][row] = arrays[field]
+        # Windows renames no file that is still mapped.
         codes.flush()
         del codes
     with atomic_path(folder / f"{name}.npz") as temporary, open(temporary, "wb") as stream:
         np.savez(stream, allow_pickle=False, **index)
-    _remove_others(folder, split, name)
+    _remove_outdated(folder, split, name)
 
 
 def quantize(
     signal: Float32Array,
 ) -> tuple[NDArray[np.int16], Float32Array, Float32Array]:
-    """Return int16 codes of a signal (n_leads, n_samples), and the scale and offset (n_leads,) that
-    turn them back.
+    """Return int16 codes of a signal, with the scale and offset that restore it.
+
+    The restored signal is codes * scale + offset.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples).
+
+    Returns
+    -------
+    codes
+        int16, shape (n_leads, n_samples).
+    scale, offset
+        float32, shape (n_leads,).
     """
-    low, high = signal.min(axis=1).astype(np.float64), signal.max(axis=1).astype(np.float64)
+    low = signal.min(axis=1).astype(np.float64)
+    high = signal.max(axis=1).astype(np.float64)
     scale = (high - low) / _STEPS
     scale[scale == 0] = 1.0
-    offset = low + scale * (_STEPS + 1) / 2  # the lowest value gets code -32768
+    # The lowest value gets code -32768.
+    offset = low + scale * (_STEPS + 1) / 2
     codes = np.rint((signal - offset[:, None]) / scale[:, None])
+    # A flat lead is restored exactly.
     flat = high == low
-    offset[flat], codes[flat] = low[flat], 0
-    return (
-        np.clip(codes, -32768, 32767).astype(np.int16),
-        scale.astype(np.float32),
-        offset.astype(np.float32),
-    )
+    offset[flat] = low[flat]
+    codes[flat] = 0
+    codes = np.clip(codes, -32768, 32767).astype(np.int16)
+    return codes, scale.astype(np.float32), offset.astype(np.float32)
 
 
 def _require_space(folder: Path, n_bytes: int) -> None:
@@ -266,8 +302,8 @@ def _require_space(folder: Path, n_bytes: int) -> None:
         )
 
 
-def _remove_others(folder: Path, split: str, name: str) -> None:
-    """Delete the caches of the split that are of other records or settings."""
+def _remove_outdated(folder: Path, split: str, name: str) -> None:
+    """Delete the caches of a split other than the one called `name`."""
     for path in folder.glob(f"{split}-*.np?"):
         if path.stem != name:
             path.unlink(missing_ok=True)

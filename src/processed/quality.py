@@ -1,6 +1,6 @@
-"""How good a recording is: what is measured on each lead, and the flags that limits make of it.
+"""Signal quality: measures of each lead of a recording, and the flags that limits make of them.
 
-Everything is taken from blocks of 0.2 s, so that a recording is read few times and no Fourier
+Everything is computed from blocks of 0.2 s, so that a recording is read few times and no Fourier
 transform is needed. Noise and hum are measured in the quietest block of each second, which lies
 between heart beats. docs/quality.md says what each flag means and how far the flags agree with the
 readers of PTB-XL.
@@ -33,47 +33,66 @@ MAINS_HZ = (50.0, 60.0)
 
 _BLOCK_S = 0.2
 _BLOCKS_PER_S = 5
-# A Hann window of 0.2 s puts nothing of a tone 10 Hz away, so 40 and 70 Hz say how much there is
-# beside the mains
+# A Hann window of 0.2 s suppresses a tone 10 Hz away, so 40 and 70 Hz measure the noise next to the
+# mains frequencies.
 _TONES_HZ = (30.0, 40.0, *MAINS_HZ, 70.0)
-_HIGHEST_SHARE = 0.45  # of fs: tones above it are not there
-_HUM_RATIO = 3.0  # times what is beside it makes a tone of it
+# Tones above this share of fs cannot be measured.
+_HIGHEST_SHARE = 0.45
+# A mains tone must be this many times as large as the noise next to it.
+_HUM_RATIO = 3.0
 
-_CLIPPED_REACH = 0.25  # of the range, from the mean: nearer the rail is a baseline in coarse steps
-_THIN_HZ = 100.0  # enough for equations between leads
-# Rows give 0 for limb leads that follow Einthoven and Goldberger: III = II - I, aVR = -(I + II) /
-# 2, aVL = I - II / 2, aVF = II - I / 2
+# A rail is at least this share of the range away from the mean; nearer, it is a baseline in coarse
+# steps.
+_CLIPPED_REACH = 0.25
+# A lower rate is enough to check equations between leads.
+_EQUATION_HZ = 100.0
+# Einthoven and Goldberger: III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2.
+# Each row is the sum of the six limb leads that is 0 if its equation holds.
 _EQUATIONS = np.array(
-    [[1, -1, 1, 0, 0, 0], [0.5, 0.5, 0, 1, 0, 0], [-1, 0.5, 0, 0, 1, 0], [0.5, -1, 0, 0, 0, 1]],
+    [
+        [1, -1, 1, 0, 0, 0],
+        [0.5, 0.5, 0, 1, 0, 0],
+        [-1, 0.5, 0, 0, 1, 0],
+        [0.5, -1, 0, 0, 0, 1],
+    ],
     np.float32,
 )
+_N_EQUATIONS = len(_EQUATIONS)
 _EQUATION_NAMES = STANDARD_LEADS[2:6]
-_MIN_LEFT_OVER_MV = 0.01  # less is rounding
+# A smaller residual is rounding.
+_MIN_RESIDUAL_MV = 0.01
+
 # Leads I and II as sums of V1 to V6, by least squares over folds 1 to 8 of PTB-XL (Wagner et al.,
 # Sci Data 2020)
 _I_FROM_CHEST = (-0.51, 0.19, 0.04, -0.05, 0.16, 0.22)
 _II_FROM_CHEST = (-0.07, -0.09, 0.12, 0.07, 0.10, 0.32)
-# What leads I and II would be, in terms of those recorded, had two limb electrodes not been swapped
+# Leads I and II as they would be without the swap of two limb electrodes, as sums of the recorded
+# leads I and II
 _SWAPS = {"RA-LA": ((-1, 0), (-1, 1)), "RA-LL": ((1, -1), (0, -1))}
-# Sums of the twelve leads: those of the equations, then what the chest leads leave over of I and of
-# II as recorded, and with each of the swaps undone
-_SUMS = np.array(
-    [
-        *([*row, 0, 0, 0, 0, 0, 0] for row in _EQUATIONS),
-        *(
-            [*limb, 0, 0, 0, 0, *(-weight for weight in chest)]
-            for limbs in (((1, 0), (0, 1)), *_SWAPS.values())
-            for limb, chest in zip(limbs, (_I_FROM_CHEST, _II_FROM_CHEST), strict=True)
-        ),
-    ],
-    np.float32,
-)
-_SQUARED = _SUMS[: len(_EQUATIONS)] ** 2
-_EQUATION_LEADS = (_SQUARED > 0).astype(np.float32)
-_SWAPS_IN_ORDER = tuple(_SWAPS)
-_SWAP_LEADS = np.flatnonzero((_SUMS[len(_EQUATIONS) :] != 0).any(axis=0))
+_SWAP_NAMES = tuple(_SWAPS)
 
-_MANY_GAINS = 0.2  # of a collection's records
+
+def _lead_sums() -> Float32Array:
+    """Return weights (4 + 2 * 3, 12): each row is a sum of the twelve leads that should be small.
+
+    First the equations between limb leads. Then the parts of leads I and II that the chest leads do
+    not explain: as recorded, and with each of the two swaps undone.
+    """
+    rows = [[*row, 0, 0, 0, 0, 0, 0] for row in _EQUATIONS]
+    as_recorded = ((1, 0), (0, 1))
+    for lead_i, lead_ii in (as_recorded, *_SWAPS.values()):
+        rows.append([*lead_i, 0, 0, 0, 0, *(-weight for weight in _I_FROM_CHEST)])
+        rows.append([*lead_ii, 0, 0, 0, 0, *(-weight for weight in _II_FROM_CHEST)])
+    return np.array(rows, np.float32)
+
+
+_SUMS = _lead_sums()
+_SQUARED_WEIGHTS = _SUMS[:_N_EQUATIONS] ** 2
+_EQUATION_LEADS = (_SQUARED_WEIGHTS > 0).astype(np.float32)
+_SWAP_LEADS = np.flatnonzero((_SUMS[_N_EQUATIONS:] != 0).any(axis=0))
+
+# Share of a collection's records with a suspicious gain at which its gain is doubted
+_MANY_GAINS = 0.2
 
 
 # Measures -----------------------------------------------------------------------------------------
@@ -81,8 +100,7 @@ _MANY_GAINS = 0.2  # of a collection's records
 
 @dataclass(frozen=True)
 class QualityMeasures:
-    """What was measured of n recordings; arrays have shape (n, 12), voltages are in mV, absent
-    leads have 0.
+    """Quality measures of n recordings; shape (n, 12) unless stated, in mV, absent leads have 0.
 
     Attributes
     ----------
@@ -100,22 +118,22 @@ class QualityMeasures:
     noise_mv
         Amplitude at 30 to 40 Hz in the quietest block of a second, median over seconds.
     burst_mv
-        How much the median block of a second has more at 30 to 40 Hz than that of the median
-        second, at most.
+        Amplitude at 30 to 40 Hz in the median block of a second: its maximum over seconds minus its
+        median over seconds.
     hum_mv
         Amplitude at 50 and 60 Hz in the quietest blocks, shape (2, n, 12); 0 where fs is too low to
-        tell.
+        measure it.
     beside_hum_mv
         The larger of the amplitudes at 40 and 70 Hz in the same blocks.
     left_over_mv
-        What the equations for III, aVR, aVL and aVF leave over, root mean square, shape (n, 4); 0
-        where a lead is absent.
+        Residual of the equations for III, aVR, aVL and aVF, root mean square, shape (n, 4); 0 where
+        a lead is absent.
     left_over
         The same as a share of the leads in the equation, shape (n, 4).
     swap_ratios
         For RA and LA, then RA and LL: how many times better the chest leads explain leads I and II
         once these limb electrodes are exchanged, shape (n, 2). 0 where a lead is absent, or where
-        they explain all as it is.
+        they explain everything as recorded.
     """
 
     lowest_mv: Float32Array
@@ -143,224 +161,262 @@ def measure_quality(signals: Sequence[Float32Array], fs: float, present: Bools) 
     fs
         Hz.
     present
-        Which leads there are, shape (n, 12).
+        Mask of the leads that the recordings have, shape (n, 12).
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # squares of damaged samples
+    # Squares of damaged samples may overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
         return _measure(signals, fs, present)
 
 
 def _measure(signals: Sequence[Float32Array], fs: float, present: Bools) -> QualityMeasures:
+    # Each recording is read once while it is in the processor's cache. All later steps work on the
+    # few values per block, for all recordings together.
     size = max(1, min(round(_BLOCK_S * fs), signals[0].shape[1]))
-    seen = [_pass_over(signal, fs, size) for signal in signals]
-    high, low, rest, products = (
-        np.stack([getattr(one, name) for one in seen])
-        for name in ("high", "low", "rest", "products")
-    )
-    waves = np.stack([one.waves for one in seen], axis=1)  # (1 + 2 * n_tones, n, 12, n_blocks)
-    n_blocks = high.shape[-1]
-    highest, lowest = high.max(axis=-1), low.min(axis=-1)
-    if rest.size:
-        highest, lowest = (
-            np.maximum(highest, rest.max(axis=-1)),
-            np.minimum(lowest, rest.min(axis=-1)),
-        )
+    blocks = [_measure_blocks(signal, fs, size) for signal in signals]
+    high = np.stack([one.high for one in blocks])  # (n, 12, n_blocks)
+    low = np.stack([one.low for one in blocks])  # (n, 12, n_blocks)
+    rest = np.stack([one.rest for one in blocks])  # (n, 12, n_rest)
+    products = np.stack([one.lead_products for one in blocks])  # (n, 12, 12)
+    waves = np.stack([one.waves for one in blocks], axis=1)  # (1 + 2 * n_tones, n, 12, n_blocks)
     means = waves[0]
-    noise, burst, hum, beside = _noise(waves[1:])
-    left_over_mv, left_over, swap_ratios = _compare_leads(products, present)
-    middle, far = means.sum(axis=-1) / n_blocks, _CLIPPED_REACH * (highest - lowest)
-    wander = _per_second(means).sum(axis=-1) / min(_BLOCKS_PER_S, n_blocks)
+    n_blocks = high.shape[-1]
+
+    # The extremes also count the samples after the last whole block.
+    highest = high.max(axis=-1)
+    lowest = low.min(axis=-1)
+    if rest.size:
+        highest = np.maximum(highest, rest.max(axis=-1))
+        lowest = np.minimum(lowest, rest.min(axis=-1))
+
+    # A lead is clipped at the top, at the bottom, or at both.
+    mean = means.sum(axis=-1) / n_blocks
+    reach = _CLIPPED_REACH * (highest - lowest)
+    clipped_high = _clipped_share(signals, high, highest, highest - mean > reach)
+    clipped_low = _clipped_share(signals, low, lowest, mean - lowest > reach)
+
+    range_per_second = _per_second(high).max(axis=-1) - _per_second(low).min(axis=-1)
+    mean_per_second = _per_second(means).sum(axis=-1) / min(_BLOCKS_PER_S, n_blocks)
+    noise, burst, hum, beside_hum = _measure_noise(waves[1:])
+    residual_mv, residual, swap_ratios = _compare_leads(products, present)
     return QualityMeasures(
         lowest_mv=lowest,
         highest_mv=highest,
-        amplitude_mv=_median(_per_second(high).max(axis=-1) - _per_second(low).min(axis=-1)),
+        amplitude_mv=_median(range_per_second),
         still_s=_longest_run(high == low) * np.float32(size / fs),
-        clipped=_clipped(signals, high, highest, highest - middle > far)
-        + _clipped(signals, low, lowest, middle - lowest > far),
-        wander_mv=wander.max(axis=-1) - wander.min(axis=-1),
+        clipped=clipped_high + clipped_low,
+        wander_mv=mean_per_second.max(axis=-1) - mean_per_second.min(axis=-1),
         noise_mv=noise,
         burst_mv=burst,
         hum_mv=hum,
-        beside_hum_mv=beside,
-        left_over_mv=left_over_mv,
-        left_over=left_over,
+        beside_hum_mv=beside_hum,
+        left_over_mv=residual_mv,
+        left_over=residual,
         swap_ratios=swap_ratios,
     )
 
 
-class _Seen(NamedTuple):
-    """What a pass over the samples of a recording leaves; all that follows needs no more of most
-    recordings.
+class _BlockMeasures(NamedTuple):
+    """Values per block of one recording; few later steps need its samples again.
 
     Attributes
     ----------
     high, low
         Extremes of the blocks, shape (12, n_blocks).
     rest
-        The samples that blocks leave over.
+        The samples after the last whole block, shape (12, n_rest).
     waves
         Means of the blocks, then cosines and sines of the tones, shape (1 + 2 * n_tones, 12,
         n_blocks).
-    products
-        Of the leads with each other without wander, in mV^2, shape (12, 12).
+    lead_products
+        Mean products of the leads with each other, without wander, in mV^2, shape (12, 12).
     """
 
     high: Float32Array
     low: Float32Array
     rest: Float32Array
     waves: Float32Array
-    products: Float32Array
+    lead_products: Float32Array
 
 
-def _pass_over(signal: Float32Array, fs: float, size: int) -> _Seen:
+def _measure_blocks(signal: Float32Array, fs: float, size: int) -> _BlockMeasures:
+    """Return the measures of the blocks of `size` samples of one recording."""
     n_blocks = signal.shape[1] // size
-    blocks = np.ascontiguousarray(signal[:, : n_blocks * size]).reshape(12 * n_blocks, size)
-    waves = (blocks @ _tones(size, fs)).T[: 1 + 2 * len(_TONES_HZ)].reshape(-1, 12, n_blocks)
-    # reduceat takes two thirds of the time of a reduction over so short an axis
-    high, low = (
-        find.reduceat(blocks.reshape(-1), _starts(12 * n_blocks, size)).reshape(12, n_blocks)
-        for find in (np.maximum, np.minimum)
-    )
-    return _Seen(high, low, signal[:, n_blocks * size :], waves, _lead_products(signal, fs))
+    whole = np.ascontiguousarray(signal[:, : n_blocks * size])
+    blocks = whole.reshape(12 * n_blocks, size)
+
+    # One matrix product gives the mean and all tones of every block. The last column is padding.
+    waves = (blocks @ _tone_filters(size, fs)).T[: 1 + 2 * len(_TONES_HZ)]
+    waves = waves.reshape(-1, 12, n_blocks)
+
+    # reduceat takes two thirds of the time of a reduction over so short an axis.
+    samples = blocks.reshape(-1)
+    starts = _block_starts(12 * n_blocks, size)
+    high = np.maximum.reduceat(samples, starts).reshape(12, n_blocks)
+    low = np.minimum.reduceat(samples, starts).reshape(12, n_blocks)
+    rest = signal[:, n_blocks * size :]
+    return _BlockMeasures(high, low, rest, waves, _lead_products(signal, fs))
 
 
 @lru_cache(maxsize=64)
-def _starts(n_blocks: int, size: int) -> NDArray[np.intp]:
+def _block_starts(n_blocks: int, size: int) -> NDArray[np.intp]:
     return np.arange(0, n_blocks * size, size)
 
 
 @lru_cache(maxsize=64)
-def _tones(size: int, fs: float) -> Float32Array:
-    """Return columns (size, 2 + 2 * n_tones): for the mean, cosines and sines of the tones in a
-    Hann window, then zeros.
+def _tone_filters(size: int, fs: float) -> Float32Array:
+    """Return columns (size, 2 + 2 * n_tones): for the mean, cosines and sines of the tones, zeros.
 
-    With an even number of columns the product takes three quarters of the time.
+    The tones are in a Hann window. With an even number of columns the product takes three quarters
+    of the time, hence the zeros.
     """
     time = np.arange(size) / fs
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(size) + 0.5) / size)
+    # This scale makes a tone of 1 mV give 1.
     scale = 2 * window / window.sum()
-    there = np.array([[hz <= _HIGHEST_SHARE * fs] for hz in _TONES_HZ])
-    angles = 2 * np.pi * np.array(_TONES_HZ)[:, None] * time
-    mean, none = np.full((1, size), 1 / size), np.zeros((1, size))
+    measurable = np.array([[hz <= _HIGHEST_SHARE * fs] for hz in _TONES_HZ])  # (n_tones, 1)
+    angles = 2 * np.pi * np.array(_TONES_HZ)[:, None] * time  # (n_tones, size)
     rows = np.concatenate(
-        [mean, there * scale * np.cos(angles), there * scale * np.sin(angles), none]
+        [
+            np.full((1, size), 1 / size),
+            measurable * scale * np.cos(angles),
+            measurable * scale * np.sin(angles),
+            np.zeros((1, size)),
+        ]
     )
     return np.ascontiguousarray(rows.T, np.float32)
 
 
 def _per_second(values: Float32Array) -> Float32Array:
-    """Return values of blocks (..., n_blocks) as (..., n_seconds, 5); fewer than five blocks are
-    one second.
+    """Return values of blocks (..., n_blocks) as (..., n_seconds, 5).
+
+    Fewer than five blocks are one second. Blocks after the last whole second are dropped.
     """
-    per = min(_BLOCKS_PER_S, values.shape[-1])
-    n_seconds = values.shape[-1] // per
-    return values[..., : n_seconds * per].reshape(*values.shape[:-1], n_seconds, per)
+    per_second = min(_BLOCKS_PER_S, values.shape[-1])
+    n_seconds = values.shape[-1] // per_second
+    whole = values[..., : n_seconds * per_second]
+    return whole.reshape(*values.shape[:-1], n_seconds, per_second)
 
 
 def _median(values: Float32Array) -> Float32Array:
-    """Return the median over the last axis; for short rows this takes a tenth of the time of
-    NumPy's.
-    """
+    """Return the median over the last axis, for short rows in a tenth of the time of NumPy's."""
     ordered = np.sort(values, axis=-1)
     n = ordered.shape[-1]
-    middle: Float32Array = (
-        ordered[..., n // 2]
-        if n % 2
-        else (ordered[..., n // 2 - 1] + ordered[..., n // 2]) * np.float32(0.5)
-    )
-    return middle
+    if n % 2:
+        median_: Float32Array = ordered[..., n // 2]
+    else:
+        median_ = (ordered[..., n // 2 - 1] + ordered[..., n // 2]) * np.float32(0.5)
+    return median_
 
 
-def _noise(waves: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
-    """Return noise and burst (n, 12), hum and what is beside it (2, n, 12) and (n, 12), of cosines
-    and sines (2 * n_tones, n, 12, n_blocks).
+def _measure_noise(
+    waves: Float32Array,
+) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
+    """Return noise, burst, hum, and the amplitude beside it; hum is (2, n, 12), the others (n, 12).
+
+    `waves` holds cosines and sines, shape (2 * n_tones, n, 12, n_blocks).
     """
+    # The power of each tone, then that of 30 and 40 Hz together
     n_tones = len(_TONES_HZ)
     squares = waves * waves
-    power = np.empty(
-        (n_tones + 1, *waves.shape[1:]), np.float32
-    )  # of each tone, then of 30 and 40 Hz together
+    power = np.empty((n_tones + 1, *waves.shape[1:]), np.float32)
     np.add(squares[:n_tones], squares[n_tones:], out=power[:n_tones])
     np.add(power[0], power[1], out=power[n_tones])
-    seconds = _per_second(power)
-    quietest = reduce(np.minimum, np.moveaxis(seconds, -1, 0))  # faster than over a short last axis
+
+    # The quietest block of a second lies between two beats. A reduction over a list of arrays is
+    # faster than one over a short last axis.
+    seconds = _per_second(power)  # (n_tones + 1, n, 12, n_seconds, 5)
+    quietest = reduce(np.minimum, np.moveaxis(seconds, -1, 0))
     quiet = _median(np.sqrt(quietest))  # (n_tones + 1, n, 12)
+    noise = quiet[-1]
+    hum = quiet[2:4]
+    beside_hum = np.maximum(quiet[1], quiet[4])
+
+    # A burst of muscle noise lasts longer than a beat, so it raises the median block of a second.
     usual = _median(np.sqrt(seconds[-1]))  # (n, 12, n_seconds)
-    return (
-        quiet[-1],
-        usual.max(axis=-1) - _median(usual),
-        quiet[2:4],
-        np.maximum(quiet[1], quiet[4]),
-    )
+    burst = usual.max(axis=-1) - _median(usual)
+    return noise, burst, hum, beside_hum
 
 
 def _longest_run(still: Bools) -> Float32Array:
-    """Return the longest run of True in each row, the last axis."""
+    """Return the longest run of True along the last axis."""
     longest = np.zeros(still.shape[:-1], np.float32)
+    # Few leads have any still block.
     for recording, lead in np.argwhere(still.any(axis=-1)).tolist():
-        edges = np.flatnonzero(
-            np.diff(np.concatenate(([0], still[recording, lead].view(np.int8), [0])))
-        )
+        bordered = np.concatenate(([0], still[recording, lead].view(np.int8), [0]))
+        edges = np.flatnonzero(np.diff(bordered))
         longest[recording, lead] = np.diff(edges)[::2].max()
     return longest
 
 
-def _clipped(
+def _clipped_share(
     signals: Sequence[Float32Array], extremes: Float32Array, rails: Float32Array, far: Bools
 ) -> Float32Array:
-    """Return the share of samples that stand still at a rail far off (n, 12), where the extremes of
-    several blocks reach it.
+    """Return the share of samples that rest at a rail, shape (n, 12).
+
+    Parameters
+    ----------
+    signals
+        n of shape (12, n_samples).
+    extremes
+        Highest or lowest values of the blocks, shape (n, 12, n_blocks).
+    rails
+        The highest or lowest value of each lead, shape (n, 12).
+    far
+        Mask of the rails that are far from the mean, shape (n, 12).
     """
     share = np.zeros(rails.shape, np.float32)
-    for recording, lead in np.argwhere(
-        ((extremes == rails[..., None]).sum(axis=-1) >= 2) & far
-    ).tolist():
-        at = signals[recording][lead] == rails[recording, lead]
-        share[recording, lead] = (at[2:] & at[1:-1] & at[:-2]).mean()
+    # A real peak reaches the extreme once, a rail in several blocks. Few leads get past this test.
+    n_blocks_at_rail = (extremes == rails[..., None]).sum(axis=-1)
+    for recording, lead in np.argwhere((n_blocks_at_rail >= 2) & far).tolist():
+        at_rail = signals[recording][lead] == rails[recording, lead]
+        at_rest = at_rail[2:] & at_rail[1:-1] & at_rail[:-2]
+        share[recording, lead] = at_rest.mean()
     return share
 
 
 def _lead_products(signal: Float32Array, fs: float) -> Float32Array:
-    """Return the mean products of the leads with each other in mV^2, shape (12, 12), without what
-    changes in seconds.
-    """
-    thin = signal[:, :: max(1, round(fs / _THIN_HZ))]
-    per = min(round(_THIN_HZ), thin.shape[1])
-    beats = np.ascontiguousarray(thin[:, : thin.shape[1] // per * per]).reshape(-1, per)
-    beats = (beats - (beats @ np.full(per, 1 / per, np.float32))[:, None]).reshape(12, -1)
-    products: Float32Array = beats @ beats.T / np.float32(beats.shape[1])
+    """Return the mean products of the leads with each other in mV^2, shape (12, 12)."""
+    # Every n-th sample is enough: aliasing is the same in all leads, so it keeps their equations.
+    thinned = signal[:, :: max(1, round(fs / _EQUATION_HZ))]
+    per_second = min(round(_EQUATION_HZ), thinned.shape[1])
+    whole = thinned[:, : thinned.shape[1] // per_second * per_second]
+    seconds = np.ascontiguousarray(whole).reshape(-1, per_second)  # (12 * n_seconds, per_second)
+
+    # Without the mean of each second, wander and offsets count for nothing.
+    means: Float32Array = seconds @ np.full(per_second, 1 / per_second, np.float32)
+    centred: Float32Array = (seconds - means[:, None]).reshape(12, -1)
+    products: Float32Array = centred @ centred.T / np.float32(centred.shape[1])
     return products
 
 
 def _compare_leads(
     products: Float32Array, present: Bools
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Return what the limb lead equations leave over, in mV and as a share, and the evidence for
-    swapped electrodes.
+    """Return residuals of the limb lead equations, in mV and as a share, and the swap ratios.
 
-    Limb electrodes are swapped where the chest leads leave less of leads I and II unexplained once
-    that is undone.
+    Limb electrodes are swapped if undoing the swap leaves less of leads I and II that the chest
+    leads do not explain.
     """
+    # The mean square of a sum w of leads is w P w, with the mean products P of the leads.
     powers = np.vecdot(_SUMS @ products, _SUMS)  # (n, n_sums)
-    there = (~present) @ _EQUATION_LEADS.T == 0
-    left_over = np.sqrt(np.maximum(powers[:, : len(_EQUATIONS)], 0)) * there
-    whole = np.sqrt(
-        np.maximum(np.vecdot(np.diagonal(products, axis1=1, axis2=2)[:, None], _SQUARED), 0)
-    )
-    share = np.divide(left_over, whole, out=np.zeros_like(left_over), where=whole > 0)
-    unexplained = (
-        powers[:, len(_EQUATIONS) :: 2] + powers[:, len(_EQUATIONS) + 1 :: 2]
-    )  # as recorded, then with each swap undone
+
+    # An equation with an absent lead says nothing.
+    complete = (~present) @ _EQUATION_LEADS.T == 0
+    residual_mv: Float32Array = np.sqrt(np.maximum(powers[:, :_N_EQUATIONS], 0)) * complete
+
+    # The size of an equation's terms, as if its leads were uncorrelated
+    lead_powers = np.diagonal(products, axis1=1, axis2=2)[:, None]  # (n, 1, 12)
+    whole = np.sqrt(np.maximum(np.vecdot(lead_powers, _SQUARED_WEIGHTS), 0))
+    residual = np.divide(residual_mv, whole, out=np.zeros_like(residual_mv), where=whole > 0)
+
+    # Unexplained power of leads I and II together: as recorded, then with each swap undone
+    unexplained = powers[:, _N_EQUATIONS::2] + powers[:, _N_EQUATIONS + 1 :: 2]  # (n, 3)
     as_recorded = unexplained[:, :1]
-    telling = present[:, _SWAP_LEADS].all(axis=1, keepdims=True) & (
-        as_recorded > _MIN_LEFT_OVER_MV**2
-    )
-    return (
-        left_over,
-        share,
-        np.where(
-            telling, as_recorded / np.maximum(unexplained[:, 1:], np.float32(1e-12)), np.float32(0)
-        ),
-    )
+    swaps_undone = np.maximum(unexplained[:, 1:], np.float32(1e-12))
+    all_present = present[:, _SWAP_LEADS].all(axis=1, keepdims=True)
+    comparable = all_present & (as_recorded > _MIN_RESIDUAL_MV**2)
+    swap_ratios = np.where(comparable, as_recorded / swaps_undone, np.float32(0))
+    return residual_mv, residual, swap_ratios
 
 
 # Flags --------------------------------------------------------------------------------------------
@@ -369,11 +425,22 @@ def _compare_leads(
 def quality_flags(
     measures: QualityMeasures, present: Bools, limits: QualityConfig, max_amplitude_mv: float
 ) -> list[list[str]]:
-    """Return the flags of each recording, ``kind:LEAD`` or for the recording as a whole ``kind``;
-    `present` is (n, 12).
+    """Return the flags of each recording: ``kind:LEAD``, or ``kind`` for the whole recording.
+
+    Parameters
+    ----------
+    measures
+        Of n recordings.
+    present
+        Mask of the leads that the recordings have, shape (n, 12).
+    limits
+        Each flag's limit.
+    max_amplitude_mv
+        Limit of the flag ``amplitude``.
     """
+    # A flat lead is not clipped as well, and a lead that is flat throughout has no flat part.
     still = measures.still_s >= limits.flat_part_s
-    passed = {
+    leads_by_kind = {
         "amplitude": np.maximum(measures.highest_mv, -measures.lowest_mv) > max_amplitude_mv,
         "flat_part": still & (measures.highest_mv > measures.lowest_mv),
         "clipped": ~still & (measures.clipped > limits.clipped_share),
@@ -381,51 +448,57 @@ def quality_flags(
         "noise": measures.noise_mv > limits.noise_mv,
         "burst": measures.burst_mv > limits.burst_mv,
     }
-    heard = (measures.hum_mv > limits.hum_mv) & (
-        measures.hum_mv > _HUM_RATIO * measures.beside_hum_mv
-    )
-    passed |= {f"hum{hz:.0f}": hum for hz, hum in zip(MAINS_HZ, heard, strict=True)}
+    # Hum is a tone: as large a noise at all frequencies is none.
+    is_tone = measures.hum_mv > _HUM_RATIO * measures.beside_hum_mv
+    hum = (measures.hum_mv > limits.hum_mv) & is_tone
+    for hz, hum_leads in zip(MAINS_HZ, hum, strict=True):
+        leads_by_kind[f"hum{hz:.0f}"] = hum_leads
+
     flags: list[list[str]] = [[] for _ in present]
-    for kind, leads in passed.items():
+    for kind, leads in leads_by_kind.items():
         for recording, lead in np.argwhere(leads & present).tolist():
             flags[recording].append(f"{kind}:{STANDARD_LEADS[lead]}")
-    for found, amplitudes in zip(flags, measures.amplitude_mv.tolist(), strict=True):
-        found += _gain_flags(amplitudes, limits)
+    for own_flags, amplitudes in zip(flags, measures.amplitude_mv.tolist(), strict=True):
+        own_flags.extend(_gain_flags(amplitudes, limits))
     _add_limb_flags(flags, measures, limits)
     return flags
 
 
 def _gain_flags(amplitudes: list[float], limits: QualityConfig) -> list[str]:
-    """Judge the median of the leads that are not flat: single leads are often small, all leads
-    hardly ever.
+    """Return the gain flags of a recording from the median amplitude of its live leads.
+
+    Single leads are often small, all leads hardly ever.
     """
     live = [amplitude for amplitude in amplitudes if amplitude > 0]
     if not live:
         return []
     typical = median(live)
-    return ["gain_low"] * (typical < limits.amplitude_low_mv) + ["gain_high"] * (
-        typical > limits.amplitude_high_mv
-    )
+    flags = []
+    if typical < limits.amplitude_low_mv:
+        flags.append("gain_low")
+    if typical > limits.amplitude_high_mv:
+        flags.append("gain_high")
+    return flags
 
 
 def _add_limb_flags(
     flags: list[list[str]], measures: QualityMeasures, limits: QualityConfig
 ) -> None:
-    wrong = (measures.left_over > limits.equation_share) & (
-        measures.left_over_mv > _MIN_LEFT_OVER_MV
-    )
+    wrong_share = measures.left_over > limits.equation_share
+    wrong = wrong_share & (measures.left_over_mv > _MIN_RESIDUAL_MV)
     for recording, equation in np.argwhere(wrong).tolist():
         flags[recording].append(f"limb_equation:{_EQUATION_NAMES[equation]}")
-    likely = measures.swap_ratios.argmax(axis=1).tolist()
-    swapped = (measures.swap_ratios.max(axis=1) > limits.swap_ratio) & ~wrong.any(
-        axis=1
-    )  # no exchange explains a wrong equation
+
+    # All equations hold with swapped electrodes, so a swap does not explain a wrong one.
+    likeliest = measures.swap_ratios.argmax(axis=1).tolist()
+    explained = measures.swap_ratios.max(axis=1) > limits.swap_ratio
+    swapped = explained & ~wrong.any(axis=1)
     for recording in np.flatnonzero(swapped).tolist():
-        flags[recording].append(f"limb_swap:{_SWAPS_IN_ORDER[likely[recording]]}")
+        flags[recording].append(f"limb_swap:{_SWAP_NAMES[likeliest[recording]]}")
 
 
 def find_rejection(flags: Sequence[str], rules: Sequence[str]) -> str:
-    """Return why flags reject a recording, or "" where they do not.
+    """Return the reason why flags reject a recording, "" if they do not.
 
     Parameters
     ----------
@@ -436,27 +509,30 @@ def find_rejection(flags: Sequence[str], rules: Sequence[str]) -> str:
     """
     for rule in rules:
         kind, _, number = rule.partition(":")
-        found = [flag.partition(":")[2] for flag in flags if flag.partition(":")[0] == kind]
-        if len(found) >= int(number or 1):
-            leads = ", ".join(name for name in found if name)
-            return (
-                f"quality: {kind}{f' in {leads}' if leads else ''}, which reject_flags={rule} "
-                "keeps out"
-            )
+        leads = []
+        for flag in flags:
+            flag_kind, _, lead = flag.partition(":")
+            if flag_kind == kind:
+                leads.append(lead)
+        if len(leads) >= int(number or 1):
+            names = ", ".join([name for name in leads if name])
+            where = f" in {names}" if names else ""
+            return f"quality: {kind}{where}, which reject_flags={rule} keeps out"
     return ""
 
 
 def report_gains(ok: pd.DataFrame) -> None:
-    """Log collections in which many records look as if their gain were wrong: hardly one record in
-    a thousand does by nature.
+    """Log the collections in which many records look as if their gain were wrong.
+
+    By nature, hardly one record in a thousand does.
     """
     for flag, size in (("gain_low", "small"), ("gain_high", "large")):
-        share = ok["quality_flags"].str.contains(flag, regex=False).groupby(ok["dataset"]).mean()
+        flagged = ok["quality_flags"].str.contains(flag, regex=False)
+        share = flagged.groupby(ok["dataset"]).mean()
         for name in share[share > _MANY_GAINS].index:
             logger.warning(
-                "%s: voltages of %.0f %% of the records are too %s for hearts; is the gain "
-                "right? mend the headers, or give "
-                "--source-gain where they say none",
+                "%s: voltages of %.0f %% of the records are too %s for an ECG; check the gain: "
+                "correct the headers, or give --source-gain if they do not state it",
                 name,
                 100 * share[name],
                 size,

@@ -1,4 +1,4 @@
-"""Our own files on disk: record files (.npz), the manifest and its journal."""
+"""Record files (.npz): their names, writing, reading, and the way back to millivolts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 FORMAT_VERSION = 1
-"""Part of every config hash: raised when the content of a record file changes meaning."""
+"""Part of every config hash; to be raised when the content of a record file changes its meaning."""
+# Larger archives are left to NumPy, which writes the ZIP64 format.
 _ZIP64_LIMIT = 2**31
 _SHARD_DIGITS = 3
 _SHARDS = tuple(f"{number:0{_SHARD_DIGITS}x}" for number in range(16**_SHARD_DIGITS))
@@ -31,9 +32,7 @@ _SHARDS = tuple(f"{number:0{_SHARD_DIGITS}x}" for number in range(16**_SHARD_DIG
 
 
 def record_key(dataset: str, record_id: str) -> str:
-    """Return the key that names a record in splits, predictions and files:
-    ``<dataset>__<record_id>``.
-    """
+    """Return the key ``<dataset>__<record_id>`` of a record in splits, predictions and files."""
     return f"{dataset}__{record_id}"
 
 
@@ -43,33 +42,36 @@ def record_keys(frame: pd.DataFrame) -> pd.Series[str]:
 
 
 def record_path(processed: str | Path, key: str) -> Path:
-    """Return the record file of a key below the folder `processed`, in a subfolder by its hash
-    where there are such.
-    """
+    """Return the path of the record file of a key; it may be in a subfolder named by its hash."""
     return Path(next(record_paths(processed, [key])))
 
 
 def record_paths(processed: str | Path, keys: Iterable[str]) -> Iterator[str]:
-    """Yield the record files of some keys, as `record_path` gives that of one, at a tenth of its
-    cost.
-    """
-    folder, sharded = f"{processed}/records", is_sharded(processed)
+    """Yield the paths of the record files of some keys, at a tenth of the cost of `record_path`."""
+    folder = f"{processed}/records"
+    if not is_sharded(processed):
+        for key in keys:
+            yield f"{folder}/{_file_name(key)}.npz"
+        return
     for key in keys:
-        yield (
-            f"{folder}/{stable_hash(key, _SHARD_DIGITS)}/{_file_name(key)}.npz"
-            if sharded
-            else f"{folder}/{_file_name(key)}.npz"
-        )
+        yield f"{folder}/{stable_hash(key, _SHARD_DIGITS)}/{_file_name(key)}.npz"
 
 
 def is_sharded(processed: str | Path) -> bool:
-    """Tell whether the record files of a folder lie in subfolders, as very many do."""
-    return os.path.isdir(f"{processed}/records/{_SHARDS[0]}")  # noqa: PTH112  it runs per file
+    """Return whether the record files of a folder are in subfolders, as very many are."""
+    # It runs for each file, and a Path takes longer to make than the call.
+    return os.path.isdir(f"{processed}/records/{_SHARDS[0]}")  # noqa: PTH112
 
 
 def make_record_folders(processed: Path, *, sharded: bool) -> list[Path]:
-    """Make the folders of the record files and return them; where there are record files already
-    they stay as they lie.
+    """Create the folders of the record files and return them.
+
+    Parameters
+    ----------
+    processed
+        The processed folder.
+    sharded
+        Use subfolders. A folder that holds record files already keeps its layout.
     """
     folder = processed / "records"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,8 @@ def make_record_folders(processed: Path, *, sharded: bool) -> list[Path]:
         is_new = not any(entry.name.endswith(".npz") for entry in entries)
     if is_sharded(processed) or (sharded and is_new):
         shards = [folder / name for name in _SHARDS]
-        for shard in reversed(shards):  # the first comes last, since it tells that all are there
+        # `is_sharded` looks for the first one, so it is created last.
+        for shard in reversed(shards):
             shard.mkdir(exist_ok=True)
         return [folder, *shards]
     return [folder]
@@ -85,15 +88,13 @@ def make_record_folders(processed: Path, *, sharded: bool) -> list[Path]:
 
 @lru_cache(maxsize=65536)
 def _file_name(key: str) -> str:
-    """Escape what a file system may refuse; plain keys stay as they are, overlong ones end in a
-    hash.
-    """
+    """Return a key as a file name: refused characters are escaped, a long name ends in a hash."""
     name = re.sub(r'[\x00-\x1f<>:"/\\|?*%]', lambda match: f"%{ord(match[0]):02X}", key)
-    return (
-        name
-        if len(name.encode()) <= 240
-        else f"{name.encode()[:200].decode(errors='ignore')}~{stable_hash(key)}"
-    )
+    encoded = name.encode()
+    # File systems take names of up to 255 bytes.
+    if len(encoded) <= 240:
+        return name
+    return f"{encoded[:200].decode(errors='ignore')}~{stable_hash(key)}"
 
 
 # Record files -------------------------------------------------------------------------------------
@@ -102,27 +103,30 @@ def _file_name(key: str) -> str:
 def save_record_files(
     files: Iterable[tuple[str | Path, Mapping[str, Any]]], batch: FileBatch
 ) -> None:
-    """Write the arrays of each path as a deflated .npz, which gets that name when the batch is
-    committed.
+    """Write the arrays for each path to a deflated .npz file.
+
+    The files get their names when the batch is committed.
 
     Raises
     ------
     OSError
         If one cannot be written; the message names the file.
     """
-    for path, write in [(path, _prepare_file(arrays)) for path, arrays in files]:
+    # All are prepared first, while the processor's caches hold the code for it.
+    prepared = [(path, _prepare_file(arrays)) for path, arrays in files]
+    for path, write in prepared:
         try:
             write(batch.add(path))
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{error.strerror or error}; mend that and run the same command again",
+                f"{error.strerror or error}; fix this and run the same command again",
                 str(path),
             ) from None
 
 
 def _prepare_file(arrays: Mapping[str, Any]) -> Callable[[str | Path], None]:
-    """Return what writes a record file of these arrays to a path."""
+    """Return a function that writes a record file with these arrays to a path."""
     values = {name: np.asarray(value) for name, value in arrays.items()}
     if sum(array.nbytes for array in values.values()) > _ZIP64_LIMIT:
         return lambda path: np.savez_compressed(path, allow_pickle=False, **values)
@@ -135,32 +139,25 @@ def load_record_file(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ValueError
-        If the file is missing or no record file; the message names it.
-    """
-    return _read_arrays(path, *names)
-
-
-def load_signal(path: str | Path) -> Float32Array:
-    """Read only the signal of a record file, shape (n_leads, n_samples)."""
-    return _read_arrays(path, "signal")["signal"]
-
-
-def _read_arrays(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
-    """Read the named arrays of a record file, or all of them, and hold them to what a record file
-    is.
+        If the file is missing or not a record file; the message names it.
     """
     try:
         arrays = read_npz(path, *names)
         _check_arrays(arrays)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path}: not a record file ({printable(str(error))}); delete it and run "
-            "preprocess again, which makes it anew"
+            f"{path}: not a record file ({printable(str(error))}); delete it and run preprocess "
+            "again, which rewrites it"
         ) from None
     return arrays
 
 
-# Kind and number of axes of each array.
+def load_signal(path: str | Path) -> Float32Array:
+    """Read only the signal of a record file, shape (n_leads, n_samples)."""
+    return load_record_file(path, "signal")["signal"]
+
+
+# Kinds of NumPy type and number of axes of each array
 _ARRAYS = {
     "signal": ("f", 2),
     "lead_mean": ("f", 1),
@@ -177,30 +174,32 @@ _ARRAYS = {
 
 
 def _check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse arrays that a record file cannot hold, and arrays that do not fit together."""
     for name, array in arrays.items():
         kinds, n_axes = _ARRAYS.get(name, (array.dtype.kind, array.ndim))
         if array.dtype.kind not in kinds or array.ndim != n_axes:
             raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
-    n_leads = {
-        array.shape[0]
-        for name, array in arrays.items()
-        if name == "signal" or name.startswith("lead_")
-    }
+
+    n_leads = set()
+    for name, array in arrays.items():
+        if name == "signal" or name.startswith("lead_"):
+            n_leads.add(array.shape[0])
     if len(n_leads) > 1:
         raise ValueError(f"arrays are of {sorted(n_leads)} leads")
-    if (
-        "n_valid" in arrays
-        and "signal" in arrays
-        and not 0 < arrays["n_valid"] <= arrays["signal"].shape[1]
-    ):
-        raise ValueError(f"n_valid is {arrays['n_valid']} of {arrays['signal'].shape[1]} samples")
+
+    if "n_valid" in arrays and "signal" in arrays:
+        n_valid = arrays["n_valid"]
+        n_samples = arrays["signal"].shape[1]
+        if not 0 < n_valid <= n_samples:
+            raise ValueError(f"n_valid is {n_valid} of {n_samples} samples")
 
 
 def to_millivolts(arrays: Mapping[str, NDArray[Any]]) -> Float32Array:
-    """Return the voltages of a record file in mV, shape (n_leads, n_valid): z-score times std plus
-    mean.
+    """Return the voltages of a record file in mV, shape (n_leads, n_valid).
+
+    They are z-score * std + mean.
     """
     n_valid = int(arrays["n_valid"])
     signal: Float32Array = arrays["signal"][:, :n_valid]

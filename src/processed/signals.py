@@ -1,4 +1,4 @@
-"""Pure signal functions: leads in order, gaps filled, resampled, standardized, cut or padded."""
+"""Pure signal functions: order leads, fill gaps, standardize, cut or pad."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from src.utils import Float32Array, Float64Array
 
 
 class OrderedLeads(NamedTuple):
-    """A signal whose rows are the wanted leads; `present` tells which of them the source had."""
+    """A signal whose rows are the wanted leads.
+
+    Attributes
+    ----------
+    signal
+        Shape (n_wanted, n_samples), mV; zeros for an absent lead.
+    present
+        Mask of the leads that the source has, shape (n_wanted,).
+    flags
+        Remarks about names of leads.
+    """
 
     signal: Float32Array
     present: NDArray[np.bool_]
@@ -26,25 +36,25 @@ class OrderedLeads(NamedTuple):
 def order_leads(
     signal: Float32Array, leads: Sequence[str], wanted: Sequence[str] = STANDARD_LEADS
 ) -> OrderedLeads:
-    """Put leads in the wanted order by name; an absent lead becomes zeros, never another lead.
+    """Return leads in the wanted order by name; an absent lead becomes zeros, never another lead.
 
     Parameters
     ----------
     signal
         Shape (n_leads, n_samples), mV.
     leads
-        Names as in the source. A single lead that has no name of its own is taken as lead I, with a
-        flag.
+        Names as in the source. A single lead without a name is taken as lead I, with a flag.
     wanted
         Standard names in the order of the rows to return.
     """
     rows, present, flags = _find_leads(tuple(leads), tuple(wanted))
+    # Leads that are in order already are not copied.
     if rows == tuple(range(len(leads))):
-        return OrderedLeads(signal, present, flags)  # already in order: no copy
+        return OrderedLeads(signal, present, flags)
     ordered = np.zeros((len(wanted), signal.shape[1]), np.float32)
-    for place, row in enumerate(rows):
+    for i, row in enumerate(rows):
         if row is not None:
-            ordered[place] = signal[row]
+            ordered[i] = signal[row]
     return OrderedLeads(ordered, present, flags)
 
 
@@ -52,8 +62,9 @@ def order_leads(
 def _find_leads(
     leads: tuple[str, ...], wanted: tuple[str, ...]
 ) -> tuple[tuple[int | None, ...], NDArray[np.bool_], tuple[str, ...]]:
-    """Return the row of each wanted lead, which of them are there, and a flag for each name that is
-    taken for none or is odd.
+    """Return the row of each wanted lead or None, the mask of those present, and flags.
+
+    A name that is unknown or repeated gives a flag.
     """
     flags: list[str] = []
     if len(leads) == 1 and is_unnamed(leads[0]):
@@ -61,6 +72,7 @@ def _find_leads(
         flags.append("single_lead_as_I")
     else:
         names = [canonical_lead(name) for name in leads]
+
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
         if name is None:
@@ -70,20 +82,29 @@ def _find_leads(
         else:
             rows[name] = row
     present = np.array([name in rows for name in wanted])
-    present.setflags(write=False)  # it is shared
+    # The cached array is shared by all callers.
+    present.setflags(write=False)
     return tuple(rows.get(name) for name in wanted), present, tuple(flags)
 
 
 def fill_gaps(signal: Float32Array, max_gap: int) -> tuple[Float32Array, int]:
-    """Interpolate linearly over runs of NaN or infinity up to `max_gap` samples, in a copy; the
-    ends take the nearest value.
+    """Interpolate linearly over short gaps, which are runs of NaN or infinity.
+
+    Gaps at the ends take the nearest value.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples).
+    max_gap
+        Longest gap to fill, in samples; longer ones stay as they are.
 
     Returns
     -------
     signal
-        Shape as given; runs longer than `max_gap` stay as they are.
+        A copy of the same shape, or the signal itself if it has no gap.
     longest
-        The longest run in samples, 0 where there is none.
+        The longest gap in samples, 0 if there is none.
     """
     if all_finite(signal):
         return signal, 0
@@ -93,14 +114,13 @@ def fill_gaps(signal: Float32Array, max_gap: int) -> tuple[Float32Array, int]:
     for lead in np.flatnonzero(missing.any(axis=1)):
         starts, ends = _runs(missing[lead])
         longest = max(longest, int((ends - starts).max()))
-        known = np.flatnonzero(~missing[lead])
-        if not known.size:
+        finite = np.flatnonzero(~missing[lead])
+        if not finite.size:
             continue
+        values = signal[lead, finite]
         for start, end in zip(starts, ends, strict=True):
             if end - start <= max_gap:
-                filled[lead, start:end] = np.interp(
-                    np.arange(start, end), known, signal[lead, known]
-                )
+                filled[lead, start:end] = np.interp(np.arange(start, end), finite, values)
     return filled, longest
 
 
@@ -111,7 +131,10 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 class Standardized(NamedTuple):
-    """A z-scored signal with what turns it back: signal * std + mean, per lead."""
+    """A z-scored signal (n_leads, n_samples) with the mean and std (n_leads,) that restore it.
+
+    The restored signal is signal * std + mean.
+    """
 
     signal: Float32Array
     mean: Float32Array
@@ -132,41 +155,42 @@ def standardize(signal: Float32Array, flat_std: float = 1e-6) -> Standardized:
     centred = signal - mean.astype(np.float32)[:, None]
     std = np.sqrt(row_sums(centred, squared=True) / signal.shape[1])
     flat = std <= flat_std
+    # One multiplication per sample; a division takes longer.
     centred *= (1 / np.where(flat, 1.0, std)).astype(np.float32)[:, None]
     if flat.any():
-        centred[flat], std[flat] = 0.0, 0.0
+        centred[flat] = 0.0
+        std[flat] = 0.0
     return Standardized(centred, mean.astype(np.float32), std.astype(np.float32))
 
 
-# samples at most summed in single precision, which loses nothing that matters; such sums are added
-# in double precision
+# At most this many samples are summed in single precision, where rounding does not matter yet.
+# These sums are added in double precision.
 _RUN = 1024
-
-
 _ONES = np.ones(_RUN, np.float32)
 
 
 def row_sums(signal: Float32Array, squared: bool = False) -> Float64Array:
-    """Return the sum of each row, or of its squares, at the speed of single precision and nearly as
-    exact as in double.
+    """Return the sum of each row, or of its squares, shape (n_rows,).
+
+    It takes the time of single precision and is nearly as exact as double precision.
     """
     n_samples = signal.shape[1]
     n_runs = -(-n_samples // _RUN)
     size = n_samples // n_runs
     runs = signal[:, : n_runs * size].reshape(len(signal), n_runs, size)
-    sums: Float64Array = np.vecdot(runs, runs if squared else _ONES[:size]).sum(
-        axis=1, dtype=np.float64
-    )
+    run_sums = np.vecdot(runs, runs if squared else _ONES[:size])  # (n_rows, n_runs)
+    sums: Float64Array = run_sums.sum(axis=1, dtype=np.float64)
     if n_runs * size == n_samples:
         return sums
+    # Runs of one size leave a few samples over.
     return sums + row_sums(signal[:, n_runs * size :], squared)
 
 
 def fit_length(signal: Float32Array, n_samples: int) -> Float32Array:
-    """Cut the end off, or pad it with zeros, so that there are `n_samples`."""
-    held = signal.shape[1]
-    if held == n_samples:
+    """Cut the end off or pad it with zeros, to shape (n_leads, n_samples)."""
+    n_missing = n_samples - signal.shape[1]
+    if n_missing == 0:
         return signal
-    if held > n_samples:
+    if n_missing < 0:
         return np.ascontiguousarray(signal[:, :n_samples])
-    return np.pad(signal, ((0, 0), (0, n_samples - held)))
+    return np.pad(signal, ((0, 0), (0, n_missing)))

@@ -1,8 +1,8 @@
 """Patient-safe, stratified splits that never move a recording once it is placed.
 
 Records with a fold follow their fold. The others are placed by iterative stratification (Sechidis,
-Tsoumakas and Vlahavas, ECML PKDD 2011) over groups: a patient's records, and those that are one
-recording, stay together.
+Tsoumakas and Vlahavas, ECML PKDD 2011) over groups: the records of one patient stay together, and
+so do the copies of one recording.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.config import SplitConfig
 from src.labels.text_tables import split_list, zip_cells
@@ -29,13 +29,28 @@ logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = ("train", "val", "test")
 
+# Stands among the labels for all records. Datasets stand there too, see `_dataset_label`.
+_ALL_RECORDS = ""
+
 
 @dataclass(frozen=True)
 class SplitItem:
-    """What the split of a record depends on: its key, patient (or None), labels, dataset and fold
-    (or None).
+    """A record with everything that decides its split.
 
-    `recording` names what several records are copies of; it is empty for a record without a copy.
+    Attributes
+    ----------
+    key
+        Record key.
+    labels
+        Empty if the record has only the fallback label.
+    dataset
+        Name of its collection.
+    patient_id
+        None if unknown.
+    fold
+        Fold in the label mapping, or None.
+    recording
+        Names the recording that several records are copies of; empty for a record without a copy.
     """
 
     key: str
@@ -53,11 +68,15 @@ class SplitItem:
 
 @dataclass
 class _Group:
-    """Records that stay together, with how many records carry each label."""
+    """Records that stay together, with the number of records that have each label."""
 
     name: str
     members: list[SplitItem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+
+    def all_counts(self) -> list[tuple[str, int]]:
+        """Return the number of records of each label, and last that of all records."""
+        return [*self.counts.items(), (_ALL_RECORDS, len(self.members))]
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,7 @@ class Splits:
     val: tuple[str, ...]
     test: tuple[str, ...]
     seed: int
-    rule: dict[str, Any]
+    rule: Mapping[str, object]
 
     def of_key(self) -> dict[str, str]:
         """Return key -> split name."""
@@ -92,17 +111,17 @@ def make_splits(
     items
         The records.
     fractions
-        Wanted share of each split; they sum to 1.
+        Target share of each split; they sum to 1.
     seed
         Decides among equals; the order of `items` does not matter.
     val_folds, test_folds
-        Folds of the mapping that validate and test; every other fold trains.
+        Folds of the label mapping for validation and testing; every other fold trains.
     previous
         Key -> split of an earlier run: these records stay where they are, and so do later ones of
         their patients.
     taken_out
-        Copies that get no split: their patients hold the other copies and the other records
-        together all the same.
+        Copies that get no split. They still link records: their patient's other records stay
+        together with the other copies of the recording.
 
     Raises
     ------
@@ -110,250 +129,326 @@ def make_splits(
         If folds, or folds and an earlier run, put the records of one patient or the copies of one
         recording in two splits; the message lists them.
     """
-    placed = _place_by_fold(items, set(val_folds), set(test_folds))
-    fixed = {**(previous or {}), **placed}
-    groups = _groups(items, (), seed)
-    _refuse_torn_copies(
-        groups, fixed
-    )  # those taken out are in no split, and none of the others is their copy
+    # A fold comes before the split of an earlier run.
+    split_by_fold = _place_by_fold(items, set(val_folds), set(test_folds))
+    fixed = {**(previous or {}), **split_by_fold}
+
+    # Copies that were taken out are in no split, so they cannot contradict the others. They link
+    # records only once this is checked.
+    groups = _group_items(items, (), seed)
+    _refuse_torn_copies(groups, fixed)
     if taken_out:
-        groups = _groups(items, taken_out, seed)
-    assignment = _place_known_groups(groups, fixed)
-    _stratify(
-        [group for group in groups if group.name not in assignment], groups, assignment, fractions
-    )
-    _fill_empty_splits(
-        groups, assignment, fractions, frozen={g.name for g in groups if _known(g, fixed)}
-    )
+        groups = _group_items(items, taken_out, seed)
+
+    assignment = _keep_fixed_groups(groups, fixed)
+    fixed_groups = frozenset(assignment)
+    _stratify(groups, assignment, fractions)
+    _fill_empty_splits(groups, assignment, fractions, fixed_groups)
+    _report_rare_labels(groups, assignment)
+
     keys: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
     for group in groups:
         keys[assignment[group.name]] += [item.key for item in group.members]
-    _report_rare(groups, assignment)
+    train, val, test = (tuple(sorted(keys[name])) for name in SPLIT_NAMES)
     rule = {
-        "method": "folds"
-        if items and len(placed) == len(items)
-        else "stratified"
-        if not placed
-        else "folds and stratified",
+        "method": _placing_method(len(split_by_fold), len(items)),
         "fractions": dict(fractions),
         "val_folds": list(val_folds),
         "test_folds": list(test_folds),
         "by_patient": any(item.patient_id for item in items),
         "by_recording": any(item.recording for item in items),
     }
-    train, val, test = (tuple(sorted(keys[name])) for name in SPLIT_NAMES)
     return Splits(train, val, test, seed, rule)
+
+
+def _placing_method(n_with_fold: int, n_items: int) -> str:
+    if n_with_fold == 0:
+        return "stratified"
+    return "folds" if n_with_fold == n_items else "folds and stratified"
+
+
+# Records whose split is fixed ---------------------------------------------------------------------
 
 
 def _place_by_fold(
     items: Sequence[SplitItem], val_folds: set[int], test_folds: set[int]
 ) -> dict[str, str]:
-    def split_of(fold: int) -> str:
-        return "val" if fold in val_folds else "test" if fold in test_folds else "train"
+    """Return key -> split of the records with a fold.
 
-    placed = {item.key: split_of(item.fold) for item in items if item.fold is not None}
-    homes: dict[str, set[str]] = defaultdict(set)
+    Raises
+    ------
+    ValueError
+        If a patient's records have folds of two splits.
+    """
+    split_by_key: dict[str, str] = {}
+    splits_by_patient: dict[str, set[str]] = defaultdict(set)
     for item in items:
-        if item.key in placed and item.patient_id:
-            homes[item.subject].add(placed[item.key])
-    torn = sorted(
-        name.replace("\t", " patient ") for name, splits in homes.items() if len(splits) > 1
-    )
+        if item.fold is None:
+            continue
+        split = "train"
+        if item.fold in val_folds:
+            split = "val"
+        elif item.fold in test_folds:
+            split = "test"
+        split_by_key[item.key] = split
+        if item.patient_id:
+            splits_by_patient[item.subject].add(split)
+
+    torn = [patient for patient, splits in splits_by_patient.items() if len(splits) > 1]
     if torn:
+        names = sorted([patient.replace("\t", " patient ") for patient in torn])
         raise ValueError(
-            f"the folds put records of {len(torn)} patients in two splits: {', '.join(torn[:10])}"
-            f"{' ...' if len(torn) > 10 else ''}; give each patient one fold in the "
-            "mapping, or leave the column fold out"
+            f"the folds put records of {len(torn)} patients in two splits: {_first_ten(names)}; "
+            "give each patient one fold in the label mapping, or leave the column fold out"
         )
-    return placed
+    return split_by_key
 
 
-def _groups(items: Sequence[SplitItem], taken_out: Sequence[SplitItem], seed: int) -> list[_Group]:
-    """Return the groups in an order that depends on the seed and their names only."""
-    links = [
-        (item.subject, f"\t\t{item.recording}" if item.recording else item.subject)
-        for item in [*items, *taken_out]
-    ]
-    name_of = {
-        part: first for whole in join_pairs(links) for first in [min(whole)] for part in whole
-    }
+def _first_ten(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+
+
+def _group_items(
+    items: Sequence[SplitItem], taken_out: Sequence[SplitItem], seed: int
+) -> list[_Group]:
+    """Return the groups in an order that depends only on the seed and their names."""
+    # A record links its patient with its recording, so that a group holds all copies of a patient's
+    # recordings, all records of the patients of those copies, and so on. Tabs keep the names of
+    # recordings apart from those of subjects.
+    links = []
+    for item in [*items, *taken_out]:
+        recording = f"\t\t{item.recording}" if item.recording else item.subject
+        links.append((item.subject, recording))
+
+    # A group is named after the first of its linked names, so its name depends on no order.
+    group_names: dict[str, str] = {}
+    for linked in join_pairs(links):
+        group_names |= dict.fromkeys(linked, min(linked))
+
     groups: dict[str, _Group] = {}
     for item in items:
-        name = name_of[item.subject]
+        name = group_names[item.subject]
         group = groups.setdefault(name, _Group(name))
         group.members.append(item)
         group.counts.update({*item.labels, _dataset_label(item.dataset)})
 
-    def order(group: _Group) -> bytes:
+    def shuffled(group: _Group) -> bytes:
         return hashlib.blake2b(f"{seed}\t{group.name}".encode(), digest_size=8).digest()
 
-    return sorted(groups.values(), key=order)
-
-
-def _refuse_torn_copies(groups: Sequence[_Group], fixed: Mapping[str, str]) -> None:
-    """Refuse folds and places that put copies of one recording in two splits: either choice would
-    move or leak a record.
-    """
-    torn = []
-    for group in groups:
-        homes = {item.key: fixed[item.key] for item in group.members if item.key in fixed}
-        if len(set(homes.values())) > 1 and any(item.recording for item in group.members):
-            torn.append(" = ".join(f"{key} ({homes[key]})" for key in sorted(homes)))
-    if torn:
-        raise ValueError(
-            f"the folds or an earlier run put copies of {len(torn)} recordings in two "
-            f"splits: {', '.join(sorted(torn)[:10])}"
-            f"{' ...' if len(torn) > 10 else ''}; give copies one fold in the mapping or "
-            "leave the column fold out, delete splits.json "
-            "to place every record anew, or leave copies out with --on-duplicate "
-            "keep-first or drop-all"
-        )
+    return sorted(groups.values(), key=shuffled)
 
 
 def _dataset_label(dataset: str) -> str:
-    """Stratify by dataset as if it were a label; the tab keeps it apart from every real one."""
+    """Return the label that stands for a dataset, so that splits are stratified by dataset too.
+
+    The tab keeps it apart from every real label.
+    """
     return f"\t{dataset}"
 
 
-def _known(group: _Group, fixed: Mapping[str, str]) -> bool:
-    return any(item.key in fixed for item in group.members)
+def _is_dataset_label(label: str) -> bool:
+    """Return whether a label stands for a dataset."""
+    return label.startswith("\t")
 
 
-def _place_known_groups(groups: Sequence[_Group], fixed: Mapping[str, str]) -> dict[str, str]:
-    """Keep groups where one of their records already is.
+def _refuse_torn_copies(groups: Sequence[_Group], fixed: Mapping[str, str]) -> None:
+    """Refuse fixed splits that separate copies of one recording.
 
-    Patient ids that were learned late may join records of two splits; train then wins, for a record
-    that has been trained on must not test.
+    To move one copy would change a fixed split; to move none would leak a record.
+
+    Raises
+    ------
+    ValueError
+        The message lists the copies.
+    """
+    torn = []
+    for group in groups:
+        fixed_splits = {item.key: fixed[item.key] for item in group.members if item.key in fixed}
+        if len(set(fixed_splits.values())) > 1 and any(item.recording for item in group.members):
+            torn.append(
+                " = ".join([f"{key} ({fixed_splits[key]})" for key in sorted(fixed_splits)])
+            )
+    if torn:
+        raise ValueError(
+            f"the folds or an earlier run put copies of {len(torn)} recordings in two splits: "
+            f"{_first_ten(sorted(torn))}; give copies one fold in the label mapping or leave the "
+            "column fold out, delete splits.json to place every record again, or leave copies out "
+            "with --on-duplicate keep-first or drop-all"
+        )
+
+
+def _keep_fixed_groups(groups: Sequence[_Group], fixed: Mapping[str, str]) -> dict[str, str]:
+    """Return group name -> split of the groups with a record whose split is fixed.
+
+    Patient ids that were added later may join records of two splits. Train then wins, because a
+    record that was trained on must not be tested on.
     """
     assignment = {}
     for group in groups:
-        homes = {fixed[item.key] for item in group.members if item.key in fixed}
-        if homes:
-            assignment[group.name] = min(homes, key=SPLIT_NAMES.index)
-        if len(homes) > 1:
+        fixed_splits = {fixed[item.key] for item in group.members if item.key in fixed}
+        if fixed_splits:
+            assignment[group.name] = min(fixed_splits, key=SPLIT_NAMES.index)
+        if len(fixed_splits) > 1:
             logger.warning(
                 "records of %s were in %s: all go to %s now",
                 group.name.strip(),
-                sorted(homes),
+                sorted(fixed_splits),
                 assignment[group.name],
             )
     return assignment
 
 
+# Iterative stratification -------------------------------------------------------------------------
+
+
 def _stratify(
-    waiting: Sequence[_Group],
-    groups: Sequence[_Group],
-    assignment: dict[str, str],
-    fractions: Mapping[str, float],
+    groups: Sequence[_Group], assignment: dict[str, str], fractions: Mapping[str, float]
 ) -> None:
-    """Place the waiting groups, rarest label first, each where that label is needed most."""
+    """Assign the groups that have no split yet, rarest label first, where it is missing most."""
     active = [name for name in SPLIT_NAMES if fractions[name] > 0]
-    needed = _needs(groups, assignment, fractions)
-    n_groups = Counter(label for group in groups for label in group.counts)
-    homes = _homes(groups, assignment)
-    by_label: dict[str, list[_Group]] = defaultdict(list)
-    for group in waiting:
-        for label in group.counts:
-            by_label[label].append(group)
-    left = {label: len(members) for label, members in by_label.items()}
-    while left:
-        label = min(
-            left, key=lambda name: (left[name], name.startswith("\t"), name)
-        )  # of equals, classes before datasets
-        for group in sorted(
-            by_label[label], key=lambda item: -item.counts[label]
-        ):  # large groups are hard to fit late
+    missing = _missing_records(groups, assignment, fractions)
+    splits_by_label = _splits_by_label(groups, assignment)
+
+    n_groups: Counter[str] = Counter()
+    waiting: dict[str, list[_Group]] = defaultdict(list)
+    for group in groups:
+        n_groups.update(group.counts.keys())
+        if group.name not in assignment:
+            for label in group.counts:
+                waiting[label].append(group)
+    n_waiting = {label: len(members) for label, members in waiting.items()}
+
+    while n_waiting:
+        # The fewer groups of a label are left, the less choice there is, so the rarest comes first.
+        # Of equally rare ones, classes come before datasets.
+        label = min(n_waiting, key=lambda name: (n_waiting[name], _is_dataset_label(name), name))
+
+        # Large groups are hard to fit in late.
+        for group in sorted(waiting[label], key=lambda member: -member.counts[label]):
             if group.name in assignment:
                 continue
-            without = [name for name in active if name not in homes[label]]
-            last_chance = n_groups[label] >= len(active) and left[label] <= len(
-                without
-            )  # large groups overfill one split
-            split = _neediest(without if last_chance else active, needed[label], needed[""])
+
+            # One large group can meet the need of a split, and more can go to it for other labels.
+            # So the last groups of a label are kept for the splits that have none of it.
+            lacking = [name for name in active if name not in splits_by_label[label]]
+            enough_for_all = n_groups[label] >= len(active)
+            last_chance = enough_for_all and n_waiting[label] <= len(lacking)
+            candidates = lacking if last_chance else active
+            split = _split_missing_most(candidates, missing[label], missing[_ALL_RECORDS])
+
+            # The group counts for all its labels, not only for the one that placed it.
             assignment[group.name] = split
-            for other, count in [*group.counts.items(), ("", len(group.members))]:
-                homes[other].add(split)
-                needed[other][split] -= count
-                if other in left:
-                    left[other] -= 1
-        del left[label]
+            for other_label, count in group.all_counts():
+                splits_by_label[other_label].add(split)
+                missing[other_label][split] -= count
+                if other_label in n_waiting:
+                    n_waiting[other_label] -= 1
+        del n_waiting[label]
 
 
-def _neediest(splits: Sequence[str], need: Mapping[str, float], total: Mapping[str, float]) -> str:
-    return max(splits, key=lambda name: (round(need[name], 9), round(total[name], 9)))
+def _split_missing_most(
+    splits: Sequence[str], of_label: Mapping[str, float], of_all: Mapping[str, float]
+) -> str:
+    """Return the split that misses most records of a label, of equals the one that misses most."""
+    # Rounded, so that equals stay equal whatever was subtracted from them before.
+    return max(splits, key=lambda name: (round(of_label[name], 9), round(of_all[name], 9)))
 
 
-def _homes(groups: Sequence[_Group], assignment: Mapping[str, str]) -> dict[str, set[str]]:
+def _splits_by_label(
+    groups: Sequence[_Group], assignment: Mapping[str, str]
+) -> dict[str, set[str]]:
     """Return label -> the splits that hold it."""
-    homes: dict[str, set[str]] = defaultdict(set)
+    splits: dict[str, set[str]] = defaultdict(set)
     for group in groups:
-        for label in group.counts if group.name in assignment else ():
-            homes[label].add(assignment[group.name])
-    return homes
+        if group.name in assignment:
+            for label in group.counts:
+                splits[label].add(assignment[group.name])
+    return splits
 
 
-def _needs(
+def _missing_records(
     groups: Sequence[_Group], assignment: Mapping[str, str], fractions: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """Return label -> split -> records still wanted; label "" stands for all records.
+    """Return label -> split -> number of records missing from the target, the empty label for all.
 
     A label with at least one group per split gets one record in each, so that its metrics exist.
     """
     active = [name for name in SPLIT_NAMES if fractions[name] > 0]
-    totals: Counter[str] = Counter()
+    n_records: Counter[str] = Counter()
     n_groups: Counter[str] = Counter()
     for group in groups:
-        totals.update(group.counts)
-        totals[""] += len(group.members)
+        n_records.update(group.counts)
+        n_records[_ALL_RECORDS] += len(group.members)
         n_groups.update(group.counts.keys())
-    needed = {}
-    for label, total in totals.items():
-        need = {name: fractions[name] * total for name in active}
-        if label and n_groups[label] >= len(active):
-            small = {name: max(value, 1.0) for name, value in need.items() if name != "train"}
-            need = {"train": total - sum(small.values()), **small} if "train" in need else small
-        needed[label] = need
+
+    missing: dict[str, dict[str, float]] = {}
+    for label, total in n_records.items():
+        targets = {name: fractions[name] * total for name in active}
+        # One record in val and in test, at the cost of train
+        if label != _ALL_RECORDS and n_groups[label] >= len(active):
+            held_out = {name: max(n, 1.0) for name, n in targets.items() if name != "train"}
+            if "train" in targets:
+                targets = {"train": total - sum(held_out.values()), **held_out}
+            else:
+                targets = held_out
+        missing[label] = targets
+
+    # Records whose split is fixed count towards the targets, also those of a split with share 0.
     for group in groups:
         if group.name in assignment:
-            for label, count in [*group.counts.items(), ("", len(group.members))]:
-                needed[label][assignment[group.name]] = (
-                    needed[label].get(assignment[group.name], 0.0) - count
-                )
-    return needed
+            split = assignment[group.name]
+            for label, count in group.all_counts():
+                missing[label][split] = missing[label].get(split, 0.0) - count
+    return missing
 
 
 def _fill_empty_splits(
     groups: Sequence[_Group],
     assignment: dict[str, str],
     fractions: Mapping[str, float],
-    frozen: set[str],
+    fixed_groups: frozenset[str],
 ) -> None:
-    """Move a group or two out of train where many classes of one record each left a split empty."""
+    """Move one group from train to each split that is empty, unless a record's split is fixed.
+
+    Many classes with one record each can leave a split empty.
+    """
+    if fixed_groups:
+        return
     for split in ("val", "test"):
-        sizes = Counter(assignment.values())
-        movable = [g for g in groups if assignment[g.name] == "train" and g.name not in frozen]
-        if fractions[split] > 0 and not sizes[split] and len(movable) >= 2 and not frozen:
-            in_train = Counter(
-                label for g in groups if assignment[g.name] == "train" for label in g.counts
-            )
-            common = max(
-                movable, key=lambda g: (min(in_train[label] for label in g.counts), -len(g.members))
-            )
-            assignment[common.name] = split
+        in_train = [group for group in groups if assignment[group.name] == "train"]
+        is_empty = split not in assignment.values()
+        if fractions[split] > 0 and is_empty and len(in_train) >= 2:
+            assignment[_most_replaceable(in_train).name] = split
 
 
-def _report_rare(groups: Sequence[_Group], assignment: Mapping[str, str]) -> None:
-    homes = _homes(groups, assignment)
-    counts: Counter[str] = Counter()
+def _most_replaceable(groups: Sequence[_Group]) -> _Group:
+    """Return the group whose rarest label is in most of the groups, of equals the smallest."""
+    n_groups: Counter[str] = Counter()
     for group in groups:
-        counts.update(group.counts)
-    rare = [
-        f"{label} ({counts[label]})"
-        for label in sorted(homes)
-        if len(homes[label]) == 1 and not label.startswith("\t")
-    ]
-    if rare and len(set(assignment.values())) > 1:
+        n_groups.update(group.counts.keys())
+
+    def rank(group: _Group) -> tuple[int, int]:
+        return min([n_groups[label] for label in group.counts]), -len(group.members)
+
+    return max(groups, key=rank)
+
+
+def _report_rare_labels(groups: Sequence[_Group], assignment: Mapping[str, str]) -> None:
+    """Log the labels that only one split holds."""
+    if len(set(assignment.values())) <= 1:
+        return
+    n_records: Counter[str] = Counter()
+    for group in groups:
+        n_records.update(group.counts)
+    rare = []
+    for label, splits in sorted(_splits_by_label(groups, assignment).items()):
+        if len(splits) == 1 and not _is_dataset_label(label):
+            rare.append(f"{label} ({n_records[label]})")
+    if rare:
         logger.warning("too rare to be in more than one split: %s", ", ".join(rare))
+
+
+# Files --------------------------------------------------------------------------------------------
 
 
 def save_splits(splits: Splits, path: str | Path) -> None:
@@ -377,9 +472,8 @@ def load_splits(path: str | Path) -> Splits:
         return Splits(train, val, test, int(values["seed"]), dict(values["rule"]))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"{path}: not a splits file (expected train, val, test, seed and rule): put "
-            "back a copy of it, or delete it and run "
-            "preprocess again, which places every record anew"
+            f"{path}: not a splits file (expected train, val, test, seed and rule): restore a copy "
+            "of it, or delete it and run preprocess again, which places every record again"
         ) from None
 
 
@@ -389,39 +483,57 @@ def build_splits(
     previous: Mapping[str, str],
     copies: Sequence[tuple[str, ...]] = (),
 ) -> Splits:
-    """Place the ok records of a manifest, copies of a recording together, and those in `previous`
-    where it says.
+    """Place the ok records of a manifest, with copies of a recording in one split.
 
-    Copies that were taken out still tell which records are of one patient.
+    Parameters
+    ----------
+    manifest
+        Its rejected copies still show which records are of one patient.
+    config
+        Fractions, folds and seed.
+    previous
+        Key -> split of an earlier run.
+    copies
+        The keys of each recording that several records hold.
+
+    Raises
+    ------
+    ValueError
+        As `make_splits`.
     """
-    recording = {key: first for group in copies for first in [min(group)] for key in group}
-
-    def items(rows: pd.DataFrame) -> list[SplitItem]:
-        columns = (
-            rows[name]
-            for name in ("dataset", "record_id", "labels", "label_source", "patient_id", "fold")
-        )
-        return [
-            SplitItem(
-                key=record_key(dataset, record_id),
-                labels=split_list(labels) if source == "mapping" else (),
-                dataset=dataset,
-                patient_id=patient or None,
-                fold=int(fold) if fold else None,
-                recording=recording.get(record_key(dataset, record_id), ""),
-            )
-            for dataset, record_id, labels, source, patient, fold in zip_cells(*columns)
-        ]
-
+    # A recording is named after the first of its keys, so that its name depends on no order.
+    recordings: dict[str, str] = {}
+    for group in copies:
+        recordings |= dict.fromkeys(group, min(group))
     return make_splits(
-        items(manifest[manifest["status"] == "ok"]),
+        _split_items(manifest[manifest["status"] == "ok"], recordings),
         fractions=split_fractions(config),
         seed=config.seed,
         val_folds=config.val_folds,
         test_folds=config.test_folds,
         previous=previous,
-        taken_out=items(manifest[is_rejected_copy(manifest)]),
+        taken_out=_split_items(manifest[is_rejected_copy(manifest)], recordings),
     )
+
+
+def _split_items(rows: pd.DataFrame, recordings: Mapping[str, str]) -> list[SplitItem]:
+    """Return the records of some rows of a manifest; `recordings` maps keys to recordings."""
+    columns = ("dataset", "record_id", "labels", "label_source", "patient_id", "fold")
+    items = []
+    for dataset, record_id, labels, source, patient_id, fold in zip_cells(
+        *[rows[name] for name in columns]
+    ):
+        key = record_key(dataset, record_id)
+        item = SplitItem(
+            key=key,
+            labels=split_list(labels) if source == "mapping" else (),
+            dataset=dataset,
+            patient_id=patient_id or None,
+            fold=int(fold) if fold else None,
+            recording=recordings.get(key, ""),
+        )
+        items.append(item)
+    return items
 
 
 def split_fractions(config: SplitConfig) -> dict[str, float]:

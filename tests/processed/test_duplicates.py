@@ -189,7 +189,7 @@ def test_a_fold_that_contradicts_an_earlier_place_fails(
     where = load_splits(tmp_path / "out" / "splits.json").of_key()
     key = next(key for key in where if key < "b__b10" and where[key] == "train")
     mapping = write_mapping(tmp_path / "map.csv", {f"a{key[-2:]}": 10})
-    with pytest.raises(ValueError, match=r"delete splits\.json to place every record anew"):
+    with pytest.raises(ValueError, match=r"delete splits\.json to place every record again"):
         run(collections, tmp_path / "out", mapping=mapping)
     (tmp_path / "out" / "splits.json").unlink()
     run(collections, tmp_path / "out", mapping=mapping)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 
 from src.processed import export
-from src.processed.export import _describe, export_dataset
-from src.processed.manifest import load_manifest, save_manifest
+from src.processed.export import export_dataset
+from src.processed.manifest import load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.processed.splits import load_splits
-from src.utils import load_json
 
 
 def why_absent(*modules: str) -> str:
@@ -34,11 +32,6 @@ def why_absent(*modules: str) -> str:
 
 NO_PARQUET = why_absent("pyarrow.parquet")
 NO_DATASETS = NO_PARQUET or why_absent("datasets")
-NO_BRAINDECODE = (
-    why_absent("braindecode.datasets")
-    if importlib.util.find_spec("braindecode")
-    else "braindecode is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +78,7 @@ def test_row_groups_hold_few_records(
 ) -> None:
     from pyarrow import parquet as pq
 
-    monkeypatch.setattr(export, "_AT_A_TIME", 5)
+    monkeypatch.setattr(export, "_ROWS_AT_A_TIME", 5)
     n = export_dataset(processed, tmp_path).n_records["train"]
     file = pq.ParquetFile(tmp_path / "train.parquet")
     assert file.metadata.num_rows == n and file.num_row_groups == -(-n // 5)
@@ -110,62 +103,10 @@ def test_hugging_face_datasets_opens_it(
     )
 
 
-@pytest.mark.skipif(bool(NO_BRAINDECODE), reason=NO_BRAINDECODE)
-@pytest.mark.parametrize("single", [True, False])
-def test_braindecode_opens_and_windows_it(
-    processed: Path, tmp_path: Path, single: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export, "_AT_A_TIME", 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from braindecode.datautil import load_concat_dataset
-        from braindecode.preprocessing import create_fixed_length_windows
-
-        folder = processed if single else with_two_labels(processed, tmp_path / "p")
-        export_dataset(folder, tmp_path / "out", kind="braindecode")
-        described = load_json(tmp_path / "out" / "classes.json")
-        opened = load_concat_dataset(tmp_path / "out" / "test", preload=True)
-        assert len(opened.datasets) == len(load_splits(processed / "splits.json").test)
-        windows = create_fixed_length_windows(
-            opened, window_size_samples=400, window_stride_samples=400, drop_last_window=True
-        )
-        signal, target, _ = windows[0]
-    arrays = load_record_file(record_path(processed, opened.description["key"][0]))
-    assert described["single_label"] == single and signal.shape == (12, 400)
-    np.testing.assert_allclose(1000 * signal, to_millivolts(arrays)[:, :400], atol=1e-5)
-    labels = set(str(opened.description["labels"][0]).split(";"))
-    called = (
-        {described["classes"][target]}
-        if single
-        else {name for name, value in zip(described["classes"], target, strict=True) if value == 1}
-    )
-    assert called == labels
-    with pytest.raises(ValueError, match="exists already"):
-        export_dataset(folder, tmp_path / "out", kind="braindecode")
-
-
-def with_two_labels(processed: Path, to: Path) -> Path:
-    to.mkdir()
-    (to / "records").symlink_to(processed / "records")
-    shutil.copy(processed / "splits.json", to / "splits.json")
-    manifest = load_manifest(processed)
-    save_manifest(
-        manifest.assign(
-            labels=manifest["labels"].where(
-                manifest["labels"] == "NORM", manifest["labels"] + ";ABNORMAL"
-            )
-        ),
-        to,
-    )
-    return to
-
-
 def test_what_cannot_be_written_is_refused(
     processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        ValueError, match="format is 'tfrecord': expected one of parquet, braindecode"
-    ):
+    with pytest.raises(ValueError, match="format is 'tfrecord': expected one of parquet"):
         export_dataset(processed, tmp_path, kind="tfrecord")
     with pytest.raises(ValueError, match="no processed records here"):
         export_dataset(tmp_path, tmp_path / "out")
@@ -176,17 +117,4 @@ def test_what_cannot_be_written_is_refused(
         r"requirements-datasets\.txt",
     ):
         export_dataset(processed, tmp_path)
-    monkeypatch.setitem(sys.modules, "braindecode.datasets", None)
-    with pytest.raises(
-        ValueError,
-        match=r"needs the package braindecode: pip install -r requirements-datasets\.txt",
-    ):
-        export_dataset(processed, tmp_path, kind="braindecode")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_class_named_like_a_column_is_refused() -> None:
-    with pytest.raises(ValueError, match="classes age are named like what is known of a record"):
-        _describe(
-            {"key": "k", "age": 50.0}, ("age", "MI"), np.array([1, 0], np.float32), single=False
-        )

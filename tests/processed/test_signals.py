@@ -1,16 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy.signal import resample_poly
 
 from src.config import STANDARD_LEADS
-from src.processed.resampling import rate_ratio, resample, source_samples_needed
 from src.processed.signals import fill_gaps, fit_length, order_leads, standardize
-from src.records.reading import read_record
 from src.records.record import all_finite
 
 RNG = np.random.default_rng(0)
@@ -48,42 +42,6 @@ def test_short_gaps_are_interpolated_and_long_ones_stay() -> None:
 def test_a_signal_without_gaps_is_returned_as_it_is() -> None:
     signal = np.ones((2, 3), np.float32)
     assert fill_gaps(signal, 5) == (signal, 0)
-
-
-@pytest.mark.parametrize(
-    "source_fs", [100.0, 128.0, 250.0, 257.0, 360.0, 400.0, 1000.0, 128.5, 249.9]
-)
-@pytest.mark.parametrize("target_fs", [500.0, 100.0])
-def test_resampling_equals_scipy(source_fs: float, target_fs: float) -> None:
-    signal = RNG.normal(size=(2, 1501)).astype(np.float32)
-    ratio = rate_ratio(source_fs, target_fs)
-    expected = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1)
-    np.testing.assert_allclose(resample(signal, source_fs, target_fs), expected, atol=1e-5)
-
-
-def test_resampling_keeps_a_tone_and_removes_what_would_alias() -> None:
-    t = np.arange(10_000) / 1000
-    slow, fast = np.sin(2 * np.pi * 10 * t), np.sin(2 * np.pi * 400 * t)
-    both = np.stack([slow, fast]).astype(np.float32)
-    out = resample(both, 1000, 250)[:, 100:-100]
-    np.testing.assert_allclose(
-        out[0], np.sin(2 * np.pi * 10 * np.arange(2500) / 250)[100:-100], atol=2e-3
-    )
-    assert np.abs(out[1]).max() < 0.01
-
-
-@pytest.mark.parametrize(
-    ("source_fs", "target_fs"), [(1000.0, 500.0), (257.0, 500.0), (100.0, 500.0), (500.0, 100.0)]
-)
-def test_the_samples_needed_decide_the_output(source_fs: float, target_fs: float) -> None:
-    signal = RNG.normal(size=(1, 9000)).astype(np.float32)
-    n = source_samples_needed(1000, source_fs, target_fs)
-    whole, part = (
-        resample(signal, source_fs, target_fs),
-        resample(signal[:, :n], source_fs, target_fs),
-    )
-    np.testing.assert_allclose(part[:, :1000], whole[:, :1000], atol=1e-6)
-    assert n < 5200
 
 
 def test_standardize_turns_back_and_leaves_flat_leads_zero() -> None:
@@ -155,41 +113,3 @@ def test_one_sample_that_is_no_number_is_found(value: float, expected: bool) -> 
     signal = np.ones((12, 100), np.float32)
     signal[7, 93] = value
     assert all_finite(signal) is expected and all_finite(signal[:, 1:]) is expected
-
-
-@pytest.mark.parametrize(
-    ("source_fs", "target_fs"),
-    [
-        (1000.0, 500.0),
-        (257.0, 500.0),
-        (360.0, 500.0),
-        (500.0, 100.0),
-        (999.0, 1000.0),
-        (100.0, 500.0),
-    ],
-)
-@pytest.mark.parametrize("n_samples", [1, 2, 31, 640, 5001])
-def test_resampling_of_offset_leads_of_any_length_equals_scipy(
-    source_fs: float, target_fs: float, n_samples: int
-) -> None:
-    ratio = rate_ratio(source_fs, target_fs)
-    signal = (RNG.normal(size=(3, n_samples)) + np.array([[0], [3], [-300]])).astype(np.float32)
-    expected = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1)
-    resampled = resample(signal, source_fs, target_fs)
-    assert resampled.dtype == np.float32 and resampled.shape == expected.shape
-    np.testing.assert_allclose(resampled, expected, rtol=1e-6, atol=3e-6)
-
-
-def test_real_recordings_resample_as_with_scipy(real_data: Callable[[str], Path]) -> None:
-    for path in sorted(real_data("challenge2021").rglob("*.hea"))[::10]:
-        record = read_record(path)
-        signal, target = np.nan_to_num(record.signal), 257.0
-        ratio = rate_ratio(record.fs, target)
-        expected = resample_poly(
-            signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1
-        )
-        np.testing.assert_allclose(
-            resample(signal, record.fs, target),
-            expected,
-            atol=1e-6 * max(1.0, np.abs(signal).max()),
-        )

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.processed.manifest import (
+    MANIFEST_COLUMNS,
+    Journal,
+    ManifestRow,
+    is_rejected_copy,
+    load_manifest,
+    load_preprocess_config,
+    patients_of,
+    save_manifest,
+    select_rows,
+)
+
+
+def frame(*rows: ManifestRow) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(MANIFEST_COLUMNS), dtype=str)
+
+
+def test_a_manifest_survives_the_disk_and_hides_formulas(tmp_path: Path) -> None:
+    rows = frame(
+        ManifestRow("d", "r1", status="ok", labels="AF;LBBB"),
+        ManifestRow("d", "=1+1", status="missing", reason="a, b"),
+    )
+    save_manifest(rows, tmp_path)
+    pd.testing.assert_frame_equal(load_manifest(tmp_path), rows)
+    assert "\nd,=1+1" not in (tmp_path / "manifest.csv").read_text()
+
+
+def test_rows_come_in_the_order_of_the_keys() -> None:
+    rows = frame(ManifestRow("d", "a"), ManifestRow("d", "b"), ManifestRow("e", "a"))
+    assert select_rows(rows, ["e__a", "d__b"])["dataset"].tolist() == ["e", "d"]
+    with pytest.raises(ValueError, match="1 records are not in the manifest, such as d__c"):
+        select_rows(rows, ["d__a", "d__c"])
+
+
+def test_patients_are_named_with_their_dataset() -> None:
+    rows = frame(ManifestRow("d", "a", patient_id="7"), ManifestRow("e", "a", patient_id="7"))
+    assert patients_of(rows) == ("d/7", "e/7")
+    assert patients_of(frame(ManifestRow("d", "a"))) == ("d__a",)
+
+
+def test_only_rejected_copies_are_copies() -> None:
+    reason = "the same recording as d__a"
+    rows = frame(
+        ManifestRow("d", "b", status="rejected", reason=reason),
+        ManifestRow("d", "c", status="rejected", reason="quality: noise"),
+        ManifestRow("d", "d", status="ok", reason=reason),
+    )
+    assert is_rejected_copy(rows).tolist() == [True, False, False]
+
+
+def test_a_folder_that_preprocessing_did_not_make_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no processed records here; run preprocess with --out"):
+        load_preprocess_config(tmp_path)
+
+
+def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(
+        [
+            ManifestRow("d", "r1", status="ok", reason='has "quotes", commas\nand lines'),
+            ManifestRow("d", "r2", status="ok"),
+        ]
+    )
+    with open(journal.path, "a") as stream:
+        stream.write("d,r3,,half a li")
+    rows = journal.load()
+    assert rows["record_id"].tolist() == ["r1", "r2"] and rows["reason"][0].endswith("lines")
+    journal.remove()
+    assert journal.load().empty
+
+
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has no weights."""
+    earlier = [name for name in MANIFEST_COLUMNS if name != "weight"]
+    (tmp_path / "manifest.csv").write_text(
+        ",".join(earlier) + "\n" + ",".join("d" for _ in earlier) + "\n"
+    )
+    frame = load_manifest(tmp_path)
+    assert (
+        list(frame) == list(MANIFEST_COLUMNS)
+        and frame["weight"].tolist() == [""]
+        and frame["split"].tolist() == ["d"]
+    )
+    assert load_manifest(tmp_path, ("dataset", "weight")).to_numpy().tolist() == [["d", ""]]
+
+
+def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:
+    assert load_manifest(tmp_path).empty
+    (tmp_path / "manifest.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"manifest\.csv: columns dataset, record_id"):
+        load_manifest(tmp_path)
