@@ -82,7 +82,7 @@ def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
         with warnings.catch_warnings():
             # The package and pandas warn of their own code and of unusual headers.
             warnings.simplefilter("ignore")
-            # Imported late, as it takes a second and few records need it.
+            # Imported here because it loads pandas, and few records need it.
             import wfdb
 
             record = wfdb.rdrecord(
