@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from src.config import STANDARD_LEADS
 from src.records.facts import parse_age, parse_sex
 from src.records.formats.errors import open_error, package_error, read_whole
-from src.records.formats.hdf5 import members, read_values
+from src.records.formats.hdf5_access import members, read_values
 from src.records.formats.mat_check import plain_mat
 from src.records.record import MAX_VALUES, ECGRecord, RecordError
 from src.utils import Float64Array
