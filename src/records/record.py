@@ -1,5 +1,6 @@
-"""The record every reader returns, its error, what is asked of a reader, and what readers share:
-units, age and sex.
+"""The types that readers share: the record, its error, a read request and a record's extent.
+
+Also here: the limits on sampling rate and size, and the checks that every record passes.
 """
 
 from __future__ import annotations
@@ -10,24 +11,37 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from src.records.svg import draw_ecg_svg
 from src.utils import Float32Array, Rich, html_facts, printable
 
-MIN_FS, MAX_FS = 1.0, 1e6  # Hz; what lies beyond is no rate of an ECG but a damaged header
-# what a 24-hour record of 12 leads at 360 Hz holds; more is refused before it is allocated
+# Hz. No ECG is recorded at a rate outside this range, so such a rate means a damaged header.
+MIN_FS = 1.0
+MAX_FS = 1e6
+# A 24-hour record of 12 leads at 360 Hz has 373 million values. Larger requests are refused before
+# memory is allocated.
 MAX_VALUES = 400_000_000
-_MAX_MV = 1e15  # squares of larger samples overflow single precision
+# The squares of larger samples overflow single precision.
+_MAX_MV = 1e15
+# An HDF5 file and the id of one of its records: exams_part0.h5::123
 _PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf))::(.+)$", re.IGNORECASE | re.DOTALL)
 _MAX_MESSAGE = 1000
 
 
 class RecordError(ValueError):
-    """A file that cannot be read as an ECG record; the message names the file and what was
-    expected.
+    """A file that cannot be read as an ECG record.
+
+    The message names the file, the problem and what was expected.
+
+    Parameters
+    ----------
+    path
+        The file; kept as the attribute `path`.
+    message
+        The problem, without the file's name; kept as the attribute `message`.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:
@@ -37,15 +51,13 @@ class RecordError(ValueError):
         self.message = message
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[str, str]]:
-        return RecordError, (
-            self.path,
-            self.message,
-        )  # crosses process boundaries with both arguments
+        # An exception is pickled with its text alone, and would be rebuilt with one argument.
+        return RecordError, (self.path, self.message)
 
 
 @dataclass(frozen=True, eq=False)
 class ECGRecord(Rich):
-    """One recording in physical units, as its source has it.
+    """One recording in mV, with lead names and codes as its source writes them.
 
     Attributes
     ----------
@@ -64,9 +76,9 @@ class ECGRecord(Rich):
     sex
         ``female``, ``male`` or None.
     patient_id
-        Or None.
+        Patient id in the source, or None.
     flags
-        Remarks on quality and integrity, such as ``checksum_mismatch:V1``.
+        Quality and integrity flags, such as ``checksum_mismatch:V1``.
     """
 
     record_id: str
@@ -123,11 +135,10 @@ class ECGRecord(Rich):
             "codes": ", ".join(self.codes),
             "flags": ", ".join(self.flags),
         }
-        return html_facts(facts) + (
-            draw_ecg_svg(self.signal, self.fs, self.leads, label=str(self))
-            if self.signal.size
-            else ""
-        )
+        html = html_facts(facts)
+        if self.signal.size:
+            html += draw_ecg_svg(self.signal, self.fs, self.leads, label=str(self))
+        return html
 
 
 @dataclass(frozen=True)
@@ -151,16 +162,18 @@ NO_HINTS = ReadingHints()
 
 @dataclass(frozen=True)
 class RecordRequest:
-    """What is asked of a reader beside the path.
+    """The part of a file to read, and settings for what the file leaves out.
 
     Attributes
     ----------
     part
-        The id of a record inside a file of many; empty for the only one.
+        Id of a record in a file of many; empty if the file has one record.
     hints
-        Facts that the file may not state.
-    start, stop
-        The samples wanted; None is up to the end.
+        Facts used if the file does not state them.
+    start
+        First sample to read.
+    stop
+        Sample after the last one to read; None reads to the end.
     """
 
     part: str = ""
@@ -170,39 +183,58 @@ class RecordRequest:
 
 
 class Extent(NamedTuple):
-    """The length of a record in samples per lead and its rate in Hz, known before its samples are
-    read.
-    """
+    """Samples per lead and sampling rate in Hz of a record, known before its samples are read."""
 
     n_samples: int
     fs: float
 
 
 def split_part(path: str | Path) -> tuple[Path, str]:
-    """Return the file, and the id after ``::`` that names one of the records of a file of many, or
-    nothing.
+    """Split a path into its file and the record id after ``::``.
+
+    Parameters
+    ----------
+    path
+        A file, or ``file::id`` for one of the records of an HDF5 file.
+
+    Returns
+    -------
+    file
+        The file.
+    part
+        The id, empty if the path has none.
     """
     text = os.fspath(path)
     match = _PART.match(text) if "::" in text else None
-    return (
-        (Path(match[1]), match[2])
-        if match
-        else (path if isinstance(path, Path) else Path(text), "")
-    )
+    if match is not None:
+        return Path(match[1]), match[2]
+    # This runs for each record, and building a Path again costs more than the rest.
+    return (path if isinstance(path, Path) else Path(text)), ""
 
 
 def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
-    """Return a record that the pipeline can rely on: finite or missing samples, a plausible rate,
-    texts that can be written.
+    """Check that the rest of the pipeline can rely on a record.
+
+    Parameters
+    ----------
+    path
+        The file, for error messages.
+    record
+        A record as a reader returned it.
+
+    Returns
+    -------
+    ECGRecord
+        The record, its texts made printable (see `src.utils.printable`) if they are not.
 
     Raises
     ------
     RecordError
-        If there are no samples, one is beyond single precision, or the rate is none that an ECG is
-        recorded at.
+        If it has no samples, a sample beyond single precision, or an implausible sampling rate.
     """
     if not record.signal.size:
         raise RecordError(path, "holds no samples: expected one or more")
+    # The sum of squares is fast and nearly always finite. Only otherwise is each sample compared.
     if not _has_finite_power(record.signal) and (np.abs(record.signal) > _MAX_MV).any():
         raise RecordError(
             path, "has samples beyond any voltage: are its gain and baseline damaged?"
@@ -211,33 +243,41 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
         raise RecordError(
             path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}"
         )
-    texts: dict[str, Any] = {
-        name: _printable_texts(getattr(record, name)) for name in ("leads", "codes", "flags")
-    }
+    leads = _printable_texts(record.leads)
+    codes = _printable_texts(record.codes)
+    flags = _printable_texts(record.flags)
     patient_id = printable(record.patient_id) if record.patient_id else None
-    if patient_id == record.patient_id and all(
-        getattr(record, name) == text for name, text in texts.items()
-    ):
+    as_read = (record.leads, record.codes, record.flags, record.patient_id)
+    if (leads, codes, flags, patient_id) == as_read:
         return record
-    return replace(record, **texts, patient_id=patient_id)
+    return replace(record, leads=leads, codes=codes, flags=flags, patient_id=patient_id)
 
 
-@lru_cache(maxsize=1024)  # records of a collection have leads, codes and flags in common
+# Records of a collection share their leads, codes and flags.
+@lru_cache(maxsize=1024)
 def _printable_texts(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(printable, texts))
 
 
 def all_finite(signal: Float32Array) -> bool:
-    """Tell whether there is neither NaN nor infinity in a signal, at a fraction of the time of
-    asking for each sample.
+    """Return whether a signal has neither NaN nor infinity, without testing each sample if it can.
+
+    Parameters
+    ----------
+    signal
+        Any shape; fast where it is contiguous.
     """
     return _has_finite_power(signal) or bool(np.isfinite(signal).all())
 
 
 def _has_finite_power(signal: Float32Array) -> bool:
-    """Tell whether the sum of squares is finite, which it cannot be with NaN, infinity or a far too
-    large sample in it.
+    """Return whether the sum of squares is known to be finite.
+
+    A NaN, an infinity or a far too large sample makes it infinite or NaN. A signal that is not
+    contiguous gives False, since it would have to be copied.
     """
-    flat = signal.reshape(-1) if signal.flags.c_contiguous else None
+    if not signal.flags.c_contiguous:
+        return False
+    flat = signal.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return flat is not None and math.isfinite(np.dot(flat, flat))
+        return math.isfinite(np.dot(flat, flat))

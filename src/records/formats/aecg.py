@@ -1,4 +1,4 @@
-"""HL7 annotated ECG (root ``AnnotatedECG``): sequences of digits with origin and scale.
+"""HL7 annotated ECG (root ``AnnotatedECG``): sequences of digits with an origin and a scale.
 
 Format: HL7 aECG Implementation Guide, final of 21 March 2005.
 """
@@ -17,32 +17,36 @@ from src.records.leads import canonical_lead, derive_limb_leads
 from src.records.record import ECGRecord, RecordError
 from src.utils import Float32Array
 
+# Seconds in the units of a time increment.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def read_aecg(path: Path, root: Element) -> ECGRecord:
-    """Read the first rhythm series, its set of sequences with the most samples.
+    """Read the sequence set with the most samples of the first rhythm series.
 
     Raises
     ------
     RecordError
-        If there is none, or a sequence is broken.
+        If there is none, or a sequence is damaged.
     """
     series = _rhythm(path, root)
     sets = series.findall("component/sequenceSet")
     if not sets:
         raise RecordError(path, "series has no sequenceSet: expected sequences of samples")
-    read, problems = [], []
+    candidates = []
+    problems = []
     for item in sets:
+        # A set may hold other things, such as heart rates.
         try:
-            read.append(_read_set(path, item))
-        except RecordError as error:  # such as a set of heart rates
+            candidates.append(_read_set(path, item))
+        except RecordError as error:
             problems.append(error)
-    if not read:
+    if not candidates:
         raise problems[0]
-    signal, names, fs = max(read, key=lambda item: item[0].size)
+    signal, names, fs = max(candidates, key=lambda candidate: candidate[0].size)
     signal, leads, flags = derive_limb_leads(signal, names)
-    flags = (*flags, f"sequence_sets:{len(sets)}") if len(sets) > 1 else flags
+    if len(sets) > 1:
+        flags = (*flags, f"sequence_sets:{len(sets)}")
     person = next(root.iter("subjectDemographicPerson"), None)
     return ECGRecord(
         record_id=path.stem,
@@ -57,8 +61,9 @@ def read_aecg(path: Path, root: Element) -> ECGRecord:
 
 
 def _rhythm(path: Path, root: Element) -> Element:
-    """Return the first series of rhythm; series derived from it, such as a median beat, lie
-    deeper.
+    """Return the first series of type RHYTHM, or of no type.
+
+    Series derived from it, such as a median beat, are deeper in the file.
     """
     series = root.findall("component/series")
     for item in series:
@@ -73,14 +78,14 @@ def _read_set(path: Path, sequences: Element) -> tuple[Float32Array, tuple[str, 
     fs = None
     rows: dict[str, Float32Array] = {}
     for sequence in sequences.findall("component/sequence"):
-        code, value = _attribute(sequence, "code", "code"), sequence.find("value")
+        code = _attribute(sequence, "code", "code")
+        value = sequence.find("value")
         if value is None:
             continue
+        is_lead = canonical_lead(code) is not None or code.startswith("MDC_ECG_LEAD")
         if code.startswith("TIME_"):
             fs = fs or _rate(path, value)
-        elif value.find("digits") is not None and (
-            canonical_lead(code) or code.startswith("MDC_ECG_LEAD")
-        ):
+        elif is_lead and value.find("digits") is not None:
             rows[code] = _samples(path, code, value)
     if fs is None or not rows:
         raise RecordError(
@@ -97,64 +102,61 @@ def _read_set(path: Path, sequences: Element) -> tuple[Float32Array, tuple[str, 
 
 def _rate(path: Path, value: Element) -> float:
     """Return the rate in Hz from the increment of a time sequence."""
-    step, unit = (
-        number_of(_attribute(value, "increment", "value")),
-        _attribute(value, "increment", "unit") or "s",
-    )
+    step = number_of(_attribute(value, "increment", "value"))
+    unit = _attribute(value, "increment", "unit") or "s"
     if not step or step <= 0 or unit not in _SECONDS:
         raise RecordError(
             path, f"time increment is {step} {unit}: expected a positive number of s, ms or us"
         )
+    # Rounding removes the noise of the division.
     return round(1.0 / (step * _SECONDS[unit]), 6)
 
 
 def _samples(path: Path, code: str, value: Element) -> Float32Array:
-    """Return origin + scale x digits in mV."""
-    parts = {
-        name: (number_of(_attribute(value, name, "value")), _attribute(value, name, "unit"))
-        for name in ("origin", "scale")
-    }
-    factors = {name: (number, millivolts_per_unit(unit)) for name, (number, unit) in parts.items()}
-    (origin, origin_unit), (scale, scale_unit) = factors["origin"], factors["scale"]
-    if (
-        not scale
-        or not parts["scale"][1]
-        or scale_unit is None
-        or origin_unit is None
-        or not np.isfinite(scale)
-    ):
+    """Return origin + scale x digits in mV, shape (n_samples,)."""
+    origin, origin_unit = _quantity(value, "origin")
+    scale, scale_unit = _quantity(value, "scale")
+    origin_mv = millivolts_per_unit(origin_unit)
+    scale_mv = millivolts_per_unit(scale_unit)
+    # A scale without a unit may be that of anything.
+    if not scale or not scale_unit or scale_mv is None or origin_mv is None:
         raise RecordError(
             path,
-            f"lead {code} has origin {parts['origin']} and scale {parts['scale']}: "
+            f"lead {code} has origin {(origin, origin_unit)} and scale {(scale, scale_unit)}: "
             "expected voltages",
         )
     try:
         digits = np.array(text_of(value, "digits").split(), np.float64)
     except ValueError as error:
-        raise RecordError(path, f"lead {code} has digits that are no numbers ({error})") from None
-    return ((origin or 0.0) * origin_unit + digits * (scale * scale_unit)).astype(np.float32)
+        raise RecordError(path, f"lead {code} has digits that are not numbers ({error})") from None
+    return ((origin or 0.0) * origin_mv + digits * (scale * scale_mv)).astype(np.float32)
+
+
+def _quantity(value: Element, name: str) -> tuple[float | None, str]:
+    """Return the number and the unit of an element below `value`."""
+    return number_of(_attribute(value, name, "value")), _attribute(value, name, "unit")
 
 
 def _attribute(element: Element | None, path: str, name: str) -> str:
-    found = element.find(path) if element is not None else None
-    return found.get(name, "").strip() if found is not None else ""
+    """Return an attribute of the element at `path`, empty if there is none."""
+    target = element.find(path) if element is not None else None
+    return target.get(name, "").strip() if target is not None else ""
 
 
 def _age(root: Element, person: Element | None) -> float | None:
     """Return the whole years from birth to the recording."""
     born = _date(_attribute(person, "birthTime", "value"))
-    at = next(
-        (
-            date
-            for name in ("low", "center")
-            if (date := _date(_attribute(root, f"effectiveTime/{name}", "value")))
-        ),
-        None,
-    )
-    return parse_age(years_between(born, at)) if born and at else None
+    # A recording has the time of its beginning, or that of its middle.
+    recorded = _date(_attribute(root, "effectiveTime/low", "value"))
+    if recorded is None:
+        recorded = _date(_attribute(root, "effectiveTime/center", "value"))
+    if born is None or recorded is None:
+        return None
+    return parse_age(years_between(born, recorded))
 
 
 def _date(text: str) -> datetime | None:
+    """Return the date at the beginning of a time such as 20031112101112, or None."""
     try:
         return datetime.strptime(text[:8], "%Y%m%d")
     except ValueError:

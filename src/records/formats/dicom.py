@@ -1,4 +1,4 @@
-"""DICOM waveforms (12-lead, general and ambulatory ECG), through the optional package pydicom.
+"""DICOM waveforms (12-lead, general and ambulatory ECG), read with the optional package pydicom.
 
 Format: DICOM PS3.3, section C.10.9 (Waveform Module).
 """
@@ -9,7 +9,7 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _MAX_BYTES = 2**30
+# UID of the transfer syntax Deflated Explicit VR Little Endian.
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 # The last number of a lead's code is the same in ISO/IEEE 11073 (MDC 2:1) and in SCP-ECG
 # (5.6.3-9-1).
@@ -39,23 +40,23 @@ _LEAD_OF_CODE = {
 
 
 def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the multiplex group that holds most: leads times seconds, so that neither a median beat
-    nor a rhythm strip stands for all leads.
+    """Read the multiplex group of the most leads times seconds.
+
+    A median beat is short, and a rhythm strip has few leads, so neither is taken for the recording.
 
     Raises
     ------
     RecordError
-        If pydicom is not installed, or the file is broken or holds no ECG waveform.
+        If pydicom is not installed, or the file is damaged or has no ECG waveform.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # the package's remarks on values that are not needed here
+            # The package warns of values that are not needed here.
+            warnings.simplefilter("ignore")
             return _read(path)
     except RecordError:
         raise
-    # the package raises whatever a broken file makes it meet
+    # The package raises whatever a damaged file makes it meet.
     except Exception as error:  # noqa: BLE001
         raise package_error(path, error, "DICOM") from None
 
@@ -68,12 +69,7 @@ def _read(path: Path) -> ECGRecord:
         raise RecordError(
             path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph"
         )
-    n_leads = [_n_leads(group) for group in groups]
-    seconds = [
-        int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6)
-        for group in groups
-    ]
-    index = max(range(len(groups)), key=lambda i: (n_leads[i] > 0, n_leads[i] * seconds[i]))
+    index = max(range(len(groups)), key=lambda i: _amount(groups[i]))
     signal, names, flags = _read_group(path, dataset, index)
     signal, leads, derived = derive_limb_leads(signal, names)
     return ECGRecord(
@@ -89,14 +85,17 @@ def _read(path: Path) -> ECGRecord:
 
 
 def _load(path: Path) -> Dataset:
-    """Parse a file from memory, where a length that lies cannot make the reader reserve what is not
-    there.
+    """Parse a file from memory.
+
+    pydicom allocates the length that an element of a file on disk claims, even if it is not there.
     """
     try:
         import pydicom
     except ImportError:
         raise missing_extra(path, "pydicom", "DICOM") from None
     content = io.BytesIO(read_whole(path, _MAX_BYTES, "one recording"))
+    # The encoding is in the first elements. Others are not parsed before it is known to be safe:
+    # deflated content may inflate to any size.
     meta = pydicom.filereader.read_partial(
         content, stop_when=lambda tag, vr, length: tag.group > 2
     ).file_meta
@@ -109,30 +108,33 @@ def _load(path: Path) -> Dataset:
     return pydicom.dcmread(content)
 
 
-def _n_leads(group: Dataset) -> int:
-    return sum(
-        canonical_lead(_lead_name(channel)) is not None
-        for channel in group.get("ChannelDefinitionSequence") or []
-    )
+def _amount(group: Dataset) -> tuple[bool, float]:
+    """Return whether a group has a standard lead, and its leads times seconds."""
+    channels = group.get("ChannelDefinitionSequence") or []
+    n_leads = sum(canonical_lead(_lead_name(channel)) is not None for channel in channels)
+    seconds = int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6)
+    return n_leads > 0, n_leads * seconds
 
 
 def _read_group(
     path: Path, dataset: Dataset, index: int
 ) -> tuple[Float32Array, tuple[str, ...], list[str]]:
-    """Return the voltages of a group in mV, shape (n_leads, n_samples), the names of its leads, and
-    flags.
-    """
+    """Return a group's voltages in mV, shape (n_leads, n_samples), their leads, and flags."""
     group = dataset.WaveformSequence[index]
     counts = _counts(path, dataset, index)
-    rows, names, flags = [], [], []
+    rows: list[Float32Array] = []
+    names: list[str] = []
+    flags: list[str] = []
     for column, channel in enumerate(group.ChannelDefinitionSequence):
         name = _lead_name(channel)
-        scale = _millivolts(channel)
-        if scale is None:
+        factors = _millivolts(channel)
+        if factors is None:
             flags.append(f"not_a_voltage:{name}")
             continue
-        baseline = float(channel.get("ChannelBaseline") or 0.0) * scale[1]
-        rows.append((counts[:, column] * scale[0] + baseline).astype(np.float32))
+        per_count, per_unit = factors
+        # The baseline is in the unit of the channel.
+        baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
+        rows.append((counts[:, column] * per_count + baseline).astype(np.float32))
         names.append(name)
     if not rows:
         raise RecordError(path, "no channel is a voltage: expected a sensitivity in uV, mV or V")
@@ -140,20 +142,20 @@ def _read_group(
 
 
 def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
-    """Return the samples of a group, shape (n_samples, n_channels), NaN where they are padding."""
+    """Return the samples of a group, shape (n_samples, n_channels), NaN where one is padding."""
     from pydicom.waveforms.numpy_handler import multiplex_array
 
     group = dataset.WaveformSequence[index]
-    promised = int(group.NumberOfWaveformSamples) * int(group.NumberOfWaveformChannels)
-    held = len(group.get("WaveformData") or b"") * 8 // int(group.get("WaveformBitsAllocated") or 8)
-    if (
-        not 0 < promised <= min(held, MAX_VALUES)
-        or len(group.ChannelDefinitionSequence) != group.NumberOfWaveformChannels
-    ):
+    n_channels = group.NumberOfWaveformChannels
+    n_promised = int(group.NumberOfWaveformSamples) * int(n_channels)
+    n_bits = len(group.get("WaveformData") or b"") * 8
+    n_stored = n_bits // int(group.get("WaveformBitsAllocated") or 8)
+    is_plausible = 0 < n_promised <= min(n_stored, MAX_VALUES)
+    if not is_plausible or len(group.ChannelDefinitionSequence) != n_channels:
         raise RecordError(
             path,
-            f"waveform promises {promised} samples of {group.NumberOfWaveformChannels} "
-            f"channels, {held} are stored",
+            f"waveform promises {n_promised} samples of {n_channels} channels, {n_stored} are "
+            "stored",
         )
     try:
         raw = multiplex_array(dataset, index, as_raw=True)
@@ -169,7 +171,7 @@ def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
 
 
 def _lead_name(channel: Dataset) -> str:
-    """Return the lead by its code, else by what its meaning says without remarks in parentheses."""
+    """Return the lead by its code, else the meaning of its code without remarks in parentheses."""
     source = (channel.get("ChannelSourceSequence") or [None])[0]
     if source is None:
         return str(channel.get("ChannelLabel") or "")
@@ -179,17 +181,16 @@ def _lead_name(channel: Dataset) -> str:
     return re.sub(r"\s*\(.*\)", "", str(source.get("CodeMeaning") or "")).strip()
 
 
-def _millivolts(channel: Any) -> tuple[float, float] | None:
-    """Return mV per count and mV per unit of the channel, or None when it is no voltage."""
+def _millivolts(channel: Dataset) -> tuple[float, float] | None:
+    """Return mV per count and mV per unit of a channel, or None if it is not a voltage."""
     units = channel.get("ChannelSensitivityUnitsSequence") or []
     per_unit = millivolts_per_unit(str(units[0].get("CodeValue") or "?")) if units else None
     sensitivity = channel.get("ChannelSensitivity")
     if per_unit is None or sensitivity is None:
         return None
     correction = channel.get("ChannelSensitivityCorrectionFactor")
-    return float(sensitivity) * float(
-        1.0 if correction is None else correction
-    ) * per_unit, per_unit
+    correction = 1.0 if correction is None else float(correction)
+    return float(sensitivity) * correction * per_unit, per_unit
 
 
 def _age(text: str) -> float | None:
@@ -197,4 +198,5 @@ def _age(text: str) -> float | None:
     match = re.fullmatch(r"(\d{3})([DWMY])", text.strip())
     if match is None:
         return None
-    return parse_age(f"{int(match[1]) / {'D': 365.25, 'W': 52.18, 'M': 12, 'Y': 1}[match[2]]:.2f}")
+    per_year = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
+    return parse_age(f"{int(match[1]) / per_year:.2f}")

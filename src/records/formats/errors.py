@@ -1,4 +1,4 @@
-"""Errors of readers, and reading a whole file within a size limit."""
+"""The errors that readers raise, and reading a whole file within a size limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from src.records.record import RecordError
 
-_NOT_THE_FILE = {
+# Errors of the machine, not of the file. Some systems lack some of them.
+_MACHINE_FAULTS = {
     getattr(errno, name, None)
     for name in (
         "EMFILE",
@@ -24,11 +25,22 @@ _NOT_THE_FILE = {
 
 
 def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
-    """Return what to raise for a file that cannot be read: an error of the record, or `error` where
-    the machine is at fault.
+    """Return the error to raise for a file that cannot be opened or read.
 
-    A stale mount or a process out of descriptors says nothing of the record, and all others would
-    fail as well.
+    A stale mount or a process out of file descriptors says nothing about the record, and all other
+    records would fail as well. Such an error is returned as it is, so that the run stops.
+
+    Parameters
+    ----------
+    path
+        The file.
+    error
+        The error of the system.
+
+    Returns
+    -------
+    OSError or RecordError
+        `error` if the machine is at fault, else an error of the record.
     """
     if _is_machine_fault(error):
         return error
@@ -36,8 +48,21 @@ def open_error(path: str | Path, error: OSError) -> OSError | RecordError:
 
 
 def package_error(path: str | Path, error: Exception, kind: str) -> Exception:
-    """Return what to raise where a package failed to read a file as `kind`, as `open_error` does;
-    packages raise whatever they meet.
+    """Return the error to raise for a file that a package failed to read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    error
+        The error of the package, which may be of any class.
+    kind
+        The format, for the message.
+
+    Returns
+    -------
+    Exception
+        `error` if the machine is at fault (see `open_error`), else a RecordError.
     """
     if _is_machine_fault(error):
         return error
@@ -45,13 +70,23 @@ def package_error(path: str | Path, error: Exception, kind: str) -> Exception:
 
 
 def _is_machine_fault(error: BaseException) -> bool:
-    """Tell whether an error is of the machine and says nothing of the file that was read."""
-    return isinstance(error, OSError) and error.errno in _NOT_THE_FILE
+    """Return whether an error is the machine's and says nothing about the file."""
+    return isinstance(error, OSError) and error.errno in _MACHINE_FAULTS
 
 
 def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
-    """Return the content of a file that has to be read whole, after a look at its size: a sparse
-    file may claim any.
+    """Return the content of a file, after checking its size.
+
+    A sparse file may have any size without taking space on disk.
+
+    Parameters
+    ----------
+    path
+        The file.
+    max_bytes
+        Largest size that is read.
+    what
+        Content that was expected, for the message.
 
     Raises
     ------
@@ -68,7 +103,17 @@ def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
 
 
 def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:
-    """Return the error for a format whose optional package is not installed."""
+    """Return the error for a file whose format needs a package that is not installed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    package
+        Name of the package.
+    kind
+        The format.
+    """
     return RecordError(
         path, f"{kind} files need the package {package}: pip install -r requirements-formats.txt"
     )

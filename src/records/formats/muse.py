@@ -1,7 +1,7 @@
 """GE MUSE XML (root ``RestingECG``): the rhythm strip of a resting ECG, 16-bit samples in base64.
 
-MUSE stores I, II and V1 to V6; the other limb leads follow from I and II. Layout after the exports
-themselves, as GE's description of them is not public.
+MUSE stores I, II and V1 to V6; the other limb leads follow from I and II. GE's description of the
+format is not public, so the layout here is taken from exports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from src.records.leads import derive_limb_leads
 from src.records.record import ECGRecord, RecordError
 from src.utils import Float32Array
 
+# ADC value that marks a missing sample.
 _MISSING = -(2**15)
+# Years in the units of an age.
 _YEARS = {"YEARS": 1.0, "MONTHS": 1 / 12, "WEEKS": 1 / 52.18, "DAYS": 1 / 365.25, "HOURS": 0.0}
 
 
@@ -29,23 +31,24 @@ def read_muse(path: Path, root: Element) -> ECGRecord:
     Raises
     ------
     RecordError
-        If there is none, or a lead is broken.
+        If there is none, or a lead is damaged.
     """
     waveform = _rhythm(path, root)
-    base, exponent = (
-        number_of(text_of(waveform, "SampleBase")),
-        number_of(text_of(waveform, "SampleExponent") or "0"),
-    )
+    base = number_of(text_of(waveform, "SampleBase"))
+    exponent = number_of(text_of(waveform, "SampleExponent") or "0")
     if not base or exponent is None or abs(exponent) > 6:
         raise RecordError(
             path, f"SampleBase is {text_of(waveform, 'SampleBase')!r}: expected a rate in Hz"
         )
-    names, rows, flags = [], [], []
+    names: list[str] = []
+    rows: list[Float32Array] = []
+    flags: list[str] = []
     for lead in waveform.findall("LeadData"):
         name = text_of(lead, "LeadID")
         names.append(name)
         rows.append(_samples(path, name, lead))
-        flags += [f"lead_off:{name}"] if text_of(lead, "LeadOff").upper() == "TRUE" else []
+        if text_of(lead, "LeadOff").upper() == "TRUE":
+            flags.append(f"lead_off:{name}")
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or lengths == {0}:
         raise RecordError(
@@ -67,7 +70,7 @@ def read_muse(path: Path, root: Element) -> ECGRecord:
 
 
 def _rhythm(path: Path, root: Element) -> Element:
-    """Return the rhythm waveform; the median beat beside it is no recording."""
+    """Return the waveform of type Rhythm; the one of type Median is an averaged beat."""
     kinds = []
     for waveform in root.iter("Waveform"):
         kinds.append(text_of(waveform, "WaveformType"))
@@ -79,42 +82,47 @@ def _rhythm(path: Path, root: Element) -> Element:
 
 
 def _samples(path: Path, name: str, lead: Element) -> Float32Array:
-    """Return the samples of a lead in mV."""
+    """Return the samples of a lead in mV, shape (n_samples,), NaN where one is missing."""
     if text_of(lead, "LeadSampleSize") not in ("", "2"):
         raise RecordError(
-            path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes a sample: expected 2"
+            path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes per sample: expected 2"
         )
     try:
         raw = base64.b64decode("".join(text_of(lead, "WaveFormData").split()), validate=True)
     except binascii.Error as error:
-        raise RecordError(path, f"lead {name} is no base64 ({error})") from None
-    held = len(raw) // 2
-    promised = int(number_of(text_of(lead, "LeadSampleCountTotal")) or held)
-    if promised > held or promised < 0:
+        raise RecordError(path, f"lead {name} is not valid base64 ({error})") from None
+    n_stored = len(raw) // 2
+    n_promised = int(number_of(text_of(lead, "LeadSampleCountTotal")) or n_stored)
+    if n_promised > n_stored or n_promised < 0:
         raise RecordError(
-            path, f"lead {name} holds {held} samples, LeadSampleCountTotal promises {promised}"
+            path,
+            f"lead {name} holds {n_stored} samples, LeadSampleCountTotal promises {n_promised}",
         )
-    per_bit, unit = (
-        number_of(text_of(lead, "LeadAmplitudeUnitsPerBit")),
-        text_of(lead, "LeadAmplitudeUnits") or "MICROVOLTS",
-    )
+    per_bit = number_of(text_of(lead, "LeadAmplitudeUnitsPerBit"))
+    unit = text_of(lead, "LeadAmplitudeUnits") or "MICROVOLTS"
     per_unit = millivolts_per_unit(unit)
     if not per_bit or per_unit is None:
         raise RecordError(path, f"lead {name} has {per_bit} {unit} per bit: expected a voltage")
-    counts = np.frombuffer(raw, "<i2", promised)
+    counts = np.frombuffer(raw, "<i2", n_promised)
     return np.where(counts == _MISSING, np.nan, counts * (per_bit * per_unit)).astype(np.float32)
 
 
 def _statements(root: Element) -> tuple[str, ...]:
-    """Return the texts of the diagnosis that stands, which may have been edited after the original
-    one.
+    """Return the statements of the diagnosis, each once.
+
+    ``Diagnosis`` is the current one, which may have been edited. ``OriginalDiagnosis`` is not read.
     """
     diagnosis = root.find("Diagnosis")
-    texts = (text_of(item) for item in diagnosis.iter("StmtText")) if diagnosis is not None else ()
+    if diagnosis is None:
+        return ()
+    texts = [text_of(item) for item in diagnosis.iter("StmtText")]
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _age(person: Element | None) -> float | None:
+    """Return the age in years."""
     age = number_of(text_of(person, "PatientAge"))
     factor = _YEARS.get(text_of(person, "AgeUnits").upper() or "YEARS")
-    return parse_age(f"{age * factor:.2f}") if age is not None and factor is not None else None
+    if age is None or factor is None:
+        return None
+    return parse_age(f"{age * factor:.2f}")

@@ -1,8 +1,7 @@
-"""SCP-ECG: the rhythm data of a resting ECG, uncompressed or coded by Huffman tables and
-differences.
+"""SCP-ECG: the rhythm data of a resting ECG, plain or coded as Huffman codes of differences.
 
-Format: EN 1064:2005+A1:2007 (ISO 11073-91064), sections 0 to 3 and 6. Bimodal compression and the
-subtraction of a reference beat, which lose detail outside the QRS complexes, are refused.
+Bimodal compression and the subtraction of a reference beat are refused, since they lose detail
+outside the QRS complexes. Format: EN 1064:2005+A1:2007 (ISO 11073-91064), sections 0 to 3 and 6.
 """
 
 from __future__ import annotations
@@ -22,8 +21,11 @@ from src.records.record import ECGRecord, RecordError, RecordRequest
 from src.utils import Float32Array
 
 _MAX_BYTES = 2**26
-_HEADER = 16  # bytes before the data of a section
+# Bytes before the data of a section.
+_HEADER = 16
+# Number that stands for the Huffman table of the standard.
 _DEFAULT_TABLE = 19999
+# Names of the leads by their codes.
 _LEADS = {
     1: "I",
     2: "II",
@@ -33,36 +35,41 @@ _LEADS = {
     63: "aVL",
     64: "aVF",
 }
-_YEARS = {
-    1: 1.0,
-    2: 1 / 12,
-    3: 1 / 52.18,
-    4: 1 / 365.25,
-    5: 1 / 8766,
-}  # units of an age: years, months, weeks, days, hours
+# Years in the units of an age: years, months, weeks, days, hours.
+_YEARS = {1: 1.0, 2: 1 / 12, 3: 1 / 52.18, 4: 1 / 365.25, 5: 1 / 8766}
 _CONVERT = "convert the file with BioSig (save2gdf -f=EDF)"
 
 
 @dataclass(frozen=True)
 class _Code:
-    """What a Huffman prefix stands for: a value, or with `extra` bits a signed number that
-    follows.
+    """Meaning of a Huffman prefix.
+
+    Attributes
+    ----------
+    value
+        The number that it stands for.
+    extra
+        If not 0, the prefix stands for a signed number of so many bits after it instead.
     """
 
     value: int
     extra: int = 0
 
 
-Table = dict[tuple[int, int], _Code]  # (length of the prefix, its bits) -> meaning
+# (length of the prefix, its bits) -> meaning
+Table = dict[tuple[int, int], _Code]
 
 
 def _default_table() -> Table:
-    """Return the table of the standard: 0, then +n and -n behind n + 1 bits and a sign, then 8 and
-    16-bit numbers.
+    """Return the Huffman table of the standard.
+
+    One bit stands for 0. The numbers +n and -n for n from 1 to 8 have n ones, a zero and a sign.
+    Two prefixes announce numbers of 8 and 16 bits.
     """
     table = {(1, 0): _Code(0), (10, 0b1111111110): _Code(0, 8), (10, 0b1111111111): _Code(0, 16)}
     for n in range(1, 9):
-        ones = (1 << (n + 1)) - 2  # n ones and a zero
+        # n ones and a zero.
+        ones = (1 << (n + 1)) - 2
         for sign, value in ((0, n), (1, -n)):
             table[n + 2, ones << 1 | sign] = _Code(value)
     return table
@@ -74,7 +81,7 @@ def read_scp(path: Path, request: RecordRequest) -> ECGRecord:
     Raises
     ------
     RecordError
-        If the file is broken, has no rhythm data, or compresses it in a way that loses detail.
+        If the file is damaged, has no rhythm data, or compresses it with a loss of detail.
     """
     content = read_whole(path, _MAX_BYTES, "one recording")
     sections = _sections(path, content)
@@ -83,28 +90,29 @@ def read_scp(path: Path, request: RecordRequest) -> ECGRecord:
             raise RecordError(path, f"has no section {number} ({what})")
     try:
         names, n_samples = _leads(path, sections[3])
-        signal, fs = _rhythm(
-            path, sections[6], len(names), n_samples, _tables(path, sections.get(2, b""))
-        )
+        table = _huffman_table(path, sections.get(2, b""))
+        signal, fs = _rhythm(path, sections[6], len(names), n_samples, table)
         age, sex, patient_id = _patient(sections.get(1, b""))
     except (struct.error, IndexError) as error:
         raise RecordError(path, f"ends within a section ({error})") from None
     signal, leads, derived = derive_limb_leads(signal, names)
-    checksum = struct.unpack_from("<H", content)[0]
-    wrong = checksum != binascii.crc_hqx(
-        content[2 : struct.unpack_from("<I", content, 2)[0]], 0xFFFF
-    )
-    flags = (*(("checksum_mismatch",) if wrong else ()), *derived)
+    flags = derived if _has_right_checksum(content) else ("checksum_mismatch", *derived)
     return ECGRecord(
         path.stem, signal, fs, leads, age=age, sex=sex, patient_id=patient_id, flags=flags
     )
+
+
+def _has_right_checksum(content: bytes) -> bool:
+    """Return whether the first two bytes are the CRC of the rest of the record."""
+    checksum, length = struct.unpack_from("<HI", content)
+    return bool(checksum == binascii.crc_hqx(content[2:length], 0xFFFF))
 
 
 # Sections -----------------------------------------------------------------------------------------
 
 
 def _sections(path: Path, content: bytes) -> dict[int, bytes]:
-    """Return the data of each section that is there, by the pointers of section 0."""
+    """Return the data of each section by its number, as the pointers of section 0 give them."""
     if len(content) < 6 + _HEADER:
         raise RecordError(path, "is too short for SCP-ECG")
     number, length = struct.unpack_from("<HI", content, 8)
@@ -115,18 +123,23 @@ def _sections(path: Path, content: bytes) -> dict[int, bytes]:
         number, size, index = struct.unpack_from("<HII", content, at)
         if size <= _HEADER or number == 0:
             continue
+        # Indices count from 1.
         if not 1 <= index <= len(content) - size + 1:
             raise RecordError(
                 path,
-                f"section {number} is said to lie at byte {index} with {size} bytes, the "
-                f"file has {len(content)}",
+                f"section {number} is said to lie at byte {index} with {size} bytes, the file has "
+                f"{len(content)}",
             )
         sections[number] = content[index - 1 + _HEADER : index - 1 + size]
     return sections
 
 
 def _patient(data: bytes) -> tuple[float | None, str | None, str | None]:
-    """Return age in years, sex and patient id from the tags of section 1."""
+    """Return age in years, sex and patient id from section 1.
+
+    It is a list of tags: number, length and value. Tag 2 is the patient's id, 4 the age, 8 the sex,
+    and 255 the end.
+    """
     tags: dict[int, bytes] = {}
     at = 0
     while at + 3 <= len(data) and data[at] != 255:
@@ -136,9 +149,12 @@ def _patient(data: bytes) -> tuple[float | None, str | None, str | None]:
     age = None
     if len(tags.get(4, b"")) == 3:
         value, unit = struct.unpack("<HB", tags[4])
-        age = parse_age(f"{value * _YEARS[unit]:.2f}") if unit in _YEARS else None
+        if unit in _YEARS:
+            age = parse_age(f"{value * _YEARS[unit]:.2f}")
     sex = {1: "male", 2: "female"}.get((tags.get(8) or b"\0")[0])
-    return age, sex, tags.get(2, b"").split(b"\0")[0].decode("latin-1").strip() or None
+    # Texts end with a zero byte.
+    patient_id = tags.get(2, b"").split(b"\0")[0].decode("latin-1").strip()
+    return age, sex, patient_id or None
 
 
 def _leads(path: Path, data: bytes) -> tuple[tuple[str, ...], int]:
@@ -148,28 +164,42 @@ def _leads(path: Path, data: bytes) -> tuple[tuple[str, ...], int]:
         raise RecordError(path, "has zero leads: expected one or more")
     if flags & 1:
         raise RecordError(path, f"subtracts a reference beat: {_CONVERT}")
-    found = [struct.unpack_from("<IIB", data, 2 + 9 * i) for i in range(count)]
-    spans = {(start, end) for start, end, _ in found}
+    # First sample, last sample and code of each lead.
+    entries = [struct.unpack_from("<IIB", data, 2 + 9 * i) for i in range(count)]
+    spans = {(start, end) for start, end, _ in entries}
     if len(spans) != 1:
         raise RecordError(
             path, f"leads start and end at {sorted(spans)}: expected all at the same samples"
         )
     start, end = spans.pop()
-    return tuple(_LEADS.get(number, f"SCP {number}") for *_, number in found), end - start + 1
+    names = tuple(_LEADS.get(code, f"SCP {code}") for *_, code in entries)
+    return names, end - start + 1
 
 
 def _rhythm(
     path: Path, data: bytes, n_leads: int, n_samples: int, table: Table | None
 ) -> tuple[Float32Array, float]:
-    """Return the signal in mV, shape (n_leads, n_samples), and the rate in Hz."""
-    nanovolts, microseconds, differences, bimodal = struct.unpack_from("<HHBB", data)
+    """Return the signal in mV, shape (n_leads, n_samples), and the rate in Hz.
+
+    Parameters
+    ----------
+    path
+        The file, for error messages.
+    data
+        Section 6.
+    n_leads, n_samples
+        Leads, and samples of each.
+    table
+        Huffman table, or None if samples are 16-bit numbers.
+    """
+    nanovolts, microseconds, order, bimodal = struct.unpack_from("<HHBB", data)
     if bimodal:
         raise RecordError(path, f"is compressed bimodally: {_CONVERT}")
-    if not nanovolts or not microseconds or differences > 2:
+    if not nanovolts or not microseconds or order > 2:
         raise RecordError(
             path,
-            f"has {nanovolts} nV per unit, {microseconds} us per sample and {differences} "
-            "differences",
+            f"has {nanovolts} nV per unit, {microseconds} us per sample and differences of order "
+            f"{order}: expected positive numbers and an order of 0, 1 or 2",
         )
     lengths = struct.unpack_from(f"<{n_leads}H", data, 6)
     at = 6 + 2 * n_leads
@@ -177,35 +207,39 @@ def _rhythm(
     for length in lengths:
         coded = data[at : at + length]
         at += length
-        held = len(coded) * 8 if table else len(coded) // 2
-        if len(coded) < length or not 0 < n_samples <= held:  # a sample takes a bit at least
+        # A Huffman code has at least one bit.
+        n_most = len(coded) * 8 if table else len(coded) // 2
+        if len(coded) < length or not 0 < n_samples <= n_most:
             raise RecordError(
                 path, f"promises {n_samples} samples in {length} bytes, {len(coded)} are there"
             )
-        values = (
-            _decode(path, coded, n_samples, table)
-            if table
-            else np.frombuffer(coded, "<i2", n_samples).astype(np.int64)
-        )
-        rows.append(_undo_differences(values, differences))
+        if table:
+            values = _decode(path, coded, n_samples, table)
+        else:
+            values = np.frombuffer(coded, "<i2", n_samples).astype(np.int64)
+        rows.append(_undo_differences(values, order))
     return (np.stack(rows) * (nanovolts * 1e-6)).astype(np.float32), 1e6 / microseconds
 
 
 def _undo_differences(values: NDArray[np.int64], order: int) -> NDArray[np.int64]:
-    """Sum differences up; the first sample, or the first two of second differences, stand as they
-    are.
+    """Return the samples, shape (n_samples,), from their differences of order 0, 1 or 2.
+
+    The first sample is stored as it is, and so is the second one for differences of order 2.
     """
+    if order == 0:
+        return values
     if order == 2 and len(values) > 1:
+        # The first difference follows from the first two samples, the others from its changes.
         steps = np.concatenate([values[:1], values[1:2] - values[:1], values[2:]])
         steps[1:] = np.cumsum(steps[1:])
         return np.cumsum(steps)
-    return np.cumsum(values) if order else values
+    return np.cumsum(values)
 
 
 # Huffman codes ------------------------------------------------------------------------------------
 
 
-def _tables(path: Path, data: bytes) -> Table | None:
+def _huffman_table(path: Path, data: bytes) -> Table | None:
     """Return the Huffman table of section 2, or None where samples are 16-bit numbers."""
     if not data:
         return None
@@ -217,20 +251,23 @@ def _tables(path: Path, data: bytes) -> Table | None:
     table: Table = {}
     for i in range(struct.unpack_from("<H", data, 2)[0]):
         *lengths, stays, value, code = struct.unpack_from("<BBBhI", data, 4 + 9 * i)
-        prefix, total = sorted(lengths)  # writers disagree about which of the two comes first
+        # Writers disagree about which of the two comes first.
+        prefix, total = sorted(lengths)
         if not (0 < prefix <= total <= 48 and stays):
             raise RecordError(
                 path,
-                f"Huffman code {i + 1} has {prefix} of {total} bits or leads to another "
-                f"table: {_CONVERT}",
+                f"Huffman code {i + 1} has {prefix} of {total} bits or leads to another table: "
+                f"{_CONVERT}",
             )
-        bits = int(f"{code:032b}"[::-1][:prefix], 2)  # the bit that is read first is the lowest
+        # A prefix is stored with the bit that is read first as the lowest.
+        bits = int(f"{code:032b}"[::-1][:prefix], 2)
         table[prefix, bits] = _Code(value, total - prefix)
     return table
 
 
 def _decode(path: Path, coded: bytes, n_samples: int, table: Table) -> NDArray[np.int64]:
-    """Decode `n_samples` numbers, the highest bit of each byte first."""
+    """Decode `n_samples` numbers, shape (n_samples,); the highest bit of a byte comes first."""
+    # Codes have any number of bits and are cut from a text of zeros and ones.
     bits = "".join(f"{byte:08b}" for byte in coded)
     longest = max(length for length, _ in table)
     prefixes = {f"{code:0{length}b}": meaning for (length, code), meaning in table.items()}
@@ -244,6 +281,7 @@ def _decode(path: Path, coded: bytes, n_samples: int, table: Table) -> NDArray[n
                 raise RecordError(
                     path, f"sample {i} of {n_samples} is no Huffman code of the table"
                 )
+        # The number behind the prefix, if there is one.
         at = end + code.extra
         if at > len(bits):
             raise RecordError(path, f"ends within sample {i} of {n_samples}")
@@ -252,5 +290,6 @@ def _decode(path: Path, coded: bytes, n_samples: int, table: Table) -> NDArray[n
 
 
 def _signed(bits: str) -> int:
+    """Return the number that bits stand for in two's complement."""
     value = int(bits, 2)
     return value - (1 << len(bits)) if bits[0] == "1" else value

@@ -1,8 +1,8 @@
-"""WFDB records: samples in .dat or .mat files beside a header, in one piece or in segments.
+"""WFDB records: a header beside samples in .dat or .mat files, in one piece or in segments.
 
-The common storage formats (16, 24, 32, 61, 80, 160, 212, with a byte offset as in the PhysioNet
-Challenges' ``16+24``) are read here. Everything rarer goes through the ``wfdb`` package. Format:
-WFDB Applications Guide, signal(5).
+The common storage formats (16, 24, 32, 61, 80, 160 and 212, with a byte offset as in the PhysioNet
+Challenges' ``16+24``) are decoded in `wfdb_samples`, all others by the ``wfdb`` package.
+Format: WFDB Applications Guide, signal(5).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from io import FileIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,41 +22,39 @@ from numpy.typing import NDArray
 
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
 from src.records.formats.mat import load_counts
-from src.records.formats.wfdb_header import Header, SignalSpec, read_header
+from src.records.formats.wfdb_header import GAP, Header, Segment, SignalSpec, read_header
 from src.records.formats.wfdb_package import check_amount, decode_through_package
+from src.records.formats.wfdb_samples import (
+    MISSING,
+    MISSING_IN_PACKAGE,
+    count_values,
+    decode_values,
+    integrity_flags,
+    to_millivolts,
+)
 from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError
 from src.utils import Float32Array
 
-# Storage format -> the ADC value that marks a missing sample (signal(5)).
-_MISSING = {
-    "16": -(2**15),
-    "61": -(2**15),
-    "160": -(2**15),
-    "212": -(2**11),
-    "80": -(2**7),
-    "24": -(2**23),
-    "32": -(2**31),
-}
-_MISSING_RARE = {
-    **_MISSING,
-    "508": -(2**7),
-    "516": -(2**15),
-    "524": -(2**23),
-    "310": -(2**9),
-    "311": -(2**9),
-}
-_DTYPES = {"16": "<i2", "61": ">i2", "160": "<u2", "80": "u1", "32": "<i4"}
-_OFFSET_BINARY = {"160": 2**15, "80": 2**7}
-_MATLAB = b"MATLAB "  # how MAT files of versions 5 and 7.3 begin, and those of version 4 do not
+# MAT files of versions 5 and 7.3 begin with this word, those of version 4 do not.
+_MATLAB = b"MATLAB "
 
 
 def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
-    """Read the record of the header `path`, or its samples from `start` up to `stop`.
+    """Read a WFDB record, or samples `start` to `stop` of it.
+
+    Parameters
+    ----------
+    path
+        The header (.hea).
+    start
+        First sample to read.
+    stop
+        Sample after the last one to read; None reads to the end.
 
     Raises
     ------
     RecordError
-        If the header or a signal file is missing, broken, shorter than promised or in an unknown
+        If the header or a signal file is missing, damaged, shorter than promised or in an unknown
         format.
     """
     header = read_header(path)
@@ -68,51 +65,69 @@ def read_wfdb(path: Path, start: int = 0, stop: int | None = None) -> ECGRecord:
     stop = total if stop is None else min(stop, total)
     if stop <= start:
         raise RecordError(path, "holds no samples: expected one or more")
-    whole = start == 0 and stop == total
-    leads: list[Float32Array] = []
-    flags: list[str] = []
+    # Checksums and initial values are those of the whole record.
+    is_whole = start == 0 and stop == total
     if all(_is_simple(spec) for spec in header.signals):
-        for group in _groups(header):
-            adc = _read_adc(header, group, start, stop)
-            flags += _integrity_flags(adc, group) if whole else []
-            leads.append(_to_millivolts(adc, group, _MISSING[group[0].fmt]))
+        signal, flags = _read_simple(header, start, stop, is_whole)
     else:
-        for spec, counts in zip(
-            header.signals, decode_through_package(header, start, stop), strict=True
-        ):
-            flags += _integrity_flags(counts[None], [spec]) if whole else []
-            leads.append(
-                _to_millivolts(
-                    _frame_means(counts, spec)[None], [spec], _MISSING_RARE.get(spec.fmt)
-                )
-            )
-    signal = leads[0] if len(leads) == 1 else np.concatenate(leads)
+        signal, flags = _read_by_package(header, start, stop, is_whole)
     return _build_record(header, signal, flags)
 
 
-def _limit(header: Header, n_values: int) -> None:
+def _read_simple(
+    header: Header, start: int, stop: int, is_whole: bool
+) -> tuple[Float32Array, list[str]]:
+    """Return the signal in mV, shape (n_leads, n_samples), and integrity flags."""
+    parts: list[Float32Array] = []
+    flags: list[str] = []
+    for group in _file_groups(header):
+        adc = _read_adc(header, group, start, stop)
+        if is_whole:
+            flags += integrity_flags(adc, group)
+        parts.append(to_millivolts(adc, group, MISSING[group[0].fmt]))
+    # Nearly all records have one signal file, and need no copy.
+    signal = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return signal, flags
+
+
+def _read_by_package(
+    header: Header, start: int, stop: int, is_whole: bool
+) -> tuple[Float32Array, list[str]]:
+    """Return the same as `_read_simple`, decoded by the ``wfdb`` package."""
+    parts: list[Float32Array] = []
+    flags: list[str] = []
+    decoded = decode_through_package(header, start, stop)
+    for spec, counts in zip(header.signals, decoded, strict=True):
+        if is_whole:
+            flags += integrity_flags(counts[None], [spec])
+        adc = _frame_means(counts, spec)[None]  # (1, n_samples)
+        parts.append(to_millivolts(adc, [spec], MISSING_IN_PACKAGE.get(spec.fmt)))
+    return np.concatenate(parts), flags
+
+
+def _check_limit(header: Header, n_values: int) -> None:
     if n_values > MAX_VALUES:
         raise RecordError(
             header.path,
-            f"is asked for {n_values} values at once, the limit is {MAX_VALUES}: read it "
-            "in windows (window_s)",
+            f"is asked for {n_values} values at once, the limit is {MAX_VALUES}: read it in "
+            "windows (window_s)",
         )
 
 
 def wfdb_extent(path: Path) -> Extent:
-    """Return the length of a record."""
+    """Return the length and rate of a record, from its header alone where it gives them."""
     header = read_header(path)
-    return Extent(
-        sum(segment.n_samples for segment in header.segments) or _n_samples(header), header.fs
-    )
+    n_samples = sum(segment.n_samples for segment in header.segments) or _n_samples(header)
+    return Extent(n_samples, header.fs)
 
 
 # Segments -----------------------------------------------------------------------------------------
 
 
 def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
-    """Put samples `start` to `stop` together from the segments that they lie in; gaps and leads not
-    in a segment are NaN.
+    """Join samples `start` to `stop` from the segments that hold them.
+
+    Gaps, and leads that a segment does not have, are NaN.
     """
     total = sum(segment.n_samples for segment in header.segments)
     if header.n_samples not in (None, total):
@@ -124,46 +139,37 @@ def _read_segments(header: Header, start: int, stop: int | None) -> ECGRecord:
     if stop <= start:
         raise RecordError(header.path, "holds no samples: expected one or more")
     leads = _segment_leads(header)
-    _limit(header, (stop - start) * len(leads))
-    check_amount(header, (stop - start) * len(leads), {segment.name for segment in header.segments})
+    n_values = (stop - start) * len(leads)
+    _check_limit(header, n_values)
+    check_amount(header, n_values, {segment.name for segment in header.segments})
     signal = np.full((len(leads), stop - start), np.nan, np.float32)
+    # Segments repeat their flags: a dict keeps each once, in order.
     flags: dict[str, None] = {}
     first = 0
     for segment in header.segments:
-        begin, end = max(first, start), min(first + segment.n_samples, stop)
-        if segment.name == "~" or begin >= end:
-            pass
-        elif _lacks_voltage(
-            held := _segment_header(header, segment.name)
-        ):  # as while the ECG was off
-            flags |= dict.fromkeys(_other_signals(held))
-        else:
-            part = _read_segment(
-                header, segment.name, segment.n_samples, begin - first, end - first
-            )
-            for row, name in enumerate(part.leads):
-                if name not in leads:
-                    raise RecordError(
-                        header.path,
-                        f"segment {segment.name} has lead {name!r}, the record has "
-                        f"{', '.join(leads)}",
-                    )
-                signal[leads.index(name), begin - start : end - start] = part.signal[row]
-            flags |= dict.fromkeys(part.flags)
+        begin = max(first, start)
+        end = min(first + segment.n_samples, stop)
+        if segment.name != GAP and begin < end:
+            target = signal[:, begin - start : end - start]
+            found = _fill_from_segment(header, segment, leads, begin - first, target)
+            flags |= dict.fromkeys(found)
         first += segment.n_samples
-    return _describe(header, signal, leads, tuple(flags))
+    return _with_patient_facts(header, signal, leads, tuple(flags))
 
 
 def _segment_leads(header: Header) -> tuple[str, ...]:
-    """Return the voltages of the layout segment, which has no samples, or else of the first segment
-    that is no gap.
+    """Return the names of a record's voltages.
+
+    They are those of the layout segment, which has no samples, or of the first segment that is not
+    a gap.
     """
-    names = [segment.name for segment in header.segments if segment.name != "~"]
+    names = [segment.name for segment in header.segments if segment.name != GAP]
     if not names:
         raise RecordError(header.path, "has no segment but gaps: expected samples")
-    signals = _segment_header(header, names[0]).signals
     leads = tuple(
-        spec.description for spec in signals if millivolts_per_unit(spec.units) is not None
+        spec.description
+        for spec in _segment_header(header, names[0]).signals
+        if millivolts_per_unit(spec.units) is not None
     )
     if not leads or len(set(leads)) != len(leads):
         raise RecordError(
@@ -176,35 +182,54 @@ def _segment_leads(header: Header) -> tuple[str, ...]:
 
 def _segment_header(header: Header, name: str) -> Header:
     path = Path(sibling_file(header, f"{name}.hea", "segment"))
-    with _errors_of_segment(header, name):
-        found = read_header(path)
-    if found.segments:
+    with _segment_errors(header, name):
+        segment_header = read_header(path)
+    if segment_header.segments:
         raise RecordError(
             header.path, f"segment {name} is made of segments itself: expected samples"
         )
-    return found
+    return segment_header
 
 
-def _read_segment(header: Header, name: str, n_samples: int, start: int, stop: int) -> ECGRecord:
-    """Read a part of a segment, which must have the rate and the length that the record says."""
-    found = _segment_header(header, name)
-    with _errors_of_segment(header, name):
-        held = _n_samples(found)
-    if found.fs != header.fs or held != n_samples:
+def _fill_from_segment(
+    header: Header, segment: Segment, leads: tuple[str, ...], start: int, target: Float32Array
+) -> tuple[str, ...]:
+    """Fill `target` with a segment's samples from `start` on, and return the segment's flags.
+
+    The rows of `target` are `leads`. A lead that the segment does not have is left as it is.
+    """
+    segment_header = _segment_header(header, segment.name)
+    # A monitor writes such segments while the ECG is disconnected: that part stays NaN.
+    if _lacks_voltage(segment_header):
+        return tuple(_not_voltage_flags(segment_header))
+    _check_segment(header, segment, segment_header)
+    with _segment_errors(header, segment.name):
+        part = read_wfdb(segment_header.path, start, start + target.shape[1])
+    for name, row in zip(part.leads, part.signal, strict=True):
+        if name not in leads:
+            raise RecordError(
+                header.path,
+                f"segment {segment.name} has lead {name!r}, the record has {', '.join(leads)}",
+            )
+        target[leads.index(name)] = row
+    return part.flags
+
+
+def _check_segment(header: Header, segment: Segment, segment_header: Header) -> None:
+    """Check that a segment has the rate and length that the record's header gives."""
+    with _segment_errors(header, segment.name):
+        n_samples = _n_samples(segment_header)
+    if segment_header.fs != header.fs or n_samples != segment.n_samples:
         raise RecordError(
             header.path,
-            f"segment {name} has {held} samples at {found.fs:g} Hz, the record says "
-            f"{n_samples} at {header.fs:g} Hz",
+            f"segment {segment.name} has {n_samples} samples at {segment_header.fs:g} Hz, the "
+            f"record says {segment.n_samples} at {header.fs:g} Hz",
         )
-    with _errors_of_segment(header, name):
-        return read_wfdb(found.path, start, stop)
 
 
 @contextmanager
-def _errors_of_segment(header: Header, name: str) -> Iterator[None]:
-    """Have what is wrong with a segment's own files name the record that was asked for, and the
-    segment.
-    """
+def _segment_errors(header: Header, name: str) -> Iterator[None]:
+    """Re-raise an error of a segment's own files under the name of the requested record."""
     try:
         yield
     except RecordError as error:
@@ -215,51 +240,58 @@ def _errors_of_segment(header: Header, name: str) -> Iterator[None]:
 
 
 def _is_simple(spec: SignalSpec) -> bool:
-    return spec.fmt in _MISSING and spec.samples_per_frame == 1 and not spec.skew
+    """Return whether a signal is decoded here, and not by the package."""
+    return spec.fmt in MISSING and spec.samples_per_frame == 1 and not spec.skew
 
 
 def _frame_means(counts: NDArray[Any], spec: SignalSpec) -> NDArray[Any]:
-    """Return the mean of the samples of each frame, cut to a whole ADC value as the WFDB library
-    does; one missing makes it missing.
+    """Return the mean ADC value of each frame, shape (n_frames,).
+
+    Means are truncated to integers, as the WFDB library does. A frame with a missing sample is
+    missing.
     """
     if spec.samples_per_frame == 1:
         return counts
-    frames = counts.reshape(-1, spec.samples_per_frame)
-    means = np.trunc(frames.mean(axis=1)).astype(counts.dtype)
-    marker = _MISSING_RARE.get(spec.fmt)
-    return means if marker is None else np.where((frames == marker).any(axis=1), marker, means)
+    frames = counts.reshape(-1, spec.samples_per_frame)  # (n_frames, samples_per_frame)
+    means: NDArray[Any] = np.trunc(frames.mean(axis=1)).astype(counts.dtype)
+    marker = MISSING_IN_PACKAGE.get(spec.fmt)
+    if marker is not None:
+        means[(frames == marker).any(axis=1)] = marker
+    return means
 
 
-def _groups(header: Header) -> list[list[SignalSpec]]:
-    """Group the signals that are interleaved in one file; as in the WFDB library, the first says
-    where the samples begin.
+def _file_groups(header: Header) -> list[list[SignalSpec]]:
+    """Group the signals that are interleaved in one file.
+
+    The byte offset of a group is that of its first signal, as in the WFDB library.
 
     Raises
     ------
     RecordError
-        If those of a file do not stand side by side, which the format demands, or are of several
-        formats.
+        If the signals of a file are not listed side by side, as the format demands, or are of
+        several formats.
     """
     groups = [list(group) for _, group in groupby(header.signals, key=lambda spec: spec.file)]
-    if len({group[0].file for group in groups}) < len(groups) or any(
-        len({spec.fmt for spec in group}) > 1 for group in groups
-    ):
+    n_files = len({group[0].file for group in groups})
+    has_mixed_formats = any(len({spec.fmt for spec in group}) > 1 for group in groups)
+    if n_files < len(groups) or has_mixed_formats:
         raise RecordError(
             header.path,
-            "lists the signals of a file apart or in several formats: expected them side "
-            "by side in one",
+            "lists the signals of a file apart or in several formats: expected them side by side "
+            "in one format",
         )
     return groups
 
 
 def _lacks_voltage(header: Header) -> bool:
+    """Return whether a header lists signals and none of them is a voltage."""
     return bool(header.signals) and all(
         millivolts_per_unit(spec.units) is None for spec in header.signals
     )
 
 
-def _other_signals(header: Header) -> list[str]:
-    """Return a flag for each signal that is no voltage."""
+def _not_voltage_flags(header: Header) -> list[str]:
+    """Return a flag for each signal that is not a voltage."""
     return [
         f"not_a_voltage:{spec.description}"
         for spec in header.signals
@@ -276,51 +308,53 @@ def _check_units(header: Header) -> None:
 
 
 def _n_samples(header: Header) -> int:
-    """Return the promised number of samples, or what the first file holds when the header does not
-    promise any.
-    """
+    """Return the number of samples in the header, or else computed from the first file's size."""
     if header.n_samples is not None:
         return header.n_samples
-    group = _groups(header)[0]
+    group = _file_groups(header)[0]
     path = sibling_file(header, group[0].file, "signal file")
-    if group[0].fmt not in _MISSING:
+    if group[0].fmt not in MISSING:
         raise RecordError(
             header.path,
-            f"does not say its number of samples, which storage format {group[0].fmt} needs",
+            f"does not give its number of samples, which storage format {group[0].fmt} needs",
         )
     n_bytes = os.stat(path).st_size - group[0].byte_offset
-    return max(
-        0, _values_in(n_bytes, group[0].fmt) // sum(spec.samples_per_frame for spec in group)
-    )
-
-
-def _values_in(n_bytes: int, fmt: str) -> int:
-    if fmt == "212":
-        return n_bytes * 2 // 3
-    return n_bytes // (3 if fmt == "24" else np.dtype(_DTYPES[fmt]).itemsize)
+    n_per_frame = sum(spec.samples_per_frame for spec in group)
+    return max(0, count_values(n_bytes, group[0].fmt) // n_per_frame)
 
 
 def sibling_file(header: Header, name: str, what: str) -> str:
-    """Find a file beside the header, in other case too, as file systems disagree about it.
+    """Find a file in the header's folder, also under a name in other case.
+
+    File systems disagree about case, so headers that were copied may name their files wrongly.
+
+    Parameters
+    ----------
+    header
+        The header.
+    name
+        The name that it gives.
+    what
+        The kind of file, for error messages.
 
     Raises
     ------
     RecordError
-        If it is not there, or is a link to another folder while the header is none: a header from
-        elsewhere could otherwise have any file of this machine read.
+        If there is no such file, or it is a link to another folder while the header is none. A
+        downloaded header could otherwise have any file of this machine read.
     """
-    # a Path takes as long to make as the file to find
+    # Building a Path takes as long as finding the file.
     folder = os.path.dirname(header.path)  # noqa: PTH120
     path = os.path.join(folder, name)
     if _is_regular(path):
         return path
     if not os.path.isfile(path):
         listed = folder or os.curdir
-        path = os.path.join(
-            folder, _names(listed, os.stat(listed).st_mtime_ns).get(name.lower(), name)
-        )
+        names = _names_by_lower_case(listed, os.stat(listed).st_mtime_ns)
+        path = os.path.join(folder, names.get(name.lower(), name))
     if not os.path.isfile(path):
         raise RecordError(header.path, f"{what} {name} is not in the folder")
+    # Whole collections are linked file by file, header included: these links may lead elsewhere.
     if (
         Path(path).is_symlink()
         and not header.path.is_symlink()
@@ -334,195 +368,83 @@ def sibling_file(header: Header, name: str, what: str) -> str:
 
 
 def _is_regular(path: str) -> bool:
-    """Tell whether there is a file of this name that is no link."""
+    """Return whether there is a file of this name that is not a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except (OSError, ValueError):
         return False
 
 
+# Cached because many headers of a folder may name their files in other case.
 @lru_cache(maxsize=4)
-def _names(folder: str, mtime_ns: int) -> dict[str, str]:
-    """Return lower-case name -> name of what is in a folder, kept because many headers may miss
-    their files.
-    """
+def _names_by_lower_case(folder: str, mtime_ns: int) -> dict[str, str]:
+    """Return the names in a folder, by their lower-case form."""
     return {name.lower(): name for name in os.listdir(folder)}
 
 
 def _read_adc(header: Header, group: list[SignalSpec], start: int, stop: int) -> NDArray[Any]:
     """Return ADC values, shape (n_leads, n_samples), of the leads that share a file."""
-    spec, width = group[0], len(group)
+    spec = group[0]
+    width = len(group)
     path = sibling_file(header, spec.file, "signal file")
+    # Unbuffered: the samples are read in one call, straight into their array.
     with open(path, "rb", buffering=0) as stream:
         if stream.read(len(_MATLAB)) == _MATLAB:
-            return np.ascontiguousarray(_read_saved_again(path, header, width)[start:stop].T)
-        held = _values_in(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
-        promised = max(
-            stop, header.n_samples or 0
-        )  # a torn file is refused whatever part of it is asked for
-        if held < promised:
+            counts = _read_resaved_mat(path, header, width)
+            return np.ascontiguousarray(counts[start:stop].T)
+        n_stored = count_values(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
+        # A truncated file is refused even if the requested part of it is there.
+        n_promised = max(stop, header.n_samples or 0)
+        if n_stored < n_promised:
             raise RecordError(
                 path,
-                f"holds {max(held, 0)} samples of {width} leads, the header promises {promised}",
+                f"holds {max(n_stored, 0)} samples of {width} leads, the header promises "
+                f"{n_promised}",
             )
-        _limit(header, (stop - start) * len(header.signals))
-        values = _decode(stream, spec, start * width, (stop - start) * width)
-    return np.ascontiguousarray(
-        values.reshape(stop - start, width).T
-    )  # before it is made wider, as fewer bytes move
+        _check_limit(header, (stop - start) * len(header.signals))
+        values = decode_values(stream, spec, start * width, (stop - start) * width)
+    frames = values.reshape(stop - start, width)  # (n_samples, n_leads)
+    # Transposed now and not as float32, since fewer bytes move.
+    return np.ascontiguousarray(frames.T)
 
 
-def _read_saved_again(path: str, header: Header, width: int) -> NDArray[Any]:
-    """Return the ADC values, shape (n_samples, n_leads), of a MAT file that was saved anew in
-    version 5 or 7.3.
+def _read_resaved_mat(path: str, header: Header, width: int) -> NDArray[Any]:
+    """Return the ADC values, shape (n_samples, n_leads), of a MAT file of version 5 or 7.3.
 
-    Headers of the Challenges point behind the 24 bytes that begin a MAT file of version 4; in one
-    of another version, that is what SciPy writes by default, no sample stands there.
+    Headers of the Challenges point behind the 24 bytes that begin a MAT file of version 4. If
+    somebody saved the file again in another version, as SciPy does by default, no sample is there.
     """
     counts = load_counts(Path(path))
     if counts.shape[1] != width or len(counts) < (header.n_samples or 0):
         raise RecordError(
             path,
-            f"holds {counts.shape[0]} samples of {counts.shape[1]} leads, the header "
-            f"promises {header.n_samples} of {width}",
+            f"holds {counts.shape[0]} samples of {counts.shape[1]} leads, the header promises "
+            f"{header.n_samples} of {width}",
         )
     return counts
 
 
-def _decode(stream: FileIO, spec: SignalSpec, first: int, count: int) -> NDArray[Any]:
-    """Decode `count` values from value `first` on."""
-    if spec.fmt == "212":
-        return _decode_212(stream, spec.byte_offset, first, count)
-    if spec.fmt == "24":
-        parts = (
-            _read_values(stream, spec.byte_offset + 3 * first, np.dtype(np.uint8), 3 * count)
-            .reshape(-1, 3)
-            .astype(np.int32)
-        )
-        return (
-            parts[:, 0] | parts[:, 1] << 8 | (parts[:, 2].astype(np.int8).astype(np.int32) << 16)
-        ).astype(np.int32)
-    dtype = np.dtype(_DTYPES[spec.fmt])
-    values = _read_values(stream, spec.byte_offset + dtype.itemsize * first, dtype, count)
-    if spec.fmt in _OFFSET_BINARY:
-        return (values.astype(np.int32) - _OFFSET_BINARY[spec.fmt]).astype(np.int16)
-    return values
-
-
-def _read_values(stream: FileIO, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """Read `count` values, or those up to the end of the file; this takes half the time of
-    ``np.fromfile``.
-    """
-    values = np.empty(count, dtype)
-    left = values.view(np.uint8).data
-    stream.seek(offset)
-    while n_bytes := stream.readinto(left):
-        left = left[n_bytes:]
-    return values[: (values.nbytes - len(left)) // dtype.itemsize]
-
-
-def _decode_212(stream: FileIO, offset: int, first: int, count: int) -> NDArray[np.int16]:
-    """Decode pairs of 12-bit two's complement values packed in three bytes."""
-    pair, skip = divmod(first, 2)
-    n_pairs = (skip + count + 1) // 2
-    raw = _read_values(stream, offset + 3 * pair, np.dtype(np.uint8), 3 * n_pairs)
-    raw = np.pad(raw, (0, 3 * n_pairs - len(raw))).reshape(-1, 3).astype(np.int16)
-    values = np.empty((n_pairs, 2), np.int16)
-    values[:, 0] = raw[:, 0] | (raw[:, 1] & 0x0F) << 8
-    values[:, 1] = raw[:, 2] | (raw[:, 1] & 0xF0) << 4
-    values[values > 2047] -= 4096
-    return values.reshape(-1)[skip : skip + count]
-
-
-def _integrity_flags(adc: NDArray[Any], group: list[SignalSpec]) -> list[str]:
-    """Compare the samples (n_leads, n_samples) with the initial values and checksums of the header.
-
-    A checksum of 0 is what several sources write without computing one, so it accuses nobody. Both
-    are of the samples as they are stored, so those that were shifted are not compared.
-    """
-    sums = _checksums(adc).tolist()
-    first = adc[:, 0].tolist()
-    flags = []
-    for row, spec in enumerate(group):
-        if spec.skew:
-            continue
-        if spec.checksum and spec.checksum & 0xFFFF != sums[row]:
-            flags.append(f"checksum_mismatch:{spec.description}")
-        if spec.checksum != 0 and spec.initial is not None and spec.initial != first[row]:
-            flags.append(f"initial_value_mismatch:{spec.description}")
-    return flags
-
-
-def _checksums(adc: NDArray[Any]) -> NDArray[Any]:
-    """Return the 16 low bits of the sum of each row; sums of 16 bits may run over, which makes them
-    four times as fast.
-    """
-    if adc.dtype == np.int16:
-        return np.asarray(adc.view(np.uint16).sum(axis=1, dtype=np.uint16))
-    return np.asarray(adc.sum(axis=1, dtype=np.int64) & 0xFFFF)
-
-
-def _to_millivolts(adc: NDArray[Any], group: list[SignalSpec], missing: int | None) -> Float32Array:
-    """Return (adc - baseline) / gain in mV, shape (n_leads, n_samples), NaN where a sample is
-    missing.
-    """
-    per_mv, baselines = _scale(
-        tuple([(spec.gain, millivolts_per_unit(spec.units), spec.baseline) for spec in group]),
-        adc.dtype.itemsize > 2,
-    )
-    absent = adc == missing if missing is not None and adc.min() == missing else None
-    values: NDArray[Any] = adc.astype(per_mv.dtype)
-    if baselines is not None:
-        values -= baselines
-    values /= per_mv
-    if absent is not None:
-        values[absent] = np.nan
-    return values.astype(np.float32, copy=False)
-
-
-@lru_cache(maxsize=64)  # records of a collection have gains and baselines in common
-def _scale(
-    signals: tuple[tuple[float, float | None, int], ...], wide: bool
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return ADC values per mV and, unless all are 0, baselines, shape (n_leads, 1), of signals of
-    a gain, mV per unit and baseline.
-
-    They are in double precision where the ADC values are `wide` or a baseline is, else in single
-    precision, in which int16 less a baseline is exact.
-    """
-    gains, mv_per_unit, baselines = zip(*signals, strict=True)
-    dtype = np.float64 if wide or max(map(abs, baselines)) > 2**23 else np.float32
-    per_mv = [gain / (mv or 1.0) for gain, mv in zip(gains, mv_per_unit, strict=True)]
-    return np.array(per_mv, dtype)[:, None], np.array(baselines, dtype)[:, None] if any(
-        baselines
-    ) else None
-
-
 def _build_record(header: Header, signal: Float32Array, flags: list[str]) -> ECGRecord:
-    """Attach what the header says of the patient, and leave out channels that are no voltages."""
-    keep = [
+    """Return the record of all signals that are voltages, with the patient's facts."""
+    kept = [
         i for i, spec in enumerate(header.signals) if millivolts_per_unit(spec.units) is not None
     ]
-    if len(keep) < len(header.signals):
-        flags = [*flags, *_other_signals(header)]
-        signal = signal[keep]
-    flags = [
-        *flags,
-        *(
-            f"gain_assumed:{header.signals[i].description}"
-            for i in keep
-            if header.signals[i].gain_assumed
-        ),
-    ]
-    return _describe(
-        header, signal, tuple(header.signals[i].description for i in keep), tuple(flags)
-    )
+    if len(kept) < len(header.signals):
+        flags = [*flags, *_not_voltage_flags(header)]
+        signal = signal[kept]
+    leads = []
+    for i in kept:
+        spec = header.signals[i]
+        leads.append(spec.description)
+        if spec.gain_assumed:
+            flags.append(f"gain_assumed:{spec.description}")
+    return _with_patient_facts(header, signal, tuple(leads), tuple(flags))
 
 
-def _describe(
+def _with_patient_facts(
     header: Header, signal: Float32Array, leads: tuple[str, ...], flags: tuple[str, ...]
 ) -> ECGRecord:
-    """Return the record with what the header's comments say of the patient."""
+    """Return the record with age, sex and codes from the header's comments."""
     facts = header.facts
     return ECGRecord(
         record_id=header.path.stem,

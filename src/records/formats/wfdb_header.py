@@ -1,7 +1,7 @@
-"""The header of a WFDB record: what it says of its leads, its segments and its patient.
+"""The header of a WFDB record: its rate, signals, segments and patient facts.
 
-Read here, since the ``wfdb`` package spends more time in its header parser than the whole pipeline
-takes, and refuses headers that the Challenges ship. Format: WFDB Applications Guide, header(5).
+Parsed here because the parser of the ``wfdb`` package takes longer than the rest of the pipeline,
+and refuses headers of the Challenges. Format: WFDB Applications Guide, header(5).
 """
 
 from __future__ import annotations
@@ -13,46 +13,88 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from src.records.formats.errors import open_error
 from src.records.record import RecordError
 
-DEFAULT_FS = 250.0  # header(5): when the record line gives none
-DEFAULT_GAIN = (
-    200.0  # header(5): when a gain is absent or 0, the signal is uncalibrated and 200 is assumed
-)
+# header(5): used if the record line gives no rate.
+DEFAULT_FS = 250.0
+# header(5): assumed if a gain is absent or 0, which marks the signal as uncalibrated.
+DEFAULT_GAIN = 200.0
+# header(5): name of a segment without samples.
+GAP = "~"
+
 _MAX_HEADER_BYTES = 4_000_000
 _SMALL_HEADER_BYTES = 65_536
-_MAX_LINE = 2000  # characters; patterns take long to refuse a line of millions
+# Characters. The patterns below take long to refuse a line of millions.
+_MAX_LINE = 2000
 _MAX_LEADS = 1000
+_MAX_SAMPLES = 2**53
+# Windows opens a device, not a file, by each of these names.
 _DEVICES = {
     "CON",
     "PRN",
     "AUX",
     "NUL",
     *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10)),
-}  # files to Windows
-_MAX_SAMPLES = 2**53
+}
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# name[/segments] n_leads [fs[/counter frequency] [n_samples [time [date]]]]
+_RECORD_LINE = re.compile(
+    r"^(?P<name>\S+?)(?:/(?P<segments>\d+))?\s+(?P<n_leads>\d+)"
+    rf"(?:\s+(?P<fs>{_NUMBER}|nan|inf)(?:/\S+)?(?:\s+(?P<n>\d+)(?:\s.*)?)?)?\s*$",
+    re.IGNORECASE,
+)
+# file format[x frame][:skew][+offset] [gain[(baseline)][/units] [adc_res [adc_zero [initial
+# [checksum [block [description]]]]]]]
 _SIGNAL_LINE = re.compile(
-    rf"""^(?P<file>.+?)\s+(?P<fmt>\d+)(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?
+    rf"""^(?P<file>.+?)\s+(?P<fmt>\d+)
+    (?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?
     (?:\s+(?P<gain>{_NUMBER}|[-+]?nan|[-+]?inf)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<units>\S*))?
-    (?:\s+(?P<adc_res>-?\d+)(?:\s+(?P<adc_zero>-?\d+)(?:\s+(?P<initial>-?\d+)(?:\s+(?P<checksum>-?\d+)
+    (?:\s+(?P<adc_res>-?\d+)(?:\s+(?P<adc_zero>-?\d+)
+    (?:\s+(?P<initial>-?\d+)(?:\s+(?P<checksum>-?\d+)
     (?:\s+(?P<block>\d+)(?:\s+(?P<description>.*))?)?)?)?)?)?)?\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
-_INTEGERS = re.compile(r"-?[0-9]+(?: -?[0-9]+)*")
 _SEGMENT_LINE = re.compile(r"^(?P<name>\S+)\s+(?P<n>\d+)\s*$")
-_RECORD_LINE = re.compile(
-    rf"^(?P<name>\S+?)(?:/(?P<segments>\d+))?\s+(?P<n_leads>\d+)(?:\s+(?P<fs>{_NUMBER}|nan|inf)(?:/\S+)?(?:\s+(?P<n>\d+)(?:\s.*)?)?)?\s*$",
-    re.IGNORECASE,
-)
+# Several integers in ASCII digits, separated by a space each.
+_INTEGERS = re.compile(r"-?[0-9]+(?: -?[0-9]+)*")
 
 
 class SignalSpec(NamedTuple):
-    """One signal line of a header; what differs from record to record comes first."""
+    """One signal line of a header.
+
+    The fields that differ between records of a collection come first (see `_parse_complete_lines`).
+
+    Attributes
+    ----------
+    file
+        Name of the signal file, in the header's folder.
+    initial
+        ADC value of the first sample, or None.
+    checksum
+        The 16 low bits of the sum of all ADC values, signed or not, or None.
+    fmt
+        Storage format, such as ``16`` or ``212``.
+    samples_per_frame
+        Samples of this signal in each frame.
+    skew
+        Samples by which the signal is shifted.
+    byte_offset
+        Bytes of the file before the first sample.
+    gain
+        ADC values per physical unit.
+    gain_assumed
+        Whether the header gives no gain.
+    baseline
+        ADC value of 0 physical units.
+    units
+        Physical unit; empty means mV.
+    description
+        Name of the lead.
+    """
 
     file: str
     initial: int | None
@@ -70,17 +112,29 @@ class SignalSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment line of a header; a name of ``~`` is a gap."""
+    """One segment line of a header; the name `GAP` marks a gap."""
 
     name: str
     n_samples: int
 
 
 class Header(NamedTuple):
-    """A parsed header; `n_samples` is None when it does not say, and `segments` are those of a
-    record made of several.
+    """A parsed header.
 
-    `facts` are what its comments say of the patient, as `parse_comments` finds them.
+    Attributes
+    ----------
+    path
+        The header file.
+    fs
+        Frames per second, the sampling rate in Hz.
+    n_samples
+        Samples per lead, or None if the header does not give them.
+    signals
+        The signals of a record in one piece.
+    segments
+        The segments of a record in several.
+    facts
+        Facts about the patient from its comments, as `parse_comments` returns them.
     """
 
     path: Path
@@ -92,8 +146,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Read a .hea file; those read last are kept, since a record is asked for its length first, and
-    then window by window.
+    """Read a .hea file, or return it from the cache if it has not changed.
 
     Raises
     ------
@@ -109,14 +162,14 @@ def read_header(path: Path) -> Header:
 
 
 def _read_file(path: Path, mtime_ns: int, size: int) -> Header:
-    with open(path, "rb", buffering=0) as stream:
-        # Not to its end, since what a system makes up while it is read may have none; nor the most,
-        # for which room would be made
-        raw = stream.read(size) if size <= _MAX_HEADER_BYTES else b""
     if size > _MAX_HEADER_BYTES:
         raise RecordError(
             path, f"header is over {_MAX_HEADER_BYTES} bytes: expected a short text file"
         )
+    with open(path, "rb", buffering=0) as stream:
+        # Not up to the end: a file that the system generates may have none. Nor the largest size
+        # allowed: Python would allocate a buffer of that size.
+        raw = stream.read(size)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -124,42 +177,41 @@ def _read_file(path: Path, mtime_ns: int, size: int) -> Header:
     return parse_header(text, path)
 
 
-_small_header = lru_cache(maxsize=64)(_read_file)  # as many as are read together
-
-
+# A record is asked for its length first, and then read window by window, so headers are kept: as
+# many small ones as are read at a time, and few large ones.
+_small_header = lru_cache(maxsize=64)(_read_file)
 _large_header = lru_cache(maxsize=4)(_read_file)
 
 
 def lone_headers(names: Sequence[str]) -> list[str]:
-    """Return the headers of a folder that have no samples of their own name beside them, as those
-    of records made of segments.
+    """Return the headers among a folder's files that have no signal file of the same name.
+
+    Headers of records in segments are such.
     """
-    held = {os.path.splitext(name)[0] for name in names if name.lower().endswith((".dat", ".mat"))}
+    with_samples = {
+        os.path.splitext(name)[0] for name in names if name.lower().endswith((".dat", ".mat"))
+    }
     return [
         name
         for name in names
-        if name.lower().endswith(".hea") and os.path.splitext(name)[0] not in held
+        if name.lower().endswith(".hea") and os.path.splitext(name)[0] not in with_samples
     ]
 
 
 def named_files(path: Path) -> Iterator[str]:
-    """Yield the files that a header asks for, of samples and of its segments' headers; none where
-    it cannot be read.
-    """
+    """Yield the signal files and segment headers that a header names; none if it is unreadable."""
     try:
         header = read_header(path)
     except RecordError:
         return
     yield from dict.fromkeys(spec.file for spec in header.signals)
     yield from dict.fromkeys(
-        f"{segment.name}.hea" for segment in header.segments if segment.name != "~"
+        f"{segment.name}.hea" for segment in header.segments if segment.name != GAP
     )
 
 
 def segment_names(path: Path) -> set[str]:
-    """Return the names of the segments that a record is made of; none where it is made of none or
-    cannot be read.
-    """
+    """Return the names of a record's segments; none if it has none or is unreadable."""
     try:
         return {segment.name for segment in read_header(path).segments} - {path.stem}
     except RecordError:
@@ -167,7 +219,20 @@ def segment_names(path: Path) -> set[str]:
 
 
 def parse_header(text: str, path: Path) -> Header:
-    """Parse the text of a header; see `read_header`."""
+    """Parse the text of a header.
+
+    Parameters
+    ----------
+    text
+        The content of the file.
+    path
+        The file, for error messages and the result.
+
+    Raises
+    ------
+    RecordError
+        If it is empty or not a WFDB header.
+    """
     stripped = [line.strip() for line in text.lstrip("\ufeff").replace("\r", "\n").split("\n")]
     lines = [line for line in stripped if line and not line.startswith("#")]
     facts = parse_comments(tuple(line[1:].strip() for line in stripped if line.startswith("#")))
@@ -178,13 +243,15 @@ def parse_header(text: str, path: Path) -> Header:
     match = _RECORD_LINE.match(lines[0]) if len(lines[0]) <= _MAX_LINE else None
     if match is None:
         raise RecordError(path, f"record line {lines[0][:80]!r} is not 'name n_leads fs n_samples'")
-    n_leads, fs = int(match["n_leads"]), float(match["fs"] or DEFAULT_FS)
+    n_leads = int(match["n_leads"])
+    fs = float(match["fs"] or DEFAULT_FS)
     if n_leads == 0:
         raise RecordError(path, "header promises zero leads: expected one or more")
     if not (math.isfinite(fs) and 0 < fs <= 1e6):
         raise RecordError(
             path, f"sampling rate is {match['fs']}: expected Hz above 0 and up to 1e6"
         )
+    # header(5): 0 samples means that the number is not known.
     n_samples = _count(match["n"], _MAX_SAMPLES, "samples", path) or None
     if match["segments"]:
         segments = _parse_segments(lines[1:], int(match["segments"]), path)
@@ -193,7 +260,7 @@ def parse_header(text: str, path: Path) -> Header:
 
 
 def _count(text: str | None, largest: int, what: str, path: Path) -> int:
-    """Return a count of the header, 0 where it does not say one."""
+    """Return a count of the header, 0 where it is absent."""
     value = int(text or 0)
     if value > largest:
         raise RecordError(path, f"header promises {value} {what}: expected {largest} at most")
@@ -222,14 +289,16 @@ def _parse_signals(lines: list[str], n_leads: int, path: Path) -> tuple[SignalSp
         )
     if n_leads > _MAX_LEADS:
         raise RecordError(path, f"header promises {n_leads} leads: expected {_MAX_LEADS} at most")
-    return _parse_alike(lines, path) or tuple(_parse_any_signal(line, path) for line in lines)
+    return _parse_complete_lines(lines, path) or tuple(_parse_line(line, path) for line in lines)
 
 
-def _parse_alike(lines: list[str], path: Path) -> tuple[SignalSpec, ...]:
-    """Parse signal lines that give everything, as those of most collections; what they have in
-    common with other records is parsed once.
+def _parse_complete_lines(lines: list[str], path: Path) -> tuple[SignalSpec, ...]:
+    """Parse signal lines that have all nine fields, as those of most collections.
 
-    Returns nothing where one of them is another.
+    Format, gain and lead name recur from record to record. They are parsed once and cached, so a
+    record costs little more than its initial values and checksums.
+
+    Returns nothing if a line is not of this kind.
     """
     rows = [line.split(None, 8) for line in lines] if max(map(len, lines)) <= _MAX_LINE else []
     if set(map(len, rows)) != {9}:
@@ -237,46 +306,37 @@ def _parse_alike(lines: list[str], path: Path) -> tuple[SignalSpec, ...]:
     files, formats, gains, resolutions, zeros, initial, checksums, blocks, descriptions = zip(
         *rows, strict=True
     )
-    common = list(map(_common_part, formats, gains, resolutions, zeros, blocks, descriptions))
+    common = list(map(_parse_common, formats, gains, resolutions, zeros, blocks, descriptions))
+    # `int` also takes digits of other scripts and underscores, which the pattern of a line refuses.
     if None in common or not _INTEGERS.fullmatch(" ".join(initial + checksums)):
         return ()
     for name in dict.fromkeys(files):
         plain_name(name, "signal file", path)
-    return tuple(
-        map(
-            SignalSpec._make,
-            zip(
-                files,
-                map(int, initial),
-                map(int, checksums),
-                *zip(*common, strict=True),
-                strict=True,
-            ),
-        )
-    )
+    common_columns = zip(*common, strict=True)
+    fields = zip(files, map(int, initial), map(int, checksums), *common_columns, strict=True)
+    return tuple(map(SignalSpec._make, fields))
 
 
 @lru_cache(maxsize=256)
-def _common_part(
+def _parse_common(
     fmt: str, gain: str, adc_res: str, adc_zero: str, block: str, description: str
-) -> tuple[Any, ...] | None:
-    """Parse a line of these words and return what follows the checksum in its `SignalSpec`, or None
-    where it is not plain; what is wrong with it then depends on the whole.
+) -> tuple[object, ...] | None:
+    """Parse the fields of a line that records share.
+
+    Returns the fields of its `SignalSpec` after the checksum. Returns None if the line is not plain
+    or is wrong, since the error message needs the whole line.
     """
     try:
-        spec = _parse_any_signal(
-            f"f {fmt} {gain} {adc_res} {adc_zero} 0 0 {block} {description}", Path()
-        )
+        spec = _parse_line(f"f {fmt} {gain} {adc_res} {adc_zero} 0 0 {block} {description}", Path())
     except RecordError:
         return None
-    return (
-        spec[3:]
-        if spec.file == "f" and spec.checksum == 0 and spec.description == description
-        else None
-    )
+    # A word that holds a space of another script, or ends like a field, is split otherwise.
+    if spec.file != "f" or spec.checksum != 0 or spec.description != description:
+        return None
+    return spec[3:]
 
 
-def _parse_any_signal(line: str, path: Path) -> SignalSpec:
+def _parse_line(line: str, path: Path) -> SignalSpec:
     match = _SIGNAL_LINE.match(line) if len(line) <= _MAX_LINE else None
     if match is None:
         raise RecordError(path, f"signal line {line[:80]!r} is not 'file format gain/units ...'")
@@ -306,27 +366,48 @@ def _parse_any_signal(line: str, path: Path) -> SignalSpec:
 
 
 def plain_name(name: str, what: str, path: Path) -> str:
-    """Refuse what a hostile header may point to: files of another folder, devices, and addresses
-    that a library follows.
+    """Return a file name of a header after checking that it is one in the header's folder.
+
+    A hostile header may name files of other folders, devices, or URLs that a library follows.
+
+    Parameters
+    ----------
+    name
+        The name.
+    what
+        The kind of file, for error messages.
+    path
+        The header.
+
+    Raises
+    ------
+    RecordError
+        If it is not a plain file name.
     """
     if not _is_plain(name):
         raise RecordError(path, f"{what} {name!r} is not a plain file name in the header's folder")
     return name
 
 
-@lru_cache(maxsize=16)  # the leads of a record name the same file
+# The leads of a record name the same file.
+@lru_cache(maxsize=16)
 def _is_plain(name: str) -> bool:
+    # Windows takes "con.dat" and "con .dat" for the device as well.
     stem = name.split(".")[0].rstrip(" ").upper()
-    return not (
-        re.search(r"[/\\\0]|::|^[A-Za-z]:", name) or name in {".", ".."} or stem in _DEVICES
-    )
+    points_elsewhere = re.search(r"[/\\\0]|::|^[A-Za-z]:", name) or name in {".", ".."}
+    return not points_elsewhere and stem not in _DEVICES
 
 
 def parse_comments(comments: tuple[str, ...]) -> dict[str, str]:
-    """Return the ``key: value`` facts of a header's comments with lower-case keys.
+    """Return the ``key: value`` facts of a header's comments, with lower-case keys.
 
-    The MIT-BIH style ``69 M 1085 1629 x1`` and the ``<age>: 69 <sex>: M`` style are understood for
-    age and sex.
+    Age and sex are also read from the styles ``69 M 1085 1629 x1`` (MIT-BIH) and
+    ``<age>: 69 <sex>: M``.
+
+    Parameters
+    ----------
+    comments
+        The comment lines, without ``#``.
     """
     facts: dict[str, str] = {}
     for comment in comments:

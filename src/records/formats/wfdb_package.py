@@ -1,7 +1,6 @@
-"""The rarer WFDB storage formats and records of several samples per frame, decoded by the ``wfdb``
-package.
+"""Rare WFDB storage formats and multi-frequency records, decoded by the ``wfdb`` package.
 
-The package trusts what a header says, so the header is checked here before the package sees it.
+The package trusts the header, so the header is checked here first.
 """
 
 from __future__ import annotations
@@ -18,27 +17,37 @@ from src.records.formats.wfdb_header import Header
 from src.records.record import RecordError
 
 _FORMATS = {"8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524"}
-_MAX_VALUES = 30_000_000  # at once; the package needs some twenty bytes for each
+# Values decoded at a time: the package needs about twenty bytes for each.
+_MAX_VALUES = 30_000_000
+# Up to this number, memory is taken without a look at the files.
 _FEW_VALUES = 10_000_000
-_VALUES_PER_BYTE = 100  # more than any compression finds in an ECG
+# No compression of an ECG gives more.
+_VALUES_PER_BYTE = 100
 
 
 def decode_through_package(header: Header, start: int, stop: int) -> list[NDArray[Any]]:
     """Return the ADC values of each signal, shape (n_frames * samples_per_frame,).
 
+    Parameters
+    ----------
+    header
+        The header of a record in one piece.
+    start, stop
+        The first frame, and the frame after the last one.
+
     Raises
     ------
     RecordError
-        If a storage format is unknown, or the samples are not what the header says.
+        If a storage format is unknown, or the samples are not as the header says.
     """
     unknown = sorted({spec.fmt for spec in header.signals} - _FORMATS)
     if unknown:
         raise RecordError(
             header.path, f"not readable as WFDB: storage format {', '.join(unknown)} is unknown"
         )
-    first = (
-        0 if any(spec.fmt == "8" for spec in header.signals) else start
-    )  # which stores differences, so all before count
+    # Format 8 stores differences, so a value is the sum of all before it.
+    is_differences = any(spec.fmt == "8" for spec in header.signals)
+    first = 0 if is_differences else start
     n_values = (stop - first) * sum(spec.samples_per_frame for spec in header.signals)
     if n_values > _MAX_VALUES:
         if first < start:
@@ -49,28 +58,17 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
             )
         raise RecordError(
             header.path,
-            f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it "
-            "in windows (window_s)",
+            f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it in "
+            "windows (window_s)",
         )
     check_amount(header, n_values, {spec.file for spec in header.signals})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package's own, of pandas and of odd headers
-            import wfdb
-
-            name = str(header.path.with_suffix(""))
-            record = wfdb.rdrecord(
-                name, sampfrom=first, sampto=stop, physical=False, smooth_frames=False
-            )
-    except Exception as error:  # noqa: BLE001  the package raises whatever its parsers meet
-        raise package_error(header.path, error, "WFDB") from None
-    decoded: list[NDArray[Any]] = record.e_d_signal
-    lengths = [(stop - first) * spec.samples_per_frame for spec in header.signals]
-    if [len(values) for values in decoded] != lengths:
+    decoded = _decode(header, first, stop)
+    n_decoded = [len(values) for values in decoded]
+    n_promised = [(stop - first) * spec.samples_per_frame for spec in header.signals]
+    if n_decoded != n_promised:
         raise RecordError(
             header.path,
-            f"signals have {[len(values) for values in decoded][:12]} samples, the header "
-            f"promises {lengths[:12]}",
+            f"signals have {n_decoded[:12]} samples, the header promises {n_promised[:12]}",
         )
     return [
         values[(start - first) * spec.samples_per_frame :]
@@ -78,26 +76,56 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
     ]
 
 
+def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
+    """Return the ADC values of frames `first` to `stop` of each signal."""
+    try:
+        with warnings.catch_warnings():
+            # The package and pandas warn of their own code and of unusual headers.
+            warnings.simplefilter("ignore")
+            # Imported here because it loads pandas, and few records need it.
+            import wfdb
+
+            record = wfdb.rdrecord(
+                str(header.path.with_suffix("")),
+                sampfrom=first,
+                sampto=stop,
+                physical=False,
+                smooth_frames=False,
+            )
+    # The package raises whatever its parsers meet in a damaged file.
+    except Exception as error:  # noqa: BLE001
+        raise package_error(header.path, error, "WFDB") from None
+    decoded: list[NDArray[Any]] = record.e_d_signal
+    return decoded
+
+
 def check_amount(header: Header, n_values: int, names: Iterable[str]) -> None:
-    """Refuse far more values than the files beside the header can hold, before memory is taken for
-    them.
+    """Refuse far more values than a record's files can hold, before memory is taken for them.
+
+    Parameters
+    ----------
+    header
+        The header.
+    n_values
+        How many values are asked for.
+    names
+        Names of the record's files or segments. All files of the same stem count.
 
     Raises
     ------
     RecordError
-        If they are so many that most of them would be made up.
+        If the files are too small for so many values.
     """
-    stems = {name.rpartition(".")[0].lower() or name.lower() for name in names}
     if n_values <= _FEW_VALUES:
         return
+    stems = {name.rpartition(".")[0].lower() or name.lower() for name in names}
+    n_bytes = 0
     with os.scandir(header.path.parent) as entries:
-        held = sum(
-            entry.stat().st_size
-            for entry in entries
-            if entry.name.rpartition(".")[0].lower() in stems
-        )
-    if n_values > _VALUES_PER_BYTE * held:
+        for entry in entries:
+            if entry.name.rpartition(".")[0].lower() in stems:
+                n_bytes += entry.stat().st_size
+    if n_values > _VALUES_PER_BYTE * n_bytes:
         raise RecordError(
             header.path,
-            f"promises {n_values} values, its files have {held} bytes: expected the samples",
+            f"promises {n_values} values, its files have {n_bytes} bytes: expected the samples",
         )

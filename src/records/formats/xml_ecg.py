@@ -1,4 +1,4 @@
-"""XML recordings: told apart by their root element."""
+"""XML recordings: GE MUSE and HL7 aECG, told apart by their root element."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from src.records.formats.safe_xml import parse_xml
 from src.records.record import ECGRecord, RecordError, RecordRequest
 
 _READERS = {"RestingECG": read_muse, "AnnotatedECG": read_aecg}
+# The start tag of a root element, with or without a namespace prefix.
 _ROOT = re.compile(rb"<(?:\w+:)?(" + "|".join(_READERS).encode() + rb")[\s>]")
 
 
@@ -20,7 +21,7 @@ def read_xml(path: Path, request: RecordRequest) -> ECGRecord:
     Raises
     ------
     RecordError
-        If it is neither, or broken.
+        If it is neither, or damaged.
     """
     root = parse_xml(path)
     reader = _READERS.get(root.tag)
@@ -34,12 +35,12 @@ def read_xml(path: Path, request: RecordRequest) -> ECGRecord:
 
 
 def is_ecg_xml(path: Path) -> bool:
-    """Tell by its beginning whether an XML file may hold a recording, so that others are passed
-    over.
-    """
+    """Return whether an XML file may be a recording, by its first 8 kB."""
     try:
         with open(path, "rb") as stream:
             head = stream.read(8192)
     except OSError:
-        return True  # reading it will say what is wrong
-    return _ROOT.search(head.replace(b"\0", b"")) is not None  # without the zeros of UTF-16
+        # Reading it will report the problem.
+        return True
+    # Without its zero bytes, ASCII text in UTF-16 is ASCII.
+    return _ROOT.search(head.replace(b"\0", b"")) is not None

@@ -170,7 +170,7 @@ def test_a_changed_byte_is_flagged(tmp_path: Path) -> None:
             {"coder": code_of, "table": struct.pack("<HHBBBhI", 1, 1, 1, 1, 0, 0, 0)},
             "or leads to another table",
         ),
-        ({"order": 3}, "has 4880 nV per unit, 2000 us per sample and 3 differences"),
+        ({"order": 3}, "has 4880 nV per unit, 2000 us per sample and differences of order 3"),
         ({"leave_out": 6}, r"has no section 6 \(rhythm data\)"),
         ({"leave_out": 3}, r"has no section 3 \(leads\)"),
     ],

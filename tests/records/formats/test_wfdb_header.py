@@ -12,8 +12,8 @@ import pytest
 
 from src.records.formats.wfdb_header import (
     SignalSpec,
-    _parse_alike,
-    _parse_any_signal,
+    _parse_complete_lines,
+    _parse_line,
     _parse_signals,
 )
 from src.records.record import RecordError
@@ -56,7 +56,7 @@ def together(lines: list[str]) -> tuple[SignalSpec, ...]:
 
 
 def line_by_line(lines: list[str]) -> tuple[SignalSpec, ...]:
-    return tuple(_parse_any_signal(line, HEADER) for line in lines)
+    return tuple(_parse_line(line, HEADER) for line in lines)
 
 
 def mutated(line: str, rng: random.Random) -> str:
@@ -89,7 +89,7 @@ def test_lines_together_give_what_each_gives_alone() -> None:
     ]
     for _ in range(2000):
         lines = [rng.choice(usual) for _ in range(rng.randrange(1, 14))]
-        assert _parse_alike(lines, HEADER) == line_by_line(lines)
+        assert _parse_complete_lines(lines, HEADER) == line_by_line(lines)
         if rng.random() < 0.7:
             lines[rng.randrange(len(lines))] = rng.choice(LINES).strip()
         assert outcome(together, *lines) == outcome(line_by_line, *lines), lines

@@ -101,7 +101,7 @@ def test_muse_missing_samples_and_leads_that_are_there(tmp_path: Path) -> None:
         ({"kind": "Other"}, {}, "waveforms are Median, Other: expected one of type Rhythm"),
         ({"base": "x"}, {}, "SampleBase is 'x'"),
         ({}, {"unit": "BEATS"}, "lead II has 4.88 BEATS per bit: expected a voltage"),
-        ({}, {"size": 4}, "lead II has 4 bytes a sample: expected 2"),
+        ({}, {"size": 4}, "lead II has 4 bytes per sample: expected 2"),
         ({}, {"extra": 1}, "lead II holds 600 samples, LeadSampleCountTotal promises 601"),
         ({}, {"extra": -1}, r"leads have \[599, 600\] samples"),
     ],
@@ -180,7 +180,7 @@ def test_aecg(tmp_path: Path) -> None:
         ({"sets": 0}, {}, "series has no sequenceSet"),
         ({}, {"unit": "kg"}, "lead MDC_ECG_LEAD_II has origin .*: expected voltages"),
         ({}, {"scale": "x"}, "expected voltages"),
-        ({}, {"counts": np.array(["a"])}, "lead MDC_ECG_LEAD_II has digits that are no numbers"),
+        ({}, {"counts": np.array(["a"])}, "lead MDC_ECG_LEAD_II has digits that are not numbers"),
         ({}, {"counts": COUNTS["II"][:5]}, r"leads have \[5, 600\] samples"),
     ],
 )
