@@ -39,13 +39,14 @@ def text_of(name: str) -> str:
 
 
 def blocks(name: str, *languages: str) -> list[str]:
-    """Return the fenced blocks in one of the languages; one without a language is a shell's when it
-    begins like it.
+    """Return the fenced blocks in one of the languages.
+
+    A block without a language is a shell block if it begins with a known command.
     """
-    found = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
     return [
         text
-        for language, text in found
+        for language, text in fenced
         if (language or ("bash" if SHELL.match(text) else "text")) in languages
     ]
 
@@ -162,7 +163,7 @@ def test_paths_of_the_code_exist(name: str) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the anchors that a Markdown viewer makes of the headings."""
+    """Return the anchors that a Markdown viewer derives from the headings."""
     headings = re.findall(r"^#+ +(.+?) *$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
