@@ -1,5 +1,5 @@
-# make demo  the environment, sample recordings, the notebook run whole: every output of the project
-# make test  the environment, checks, and all tests but the slow ones, in JOBS processes
+# make demo  create the environment and run the notebook on generated recordings: every output of the project
+# make test  create the environment, run the checks, and run all tests except the slow ones in JOBS processes
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
@@ -10,26 +10,26 @@ PTBXL  := artifacts/ptbxl100
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
-	@echo "make docs       build the documentation as a site, links checked; build/site/index.html"
-	@echo "make notebook   run the notebook anew for docs/notebook.ipynb, the copy with outputs, and the README's pictures"
-	@echo "make test       check style, types and dead code, and run all tests but the slow ones"
-	@echo "make test-slow  run the slow tests, the two below among them"
+	@echo "make test       check style, types and unused code, and run all tests except the slow ones"
+	@echo "make lint       check style, types, docstrings and unused code"
+	@echo "make smoke      run the 10-record check"
+	@echo "make docs       update docs/settings.md and docs/commands.md, build the documentation in build/site and check its links"
+	@echo "make notebook   run the notebook again for docs/notebook.ipynb (the copy with outputs) and the pictures of README and guide"
 	@echo "make examples   run every example of README, guide and pages on small generated collections"
-	@echo "make jupyterlab run the notebook in JupyterLab, in headless Chromium; picture in build/jupyterlab.png"
-	@echo "make fuzz       try 20,000 broken and hostile files on every reader, a few minutes"
-	@echo "make bench      measure speed against the plain recipe (DATA=DIR for real records)"
-	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR for the time of the PTB-XL recipe)"
-	@echo "make soak       kill runs fifty times, 100,000 records, a day-long record; a quarter of an hour"
-	@echo "make audit      look up known vulnerabilities of the packages, where a network is there"
-	@echo "make lint       check style, types, docstrings and dead code"
-	@echo "make smoke      the 10-record check"
-	@echo "make ptbxl      PTB-XL from its folder (DATA=DIR, 100 Hz) to trained networks and their scores; about an hour on two cores"
+	@echo "make test-slow  run the slow tests, including make examples and make jupyterlab"
+	@echo "make jupyterlab run the notebook in JupyterLab in headless Chromium; picture in build/jupyterlab.png"
+	@echo "make fuzz       try 20,000 broken and hostile files on every reader; takes a few minutes"
+	@echo "make soak       kill runs fifty times, process 100,000 records and a day-long record; takes a quarter of an hour"
+	@echo "make audit      look up known vulnerabilities of the installed packages; needs a network"
+	@echo "make bench      compare the speed with a plain script (DATA=DIR for real records)"
+	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR to time the PTB-XL recipe)"
+	@echo "make ptbxl      train and evaluate on PTB-XL from its folder (DATA=DIR, 100 Hz); takes about an hour on two cores"
 	@echo "make clean      remove the demo's outputs; keeps artifacts/runs, the environment, your data and your label mapping"
 
 env: $(VENV)/.complete
 
 $(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tensorboard.txt requirements-remote.txt requirements-docs.txt requirements-dev.txt
-	@echo "== making the environment in $(VENV) (a few minutes the first time)"
+	@echo "== creating the environment in $(VENV) (a few minutes the first time)"
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -41,6 +41,7 @@ demo: env
 
 docs: env
 	@echo "== building the documentation"
+	$(RUN) docs/reference.py
 	$(RUN) -m sphinx -q -W --keep-going -E -c docs . build/site
 	@echo "open build/site/index.html"
 
@@ -59,18 +60,18 @@ jupyterlab: env
 test: env
 	@echo "== running the tests"
 	$(MAKE) --no-print-directory lint
-	$(RUN) -m compileall -q src # the many commands that the tests start need not, where the environment forbids them to keep it
+	$(RUN) -m compileall -q src # once, because the tests start many commands and some environments forbid them to cache bytecode
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow" -n $(JOBS) --dist worksteal
 
 test-slow: env
 	$(RUN) -m pytest -q -m slow
 
 bench: env
-	@echo "== measuring speed against the plain recipe; DATA=DIR takes real WFDB records"
+	@echo "== comparing the speed with a plain script; DATA=DIR takes real WFDB records"
 	$(RUN) -m benchmarks $(if $(DATA),--data $(DATA))
 
 bench-gpu: env
-	@echo "== measuring training on a CUDA device; PROCESSED=DIR takes a processed PTB-XL for the time of the recipe"
+	@echo "== measuring training on a CUDA device; PROCESSED=DIR takes a processed PTB-XL to time the recipe"
 	$(RUN) -m benchmarks.gpu $(if $(PROCESSED),--processed $(PROCESSED))
 
 fuzz: env
@@ -78,7 +79,7 @@ fuzz: env
 	$(RUN) -m tests.fuzz --inputs 20100
 
 soak: env
-	@echo "== killing runs, and large inputs"
+	@echo "== killing runs, and processing large inputs"
 	ECG_SOAK=1 ECG_SOAK_KILLS=50 $(RUN) -m pytest -q -s tests/test_crashes.py tests/test_load.py
 
 audit: env
@@ -92,7 +93,7 @@ lint: env
 
 ptbxl: env
 	@test -n "$(DATA)" || { echo "give DATA=DIR, the folder records100 of PTB-XL"; exit 2; }
-	@echo "== PTB-XL from its recordings to trained networks, in artifacts/runs, and their scores on fold 9"
+	@echo "== training on PTB-XL and evaluating on fold 9; runs in artifacts/runs"
 	$(RUN) -m src labels ptbxl --root $(DATA) --rate 100 --task superclass+all --unvalidated-weight 0.3 --out logs/ptbxl.csv
 	$(RUN) -m src preprocess --mapping logs/ptbxl.csv --data ptbxl=$(DATA) --fs 100 --n-samples 1000 --out $(PTBXL)
 	$(RUN) -m src cross-fit --processed $(PTBXL) --config recipes/ptbxl_quick.json --out artifacts/ptbxl_cross_fit --resume

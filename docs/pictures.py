@@ -1,13 +1,20 @@
-"""The pictures of README and docs/report.md, from the demo that ``make notebook`` left in
-``build/notebook``.
+"""The pictures of the documentation, in docs/images.
+
+The rooms of `src` are drawn from the guide's table. The others come from the demo that ``make
+notebook`` left in ``build/notebook``.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,10 +26,9 @@ from src.plots.report.writer import write_report  # noqa: E402
 
 DEMO, IMAGES = ROOT / "build" / "notebook", ROOT / "docs" / "images"
 REPORT_WIDTH, REPORT_HEIGHT = 640, 1026
-COLUMNS = (
-    "header.top, #results",
-    "#mistakes, #browser",
-)  # what each column of the report's picture shows
+COLUMNS = ("header.top, #results", "#mistakes, #browser")
+"""The parts of the page in each column of the report's picture, as CSS selectors."""
+
 KEEP = """
 document.querySelectorAll('header.top, nav, section').forEach(part => {{
     part.style.display = part.matches('{shown}') ? '' : 'none';
@@ -34,8 +40,16 @@ scrollTo(0, 0)
 """
 
 
+SPINE, PACKAGE, INK = "#dce9f5", "#fbe8d3", "#22303c"
+ROOM_HEIGHT, ROOM_STEP, SHEET_WIDTH = 0.8, 1.0, 11.0
+
+
 def main() -> None:
-    """Write the three pictures; the report's needs Chromium and is left as it is without."""
+    """Write the pictures; those of the demo if it is there, the report's if Chromium is."""
+    draw_rooms().savefig(IMAGES / "rooms.png", dpi=110)
+    save(Image.open(IMAGES / "rooms.png").convert("RGB"), IMAGES / "rooms.png")
+    if not DEMO.exists():
+        return
     save(
         Image.open(DEMO / "figures" / "test_ecg_example.png").convert("RGB"),
         IMAGES / "ecg_on_paper.png",
@@ -45,8 +59,56 @@ def main() -> None:
         save(picture_report(), IMAGES / "report.png")
 
 
+def read_rooms() -> list[tuple[str, int, str]]:
+    """Return entry, level and content of each row of the guide's table of `src`, top first."""
+    guide = (ROOT / "IMPLEMENTATION_GUIDE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+) \| (.+) \|$", guide, re.MULTILINE)
+    return [(name, int(level), text.replace("`", "")) for name, level, text in rows]
+
+
+def draw_rooms() -> Figure:
+    """Draw files and packages of `src` as boxes, a row for each level, the command line on top."""
+    rooms = read_rooms()
+    height = max(level for _, level, _ in rooms) * ROOM_STEP
+    figure = Figure(figsize=(SHEET_WIDTH, height * 0.78))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set(xlim=(0, SHEET_WIDTH), ylim=(0, height + 0.1))
+    axes.axis("off")
+
+    # Rooms of one level share its row; none of them imports another
+    for level in sorted({level for _, level, _ in rooms}):
+        row = [(name, text) for name, own, text in rooms if own == level]
+        width = (SHEET_WIDTH - 1.2) / len(row)
+        for place, (name, text) in enumerate(row):
+            box = (1.0 + place * width, (level - 1) * ROOM_STEP + 0.1, width - 0.15)
+            draw_room(axes, box, name, text)
+
+    axes.annotate("", (0.62, 0.2), (0.62, height - 0.2), arrowprops={"arrowstyle": "->", "lw": 1.4})
+    axes.text(0.35, height / 2, "imports from", rotation=90, va="center", ha="center", color=INK)
+    return figure
+
+
+def draw_room(axes: Axes, box: tuple[float, float, float], name: str, text: str) -> None:
+    """Draw one entry of `src`: its name and content in a box given by left, bottom and width."""
+    left, bottom, width = box
+    colour = SPINE if name.endswith(".py") else PACKAGE
+    shape = FancyBboxPatch(
+        (left, bottom),
+        width,
+        ROOM_HEIGHT,
+        boxstyle="round,pad=0,rounding_size=0.08",
+        facecolor=colour,
+        edgecolor=INK,
+        linewidth=0.8,
+    )
+    axes.add_patch(shape)
+    lines = textwrap.fill(text, round(width * 13))
+    axes.text(left + 0.14, bottom + 0.62, name, weight="bold", va="center", color=INK, size=11)
+    axes.text(left + 0.14, bottom + 0.27, lines, va="center", color=INK, size=8.5, linespacing=1.1)
+
+
 def join_figures() -> Image.Image:
-    """Return the history, with F1 scores and confusion matrix to its right."""
+    """Return the training history with F1 scores and confusion matrix to its right."""
     history, scores, confusion = (
         Image.open(DEMO / "figures" / f"{name}.png").convert("RGB")
         for name in ("training_history", "test_f1_scores", "test_confusion_matrix")
@@ -64,7 +126,7 @@ def join_figures() -> Image.Image:
 
 
 def picture_report() -> Image.Image:
-    """Return parts of the demo's report in two columns, as a browser shows them."""
+    """Return two columns of screenshots from the report of the demo."""
     sheet = Image.new("RGB", (2 * REPORT_WIDTH + 20, REPORT_HEIGHT), "white")
     with tempfile.TemporaryDirectory() as folder, start_chromium(Path(folder) / "profile") as page:
         page.send("Emulation.setScrollbarsHidden", hidden=True)

@@ -1,5 +1,6 @@
-"""The folder that the documents' examples run in: a copy of the project with small generated
-collections laid out like the real ones.
+"""Build the folder in which the documents' examples run.
+
+It is a copy of the project with small generated collections in the layout of the real ones.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ CPSC = {"NORM": 1, "AF": 2, "AVB1": 3, "LBBB": 4, "RBBB": 5, "PVC": 7, "STE": 9}
 
 
 def build_project(folder: Path) -> Path:
-    """Lay out the project with its collections below `data`; returns the folder."""
+    """Copy the project and write its collections below `data`; return the folder."""
     for name in COPIED:
         source, target = PROJECT_ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def generate(
     duration_s: float = 10.0,
     classes: Iterable[str] = CLASSES,
 ) -> list[ECGRecord]:
-    """Return records of all classes in turn, two of a patient."""
+    """Return records that cycle through the classes, two for each patient."""
     rng, labels = np.random.default_rng(seed), list(classes)
     patients = [generate_patient(rng, f"p{i:03d}") for i in range(-(-n // 2))]
     owners = [patients[i % len(patients)] for i in range(n)]
@@ -93,7 +94,7 @@ def write_table(path: Path, header: str, rows: Iterable[Iterable[object]]) -> No
 
 
 def write_own(folder: Path) -> None:
-    """WFDB records with a table whose columns have names of their own."""
+    """Write WFDB records and a table with other column names than ours."""
     folder.mkdir(parents=True)
     records = generate(45, lambda i: f"rec{i:03d}", seed=1, fs=250, classes=("NORM", "AF", "PVC"))
     for record in records:
@@ -106,7 +107,7 @@ def write_own(folder: Path) -> None:
 
 
 def write_ptbxl(folder: Path) -> None:
-    """PTB-XL's database and records100, every fold with every class."""
+    """Write PTB-XL's database and records100, with every class in every fold."""
     records = generate(90, lambda i: f"{i:05d}_lr", seed=2, fs=100)
     (folder / "records100" / "00000").mkdir(parents=True)
     rows = []

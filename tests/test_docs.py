@@ -1,34 +1,33 @@
-"""The documents keep up with the code: every setting and option is explained, links lead somewhere,
-commands are right.
-"""
+"""The documents match the code: settings and options are explained, links and commands work."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import importlib
 import re
 import shlex
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_import_direction import LAYER_OF
 
-from src import config
 from src.__main__ import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
-WRITTEN = (
-    "README.md",
-    "IMPLEMENTATION_GUIDE.md",
-    "SETUP_SUMMARY.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-)
+sys.path.append(str(ROOT / "docs"))
+
+from pictures import read_rooms  # noqa: E402
+from reference import build_pages, command_parsers, fill, settings_classes  # noqa: E402
+
+FOLDERS = (".", "docs", "experiments", "artifacts/pretrained")
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).glob("*.md"))
 ]
 SHELL = re.compile(
     r"(\$ )?(python3?|make|pip|git|source|export|cd|docker|torchrun|printf|jupyter|conda|uv)\b"
@@ -36,95 +35,141 @@ SHELL = re.compile(
 
 
 def text_of(name: str) -> str:
-    path = ROOT / name
-    if not path.exists():
-        pytest.skip(f"{name} is not written yet")
-    return path.read_text(encoding="utf-8")
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def blocks(name: str, *languages: str) -> list[str]:
-    """Return the fenced blocks in one of the languages; one without a language is a shell's when it
-    begins like it.
+    """Return the fenced blocks in one of the languages.
+
+    A block without a language is a shell block if it begins with a known command.
     """
-    found = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
     return [
         text
-        for language, text in found
+        for language, text in fenced
         if (language or ("bash" if SHELL.match(text) else "text")) in languages
     ]
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    actions = build_parser()._actions
-    return next(
-        action.choices for action in actions if isinstance(action, argparse._SubParsersAction)
-    )
+# Settings, options and rooms ---------------------------------------------------------------------
 
 
-# The guide ----------------------------------------------------------------------------------------
-
-
-def settings_classes() -> list[type]:
-    classes = [
-        value
-        for value in vars(config).values()
-        if isinstance(value, type) and dataclasses.is_dataclass(value)
-    ]
-    return [kind for kind in classes if kind.__module__ == config.__name__]
+def test_reference_pages_are_up_to_date() -> None:
+    for name, text in build_pages().items():
+        assert text_of(name) == text, (
+            f"{name}: run make docs, or {sys.executable} docs/reference.py"
+        )
 
 
 @pytest.mark.parametrize("kind", settings_classes())
 def test_every_setting_is_explained(kind: type) -> None:
-    guide = text_of("IMPLEMENTATION_GUIDE.md")
-    missing = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if not re.search(rf"`[^`\n]*\b{field.name}\b[^`\n]*`", guide)
-    ]
-    assert kind.__name__ in guide and not missing
+    page = text_of("docs/settings.md")
+    names = [field.name for field in dataclasses.fields(kind)]
+    assert f"## {kind.__name__}\n" in page
+    assert not [name for name in names if f"| `{name}` |" not in page]
 
 
-@pytest.mark.parametrize("name", parsers())
+@pytest.mark.parametrize("name", command_parsers())
 def test_every_option_is_explained(name: str) -> None:
-    guide = text_of("IMPLEMENTATION_GUIDE.md")
+    pages = text_of("docs/commands.md") + text_of("docs/settings.md")
     flags = [
-        action.option_strings[-1 if len(action.option_strings) == 1 else 0]
-        for action in parsers()[name]._actions
-        if action.option_strings
+        action.option_strings[0]
+        for action in command_parsers()[name]._actions
+        if action.option_strings and action.dest != "help"
     ]
-    missing = [
-        flag
-        for flag in flags
-        if flag != "-h" and not re.search(rf"(?<![\w-]){flag}(?![\w-])", guide)
-    ]
-    assert f"`{name}`" in guide or f"src {name}" in guide
-    assert not missing
+    assert f"## {name}\n" in pages
+    assert not [flag for flag in flags if not re.search(rf"(?<![\w-]){flag}(?![\w-])", pages)]
 
 
-def test_every_entry_of_src_has_its_line_in_the_readme() -> None:
-    readme = text_of("README.md")
+def test_a_page_without_marks_for_a_table_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin A -->\nold\n<!-- end A -->\nafter\n", encoding="utf-8")
+    assert fill(page, {"A": "new"}) == (
+        "before\n<!-- begin A -->\n\nnew\n\n<!-- end A -->\nafter\n"
+    )
+    with pytest.raises(
+        ValueError, match=r"page\.md: expected marks for each table once, look at B"
+    ):
+        fill(page, {"A": "new", "B": "missing"})
+
+
+def test_every_command_has_its_row_in_the_readme() -> None:
+    rows = set(re.findall(r"^\| `([\w-]+)[ `]", text_of("README.md"), re.MULTILINE))
+    assert set(command_parsers()) <= rows
+
+
+@pytest.mark.parametrize("name", ["README.md", "IMPLEMENTATION_GUIDE.md"])
+def test_every_entry_of_src_has_its_row(name: str) -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", text_of(name), re.MULTILINE)
     entries = [path for path in (ROOT / "src").iterdir() if path.name != "__pycache__"]
-    assert not [
-        path.name
-        for path in entries
-        if f"`{path.name}{'/' if path.is_dir() else ''}`" not in readme
-    ]
+    names = {f"{path.name}/" if path.is_dir() else path.name for path in entries}
+    assert names <= set(rows)
+
+
+def test_the_guide_has_the_levels_that_imports_are_held_to() -> None:
+    levels = {name.removesuffix(".py").rstrip("/"): level for name, level, _ in read_rooms()}
+    assert levels == {name: level + 1 for name, level in LAYER_OF.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("IMPLEMENTATION_GUIDE.md", 25_000), ("SETUP_SUMMARY.md", 8_000)]
+)
+def test_a_document_is_short_enough_to_be_read(name: str, most: int) -> None:
+    assert len(text_of(name)) <= most
+
+
+def test_tests_that_keep_promises_exist() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text_of("RELIABILITY.md")))
+    assert named
+    assert not [name for name in named if f"def {name}(" not in source]
+
+
+def texts_of_the_code() -> Iterator[str]:
+    """Yield the strings of src, with a NUL for each value that is filled in, and the notebook."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    part.value if isinstance(part, ast.Constant) else "\0" for part in node.values
+                ]
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    yield text_of("notebooks/ecg_tensor_pipeline.ipynb")
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    page, _ = text_of("docs/troubleshooting.md").split("## Messages of other programs")
+    cells = re.findall(r"^\| (`.+?) \| ", page, re.MULTILINE)
+    messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+    texts = list(texts_of_the_code())
+    unknown = []
+    for message in messages:
+        parts = [part.strip() for part in re.split(r"\b[XYNMK]\b", message)]
+        if message != "check" and not any(all(part in text for part in parts) for text in texts):
+            unknown.append(message)
+    assert messages and not unknown
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_paths_of_the_code_exist(name: str) -> None:
+    paths = re.findall(r"`((?:src|tests|benchmarks|experiments|docs)/[\w/.]+)`", text_of(name))
+    generated = {"benchmarks/results_gpu.json"}  # written by make bench-gpu
+    assert not [path for path in set(paths) - generated if not (ROOT / path).exists()]
 
 
 # Links --------------------------------------------------------------------------------------------
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the anchors that a Markdown viewer makes of the headings."""
+    """Return the anchors that a Markdown viewer derives from the headings."""
     headings = re.findall(r"^#+ +(.+?) *$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name: str) -> None:
-    unwritten = [other for other in WRITTEN if not (ROOT / other).exists()]
-    if unwritten:
-        pytest.skip(f"{', '.join(unwritten)} not written yet")
     prose = re.sub(r"^```.*?^```", "", text_of(name), flags=re.MULTILINE | re.DOTALL)
     links = [
         *re.findall(r"\]\(<?([^)\s>]+)", prose),

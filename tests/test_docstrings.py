@@ -1,6 +1,4 @@
-"""Docstrings keep up with signatures: what a Parameters section names is there, and is all there
-is.
-"""
+"""Docstrings match signatures: a Parameters section names exactly the parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ SECTION = re.compile(
     r"^Parameters\n-+\n(.*?)(?=\n[A-Z][A-Za-z ]+\n-+\n|\Z)", re.MULTILINE | re.DOTALL
 )
 MOST_UNEXPLAINED = 5
-"""A public function with more parameters than this needs the section."""
+"""A public function with more parameters needs a Parameters section."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -53,8 +51,8 @@ def parameters_of(function: Function) -> list[str]:
 
 def explained(docstring: str) -> list[str]:
     """Return the names of a numpydoc Parameters section; ``a, b`` is two."""
-    found = SECTION.search(docstring)
-    lines = found[1].splitlines() if found else []
+    section = SECTION.search(docstring)
+    lines = section[1].splitlines() if section else []
     heads = [line.split(" : ")[0] for line in lines if line and not line.startswith(" ")]
     return [name.strip(" *`") for head in heads for name in head.split(",")]
 
@@ -64,11 +62,12 @@ def explained(docstring: str) -> list[str]:
 )
 def test_parameters_are_explained_as_they_are(path: Path) -> None:
     for name, function, docstring in public_functions(path):
-        names, told = parameters_of(function), explained(docstring)
-        assert not told or sorted(told) == sorted(names), (
-            f"{name}: {sorted(set(told) ^ set(names))}"
+        names = parameters_of(function)
+        documented = explained(docstring)
+        assert not documented or sorted(documented) == sorted(names), (
+            f"{name}: {sorted(set(documented) ^ set(names))}"
         )
-        assert told or len(names) <= MOST_UNEXPLAINED, (
+        assert documented or len(names) <= MOST_UNEXPLAINED, (
             f"{name} has {len(names)} parameters and explains none"
         )
 

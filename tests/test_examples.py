@@ -1,8 +1,7 @@
-"""Every example of README, guide and pages runs: document by document, block by block, in a copy of
-the project.
+"""Run every example of README, guide and pages, block by block, in a copy of the project.
 
-Blocks are run as they are written but for the changes listed here, which make them small and leave
-out what sets up a machine.
+Blocks run as they are written, except for the changes listed here: they make the examples small and
+skip commands that set up a machine.
 """
 
 from __future__ import annotations
@@ -32,24 +31,23 @@ CHANGES = (
     (r"/path/to/ecg-tensor-pipeline", "."),
     (r"/path/to/artifacts", "artifacts"),
 )
-NOT_RUN = {  # what is in a line -> why
+# Pattern of a line -> why it is not run
+NOT_RUN = {
     r"^make ": "each target is a command that other tests run",
     r"^(python -m )?pip |^python3 -m venv|^source |^\.venv/bin/python": (
-        "makes, changes or presumes another environment"
+        "creates, changes or needs another environment"
     ),
     r"^jupyter ": "test_jupyterlab.py starts it",
-    r"s3://": "is on the network; test_remote.py has a server of its own",
+    r"s3://": "needs the network; test_remote.py has a server of its own",
 }
-NEEDED = {
-    "export-dataset": "pyarrow",
-    " export ": "onnx",
-}  # in a command -> module without which it is not run
+# Part of a command -> module that it needs; it is skipped without
+NEEDED = {"export-dataset": "pyarrow", " export ": "onnx"}
 WITH_EXAMPLES = [name for name in DOCUMENTS if blocks(name, "bash", "sh", "shell", "python", "py")]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after `make demo`, which most examples presume."""
+    """Return the project after `make demo`, which most examples need."""
     folder = build_project(tmp_path_factory.mktemp("examples") / "project")
     save_json(SMALL_NOTEBOOK, folder / "small.json")
     run(folder, [sys.executable, "-m", "src", "demo", "--config", "small.json"], "demo")
@@ -57,11 +55,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, command: list[str], shown: str) -> None:
-    """Run a command in the folder as somebody would who has activated the environment."""
-    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
-        "PATH": here
-    }
+    """Run a command in the folder with the environment activated."""
+    environment = dict(os.environ)
+    environment.pop("PYTHONPATH", None)
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         command,
         cwd=folder,
@@ -75,7 +72,7 @@ def run(folder: Path, command: list[str], shown: str) -> None:
 
 
 def changed(block: str) -> str:
-    """Return a block with its lines joined where they go on, and made small."""
+    """Return a block with continued lines joined and the `CHANGES` applied."""
     text = block.replace("\\\n", " ")
     for pattern, replacement in CHANGES:
         text = re.sub(pattern, replacement, text)
@@ -97,7 +94,7 @@ def lines_to_run(block: str) -> list[str]:
 
 
 def missing_modules(block: str) -> list[str]:
-    """Return the packages that a Python block imports and that are not here."""
+    """Return the packages that a Python block imports and that are not installed."""
     nodes = list(ast.walk(ast.parse(block)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -109,7 +106,7 @@ def missing_modules(block: str) -> list[str]:
 
 
 def run_examples(folder: Path, name: str) -> None:
-    """Run a document's blocks in their order."""
+    """Run the blocks of a document in order."""
     shell = blocks(name, "bash", "sh", "shell")
     for block in blocks(name, "bash", "sh", "shell", "python", "py"):
         if block in shell:
@@ -120,7 +117,7 @@ def run_examples(folder: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def after_readme(project: Path) -> Path:
-    """The project after the README's examples, whose runs those of other documents take up."""
+    """Return the project after the README's examples; other documents use their runs."""
     run_examples(project, "README.md")
     return project
 
