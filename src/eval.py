@@ -5,7 +5,7 @@ files.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,13 @@ from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file
 from src.processed.splits import SPLIT_NAMES
-from src.processed.targets import LabelledRecords, choose_records, encode_targets, load_records
+from src.processed.targets import (
+    LabelledRecords,
+    Task,
+    choose_records,
+    encode_targets,
+    load_records,
+)
 from src.utils import Rich, save_json
 
 if TYPE_CHECKING:
@@ -139,7 +145,7 @@ def evaluate(
     everyone = predicted(records)
     predictions = (
         everyone
-        if _takes_negatives(loaded.card)
+        if _task_of(loaded.card).keep_negative
         else everyone.subset(np.flatnonzero((everyone.y_true == 1).any(axis=1)))
     )
     rows = select_rows(load_manifest(processed), predictions.keys)
@@ -174,23 +180,21 @@ def split_records(
         card.config.get("train", {}).get("keep_other")
     )
     splits = load_records(processed, keep_other=keep_other or learned)
-    negatives = not card.single_label and (everyone or _takes_negatives(card))
-    records = choose_records(
-        splits[split], card.classes, single_label=card.single_label, keep_negative=negatives
-    )
-    judged = (
-        records
-        if _takes_negatives(card)
-        else choose_records(records, card.classes, single_label=card.single_label)
-    )
+    task = _task_of(card)
+    keep_negative = task.keep_negative or (everyone and not task.single_label)
+    records = choose_records(splits[split], replace(task, keep_negative=keep_negative))
+    judged = records if task.keep_negative else choose_records(records, task)
     if not len(judged):
         raise ValueError(_why_empty(processed, split, splits, card))
     return records
 
 
-def _takes_negatives(card: ModelCard) -> bool:
-    """Tell whether a model was validated on records without a class, and so is judged on them."""
-    return not card.single_label and bool(card.config.get("train", {}).get("keep_negative"))
+def _task_of(card: ModelCard) -> Task:
+    """Return the task that a model was validated on."""
+    keep_negative = bool(card.config.get("train", {}).get("keep_negative"))
+    return Task(
+        card.classes, card.single_label, keep_negative=keep_negative and not card.single_label
+    )
 
 
 def predict_records(

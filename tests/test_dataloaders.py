@@ -25,6 +25,7 @@ from src.processed.manifest import load_manifest, save_manifest
 from src.processed.record_files import load_signal, record_path
 from src.processed.targets import (
     LabelledRecords,
+    Task,
     choose_records,
     encode_targets,
     find_classes,
@@ -52,8 +53,12 @@ def test_classes_are_sorted_with_the_fallback_last() -> None:
 
 def test_records_for_one_label_and_for_several() -> None:
     source = records(("A",), ("A", "B"), (), ("Z",), ("A", "Z"))
-    assert choose_records(source, ("A", "B"), single_label=True).keys == ("d__0", "d__4")
-    assert choose_records(source, ("A", "B"), single_label=False).keys == ("d__0", "d__1", "d__4")
+    assert choose_records(source, Task(("A", "B"), single_label=True)).keys == ("d__0", "d__4")
+    assert choose_records(source, Task(("A", "B"), single_label=False)).keys == (
+        "d__0",
+        "d__1",
+        "d__4",
+    )
 
 
 def test_weights_draw_rare_classes_as_often_as_common_ones() -> None:

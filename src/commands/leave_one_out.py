@@ -94,10 +94,7 @@ def run_leave_one_out(
                 f"{processed}: no record of {name} carries a class that the other "
                 f"datasets train: {fold.classes}"
             )
-    seen = {
-        name: _seen(splits, name, fold, config.train.keep_negative)
-        for name, fold in loaders.items()
-    }
+    seen = {name: _seen(splits, name, fold) for name, fold in loaders.items()}
     held = [
         (fold.records["test"].signal_hashes, f"the recordings of {name}, which is left out")
         for name, fold in loaders.items()
@@ -182,15 +179,10 @@ def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
     )
 
 
-def _seen(splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool) -> LabelledRecords:
+def _seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:
     """Return the test records of the datasets trained on."""
     others = _keep(splits["test"], set(splits["test"].datasets) - {dataset})
-    return choose_records(
-        others,
-        fold.classes,
-        single_label=fold.single_label,
-        keep_negative=keep_negative and not fold.single_label,
-    )
+    return choose_records(others, fold.task)
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:
