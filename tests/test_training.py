@@ -16,7 +16,7 @@ from src.dataloaders import build_dataloaders
 from src.learning.checkpoints import load_checkpoint
 from src.learning.leaks import warn_trained_on
 from src.learning.optimization import TrainState
-from src.processed.targets import Task, choose_task, load_records
+from src.processed.targets import load_records
 from src.training import run_training
 from src.utils import load_json
 
@@ -375,13 +375,3 @@ def test_a_start_that_knows_validation_is_asked_about(
     )
     run_training(config, processed, tmp_path)
     assert asked == [tuple(load_records(processed)["val"].signal_hashes)]
-
-
-def test_one_class_needs_records_without_it(processed: Path) -> None:
-    train = load_records(processed)["train"]
-    one = TrainConfig(classes=("AF",), target="multi")
-    with pytest.raises(ValueError, match="keep-negative"):
-        choose_task(train, one)
-    assert choose_task(train, dataclasses.replace(one, keep_negative=True)) == Task(
-        ("AF",), single_label=False, keep_negative=True
-    )
