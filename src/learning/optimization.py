@@ -44,15 +44,19 @@ class HistoryRow(ValidationScores):
     seconds: float
 
 
+StateDict = dict[str, Any]
+"""What ``state_dict`` of a torch object returns."""
+
+
 class SavedState(TypedDict):
     """The state of a training run as tensors and plain values, from which it is resumed."""
 
-    model: dict[str, Any]
-    average: dict[str, Any] | None
-    optimizers: list[dict[str, Any]]
-    schedulers: list[dict[str, Any]]
-    scaler: dict[str, Any]
-    rng: dict[str, Any]
+    model: StateDict
+    average: StateDict | None
+    optimizers: list[StateDict]
+    schedulers: list[StateDict]
+    scaler: StateDict
+    rng: StateDict
     epoch: int
     best_epoch: int
     best_metric: float
