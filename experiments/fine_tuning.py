@@ -32,7 +32,7 @@ from src.learning.metrics import compute_metrics
 from src.learning.text import format_table
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.runs.log import environment
-from src.processed.targets import LabelledRecords, choose_records, load_records
+from src.processed.targets import LabelledRecords, Task, choose_records, load_records
 from src.training import run_training
 from src.utils import save_json, setup_logging
 
@@ -59,7 +59,7 @@ def choose_fold(processed: Path, task: str) -> LabelledRecords:
             labels=tuple((sex,) if sex else () for sex in sexes),
             annotated=((),) * len(records),
         )
-    return choose_records(records, TASKS[task], single_label=True)
+    return choose_records(records, Task(TASKS[task], single_label=True))
 
 
 def divide(records: LabelledRecords, n_train: int, n_val: int, seed: int) -> Splits:

@@ -11,6 +11,7 @@ import argparse
 from dataclasses import replace
 
 from src.learning.checkpoints import load_checkpoint, save_checkpoint
+from src.model import select_outputs
 
 
 def keep_classes(source: str, target: str, classes: list[str]) -> None:
@@ -24,14 +25,10 @@ def keep_classes(source: str, target: str, classes: list[str]) -> None:
             f"{', '.join(checkpoint.card.classes)}"
         )
     rows = [checkpoint.card.classes.index(name) for name in classes]
-    weights = {
-        name: value[rows] if name.startswith("head.") else value
-        for name, value in checkpoint.weights.items()
-    }
     save_checkpoint(
         target,
         replace(checkpoint.card, classes=tuple(classes)),
-        weights,
+        select_outputs(checkpoint.weights, rows),
         {"epoch": checkpoint.state.get("epoch")},
     )
 

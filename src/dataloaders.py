@@ -1,13 +1,12 @@
-"""Record files to batches: which records are drawn how often, the loaders, and what training sees
-of a processed folder.
-"""
+"""A processed folder to batches: records and targets of a task, sampling weights, loaders."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from src.processed.packed import PackedSplit, load_packed
 from src.processed.record_files import load_record_file
 from src.processed.targets import (
     LabelledRecords,
-    auxiliary_classes,
+    Task,
     choose_records,
     choose_task,
     encode_targets,
@@ -47,32 +46,39 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# At most so many records of a collection decide its scale: the error of a mean over a thousand is
+# far below the spread.
 _STATISTICS_RECORDS = 1000
-"""Records that decide the scale of a collection, at most: the error of a mean over a thousand is
-far below the spread.
-"""
 
 
 def sample_weights(targets: Float32Array) -> Float64Array:
-    """Return a drawing weight per record: the inverse frequency of its rarest class, mean 1.
+    """Return a sampling weight per record: the inverse frequency of its rarest class.
 
-    Records without any positive class get the mean weight.
+    Parameters
+    ----------
+    targets
+        Shape (n_records, n_classes); only entries of exactly 1 count as positive.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_records,), with mean 1. Records without a positive class get the mean weight.
     """
     positive = targets == 1
     counts = positive.sum(axis=0)
     inverse = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
-    weights = (positive * inverse).max(axis=1, initial=0.0)
-    weights[weights == 0] = weights[weights > 0].mean() if (weights > 0).any() else 1.0
+    weights = (positive * inverse).max(axis=1, initial=0.0)  # (n_records,)
+    has_class = weights > 0
+    weights[~has_class] = weights[has_class].mean() if has_class.any() else 1.0
     return np.asarray(weights / weights.mean(), np.float64)
 
 
 def _train_targets(
     config: Config, records: LabelledRecords, classes: tuple[str, ...]
 ) -> Float32Array:
-    """Return what the training records teach: their labels, blended with soft targets where the
-    settings name some.
-    """
-    targets, path = encode_targets(records, classes), config.train.soft_targets
+    """Return the training targets: the labels, blended with the soft targets of the settings."""
+    targets = encode_targets(records, classes)
+    path = config.train.soft_targets
     if path is None:
         return targets
     from src.learning.predictions import Predictions
@@ -84,32 +90,38 @@ def _train_targets(
         raise ValueError(f"{path}: {error}") from None
 
 
-def _drawing_weights(
+def _sampling_weights(
     records: LabelledRecords, targets: Float32Array, balanced: bool
 ) -> Float64Array | None:
-    """Return the weight of each training record in the draw, or None where all count the same.
+    """Return the sampling weight of each training record, or None where all are equal.
 
     Raises
     ------
     ValueError
-        If the label table gives none of them a weight above 0.
+        If the label mapping gives none of them a weight above 0.
     """
-    given = np.array(records.weights)
-    if not given.any():
+    weights = np.array(records.weights)
+    if not weights.any():
         raise ValueError(
             f"{records.processed}: weight is 0 for every training record: expected some "
-            "above 0 in the label table"
+            "above 0 in the label mapping"
         )
-    weights = given * sample_weights(targets) if balanced else given
+    if balanced:
+        weights = weights * sample_weights(targets)
     return None if (weights == weights[0]).all() else weights
 
 
 def seed_worker(worker: int, rank: int = 0) -> None:
-    """Seed a loader process of the training process `rank`, NumPy and Python too, and keep it to
-    one thread.
+    """Seed torch, NumPy and Python in a loader process, and keep it to one thread.
 
-    torch seeds the loader processes of all training processes alike, as their loaders share the
-    order.
+    Parameters
+    ----------
+    worker
+        Number of the loader process, as the `DataLoader` passes it. torch's seed depends on it
+        already.
+    rank
+        Number of the training process. torch seeds the loader processes of all training processes
+        alike, as their loaders share the order.
     """
     import random
 
@@ -135,18 +147,21 @@ def make_loader(
 
     Parameters
     ----------
-    dataset, config
-        The records, and batch size, loader processes and sampling.
+    dataset
+        The records.
+    config
+        Batch size and number of loader processes.
     weights
-        How often each record is drawn, relative to the others; None draws each once.
+        Sampling weight of each record, shape (n_records,); None draws each record once.
     train
         Draw in random order, or by the weights.
     seed
-        Alone decides the order, under spawn as well as fork.
+        Decides the order alone, with spawned and with forked loader processes.
     pin_memory
-        Put batches where CUDA copies them from fast.
+        Put batches into page-locked memory, from which CUDA copies faster.
     processes
-        Training batches are dealt out to them; other batches go whole to whoever asks.
+        The processes of a distributed run, which share each training batch. Batches of other
+        loaders are not divided.
     """
     generator = torch.Generator().manual_seed(seed)
     n_records = len(dataset)  # type: ignore[arg-type]
@@ -154,34 +169,46 @@ def make_loader(
         "num_workers": config.loader_workers,
         "collate_fn": keep_batch if hasattr(dataset, "__getitems__") else None,
         "pin_memory": pin_memory,
-        # Workers that stay are not seeded anew for an epoch, so a run that is resumed would draw
-        # other crops and another order
+        # Persistent workers are seeded once, not once an epoch, so a resumed run would draw other
+        # crops.
         "persistent_workers": config.loader_workers > 0 and not train,
         "worker_init_fn": partial(seed_worker, rank=processes.rank if processes is not None else 0),
         "generator": generator,
     }
     if not train:
         return DataLoader(dataset, config.batch_size, **common)
-    order: Sampler[int] = RandomSampler(range(n_records), generator=generator)
-    if weights is not None:
+    order: Sampler[int]
+    if weights is None:
+        order = RandomSampler(range(n_records), generator=generator)
+    else:
         order = WeightedRandomSampler(weights.tolist(), len(weights), generator=generator)
     if processes is not None and processes.world > 1:
-        return DataLoader(
-            dataset, batch_sampler=SharedBatchSampler(order, config.batch_size, processes), **common
-        )
-    lonely = (
-        n_records > config.batch_size and n_records % config.batch_size == 1
-    )  # BatchNorm needs two
-    return DataLoader(dataset, config.batch_size, sampler=order, drop_last=lonely, **common)
+        batches = SharedBatchSampler(order, config.batch_size, processes)
+        return DataLoader(dataset, batch_sampler=batches, **common)
+    # A last batch of one record is dropped: batch norm needs two values per channel.
+    drop_last = n_records > config.batch_size and n_records % config.batch_size == 1
+    return DataLoader(dataset, config.batch_size, sampler=order, drop_last=drop_last, **common)
 
 
 @dataclass(frozen=True)
 class DataLoaders(Rich):
-    """The loaders of a processed folder; a split without records has none.
+    """The loaders of a processed folder, and the records and targets behind them.
 
-    Training targets have a column for each of `classes` and then for each of `auxiliary`, the
-    others for `classes`. `whole` has the training records without crops, where the last epochs see
-    those.
+    Attributes
+    ----------
+    train, val, test
+        Batches of each split; None for a split without records.
+    records
+        Split name -> its records, in the order of the datasets.
+    targets
+        Split name -> targets. Those of train have shape (n_records, len(task.outputs)), the others
+        (n_records, len(task.classes)).
+    task
+        Classes to predict.
+    view
+        Leads, normalization and crops of the training records.
+    whole
+        The training records without crops, for the last epochs; None where none ask for them.
     """
 
     train: DataLoader[Batch]
@@ -189,48 +216,56 @@ class DataLoaders(Rich):
     test: DataLoader[Batch] | None
     records: dict[str, LabelledRecords]
     targets: dict[str, Float32Array]
-    classes: tuple[str, ...]
-    single_label: bool
+    task: Task
     view: View = View()
-    auxiliary: tuple[str, ...] = ()
     whole: DataLoader[Batch] | None = None
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes to predict, in the order of the targets' columns."""
+        return self.task.classes
+
+    @property
+    def single_label(self) -> bool:
+        """Whether each record carries exactly one class."""
+        return self.task.single_label
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Auxiliary classes, whose columns in the training targets follow those of `classes`."""
+        return self.task.auxiliary
+
     def __str__(self) -> str:
-        kind = "one label per record" if self.single_label else "several labels per record"
-        lines = [f"{len(self.classes)} classes ({', '.join(self.classes)}), {kind}"]
-        for name, counts in self._class_counts().items():
-            lines.append(
-                f"{name}: {len(self.records[name])} records; "
-                + ", ".join(f"{c} {counts[c]}" for c in self.classes)
-            )
+        names = ", ".join(self.classes)
+        lines = [f"{len(self.classes)} classes ({names}), {self.task.description}"]
+        for split, counts in self._class_counts().items():
+            shown = ", ".join(f"{name} {counts[name]}" for name in self.classes)
+            lines.append(f"{split}: {len(self.records[split])} records; {shown}")
         if self.auxiliary:
-            lines.append(f"learned beside them: {', '.join(self.auxiliary)}")
+            lines.append(f"auxiliary classes: {', '.join(self.auxiliary)}")
         return "\n".join(lines)
 
     def _class_counts(self) -> dict[str, Counter[str]]:
-        """Return split -> class -> how many of its records are labelled with it; soft targets are
-        no counts.
-        """
-        return {
-            name: Counter(label for labels in records.labels for label in labels)
-            for name, records in self.records.items()
-        }
+        """Return split -> class -> number of records with that label; soft targets do not count."""
+        counts = {}
+        for split, records in self.records.items():
+            counts[split] = Counter(label for labels in records.labels for label in labels)
+        return counts
 
     def _repr_html_(self) -> str:
         counts = self._class_counts()
-        rows = [[c, *(of_split[c] for of_split in counts.values())] for c in self.classes]
+        rows: list[list[object]] = []
+        for name in self.classes:
+            rows.append([name, *(of_split[name] for of_split in counts.values())])
         rows.append(["records", *map(len, self.records.values())])
         facts = {
-            "target": "one label per record" if self.single_label else "several labels per record",
+            "target": self.task.description,
             "leads": len(self.view.leads),
-        }
-        facts |= {
             "normalization": self.view.normalization.mode,
             "crop in samples": self.view.crop_samples or "",
+            "records per batch": self.train.batch_size or "",
         }
-        return html_facts({**facts, "records per batch": self.train.batch_size or ""}) + html_table(
-            ["class", *counts], rows
-        )
+        return html_facts(facts) + html_table(["class", *counts], rows)
 
 
 def build_dataloaders(
@@ -251,115 +286,122 @@ def build_dataloaders(
     splits
         The records of train, val and test; by default those of the processed folder.
     processes
-        Those that train together, where there are several.
+        The processes of a distributed run.
 
     Raises
     ------
     ValueError
-        If there is nothing to train on, or a class asked for is not there.
+        If there is nothing to train on, or a class of the settings has no training record.
     """
     processed = local_copy(processed if processed is not None else config_paths(config).processed)
     splits = splits or load_records(processed, keep_other=config.train.keep_other)
-    classes, single = choose_task(splits["train"], config.train)
-    negatives = config.train.keep_negative and not single
-    records = {
-        name: choose_records(split, classes, single_label=single, keep_negative=negatives)
-        for name, split in splits.items()
-    }
-    if len(records["train"]) < 2:
-        raise ValueError(
-            f"{processed}: {len(records['train'])} records to train on; expected two or "
-            "more with labels"
-        )
-    auxiliary = auxiliary_classes(splits["train"], config.train)
-    if auxiliary and not single:  # what says something of either teaches
-        records["train"] = choose_records(
-            splits["train"], (*classes, *auxiliary), single_label=False, keep_negative=negatives
-        )
-    targets = {name: encode_targets(split, classes) for name, split in records.items()}
-    weights = _drawing_weights(records["train"], targets["train"], config.loader.balanced_sampling)
-    targets["train"] = _train_targets(config, records["train"], (*classes, *auxiliary))
+    task = choose_task(splits["train"], config.train)
+    records = _choose_split_records(splits, task, processed)
+    targets = {name: encode_targets(split, task.classes) for name, split in records.items()}
+    weights = _sampling_weights(records["train"], targets["train"], config.loader.balanced_sampling)
+    targets["train"] = _train_targets(config, records["train"], task.outputs)
     view = build_view(config, records["train"])
-    datasets = {
-        name: _dataset(config, split, targets[name], view, name)
-        for name, split in records.items()
-        if len(split)
-    }
-    if config.train.whole_epochs:
-        datasets["whole"] = show_whole(datasets["train"])
-    pin = (
-        torch.cuda.is_available() if config.loader.pin_memory is None else config.loader.pin_memory
-    )
 
-    def loader(name: str) -> DataLoader[Batch] | None:
-        if name not in datasets:
-            return None
-        train, dataset = name in ("train", "whole"), datasets[name]
-        resident = isinstance(dataset, PackedDataset) and dataset.codes is not None
-        return make_loader(
+    loaders: dict[str, DataLoader[Batch]] = {}
+
+    def add_loader(name: str, dataset: ECGDataset | PackedDataset) -> None:
+        loaders[name] = make_loader(
             dataset,
             config.loader,
             weights=weights,
-            train=train,
+            train=name in ("train", "whole"),
             seed=config.train.seed,
-            pin_memory=pin and not resident,
+            pin_memory=_pins_memory(config.loader, dataset),
             processes=processes,
         )
 
-    train = loader("train")
-    assert train is not None  # two records or more, checked above
+    for name, split in records.items():
+        if not len(split):
+            continue
+        dataset = _build_dataset(config, split, targets[name], view, name)
+        add_loader(name, dataset)
+        if name == "train" and config.train.whole_epochs:
+            add_loader("whole", show_whole(dataset))
     return DataLoaders(
-        train,
-        loader("val"),
-        loader("test"),
-        records,
-        targets,
-        classes,
-        single,
-        view,
-        auxiliary,
-        loader("whole"),
+        train=loaders["train"],
+        val=loaders.get("val"),
+        test=loaders.get("test"),
+        records=records,
+        targets=targets,
+        task=task,
+        view=view,
+        whole=loaders.get("whole"),
     )
+
+
+def _choose_split_records(
+    splits: dict[str, LabelledRecords], task: Task, processed: Path
+) -> dict[str, LabelledRecords]:
+    """Return the records of each split that the task trains or is evaluated on.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two records are left to train on.
+    """
+    records = {name: choose_records(split, task) for name, split in splits.items()}
+    n_train = len(records["train"])
+    if n_train < 2:
+        raise ValueError(
+            f"{processed}: {n_train} records to train on; expected two or more with labels"
+        )
+    if task.auxiliary and not task.single_label:
+        # With several labels, a record that carries auxiliary classes only trains their outputs.
+        all_outputs = replace(task, classes=task.outputs)
+        records["train"] = choose_records(splits["train"], all_outputs)
+    return records
+
+
+def _pins_memory(config: LoaderConfig, dataset: ECGDataset | PackedDataset) -> bool:
+    """Return whether batches go into page-locked memory; those that are on the GPU need not."""
+    if isinstance(dataset, PackedDataset) and dataset.codes is not None:
+        return False
+    return torch.cuda.is_available() if config.pin_memory is None else config.pin_memory
 
 
 def build_view(config: Config, train: LabelledRecords) -> View:
-    """Return what the training records are shown as, with the statistics of the normalization taken
-    from them.
-    """
-    chosen = train.subset(
-        _statistics_rows(train.datasets) if config.train.normalization == "global" else [0]
-    )
+    """Return the view of the training records, with a normalization fitted to them."""
+    # Only a global normalization needs statistics; one record file tells the sampling rate.
+    rows = _statistics_rows(train.datasets) if config.train.normalization == "global" else [0]
+    chosen = train.subset(rows)
     files = [load_record_file(path, *LEAD_ARRAYS, "fs") for path in chosen.paths]
+    # Each (n_chosen, n_leads)
     mean, std, present = (np.stack([arrays[name] for arrays in files]) for name in LEAD_ARRAYS)
     normalization = fit_normalization(
         config.train.normalization, mean, std, present, chosen.datasets
     )
-    return View(
-        config.train.leads, normalization, round(config.train.crop_s * float(files[0]["fs"]))
-    )
+    crop_samples = round(config.train.crop_s * float(files[0]["fs"]))
+    return View(config.train.leads, normalization, crop_samples)
 
 
 def _statistics_rows(datasets: Sequence[str]) -> list[int]:
-    """Return the records that decide the scale, spread over each collection."""
-    rows: dict[str, list[int]] = defaultdict(list)
+    """Return the rows of the records that decide the scale, spread over each collection."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(datasets):
-        rows[name].append(row)
-    return sorted(
-        row for mine in rows.values() for row in mine[:: -(-len(mine) // _STATISTICS_RECORDS)]
-    )
+        rows_of[name].append(row)
+    chosen: list[int] = []
+    for rows in rows_of.values():
+        step = math.ceil(len(rows) / _STATISTICS_RECORDS)
+        chosen += rows[::step]
+    return sorted(chosen)
 
 
-def _dataset(
+def _build_dataset(
     config: Config, records: LabelledRecords, targets: Float32Array, view: View, split: str
 ) -> ECGDataset | PackedDataset:
     """Return the dataset of a split; only training records are cropped."""
     if split != "train":
-        view = View(view.leads, view.normalization)
+        view = replace(view, crop_samples=0)
     if config.loader.cache == "packed":
         try:
             packed = load_packed(records.processed, split)
         except OSError as error:
-            logger.warning("no packed cache (%s): reading the record files", error)
+            logger.warning("no packed cache (%s): reading record files instead", error)
         else:
             device = _resident_device(config, packed)
             return PackedDataset(packed, records.keys, targets, view, records.datasets, device)
@@ -367,13 +409,15 @@ def _dataset(
 
 
 def _resident_device(config: Config, packed: PackedSplit) -> str:
-    """Return the GPU where it has room for the whole split, else the CPU."""
+    """Return the GPU if it has room for the whole split, else the CPU."""
     from src.utils import device_info
 
     device = device_info(config.train.device).device
+    # A loader process cannot share the GPU's memory with this one.
     if not device.startswith("cuda") or config.loader.loader_workers:
         return "cpu"
     free, _ = torch.cuda.mem_get_info(device)
+    # Half of the free memory is left to training.
     return device if packed.codes.nbytes < free / 2 else "cpu"
 
 
@@ -384,41 +428,46 @@ def soften_targets(
     soft: Predictions,
     share: float,
 ) -> Float32Array:
-    """Blend targets with probabilities that other networks gave the same records (Hinton et al.,
-    2015).
+    """Blend targets with probabilities predicted by other networks (Hinton et al., 2015).
 
     Parameters
     ----------
     targets
-        Shape (n_records, n_classes); what was not annotated stays unknown.
+        Shape (n_records, n_classes). NaN, where the source did not look for a class, stays NaN.
     keys, classes
-        Of the rows and columns.
+        Names of the rows and columns.
     soft
-        Probabilities; records and classes that it lacks keep their targets.
+        Predicted probabilities. Records and classes that are not in it keep their targets.
     share
-        Of the probabilities in the blend, 0 to 1.
+        Weight of the probabilities in the blend, 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_records, n_classes).
 
     Raises
     ------
     ValueError
         If `soft` shares no record or no class with the targets.
     """
-    row_of = {key: row for row, key in enumerate(soft.keys)}
-    column_of = {name: column for column, name in enumerate(soft.classes)}
-    pairs = [(row, row_of[key]) for row, key in enumerate(keys) if key in row_of]
-    columns = [
-        (column, column_of[name]) for column, name in enumerate(classes) if name in column_of
-    ]
-    if not pairs or not columns:
+    rows, soft_rows = _match(keys, soft.keys)
+    columns, soft_columns = _match(classes, soft.classes)
+    if not rows or not columns:
         raise ValueError(
-            f"soft targets hold {len(pairs)} of the {len(keys)} training records and "
+            f"soft targets hold {len(rows)} of the {len(keys)} training records and "
             f"{len(columns)} of the {len(classes)} classes: "
             "expected predictions for the records of the training split"
         )
-    rows, theirs = (np.array(part) for part in zip(*pairs, strict=True))
-    mine, other = (np.array(part) for part in zip(*columns, strict=True))
+    cells = np.ix_(rows, columns)
     blend = targets.copy()
-    blend[np.ix_(rows, mine)] += share * (
-        soft.y_score[np.ix_(theirs, other)] - targets[np.ix_(rows, mine)]
-    ).astype(np.float32)
+    difference = soft.y_score[np.ix_(soft_rows, soft_columns)] - targets[cells]
+    blend[cells] += share * difference.astype(np.float32)
     return blend
+
+
+def _match(names: Sequence[str], others: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the positions of common names in `names`, and their positions in `others`."""
+    position_of = {name: position for position, name in enumerate(others)}
+    common = [position for position, name in enumerate(names) if name in position_of]
+    return common, [position_of[names[position]] for position in common]

@@ -33,7 +33,12 @@ from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file
 from src.processed.splits import SPLIT_NAMES
-from src.processed.targets import LabelledRecords, choose_records, encode_targets, load_records
+from src.processed.targets import (
+    LabelledRecords,
+    choose_records,
+    encode_targets,
+    load_records,
+)
 from src.utils import Rich, save_json
 
 if TYPE_CHECKING:
@@ -198,7 +203,7 @@ def evaluate(
         )
     everyone = predict_records(loaded, records, batch_size=batch_size, device=device)
     predictions = everyone
-    if not _takes_negatives(loaded.card):
+    if not _task_of(loaded.card).keep_negative:
         has_class = (everyone.y_true == 1).any(axis=1)
         predictions = everyone.subset(np.flatnonzero(has_class))
     rows = select_rows(load_manifest(processed), predictions.keys)
@@ -234,24 +239,19 @@ def split_records(
     # A model that was trained on the fallback label is evaluated on it
     trained_on_other = FALLBACK_LABEL in card.classes and _train_setting(card, "keep_other")
     splits = load_records(processed, keep_other=keep_other or trained_on_other)
-    takes_negatives = _takes_negatives(card)
-    records = choose_records(
-        splits[split],
-        card.classes,
-        single_label=card.single_label,
-        keep_negative=takes_negatives or (everyone and not card.single_label),
-    )
-    evaluated = records
-    if not takes_negatives:
-        evaluated = choose_records(records, card.classes, single_label=card.single_label)
+    task = _task_of(card)
+    keep_negative = task.keep_negative or (everyone and not task.single_label)
+    records = choose_records(splits[split], replace(task, keep_negative=keep_negative))
+    evaluated = records if task.keep_negative else choose_records(records, task)
     if not len(evaluated):
         raise ValueError(_describe_empty_split(processed, split, splits, card))
     return records
 
 
-def _takes_negatives(card: ModelCard) -> bool:
-    """Return whether a model was validated on records without a class, and so is evaluated so."""
-    return not card.single_label and _train_setting(card, "keep_negative")
+def _task_of(card: ModelCard) -> Task:
+    """Return the task that a model was validated on, which it is evaluated on too."""
+    keep_negative = not card.single_label and _train_setting(card, "keep_negative")
+    return Task(card.classes, card.single_label, keep_negative=keep_negative)
 
 
 def _train_setting(card: ModelCard, name: str) -> bool:

@@ -2,14 +2,15 @@
 
 The residual block is that of He et al. (CVPR 2016) with GELU (Hendrycks and Gimpel, 2016) for ReLU;
 the shortcut averages before it projects, as in "Bag of tricks" (He et al., CVPR 2019), and the head
-concatenates mean and maximum over time as the ECG networks of Strodthoff et al. (IEEE JBHI 2021)
-do.
+concatenates mean and maximum over time as in the ECG networks of Strodthoff et al. (IEEE JBHI
+2021).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +21,12 @@ from src.utils import Float64Array, printable
 
 MIN_SAMPLES = 250
 
+# Weights of the classifier, whose rows are the outputs. All others belong to the features.
+_HEAD = "head."
+
 
 def conv_norm(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Return a convolution and its batch norm; the norm's bias serves for both."""
+    """Return a convolution without bias and a batch norm, whose bias serves both."""
     return nn.Sequential(Conv1d(n_in, n_out, kernel, stride), BatchNorm1d(n_out))
 
 
@@ -38,7 +42,8 @@ class ResidualBlock(nn.Module):
         )
         last_norm = self.body[2][1]  # type: ignore[index]
         assert isinstance(last_norm, BatchNorm1d)
-        nn.init.zeros_(last_norm.weight)  # the block starts as its shortcut (Goyal et al., 2017)
+        # The block starts as its shortcut (Goyal et al., 2017).
+        nn.init.zeros_(last_norm.weight)
         self.shortcut = nn.Sequential()
         if stride > 1:
             self.shortcut.append(AvgPool1d(stride))
@@ -47,7 +52,7 @@ class ResidualBlock(nn.Module):
         self.activation = GELU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the block."""
+        """Return the features (B, n_out, L / stride) of (B, n_in, L)."""
         out: torch.Tensor = self.activation(self.body(x) + self.shortcut(x))
         return out
 
@@ -63,19 +68,24 @@ class ResNet1d(nn.Module):
         Output classes.
     base_channels
         Unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels. 64 gives 1.4
-        M parameters.
+        million parameters.
     dropout
         Share of features dropped before the classifier.
     lead_mask
-        Let the network know which leads are absent, that is zero throughout: each adds a learned
+        Tell the network which leads are absent (zero throughout): each absent lead adds a trained
         value to every channel of the stem.
+
+    Raises
+    ------
+    ValueError
+        If there is no lead, no class or no channel.
 
     Notes
     -----
-    Input (B, n_leads, n_samples) of any n_samples from 250 up; output (B, n_classes). The stem
-    halves the rate and the pool after it halves it again, and the early stages are narrow: most
-    weights work on few samples, which makes the network fast. At 100 Hz a stem that takes a quarter
-    of the rate at once lost accuracy.
+    Input (B, n_leads, n_samples) with n_samples of 250 or more; output (B, n_classes). The stem
+    halves the sampling rate and the pool after it halves it again, and the early stages are narrow.
+    Most weights therefore work on few samples, which makes the network fast. At 100 Hz a stem that
+    quartered the rate at once lost accuracy.
     """
 
     def __init__(
@@ -87,14 +97,13 @@ class ResNet1d(nn.Module):
         lead_mask: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("n_leads", n_leads),
-            ("n_classes", n_classes),
-            ("base_channels", base_channels),
-        ):
+        sizes = {"n_leads": n_leads, "n_classes": n_classes, "base_channels": base_channels}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}: expected 1 or more")
-        self.n_leads, self.n_classes, self.base_channels = n_leads, n_classes, base_channels
+        self.n_leads = n_leads
+        self.n_classes = n_classes
+        self.base_channels = base_channels
         widths = [round(base_channels * factor) for factor in (0.75, 1.5, 3, 4.5)]
         self.stem = conv_norm(n_leads, widths[0], kernel=11, stride=2)
         self.lead_mask = nn.Linear(n_leads, widths[0]) if lead_mask else None
@@ -128,10 +137,10 @@ class ResNet1d(nn.Module):
         classifier = self.head[1]
         assert isinstance(classifier, nn.Linear)
         kept = nn.Linear(classifier.in_features, n_classes)
-        kept.load_state_dict(
-            {name: value[:n_classes] for name, value in classifier.state_dict().items()}
-        )
-        self.head[1], self.n_classes = kept.to(classifier.weight.device), n_classes
+        weights = {name: value[:n_classes] for name, value in classifier.state_dict().items()}
+        kept.load_state_dict(weights)
+        self.head[1] = kept.to(classifier.weight.device)
+        self.n_classes = n_classes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (B, n_classes) for signals (B, n_leads, n_samples).
@@ -139,7 +148,7 @@ class ResNet1d(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is another, or there are fewer than 250 samples.
+            If `x` has another shape, or fewer than 250 samples.
         """
         if x.ndim != 3 or x.shape[1] != self.n_leads or x.shape[2] < MIN_SAMPLES:
             raise ValueError(
@@ -151,6 +160,7 @@ class ResNet1d(nn.Module):
             is_absent = (x == 0).all(dim=2).to(features.dtype)  # (B, n_leads)
             features = features + self.lead_mask(is_absent)[:, :, None]
         features = self.stages(features)  # (B, 9/2 base_channels, n_samples / 32)
+        # (B, 9 base_channels)
         pooled = torch.cat([features.mean(dim=2), features.amax(dim=2)], dim=1)
         logits: torch.Tensor = self.head(pooled)
         return logits
@@ -161,11 +171,18 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def build_model(card: ModelCard, n_auxiliary: int = 0) -> ResNet1d:
-    """Return an untrained network of the shape that a card describes, with `n_auxiliary` outputs
-    more.
+def build_model(card: ModelCard, n_outputs: int | None = None) -> ResNet1d:
+    """Return an untrained network of the shape that a card describes.
+
+    Parameters
+    ----------
+    card
+        Leads, classes and settings of the network.
+    n_outputs
+        Number of outputs while training, with those of auxiliary classes; by default one for each
+        of the card's classes.
     """
-    return ResNet1d(len(card.leads), len(card.classes) + n_auxiliary, **asdict(card.model))
+    return ResNet1d(len(card.leads), n_outputs or len(card.classes), **asdict(card.model))
 
 
 def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
@@ -174,13 +191,13 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
     Raises
     ------
     ValueError
-        If the weights do not fit the card.
+        If the weights do not fit the card, or are damaged.
     """
     try:
-        with torch.device(
-            "meta"
-        ):  # shapes alone, before memory is taken for a network that a hostile card describes
-            problem = _misfit(build_model(checkpoint.card).state_dict(), checkpoint.weights)
+        # Compare shapes first: a hostile card may describe a network larger than the memory.
+        with torch.device("meta"):
+            expected = build_model(checkpoint.card).state_dict()
+        problem = _find_misfit(expected, checkpoint.weights)
     except (RuntimeError, TypeError, OverflowError) as error:
         problem = printable(str(error))
     if problem:
@@ -189,123 +206,158 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
         )
     model = build_model(checkpoint.card).eval()
     model.load_state_dict(checkpoint.weights)
+    # Finite weights can still overflow.
     with torch.inference_mode():
-        if not torch.isfinite(model(torch.zeros(1, model.n_leads, MIN_SAMPLES))).all():
-            raise ValueError(
-                f"{checkpoint.path}: the network answers a flat line with no finite "
-                "number: its weights are damaged"
-            )
+        logits = model(torch.zeros(1, model.n_leads, MIN_SAMPLES))
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"{checkpoint.path}: the network returns no finite number for a flat line: its "
+            "weights are damaged"
+        )
     return model.to(device)
 
 
-def _misfit(expected: dict[str, torch.Tensor], weights: dict[str, Any]) -> str:
-    """Return what is wrong with weights for a network with the `expected` ones, or nothing."""
-    for name, wanted in expected.items():
-        held = weights.get(name)
-        if not isinstance(held, torch.Tensor) or held.layout != torch.strided:
-            return f"{name} is {'missing' if held is None else 'no plain tensor'}"
-        if held.shape != wanted.shape or held.dtype != wanted.dtype:
+def _find_misfit(expected: Mapping[str, torch.Tensor], weights: Mapping[str, object]) -> str:
+    """Return the first reason why `weights` do not fit a network, or an empty string."""
+    for name, tensor in expected.items():
+        value = weights.get(name)
+        if value is None:
+            return f"{name} is missing"
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+            return f"{name} is no plain tensor"
+        if value.shape != tensor.shape or value.dtype != tensor.dtype:
             return (
-                f"{name} is {held.dtype} {tuple(held.shape)}, expected {wanted.dtype} "
-                f"{tuple(wanted.shape)}"
+                f"{name} is {value.dtype} {tuple(value.shape)}, expected {tensor.dtype} "
+                f"{tuple(tensor.shape)}"
             )
-        if not torch.isfinite(held).all():
+        if not torch.isfinite(value).all():
             return f"{name} is not finite"
-    strangers = [str(name) for name in weights if name not in expected]
-    return f"{printable(strangers[0])} is unknown" if strangers else ""
+    unknown = [str(name) for name in weights if name not in expected]
+    return f"{printable(unknown[0])} is unknown" if unknown else ""
 
 
 def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:
-    """Copy the weights of a checkpoint into a network; of its outputs, those of classes that both
-    have by name.
+    """Copy the weights of a checkpoint into a network, to fine-tune it.
+
+    All features are copied, but only the outputs of classes that both have by name.
 
     Parameters
     ----------
     model
         Changed in place.
     checkpoint
-        What to start from.
+        Checkpoint to start from.
     card
-        What `model` is trained for.
+        Card of the model to be trained.
 
     Raises
     ------
     ValueError
-        If the checkpoint has another shape, other leads or another sampling rate.
+        If the checkpoint has another network shape, other leads or another sampling rate.
     """
-    source = checkpoint.card
-    facts = (
-        *(
-            (name, getattr(source.model, name), getattr(card.model, name))
-            for name in ("base_channels", "lead_mask")
-        ),
-        ("leads", source.leads, card.leads),
-        ("fs", source.preprocess.fs, card.preprocess.fs),
-    )
-    if differ := [
-        f"{name} {there} where this run has {here}" for name, there, here in facts if there != here
-    ]:
-        raise ValueError(f"{checkpoint.path}: cannot be started from: it has {'; '.join(differ)}")
-    own = model.state_dict()
-    shared = [
-        (row, source.classes.index(name))
-        for row, name in enumerate(card.classes)
-        if name in source.classes
-    ]
+    _check_start(checkpoint, card)
+    source_classes = checkpoint.card.classes
+    common = [name for name in card.classes if name in source_classes]
+    rows = [card.classes.index(name) for name in common]
+    source_rows = [source_classes.index(name) for name in common]
+    weights = model.state_dict()
     for name, value in checkpoint.weights.items():
-        if not name.startswith("head."):
-            own[name] = value
-        elif shared:
-            rows, theirs = zip(*shared, strict=True)
-            own[name][list(rows)] = value[list(theirs)]
-    model.load_state_dict(own)
+        if name.startswith(_HEAD):
+            weights[name][rows] = value[source_rows]
+        else:
+            weights[name] = value
+    model.load_state_dict(weights)
+
+
+def _check_start(checkpoint: Checkpoint, card: ModelCard) -> None:
+    """Raise ValueError if the features of a checkpoint do not fit a model to be trained."""
+    source = checkpoint.card
+    pairs: dict[str, tuple[object, object]] = {
+        "base_channels": (source.model.base_channels, card.model.base_channels),
+        "lead_mask": (source.model.lead_mask, card.model.lead_mask),
+        "leads": (source.leads, card.leads),
+        "fs": (source.preprocess.fs, card.preprocess.fs),
+    }
+    differences = []
+    for name, (of_source, of_run) in pairs.items():
+        if of_source != of_run:
+            differences.append(f"{name} {of_source} where this run has {of_run}")
+    if differences:
+        raise ValueError(
+            f"{checkpoint.path}: cannot start from it: it has {'; '.join(differences)}"
+        )
+
+
+def kept_weights(model: nn.Module, n_classes: int) -> dict[str, torch.Tensor]:
+    """Return the weights of a network without its auxiliary outputs, which follow `n_classes`."""
+    return select_outputs(model.state_dict(), slice(n_classes))
+
+
+def select_outputs(
+    weights: Mapping[str, torch.Tensor], rows: slice | list[int]
+) -> dict[str, torch.Tensor]:
+    """Return the weights of a network with some of its outputs, in the order of `rows`."""
+    selected = {}
+    for name, value in weights.items():
+        selected[name] = value[rows] if name.startswith(_HEAD) else value
+    return selected
 
 
 def window_starts(n_samples: int, window: int) -> list[int]:
-    """Return the starts of windows that overlap by half and reach both ends."""
+    """Return the starts of windows that overlap by about half and reach both ends.
+
+    Parameters
+    ----------
+    n_samples
+        Length of the signal.
+    window
+        Length of the windows; 0, or one as long as the signal, gives a single window.
+    """
     if window <= 0 or window >= n_samples:
         return [0]
-    count = -(-2 * (n_samples - window) // window) + 1
-    return [round(i * (n_samples - window) / (count - 1)) for i in range(count)]
+    span = n_samples - window
+    count = math.ceil(2 * span / window) + 1
+    return [round(i * span / (count - 1)) for i in range(count)]
 
 
 def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
-    """Return logits (B, n_classes) of signals (B, n_leads, n_samples).
+    """Return the logits of signals, averaged over crops where the model was trained on crops.
 
-    A model trained on crops sees overlapping windows of that length, and its logits are averaged
-    over them, but for windows of padding alone, which training does not show either.
+    Parameters
+    ----------
+    model
+        Maps (B, n_leads, T) to logits (B, n_classes).
+    signal
+        Shape (B, n_leads, n_samples).
+    crop_samples
+        Length of the crops; 0 means whole records. The windows overlap by half. Windows that hold
+        padding alone do not count, as training does not show such crops either.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, n_classes).
     """
     starts = window_starts(signal.shape[2], crop_samples)
     if len(starts) == 1:
         logits: torch.Tensor = model(signal)
         return logits
-    windows = torch.stack(
-        [signal[:, :, start : start + crop_samples] for start in starts]
-    )  # (n_windows, B, n_leads, T)
+    # (n_windows, B, n_leads, T)
+    windows = torch.stack([signal[:, :, start : start + crop_samples] for start in starts])
     logits = model(windows.flatten(0, 1)).view(len(starts), signal.shape[0], -1)
-    moves = (windows != windows[..., :1]).flatten(2).any(dim=2)  # padding does not, in any lead
-    weights = (moves | ~moves.any(dim=0)).to(logits.dtype)[:, :, None]
+    # Padding is constant in every lead. A record that is constant throughout keeps all windows.
+    is_moving = (windows != windows[..., :1]).flatten(2).any(dim=2)  # (n_windows, B)
+    weights = (is_moving | ~is_moving.any(dim=0)).to(logits.dtype)[:, :, None]
     averaged: torch.Tensor = (logits * weights).sum(dim=0) / weights.sum(dim=0)
     return averaged
 
 
 def to_probabilities(logits: torch.Tensor, single_label: bool) -> torch.Tensor:
-    """Return probabilities (B, n_classes): softmax over exclusive classes, else a sigmoid for
-    each.
-    """
+    """Return probabilities (B, n_classes): a softmax for a single label, else a sigmoid each."""
     return logits.softmax(dim=1) if single_label else logits.sigmoid()
 
 
 def to_scores(logits: torch.Tensor, single_label: bool) -> Float64Array:
-    """Return probabilities in double precision."""
+    """Return probabilities (B, n_classes) in double precision."""
     scores: Float64Array = to_probabilities(logits.double(), single_label).numpy()
     return scores
-
-
-def kept_weights(model: nn.Module, n_classes: int) -> dict[str, torch.Tensor]:
-    """Return the weights without the auxiliary outputs."""
-    weights = model.state_dict()
-    return {
-        name: value[:n_classes] if name.startswith("head.1.") else value
-        for name, value in weights.items()
-    }

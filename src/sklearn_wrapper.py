@@ -1,10 +1,8 @@
-"""The network as a scikit-learn estimator over arrays, for its cross-validation, searches and
-pipelines.
-"""
+"""The network as a scikit-learn estimator, for cross-validation, searches and pipelines."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,16 +20,17 @@ from src.processed.datasets import Batch, draw_starts
 from src.training import train_epoch
 from src.utils import Float32Array, Float64Array, device_info
 
-_FLAT = 1e-6  # a lead whose standard deviation is below this many mV stays 0, as in record files
+# A lead whose standard deviation (in the unit of X) is up to this stays 0, as in record files.
+_FLAT = 1e-6
 
 
 class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """`src.model.ResNet1d` with ``fit(X, y)``, ``predict_proba(X)`` and ``predict(X)``.
 
-    X has the shape (n_records, n_leads, n_samples), any leads and 250 samples or more, all finite.
-    y has one label per record, numbers or strings, or the shape (n_records, n_classes) for several:
-    1 present, 0 absent, NaN not known. There is no validation and no early stopping:
-    cross-validation judges, and what it judges is the last epoch.
+    X has the shape (n_records, n_leads, n_samples): any leads, 250 samples or more, all finite. y
+    has one label per record, as numbers or strings. For several labels it has the shape (n_records,
+    n_classes): 1 present, 0 absent, NaN unknown. There is no validation and no early stopping:
+    cross-validation evaluates the last epoch.
 
     Parameters
     ----------
@@ -45,21 +44,25 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Train on random crops of this length and average overlapping ones when predicting; 0 uses
         whole records.
     standardize
-        Bring each lead of each record to mean 0 and standard deviation 1 first.
+        Scale each lead of each record to mean 0 and standard deviation 1 first.
     device
         auto, cpu, cuda, cuda:N or mps.
     random_state
-        Seed of weights, order and augmentation. Torch's own state is left as it was.
+        Seed of weights, order and augmentation. The global state of torch is not changed.
 
     Attributes
     ----------
     classes_
         Labels in the order of the columns of `predict_proba`; with several labels per record, the
-        numbers of the columns of y.
+        column numbers of y.
+    single_label_
+        Whether each record carries one label.
+    n_leads_in_
+        Number of leads of X.
     model_
         The network, on the CPU.
     losses_
-        Training loss by epoch.
+        Training loss of each epoch.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> ECGClassifier:  # noqa: N803  scikit-learn's name
-        """Train a network anew.
+        """Train a new network.
 
         Raises
         ------
@@ -108,7 +111,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classes.
         """
         signals = self._check_signals(X)
-        targets, classes, single = _encode(y, len(signals))
+        encoded = _encode(y, len(signals))
         config = TrainConfig(
             epochs=self.epochs,
             lr=self.lr,
@@ -120,9 +123,13 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device = device_info(self.device).device
         with torch.random.fork_rng():
             torch.manual_seed(self.random_state)
-            model = ResNet1d(signals.shape[1], len(classes), self.base_channels, self.dropout)
-            self.losses_ = self._train(model.to(device), signals, targets, single, config, device)
-        self.classes_, self.single_label_, self.n_leads_in_ = classes, single, signals.shape[1]
+            model = ResNet1d(
+                signals.shape[1], len(encoded.classes), self.base_channels, self.dropout
+            )
+            self.losses_ = self._train(model.to(device), signals, encoded, config, device)
+        self.classes_ = encoded.classes
+        self.single_label_ = encoded.single_label
+        self.n_leads_in_ = signals.shape[1]
         self.model_ = model.eval().cpu()
         return self
 
@@ -130,27 +137,29 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         model: ResNet1d,
         signals: Float32Array,
-        targets: Float32Array,
-        single: bool,
+        encoded: _EncodedLabels,
         config: TrainConfig,
         device: str,
     ) -> list[float]:
+        """Train `model` and return the loss of each epoch."""
         loader = make_loader(
-            _ArrayDataset(signals, targets, self.crop_samples),
+            _ArrayDataset(signals, encoded.targets, self.crop_samples),
             LoaderConfig(batch_size=self.batch_size),
-            weights=sample_weights(targets) if self.balanced_sampling else None,
+            weights=sample_weights(encoded.targets) if self.balanced_sampling else None,
             train=True,
             seed=self.random_state,
         )
         state = start_training(model, len(loader), config)
-        loss_fn = make_loss(single, config.label_smoothing)
-        return [
-            train_epoch(state, loader, loss_fn, config, device=device) for _ in range(config.epochs)
-        ]
+        loss_fn = make_loss(encoded.single_label, config.label_smoothing)
+        losses = []
+        for _ in range(config.epochs):
+            losses.append(train_epoch(state, loader, loss_fn, config, device=device))
+        return losses
 
     def predict_proba(self, X: ArrayLike) -> Float64Array:  # noqa: N803
-        """Return probabilities (n_records, n_classes): a softmax, or a sigmoid for each class with
-        several labels.
+        """Return probabilities (n_records, n_classes).
+
+        They are a softmax with one label per record, else a sigmoid for each class.
 
         Raises
         ------
@@ -176,8 +185,9 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return to_scores(torch.cat(parts), self.single_label_)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """Return the most probable label of each record, or with several labels 1 and 0 (n_records,
-        n_classes).
+        """Return the most probable label of each record, shape (n_records,).
+
+        With several labels per record, return 1 and 0 of shape (n_records, n_classes).
         """
         scores = self.predict_proba(X)
         if self.single_label_:
@@ -186,7 +196,13 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (scores >= DEFAULT_THRESHOLD).astype(np.int64)
 
     def _check_signals(self, X: ArrayLike) -> Float32Array:  # noqa: N803
-        """Return the records as the network sees them."""
+        """Return X as contiguous single precision, standardized if set.
+
+        Raises
+        ------
+        ValueError
+            If the shape, the crops or a sample is impossible.
+        """
         signals = np.asarray(X, np.float32)
         if signals.ndim != 3 or not len(signals) or signals.shape[2] < MIN_SAMPLES:
             raise ValueError(
@@ -199,7 +215,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         if not np.isfinite(signals).all():
             raise ValueError(
-                "X holds samples that are not finite: fill or leave out what is missing"
+                "X holds samples that are not finite: fill missing samples, or drop their records"
             )
         if not self.standardize:
             return np.ascontiguousarray(signals)
@@ -212,10 +228,11 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class _ArrayDataset(Dataset[Batch]):
-    """Records in memory; a crop of each is drawn anew each time."""
+    """A dataset over records in memory; each access draws a new crop."""
 
     def __init__(self, signals: Float32Array, targets: Float32Array, crop_samples: int) -> None:
-        self.signals, self.targets = torch.from_numpy(signals), torch.from_numpy(targets)
+        self.signals = torch.from_numpy(signals)
+        self.targets = torch.from_numpy(targets)
         n_samples = self.signals.shape[2]
         self.crop_samples = crop_samples if crop_samples < n_samples else 0
 
@@ -227,13 +244,29 @@ class _ArrayDataset(Dataset[Batch]):
         size, n_samples = self.crop_samples, signal.shape[2]
         if size:
             starts = draw_starts(torch.full((len(signal),), n_samples), size, n_samples)
-            columns = starts[:, None, None] + torch.arange(size)
+            columns = starts[:, None, None] + torch.arange(size)  # (B, 1, size)
             signal = signal.gather(2, columns.expand(-1, signal.shape[1], -1))
         return Batch(signal, self.targets[indices], torch.tensor(indices))
 
 
-def _encode(y: ArrayLike, n_records: int) -> tuple[Float32Array, NDArray[Any], bool]:
-    """Return targets (n_records, n_classes), the classes, and whether each record carries one."""
+class _EncodedLabels(NamedTuple):
+    """The labels y of an estimator as targets."""
+
+    targets: Float32Array
+    """Shape (n_records, n_classes)."""
+    classes: NDArray[Any]
+    """Shape (n_classes,): labels, or the column numbers of several."""
+    single_label: bool
+
+
+def _encode(y: ArrayLike, n_records: int) -> _EncodedLabels:
+    """Return labels as targets.
+
+    Raises
+    ------
+    ValueError
+        If `y` has another shape, other values, or fewer than two classes.
+    """
     labels = np.asarray(y)
     if labels.ndim not in (1, 2) or len(labels) != n_records:
         raise ValueError(
@@ -242,23 +275,30 @@ def _encode(y: ArrayLike, n_records: int) -> tuple[Float32Array, NDArray[Any], b
         )
     if n_records < 2:
         raise ValueError("there is one record: expected two or more to train on")
-    if labels.ndim == 2:
-        if not labels.shape[1]:
-            raise ValueError("y has no column: expected one of 0 and 1 for each class")
-        targets = labels.astype(np.float32)
-        if not (np.isnan(targets) | (targets == 0) | (targets == 1)).all():
-            raise ValueError(
-                "y holds other values than 0, 1 and NaN: expected a column of outcomes "
-                "for each class"
-            )
-        return targets, np.arange(labels.shape[1]), False
-    if (
-        labels.dtype.kind == "f"
-        and not (np.isfinite(labels) & np.equal(labels, np.floor(labels))).all()
-    ):
+    return _encode_columns(labels) if labels.ndim == 2 else _encode_classes(labels)
+
+
+def _encode_columns(labels: NDArray[Any]) -> _EncodedLabels:
+    """Return the targets of several labels per record, given as a column for each class."""
+    if not labels.shape[1]:
+        raise ValueError("y has no column: expected one of 0 and 1 for each class")
+    targets = labels.astype(np.float32)
+    if not (np.isnan(targets) | (targets == 0) | (targets == 1)).all():
         raise ValueError(
-            "Unknown label type: y holds fractions or NaN: expected a class per record"
+            "y holds other values than 0, 1 and NaN: expected a column of these for each class"
         )
+    return _EncodedLabels(targets, np.arange(labels.shape[1]), single_label=False)
+
+
+def _encode_classes(labels: NDArray[Any]) -> _EncodedLabels:
+    """Return the one-hot targets of one label per record."""
+    if labels.dtype.kind == "f":
+        is_whole = np.isfinite(labels) & np.equal(labels, np.floor(labels))
+        if not is_whole.all():
+            # scikit-learn's checks look for the first three words.
+            raise ValueError(
+                "Unknown label type: y holds fractions or NaN: expected a class per record"
+            )
     try:
         classes, column = np.unique(labels, return_inverse=True)
     except TypeError:
@@ -267,4 +307,5 @@ def _encode(y: ArrayLike, n_records: int) -> tuple[Float32Array, NDArray[Any], b
         ) from None
     if len(classes) < 2:
         raise ValueError(f"y holds one class, {classes[0]!r}: expected two or more")
-    return np.eye(len(classes), dtype=np.float32)[column], classes, True
+    targets = np.eye(len(classes), dtype=np.float32)[column]
+    return _EncodedLabels(targets, classes, single_label=True)

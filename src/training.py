@@ -1,16 +1,16 @@
-"""Fitting: epochs over the loaders, mixed precision, early stopping, checkpoints, resume."""
+"""Training a network: fit it to the loaders of a processed folder, resume, and write its run."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict, cast
 
 import torch
 from torch import nn
@@ -27,7 +27,10 @@ from src.learning.metrics import compute_metrics
 from src.learning.optimization import (
     HistoryRow,
     Loss,
+    MetricName,
+    SavedState,
     TrainState,
+    ValidationScores,
     make_loss,
     start_training,
     with_auxiliary,
@@ -49,7 +52,6 @@ from src.processed.locks import lock_folder
 from src.processed.manifest import load_preprocess_config
 from src.processed.mirror import local_copy
 from src.processed.runs.log import environment, log_run
-from src.processed.targets import LabelledRecords
 from src.utils import (
     DeviceInfo,
     Rich,
@@ -67,15 +69,37 @@ from src.utils import (
 
 logger = logging.getLogger(__name__)
 
+_SHOWN: tuple[
+    Literal["train_loss", "val_loss", "val_f1_macro", "val_auroc_macro", "seconds"], ...
+] = ("train_loss", "val_loss", "val_f1_macro", "val_auroc_macro", "seconds")
 
-_SHOWN = ("train_loss", "val_loss", "val_f1_macro", "val_auroc_macro", "seconds")
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Settings that are part of the optimizers' saved state: a resumed run would log new values but
+# train with the old ones.
+_FIXED_BY_STATE = ("lr", "muon_lr", "weight_decay", "warmup_fraction")
 
 
 @dataclass(frozen=True)
 class TrainResult(Rich):
-    """What a training run left: the network that did best on validation, its history and where it
-    is kept.
+    """The result of a training run.
+
+    Attributes
+    ----------
+    model
+        The network of the best epoch, in evaluation mode.
+    card
+        Its card, as in the checkpoint.
+    history
+        One row per epoch.
+    best_epoch
+        Number of the best epoch, from 1.
+    best_metric
+        Its validation metric; None where it is undefined.
+    metric_name
+        Column of the history that decides which epoch is best.
+    best_path
+        Checkpoint of the best epoch.
     """
 
     model: ResNet1d
@@ -100,10 +124,12 @@ class TrainResult(Rich):
             self.metric_name: self.best_metric,
             "kept in": shown_path(self.best_path),
         }
-        rows = [[row[name] for name in ("epoch", *_SHOWN)] for row in self.history]
-        return html_facts(facts) + html_table(
-            [name.replace("_", " ") for name in ("epoch", *_SHOWN)], rows
-        )
+        header = [name.replace("_", " ") for name in ("epoch", *_SHOWN)]
+        rows = [[row["epoch"], *(row[name] for name in _SHOWN)] for row in self.history]
+        return html_facts(facts) + html_table(header, rows)
+
+
+# One epoch ----------------------------------------------------------------------------------------
 
 
 def train_epoch(
@@ -115,7 +141,7 @@ def train_epoch(
     device: str = "cpu",
     amp: torch.dtype | None = None,
 ) -> float:
-    """Go once over the training batches; returns the mean loss per record.
+    """Train on each batch once and return the mean loss per record.
 
     Parameters
     ----------
@@ -124,38 +150,39 @@ def train_epoch(
     batches
         The training loader.
     loss_fn
-        Of logits and targets.
+        Loss of logits and targets, each (B, n_outputs).
     config
         Clipping and augmentation.
     device
-        Where the model is.
+        The torch device of the model.
     amp
         Reduced precision to compute the network in, or None.
     """
     state.network.train()
     if config.freeze_norm:
         freeze_norms(state.model)
-    total = torch.zeros(
-        (), device=device, dtype=torch.float32 if device.startswith("mps") else torch.float64
-    )  # MPS has no doubles
+    # MPS has no double precision.
+    dtype = torch.float32 if device.startswith("mps") else torch.float64
+    total = torch.zeros((), device=device, dtype=dtype)
     n_seen = 0
     for batch in batches:
-        signal = drop_leads(
-            batch.signal.to(device, non_blocking=True), config.lead_dropout
-        )  # (B, n_leads, T)
-        target = batch.target.to(device, non_blocking=True)  # (B, n_classes)
+        signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, T)
+        signal = drop_leads(signal, config.lead_dropout)
+        target = batch.target.to(device, non_blocking=True)  # (B, n_outputs)
         signal, target = mix_records(signal, target, config.mixup)
         with torch.autocast(device.split(":")[0], dtype=amp, enabled=amp is not None):
-            logits = state.network(signal)
+            logits = state.network(signal)  # (B, n_outputs)
+        # Losses are computed in full precision.
         loss = loss_fn(logits.float(), target)
         state.step(loss, config.clip_norm)
-        total += loss.detach() * len(signal)  # stays on the device: no wait for it in the step
+        # The sum stays on the device, so that no step waits for it.
+        total += loss.detach() * len(signal)
         n_seen += len(signal)
     return float(total) / max(1, n_seen)
 
 
 def freeze_norms(model: nn.Module) -> None:
-    """Put the batch norms into evaluation mode, so that their statistics stay."""
+    """Put batch norms into evaluation mode, so that their statistics do not change."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -168,14 +195,26 @@ def validate(
     *,
     device: str = "cpu",
     crop_samples: int = 0,
-) -> dict[str, float | None]:
-    """Return loss, macro F1 and macro AUROC on the validation records; nothing when there are
-    none.
+) -> ValidationScores:
+    """Return loss, macro F1 and macro AUROC on the validation records.
+
+    Parameters
+    ----------
+    model
+        The network; its auxiliary outputs are ignored.
+    loaders
+        The loaders; without validation records all scores are None.
+    loss_fn
+        Loss of logits and targets, each (B, n_classes).
+    device
+        The torch device of the model.
+    crop_samples
+        Length of the crops that logits are averaged over; 0 means whole records.
     """
     if loaders.val is None:
         return {"val_loss": None, "val_f1_macro": None, "val_auroc_macro": None}
     logits, targets = predict(model, loaders.val, device=device, crop_samples=crop_samples)
-    logits = logits[:, : len(loaders.classes)]  # the auxiliary outputs only teach
+    logits = logits[:, : len(loaders.classes)]
     predictions = Predictions(
         keys=loaders.records["val"].keys,
         y_true=targets.numpy(),
@@ -191,6 +230,9 @@ def validate(
     }
 
 
+# All epochs ---------------------------------------------------------------------------------------
+
+
 def fit(
     model: ResNet1d,
     loaders: DataLoaders,
@@ -202,33 +244,34 @@ def fit(
     on_epoch: Callable[[HistoryRow], None] | None = None,
     processes: Processes | None = None,
 ) -> TrainResult:
-    """Fit `model` and keep ``best.pth`` and ``latest.pth`` under ``out/models``, and
-    ``out/training_log.json``.
+    """Train `model`, and save checkpoints and a log after each epoch.
+
+    ``out/models`` gets ``best.pth`` and ``latest.pth``, `out` gets ``training_log.json``.
 
     Parameters
     ----------
     model
         Changed in place.
     loaders
-        Batches; without a validation split the last epoch is kept.
+        Batches; without validation records the last epoch is the best.
     card
         Stored in the checkpoints.
     config
-        How to fit.
+        Settings of the training.
     out
-        The run's folder.
+        The folder of the run.
     resume
-        Go on from ``latest.pth`` where there is one; the result is the same, bit for bit on a CPU,
-        as without the break.
+        Resume from ``latest.pth`` if it exists. On a CPU the result is bit for bit that of an
+        uninterrupted run.
     on_epoch
         Called with each row of the history.
     processes
-        Those that train together, where there are several; the main one validates and writes.
+        The processes of a distributed run; the main process validates and writes.
 
     Raises
     ------
     ValueError
-        If ``latest.pth`` belongs to another task, or the loss is not finite.
+        If ``latest.pth`` belongs to another run, or the loss is not finite.
     """
     processes = processes or Processes()
     info = device_info(config.device)
@@ -243,35 +286,31 @@ def fit(
         processes=processes,
         example=torch.zeros(2, model.n_leads, MIN_SAMPLES, device=info.device),
     )
-    files = _RunFiles(
-        out,
-        card,
-        _new_log(model, card, config, loaders, info, amp),
-        best_metric_name(loaders.single_label),
-    )
+    facts = _describe_run(model, card, loaders, info, amp)
+    files = RunFiles(out, card, facts, best_metric_name(loaders.single_label))
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
         if processes.is_main:
-            files.keep(state, config)  # the run may have ended between its files
+            # The run may have been stopped between writing two of its files.
+            files.save(state, config)
     elif processes.is_main:
-        files.latest.unlink(
-            missing_ok=True
-        )  # of another run, from which a resume would not go on with this one
-    loss_fn = train_loss = make_loss(loaders.single_label, config.label_smoothing)
+        # A later resume must not continue an earlier run in this folder.
+        files.latest.unlink(missing_ok=True)
+
+    loss_fn = make_loss(loaders.single_label, config.label_smoothing)
+    train_loss_fn = loss_fn
     if loaders.auxiliary:
-        train_loss = with_auxiliary(loss_fn, len(loaders.classes), config.auxiliary_weight)
+        train_loss_fn = with_auxiliary(loss_fn, len(loaders.classes), config.auxiliary_weight)
+
     while state.epoch < config.epochs and not _is_stale(state, config):
-        start, rate = time.perf_counter(), float(state.schedulers[0].get_last_lr()[0])
+        start = time.perf_counter()
+        lr = float(state.schedulers[0].get_last_lr()[0])
         batches = _batches_of(loaders, config, state.epoch)
-        _order_epoch(batches, config.seed, state.epoch, processes)
-        loss = train_epoch(state, batches, train_loss, config, device=info.device, amp=amp)
+        _seed_order(batches, config.seed, state.epoch, processes)
+        loss = train_epoch(state, batches, train_loss_fn, config, device=info.device, amp=amp)
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"training loss is {loss} in epoch {state.epoch + 1}: try a smaller --lr "
-                f"(now {config.lr:g})"
-            )
-        scores: dict[str, float | None] = {}
+        _check_finite(loss, state.epoch, config)
+        scores: ValidationScores | None = None
         if processes.is_main:
             scores = validate(
                 state.evaluated,
@@ -281,145 +320,57 @@ def fit(
                 crop_samples=card.crop_samples,
             )
         scores = processes.share(scores)
+        assert scores is not None  # the main process has them
         row: HistoryRow = {
             "epoch": state.epoch + 1,
             "train_loss": loss,
             **scores,
-            "lr": rate,
+            "lr": lr,
             "seconds": round(time.perf_counter() - start, 3),
         }
         state.end_epoch(row, files.metric_name, has_validation=loaders.val is not None)
         if processes.is_main:
-            files.keep(state, config)
+            files.save(state, config)
         logger.info("epoch %d/%d  %s", state.epoch, config.epochs, _format_row(row))
         if on_epoch is not None:
             on_epoch(row)
+
     processes.wait()
     model.keep_outputs(len(card.classes))
     model.load_state_dict(load_checkpoint(files.best).weights)
-    score = state.best_score(files.metric_name)
     return TrainResult(
-        model.eval(), card, state.history, state.best_epoch, score, files.metric_name, files.best
+        model=model.eval(),
+        card=card,
+        history=state.history,
+        best_epoch=state.best_epoch,
+        best_metric=state.best_score(files.metric_name),
+        metric_name=files.metric_name,
+        best_path=files.best,
     )
 
 
-def best_metric_name(single_label: bool) -> str:
-    """Return which column of the history decides what is best."""
+def best_metric_name(single_label: bool) -> MetricName:
+    """Return the column of the history that decides which epoch is best."""
     return "val_f1_macro" if single_label else "val_auroc_macro"
-
-
-@dataclass(frozen=True)
-class _RunFiles:
-    """What a run leaves on disk after each epoch."""
-
-    out: Path
-    card: ModelCard
-    log: dict[str, Any]
-    metric_name: str
-
-    @property
-    def latest(self) -> Path:
-        return self.out / "models" / "latest.pth"
-
-    @property
-    def best(self) -> Path:
-        return self.out / "models" / "best.pth"
-
-    def keep(self, state: TrainState, config: TrainConfig) -> None:
-        """Write the checkpoints and the log, the latest one first: it holds what the others are
-        made of.
-        """
-        weights = kept_weights(state.evaluated, len(self.card.classes))
-        score = state.best_score(self.metric_name)
-        summary = {
-            "best_epoch": state.best_epoch,
-            "best_metric": score,
-            "best_metric_name": self.metric_name,
-        }
-        save_checkpoint(self.latest, self.card, weights, state.state_dict())
-        if state.best_epoch == state.epoch:
-            save_checkpoint(self.best, self.card, weights, {"epoch": state.epoch, **summary})
-        stopped = (
-            "early"
-            if _is_stale(state, config)
-            else "finished"
-            if state.epoch >= config.epochs
-            else "not yet"
-        )
-        save_json(
-            {**self.log, "history": state.history, **summary, "stopped": stopped},
-            self.out / "training_log.json",
-        )
 
 
 def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
     """Return the reduced precision to compute in, or None for full precision."""
     if setting == "auto":
         return getattr(torch, best) if best else None
-    return AMP_DTYPES.get(setting)
-
-
-_KEPT = ("lr", "muon_lr", "weight_decay", "warmup_fraction")
-"""Settings that the state of the optimizers and schedules holds, so that others would stand in the
-log and do nothing.
-"""
-
-
-def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
-    """Go on from a checkpoint of the same run.
-
-    Raises
-    ------
-    ValueError
-        If it is of another network or input, or learned from recordings that this run does not
-        train on and may judge.
-    """
-    checkpoint = load_checkpoint(latest)
-    there, again = checkpoint.card, "choose another --out, or start anew without --resume"
-    if there.classes != card.classes:
-        raise ValueError(
-            f"{latest}: was trained on classes {', '.join(there.classes)}, this run has "
-            f"{', '.join(card.classes)}; {again}"
-        )
-    names = ("single_label", "model", "preprocess", "leads", "normalization", "crop_samples")
-    fitted, now = (known.config.get("train", {}) for known in (there, card))
-    pairs = {name: (getattr(there, name), getattr(card, name)) for name in names} | {
-        name: (fitted[name], now.get(name)) for name in _KEPT if name in fitted
-    }
-    if differ := [
-        f"{name} {held} where this run has {wanted}"
-        for name, (held, wanted) in pairs.items()
-        if held != wanted
-    ]:
-        raise ValueError(f"{latest}: cannot be gone on with: it has {'; '.join(differ)}; {again}")
-    if lost := set(there.train_hashes) - set(card.train_hashes) - {""}:
-        raise ValueError(
-            f"{latest}: learned from {len(lost)} recordings that this run does not train "
-            f"on (other splits, parts, seed or start); {again}"
-        )
-    try:
-        state.load_state_dict(checkpoint.state)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"{latest}: does not fit these settings, such as ema_decay, muon_lr or "
-            f"auxiliary_weight ({printable(str(error))}); {again}"
-        ) from None
-    logger.info("%s: going on after epoch %d", latest, state.epoch)
+    return _AMP_DTYPES.get(setting)
 
 
 def _batches_of(loaders: DataLoaders, config: TrainConfig, epoch: int) -> DataLoader[Batch]:
-    """Return the loader of an epoch: crops first, whole records in the last ones where that is
-    set.
-    """
+    """Return the loader of an epoch: whole records in the last ones if set, else crops."""
     is_late = epoch >= config.epochs - config.whole_epochs
     return loaders.whole if is_late and loaders.whole is not None else loaders.train
 
 
-def _order_epoch(loader: DataLoader[Batch], seed: int, epoch: int, processes: Processes) -> None:
-    """Seed the order of an epoch by its number, so that a resumed run draws what an uninterrupted
-    one would.
+def _seed_order(loader: DataLoader[Batch], seed: int, epoch: int, processes: Processes) -> None:
+    """Seed the order of an epoch by its number, so that a resumed run repeats it.
 
-    The order is the same in every process, while crops, dropout and augmentation differ.
+    The order is the same in every process; crops, dropout and augmentation differ.
     """
     if loader.generator is not None:
         loader.generator.manual_seed(seed * 1_000_003 + epoch)
@@ -427,22 +378,125 @@ def _order_epoch(loader: DataLoader[Batch], seed: int, epoch: int, processes: Pr
         torch.manual_seed((seed * 1_000_003 + epoch) * processes.world + processes.rank)
 
 
+def _check_finite(loss: float, epoch: int, config: TrainConfig) -> None:
+    """Raise ValueError if the loss of an epoch (from 0) is not finite."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"training loss is {loss} in epoch {epoch + 1}: try a smaller --lr (now {config.lr:g})"
+        )
+
+
 def _is_stale(state: TrainState, config: TrainConfig) -> bool:
-    comes = (
-        config.whole_epochs and state.epoch < config.epochs
-    )  # the epochs on whole records, which the model is judged on
-    return bool(config.patience) and not comes and state.epoch - state.best_epoch >= config.patience
+    """Return whether training stops early, after `patience` epochs without a better metric."""
+    # Epochs on whole records come last and are never skipped: the model is evaluated on such.
+    if config.whole_epochs and state.epoch < config.epochs:
+        return False
+    return bool(config.patience) and state.epoch - state.best_epoch >= config.patience
 
 
-def _new_log(
+def _format_row(row: HistoryRow) -> str:
+    """Return a row of the history for a log line."""
+    return "  ".join(f"{name} {row[name]:.4g}" for name in _SHOWN if row[name] is not None)
+
+
+# The files of a run -------------------------------------------------------------------------------
+
+
+class RunFacts(TypedDict):
+    """The part of ``training_log.json`` that is known before the first epoch."""
+
+    created: str
+    environment: Mapping[str, object]
+    device: Mapping[str, object]
+    amp: str
+    config: Mapping[str, object]
+    classes: tuple[str, ...]
+    single_label: bool
+    loss: str
+    n_parameters: int
+    n_train: int
+    n_val: int
+    data_hash: str
+
+
+class BestEpoch(TypedDict):
+    """The best epoch so far and its metric; also part of the state in ``best.pth``."""
+
+    best_epoch: int
+    best_metric: float | None
+    best_metric_name: MetricName
+
+
+class TrainingLog(RunFacts, BestEpoch):
+    """The content of ``training_log.json``."""
+
+    history: list[HistoryRow]
+    stopped: Literal["early", "finished", "not yet"]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files that a run writes after each epoch."""
+
+    out: Path
+    card: ModelCard
+    facts: RunFacts
+    metric_name: MetricName
+
+    @property
+    def latest(self) -> Path:
+        """Checkpoint of the latest epoch, with all that is needed to resume."""
+        return self.out / "models" / "latest.pth"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch."""
+        return self.out / "models" / "best.pth"
+
+    def save(self, state: TrainState, config: TrainConfig) -> None:
+        """Write the checkpoints and the log of the epochs so far."""
+        weights = kept_weights(state.evaluated, len(self.card.classes))
+        best: BestEpoch = {
+            "best_epoch": state.best_epoch,
+            "best_metric": state.best_score(self.metric_name),
+            "best_metric_name": self.metric_name,
+        }
+        # The latest checkpoint comes first: a resumed run can rewrite the other files from it.
+        save_checkpoint(self.latest, self.card, weights, {**state.state_dict()})
+        if state.best_epoch == state.epoch:
+            save_checkpoint(self.best, self.card, weights, {"epoch": state.epoch, **best})
+        stopped: Literal["early", "finished", "not yet"] = "not yet"
+        if _is_stale(state, config):
+            stopped = "early"
+        elif state.epoch >= config.epochs:
+            stopped = "finished"
+        log: TrainingLog = {
+            **self.facts,
+            "history": state.history,
+            **best,
+            "stopped": stopped,
+        }
+        save_json(log, self.out / "training_log.json")
+
+
+def _describe_run(
     model: ResNet1d,
     card: ModelCard,
-    config: TrainConfig,
     loaders: DataLoaders,
     info: DeviceInfo,
     amp: torch.dtype | None,
-) -> dict[str, Any]:
+) -> RunFacts:
+    """Return what the log of a run says before the first epoch."""
     trainable = {name for name, _ in model.named_parameters()}
+    n_parameters = 0
+    for name, weights in kept_weights(model, len(card.classes)).items():
+        if name in trainable:
+            n_parameters += weights.numel()
+    # Keys, fingerprints and labels identify a set of records.
+    identities = []
+    for split in ("train", "val"):
+        records = loaders.records[split]
+        identities.append([records.keys, records.signal_hashes, records.labels, records.annotated])
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
@@ -452,26 +506,144 @@ def _new_log(
         "classes": card.classes,
         "single_label": card.single_label,
         "loss": "cross-entropy" if card.single_label else "binary cross-entropy",
-        "n_parameters": sum(
-            weights.numel()
-            for name, weights in kept_weights(model, len(card.classes)).items()
-            if name in trainable
-        ),
+        "n_parameters": n_parameters,
         "n_train": len(loaders.records["train"]),
         "n_val": len(loaders.records["val"]),
-        "data_hash": stable_hash([_identity(loaders.records[name]) for name in ("train", "val")]),
+        "data_hash": stable_hash(identities),
     }
 
 
-def _identity(records: LabelledRecords) -> list[Any]:
-    """Return what tells records from others: their names, their signals and what they are taught
-    as.
+# Resuming -----------------------------------------------------------------------------------------
+
+
+def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
+    """Restore the state of the same run from its latest checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint has another network or another input, or was trained on recordings that
+        this run does not train on and may evaluate on.
     """
-    return [records.keys, records.signal_hashes, records.labels, records.annotated]
+    checkpoint = load_checkpoint(latest)
+    saved = checkpoint.card
+    advice = "choose another --out, or start again without --resume"
+    if saved.classes != card.classes:
+        raise ValueError(
+            f"{latest}: was trained on classes {', '.join(saved.classes)}, this run has "
+            f"{', '.join(card.classes)}; {advice}"
+        )
+    if differences := _find_differences(saved, card):
+        raise ValueError(
+            f"{latest}: cannot resume from it: it has {'; '.join(differences)}; {advice}"
+        )
+    if lost := set(saved.train_hashes) - set(card.train_hashes) - {""}:
+        raise ValueError(
+            f"{latest}: was trained on {len(lost)} recordings that this run does not train on "
+            f"(other splits, parts, seed or start); {advice}"
+        )
+    try:
+        state.load_state_dict(cast("SavedState", checkpoint.state))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{latest}: does not fit these settings, such as ema_decay, muon_lr or "
+            f"auxiliary_weight ({printable(str(error))}); {advice}"
+        ) from None
+    logger.info("%s: resuming after epoch %d", latest, state.epoch)
 
 
-def _format_row(row: HistoryRow) -> str:
-    return "  ".join(f"{name} {row[name]:.4g}" for name in _SHOWN if row[name] is not None)
+def _find_differences(saved: ModelCard, card: ModelCard) -> list[str]:
+    """Return the settings of a saved run that a resumed one must share but does not."""
+    pairs: dict[str, tuple[object, object]] = {}
+    for name in ("single_label", "model", "preprocess", "leads", "normalization", "crop_samples"):
+        pairs[name] = (getattr(saved, name), getattr(card, name))
+    saved_settings = saved.config.get("train", {})
+    settings = card.config.get("train", {})
+    for name in _FIXED_BY_STATE:
+        if name in saved_settings:
+            pairs[name] = (saved_settings[name], settings.get(name))
+    differences = []
+    for name, (of_saved, of_run) in pairs.items():
+        if of_saved != of_run:
+            differences.append(f"{name} {of_saved} where this run has {of_run}")
+    return differences
+
+
+# A run from its settings --------------------------------------------------------------------------
+
+
+def run_training(
+    config: Config,
+    processed: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    loaders: DataLoaders | None = None,
+    model: ResNet1d | None = None,
+    resume: bool = False,
+) -> TrainResult:
+    """Train a network on a processed folder; see `fit` for the files that it writes.
+
+    Parameters
+    ----------
+    config
+        All settings.
+    processed
+        The processed folder, by default ``artifacts/processed`` below `config.root`.
+    out
+        The folder of the run, by default ``artifacts`` below `config.root`.
+    loaders, model
+        Built from `config` by default.
+    resume
+        Resume from ``latest.pth``.
+
+    Raises
+    ------
+    RuntimeError
+        If another run writes to `out`.
+    """
+    paths = config_paths(config)
+    processed = local_copy(processed if processed is not None else paths.processed)
+    out = Path(out) if out is not None else paths.artifacts
+    train = config.train
+    with ExitStack() as stack:
+        processes = stack.enter_context(join_processes(train.device))
+        if processes.is_main:
+            stack.enter_context(lock_folder(out, "train"))
+            remove_leftovers([out, out / "models"])
+            settings = {"processed": processed, "resume": resume, **to_jsonable(config)}
+            log = stack.enter_context(log_run(out, "train", settings))
+        on_epoch = stack.enter_context(
+            log_epochs(out / "tensorboard", train.tensorboard and processes.is_main)
+        )
+        seed_everything(train.seed, train.deterministic)
+        if loaders is None:
+            loaders = _build_loaders(config, processed, processes)
+        card = build_card(config, loaders, load_preprocess_config(processed))
+        model = model or build_model(card, len(loaders.task.outputs))
+        if train.init_from:
+            card = _start_from_checkpoint(model, train.init_from, card, loaders)
+        logger.info("%s", loaders)
+        logger.info(
+            "training %d parameters on %s",
+            count_parameters(model),
+            device_info(train.device).device,
+        )
+        result = fit(
+            model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes
+        )
+        if processes.is_main:
+            log.result = _summarize(result, loaders)
+        return result
+
+
+def _build_loaders(config: Config, processed: Path, processes: Processes) -> DataLoaders:
+    """Build the loaders in the main process first, which may write the packed cache for all."""
+    if not processes.is_main:
+        processes.wait()
+    loaders = build_dataloaders(config, processed, processes=processes)
+    if processes.is_main:
+        processes.wait()
+    return loaders
 
 
 def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfig) -> ModelCard:
@@ -481,7 +653,7 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
     ------
     ValueError
         If the crops are too short for the network or longer than the records, or auxiliary classes
-        shall stay that there are none of.
+        are to be kept with one label per record.
     """
     size, fs = loaders.view.crop_samples, preprocess.fs
     if size and not MIN_SAMPLES <= size <= preprocess.n_samples:
@@ -494,115 +666,44 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         raise ValueError(
             "keep_auxiliary is set, but each record carries one label: expected --target multi"
         )
-    kept = to_jsonable(replace(config, preprocess=preprocess))
+    # Settings of other steps and folders say nothing about the model.
+    settings = to_jsonable(replace(config, preprocess=preprocess))
+    for name in ("root", "data", "splits", "execution"):
+        del settings[name]
     return ModelCard(
-        classes=loaders.classes + (loaders.auxiliary if config.train.keep_auxiliary else ()),
+        classes=loaders.task.outputs if config.train.keep_auxiliary else loaders.classes,
         single_label=loaders.single_label,
         model=config.model,
         preprocess=preprocess,
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
-        crop_samples=0 if config.train.whole_epochs else loaders.view.crop_samples,
-        config={
-            name: settings
-            for name, settings in kept.items()
-            if name not in ("root", "data", "splits", "execution")
-        },  # of other steps, or folders
+        crop_samples=0 if config.train.whole_epochs else size,
+        config=settings,
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )
 
 
-def run_training(
-    config: Config,
-    processed: str | Path | None = None,
-    out: str | Path | None = None,
-    *,
-    loaders: DataLoaders | None = None,
-    model: ResNet1d | None = None,
-    resume: bool = False,
-) -> TrainResult:
-    """Train with `config` on a processed folder; `fit` says what is kept where.
-
-    Parameters
-    ----------
-    config
-        All settings.
-    processed
-        Defaults to ``artifacts/processed`` below `config.root`.
-    out
-        Defaults to ``artifacts`` below `config.root`.
-    loaders, model
-        Built from `config` where left out.
-    resume
-        Go on from ``latest.pth``.
-
-    Raises
-    ------
-    RuntimeError
-        If another run holds `out`.
-    """
-    paths = config_paths(config)
-    processed = local_copy(processed if processed is not None else paths.processed)
-    out = Path(out) if out is not None else paths.artifacts
-    train, board = config.train, out / "tensorboard"
-    with ExitStack() as stack:
-        processes = stack.enter_context(join_processes(train.device))
-        if processes.is_main:
-            stack.enter_context(lock_folder(out, "train"))
-            remove_leftovers([out, out / "models"])
-            log = stack.enter_context(
-                log_run(
-                    out, "train", {"processed": processed, "resume": resume, **to_jsonable(config)}
-                )
-            )
-        on_epoch = stack.enter_context(log_epochs(board, train.tensorboard and processes.is_main))
-        seed_everything(config.train.seed, config.train.deterministic)
-        if loaders is None:
-            loaders = _build_loaders(config, processed, processes)
-        card = build_card(config, loaders, load_preprocess_config(processed))
-        model = model or build_model(
-            card, len(loaders.classes) + len(loaders.auxiliary) - len(card.classes)
-        )
-        if config.train.init_from:
-            source = load_checkpoint(config.train.init_from)
-            start_from(model, source, card)
-            warn_trained_on(source, loaders.records["val"].signal_hashes)
-            card = replace(
-                card,
-                train_hashes=tuple(dict.fromkeys((*card.train_hashes, *source.card.train_hashes))),
-            )
-        logger.info("%s", loaders)
-        logger.info(
-            "training %d parameters on %s",
-            count_parameters(model),
-            device_info(config.train.device).device,
-        )
-        result = fit(
-            model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes
-        )
-        if processes.is_main:
-            log.result = _facts(result, loaders)
-        return result
+def _start_from_checkpoint(
+    model: ResNet1d, path: str, card: ModelCard, loaders: DataLoaders
+) -> ModelCard:
+    """Copy the weights of a checkpoint into `model`, and return its card with their recordings."""
+    source = load_checkpoint(path)
+    start_from(model, source, card)
+    warn_trained_on(source, loaders.records["val"].signal_hashes)
+    # A dict drops duplicates and keeps the order.
+    hashes = dict.fromkeys((*card.train_hashes, *source.card.train_hashes))
+    return replace(card, train_hashes=tuple(hashes))
 
 
-def _facts(result: TrainResult, loaders: DataLoaders) -> dict[str, Any]:
-    """Return what the log of a run says at its end."""
-    seconds = sum(float(row["seconds"] or 0) for row in result.history)
-    n_train = len(loaders.records["train"])
+def _summarize(result: TrainResult, loaders: DataLoaders) -> dict[str, object]:
+    """Return the result of a run for the last line of its log."""
+    n_records = {name: len(records) for name, records in loaders.records.items()}
+    n_epochs = len(result.history)
+    seconds = sum(row["seconds"] for row in result.history)
     return {
-        "records": {name: len(records) for name, records in loaders.records.items()},
-        "epochs": len(result.history),
+        "records": n_records,
+        "epochs": n_epochs,
         "best_epoch": result.best_epoch,
         result.metric_name: result.best_metric,
-        "records_per_s": round(n_train * len(result.history) / max(seconds, 1e-9), 1),
+        "records_per_s": round(n_records["train"] * n_epochs / max(seconds, 1e-9), 1),
     }
-
-
-def _build_loaders(config: Config, processed: Path, processes: Processes) -> DataLoaders:
-    """Build the loaders in the main process first, which makes the packed cache for all."""
-    if not processes.is_main:
-        processes.wait()
-    loaders = build_dataloaders(config, processed, processes=processes)
-    if processes.is_main:
-        processes.wait()
-    return loaders

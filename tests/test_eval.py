@@ -14,7 +14,7 @@ from conftest import QUICK
 from torch import nn
 
 from src.__main__ import build_parser
-from src.classifier.file_predictions import _sum_up, predict_files
+from src.classifier.file_predictions import _average, predict_files
 from src.classifier.inputs import NoInput
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import make_loader
@@ -382,7 +382,7 @@ def test_a_calibration_is_not_fitted_on_training_recordings(
 
 
 def test_a_record_that_breaks_off_is_unreadable() -> None:
-    answer = _sum_up(
+    answer = _average(
         "r", [NoInput("rejected", "gap"), torch.zeros(2), NoInput("unreadable", "truncated")]
     )
     assert (answer.status, answer.reason, answer.scores) == ("unreadable", "truncated", None)

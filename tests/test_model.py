@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.model import ResNet1d, count_parameters
+from src.learning.checkpoints import ModelCard
+from src.model import ResNet1d, build_model, count_parameters, kept_weights, select_outputs
 
 
 def test_the_default_has_about_one_and_a_half_million_parameters() -> None:
@@ -62,3 +63,18 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="n_classes is 0"):
         ResNet1d(n_classes=0)
+
+
+def test_auxiliary_outputs_follow_the_classes_and_can_be_dropped() -> None:
+    card = ModelCard(classes=("A", "B"), single_label=False)
+    assert build_model(card).n_classes == 2
+    model = build_model(card, n_outputs=5).eval()
+    signal = torch.randn(2, 12, 300)
+    logits = model(signal)
+    alone = build_model(card).eval()
+    alone.load_state_dict(kept_weights(model, 2))
+    torch.testing.assert_close(alone(signal), logits[:, :2])
+    alone.load_state_dict(select_outputs(model.state_dict(), [4, 1]))
+    torch.testing.assert_close(alone(signal), logits[:, [4, 1]])
+    model.keep_outputs(2)
+    torch.testing.assert_close(model(signal), logits[:, :2])

@@ -152,7 +152,7 @@ def test_training_waits_for_the_end_of_a_run(
     with pytest.raises(KeyboardInterrupt):
         run_preprocessing(data, tmp_path / "out", config=SMALL, execution=ONE)
     with pytest.raises(
-        ValueError, match="1 records were being made anew when preprocessing was interrupted"
+        ValueError, match="1 records were being rewritten when preprocessing was interrupted"
     ):
         load_records(tmp_path / "out", keep_other=True)
 

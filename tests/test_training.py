@@ -15,7 +15,7 @@ from src.config import STANDARD_LEADS, Config, LoaderConfig, ModelConfig, TrainC
 from src.dataloaders import build_dataloaders
 from src.learning.checkpoints import load_checkpoint
 from src.learning.optimization import TrainState
-from src.processed.targets import choose_task, load_records
+from src.processed.targets import load_records
 from src.training import run_training
 from src.utils import load_json
 
@@ -273,7 +273,7 @@ def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(
         set(load_checkpoint(path).card.train_hashes) for path in (first.best_path, other.best_path)
     ]
     assert learned[0] == learned[1]  # what the first was trained on, the other has seen too
-    with pytest.raises(ValueError, match="cannot be started from: it has leads"):
+    with pytest.raises(ValueError, match="cannot start from it: it has leads"):
         run_training(with_train(**still, leads=("I", "II")), processed, tmp_path / "leads")
 
 
@@ -329,7 +329,7 @@ def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> N
         ({"ema_decay": 0.0}, "does not fit these settings"),
     ):
         with pytest.raises(
-            ValueError, match=f"latest.pth: .*{message}.*start anew without --resume"
+            ValueError, match=f"latest.pth: .*{message}.*start again without --resume"
         ):
             run_training(with_train(**values), processed, tmp_path, resume=True)
 
@@ -361,11 +361,3 @@ def test_a_start_that_knows_validation_is_asked_about(
     )
     run_training(config, processed, tmp_path)
     assert asked == [tuple(load_records(processed)["val"].signal_hashes)]
-
-
-def test_one_class_needs_records_without_it(processed: Path) -> None:
-    train = load_records(processed)["train"]
-    one = TrainConfig(classes=("AF",), target="multi")
-    with pytest.raises(ValueError, match="keep-negative"):
-        choose_task(train, one)
-    assert choose_task(train, dataclasses.replace(one, keep_negative=True)) == (("AF",), False)

@@ -1,8 +1,8 @@
 """A trained network in use.
 
-`classifier` is the network as one object; `inputs` turns files into its inputs; `file_predictions`
-predicts for many files; `saliency` explains predictions; `onnx_export` writes it for other
-programs.
+``from src.classifier import Classifier`` gives the network as one object. The modules:
+`classifier` holds that object, `inputs` turns recordings into inputs, `file_predictions` predicts
+for many files, `saliency` explains predictions, and `onnx_export` exports the network.
 """
 
 from __future__ import annotations

@@ -1,5 +1,10 @@
-"""A trained network as one object: recordings in, named probabilities out, with a map of what they
-rest on.
+"""A trained network as one object: from recordings to named probabilities and saliency maps.
+
+::
+
+    from src.classifier import Classifier
+
+    print(Classifier.load().predict("recording.hea"))
 """
 
 from __future__ import annotations
@@ -32,24 +37,26 @@ Samples = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer for one recording.
+    """The prediction for one recording.
 
     Attributes
     ----------
     record_id
-        Of the recording.
+        Name of the recording.
     classes
         Names, in the order of `scores`.
     scores
-        Probabilities, shape (n_classes,); NaN where there is no answer.
+        Probabilities, shape (n_classes,); NaN where the status is not ok.
     labels
-        The classes called present: the most probable one where classes exclude each other, else
-        those that reach their threshold, which may be none.
-    status, reason
-        ``ok``, or ``unreadable`` or ``rejected`` and why; an answer has `src.eval.TRAINED_ON` as
-        its reason where it is one for a recording that the network learned from.
+        The predicted classes: the most probable one where classes exclude each other, else all that
+        reach their threshold, which may be none.
+    status
+        ``ok``, ``unreadable`` or ``rejected``.
+    reason
+        The reason for another status than ok. For a recording that the network was trained on,
+        `src.classifier.file_predictions.TRAINED_ON`.
     saliency
-        What the answer rests on, where it was asked for.
+        The saliency map, if one was requested.
     """
 
     record_id: str
@@ -67,7 +74,7 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The most probable class; None where there is no answer."""
+        """The most probable class; None where the status is not ok."""
         return self.classes[int(self.scores.argmax())] if self.status == "ok" else None
 
     def __str__(self) -> str:
@@ -78,12 +85,12 @@ class Prediction:
 
 
 class Classifier:
-    """A network with all it needs to answer for recordings of any rate, length and lead order.
+    """A trained network that predicts for recordings of any rate, length and lead order.
 
     Parameters
     ----------
     checkpoint
-        As `src.checkpoints.load_checkpoint` returns it.
+        As returned by `src.learning.checkpoints.load_checkpoint`.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     """
@@ -95,14 +102,22 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, device: str = "auto") -> Classifier:
-        """Load a checkpoint, by default that of `default_checkpoint`.
+        """Load a checkpoint.
+
+        Parameters
+        ----------
+        path
+            By default that of `src.learning.checkpoints.default_checkpoint`.
+        device
+            As for the class.
 
         Raises
         ------
         ValueError
-            If the file is missing or no checkpoint.
+            If the file is missing or is not a checkpoint.
         """
-        return cls(load_checkpoint(default_checkpoint() if path is None else path), device)
+        path = default_checkpoint() if path is None else path
+        return cls(load_checkpoint(path), device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -111,21 +126,21 @@ class Classifier:
 
     @property
     def leads(self) -> tuple[str, ...]:
-        """Leads that the network sees, in order; those that a recording lacks are zeros."""
+        """Input leads, in order; those that a recording lacks are zeros."""
         return self.card.leads
 
     @property
     def fs(self) -> float:
-        """The rate in Hz to which recordings are brought."""
+        """Sampling rate in Hz to which recordings are resampled."""
         return self.card.preprocess.fs
 
     @property
     def n_samples(self) -> int:
-        """The length to which recordings are cut or padded, at `fs`."""
+        """Number of samples at `fs` to which recordings are cut or padded."""
         return self.card.preprocess.n_samples
 
     @cached_property
-    def _known(self) -> TrainingRecordings:
+    def _trained_on(self) -> TrainingRecordings:
         """The recordings that the network was trained on."""
         return TrainingRecordings(self.card.train_hashes)
 
@@ -145,7 +160,7 @@ class Classifier:
         saliency: str | None = None,
         class_name: str | None = None,
     ) -> Prediction:
-        """Answer for one recording.
+        """Predict for one recording.
 
         Parameters
         ----------
@@ -153,34 +168,37 @@ class Classifier:
             A record file as `src.records.read_record` takes it, an `ECGRecord`, or samples
             (n_leads, n_samples) in mV.
         fs
-            Rate in Hz of samples, or of a file that does not say its own.
+            Sampling rate in Hz of samples, or of a file that does not give its own.
         leads
-            Names of the rows of samples; by default those of `leads` in their order, where there
-            are as many.
+            Names of the rows of samples, by default `self.leads`.
         gain_per_mv
-            ADC units per mV of a file that does not say them.
+            ADC units per mV of a file that does not give them.
         saliency
-            Ask for a map too, by one of `src.saliency.METHODS`.
+            Add a saliency map by one of `src.classifier.saliency.METHODS`.
         class_name
-            The class that the map explains; by default the most probable.
+            The class that the map explains, by default the most probable one.
+
+        Returns
+        -------
+        Prediction
+            Always with status ok.
 
         Raises
         ------
         ValueError
             If the recording cannot be read or used; a `RecordError` for a file.
         """
-        source = self._named(source, fs, leads)
+        source = self._as_source(source, fs, leads)
         hints = ReadingHints(fs, gain_per_mv)
-        [answer] = self._answers([source], hints, batch_size=64)
-        if answer.status != "ok":
+        [prediction] = self._iter_predictions([source], hints, batch_size=64)
+        if prediction.status != "ok":
+            # Repeat the step that failed, to raise its error.
             for window in iter_windows(source, self.card.preprocess, hints):
-                build_tensor(
-                    window, self.card.preprocess
-                )  # raises the error that the answer only tells
+                build_tensor(window, self.card.preprocess)
         if saliency is None:
-            return answer
-        name = class_name or self.classes[int(answer.scores.argmax())]
-        return replace(answer, saliency=self._explain(source, name, saliency, hints))
+            return prediction
+        name = class_name or self.classes[int(prediction.scores.argmax())]
+        return replace(prediction, saliency=self._explain(source, name, saliency, hints))
 
     def predict_many(
         self,
@@ -191,15 +209,23 @@ class Classifier:
         gain_per_mv: float | None = None,
         batch_size: int = 64,
     ) -> Iterator[Prediction]:
-        """Yield an answer per recording, in order, holding one batch at a time.
+        """Yield a prediction per recording, in order, holding one batch at a time.
 
-        Parameters are those of `predict`; samples may come as one array (n_records, n_leads,
-        n_samples). A recording that cannot be read or used yields its status and reason.
+        A recording that cannot be read or used yields its status and reason.
+
+        Parameters
+        ----------
+        sources
+            As for `predict`. Samples may come as one array (n_records, n_leads, n_samples).
+        fs, leads, gain_per_mv
+            As for `predict`.
+        batch_size
+            Inputs per batch.
         """
-        named = (self._named(source, fs, leads) for source in sources)
-        return self._answers(named, ReadingHints(fs, gain_per_mv), batch_size)
+        as_sources = (self._as_source(source, fs, leads) for source in sources)
+        return self._iter_predictions(as_sources, ReadingHints(fs, gain_per_mv), batch_size)
 
-    def _named(
+    def _as_source(
         self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None
     ) -> Source:
         """Return samples as a record; a record or a path stays as it is."""
@@ -213,63 +239,61 @@ class Classifier:
                 f"for the leads {', '.join(names)}"
             )
         if fs is None:
-            raise ValueError("samples come without a sampling rate: give fs in Hz")
+            raise ValueError("samples have no sampling rate: give fs in Hz")
         return ECGRecord("samples", samples, fs, names)
 
-    def _answers(
+    def _iter_predictions(
         self, sources: Iterable[Source], hints: ReadingHints, batch_size: int
     ) -> Iterator[Prediction]:
+        """Yield a prediction per source."""
         rows = predict_sources(
             self.model,
             self.card,
             sources,
-            known=self._known,
+            trained_on=self._trained_on,
             hints=hints,
             batch_size=batch_size,
             device=self.device,
         )
-        return map(self._named_scores, rows)
+        return map(self._to_prediction, rows)
 
-    def _named_scores(self, row: FilePrediction) -> Prediction:
-        if row.scores is None:
-            nothing = np.full(len(self.classes), np.nan)
-            return Prediction(row.record_id, self.classes, nothing, (), row.status, row.reason)
-        scores = np.array(row.scores)
-        if self.card.single_label:
-            labels: tuple[str, ...] = (self.classes[int(scores.argmax())],)
-        else:
-            thresholds = self.card.thresholds or (DEFAULT_THRESHOLD,) * len(scores)
-            called = zip(self.classes, scores, thresholds, strict=True)
-            labels = tuple(name for name, score, threshold in called if score >= threshold)
+    def _to_prediction(self, row: FilePrediction) -> Prediction:
+        """Return scores with the names of their classes and the predicted labels."""
+        scores = np.full(len(self.classes), np.nan)
+        labels: tuple[str, ...] = ()
+        if row.scores is not None:
+            scores = np.array(row.scores)
+            labels = self._predicted_labels(scores)
         return Prediction(row.record_id, self.classes, scores, labels, row.status, row.reason)
+
+    def _predicted_labels(self, scores: Float64Array) -> tuple[str, ...]:
+        """Return the classes that scores (n_classes,) predict."""
+        if self.card.single_label:
+            return (self.classes[int(scores.argmax())],)
+        thresholds = np.array(self.card.thresholds or DEFAULT_THRESHOLD)
+        return tuple(self.classes[column] for column in np.flatnonzero(scores >= thresholds))
 
     def _explain(
         self, source: Source, class_name: str, method: str, hints: ReadingHints
     ) -> Saliency:
-        """Return the map of a recording, or of the window of it where the class is most
-        probable.
-        """
-        windows = dict(self._usable_windows(source, hints))
+        """Return the map of a recording, or of its window where the class is most probable."""
+        windows: dict[int, dict[str, NDArray[Any]]] = {}
+        for number, window in enumerate(iter_windows(source, self.card.preprocess, hints)):
+            with suppress(RejectedError):
+                windows[number] = build_tensor(window, self.card.preprocess).arrays
         best = next(iter(windows))
         if len(windows) > 1 and class_name in self.classes:
-            inputs = [
-                (str(number), [to_input(arrays, self.card)]) for number, arrays in windows.items()
-            ]
-            column = self.classes.index(class_name)
-            rows = predict_inputs(self.model, self.card, inputs, device=self.device)
-            scores = {
-                int(row.record_id): row.scores[column] for row in rows if row.scores is not None
-            }
-            best = max(scores, key=scores.__getitem__)
-        return replace(
-            explain(self.model, self.card, windows[best], class_name, method), window=best
-        )
+            best = self._most_probable(windows, self.classes.index(class_name))
+        saliency = explain(self.model, self.card, windows[best], class_name, method)
+        return replace(saliency, window=best)
 
-    def _usable_windows(
-        self, source: Source, hints: ReadingHints
-    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield the number and the arrays of each window that is not rejected."""
-        windows = iter_windows(source, self.card.preprocess, hints)
-        for number, window in enumerate(windows):
-            with suppress(RejectedError):
-                yield number, build_tensor(window, self.card.preprocess).arrays
+    def _most_probable(self, windows: dict[int, dict[str, NDArray[Any]]], column: int) -> int:
+        """Return the number of the window with the highest score of a class."""
+        inputs = [
+            (str(number), [to_input(arrays, self.card)]) for number, arrays in windows.items()
+        ]
+        scores: dict[int, float] = {}
+        for row in predict_inputs(self.model, self.card, inputs, device=self.device):
+            if row.scores is not None:
+                scores[int(row.record_id)] = row.scores[column]
+        return max(scores, key=scores.__getitem__)

@@ -24,9 +24,18 @@ TRAINED_ON = "the model was trained on this recording"
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """The answer for one file: probabilities in the order of the classes, or None with the reason.
+    """The prediction for one file.
 
-    An answer, too, has a reason where the model was trained on the recording: `TRAINED_ON`.
+    Attributes
+    ----------
+    record_id
+        Name of the record.
+    scores
+        Probabilities in the order of the classes; None where the status is not ok.
+    status
+        ``ok``, ``unreadable`` or ``rejected``.
+    reason
+        The reason for another status than ok, or `TRAINED_ON`.
     """
 
     record_id: str
@@ -47,19 +56,21 @@ def predict_files(
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per record file, in order, holding one batch at a time.
 
-    A file that cannot be read or is rejected yields its status and reason. A model trained on
-    windows of long records sees those of the file, and their probabilities are averaged.
+    A file that cannot be read or is rejected yields its status and reason. For a model trained on
+    windows of long records, a file is cut into windows and their probabilities are averaged.
 
     Parameters
     ----------
     checkpoint
-        As `src.checkpoints.load_checkpoint` returns it.
+        As returned by `src.learning.checkpoints.load_checkpoint`.
     paths
         Files that `src.records.read_record` takes.
     source_fs, source_gain_per_mv
-        Rate in Hz and ADC units per mV of files that do not say them.
-    batch_size, device
-        Inputs at a time, and the torch device that answers for them.
+        Sampling rate in Hz and ADC units per mV of files that do not give them.
+    batch_size
+        Inputs per batch.
+    device
+        The torch device that predicts.
     allow_overlap
         Do not mark recordings that the model was trained on.
     """
@@ -70,7 +81,7 @@ def predict_files(
         hints=ReadingHints(source_fs, source_gain_per_mv),
         batch_size=batch_size,
         device=device,
-        known=TrainingRecordings(() if allow_overlap else checkpoint.card.train_hashes),
+        trained_on=TrainingRecordings(() if allow_overlap else checkpoint.card.train_hashes),
     )
 
 
@@ -79,7 +90,7 @@ def predict_sources(
     card: ModelCard,
     sources: Iterable[Source],
     *,
-    known: TrainingRecordings,
+    trained_on: TrainingRecordings,
     hints: ReadingHints = NO_HINTS,
     batch_size: int = 64,
     device: str = "cpu",
@@ -89,27 +100,29 @@ def predict_sources(
     Parameters
     ----------
     model, card
-        The network, and what it expects.
+        The network in evaluation mode, and its card.
     sources
         Files, or records in memory (`ECGRecord`).
-    known
-        Recordings that are marked, because the model was trained on them.
+    trained_on
+        Recordings that the model was trained on, which are marked.
     hints
         Facts that the files may not state.
     batch_size, device
         As for `predict_files`.
     """
 
-    def inputs() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
+    def iter_named() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
         for source in sources:
-            prints: list[str] = []
             name = source.record_id if isinstance(source, ECGRecord) else record_name(source)
-            yield (name, prints), iter_inputs(source, card, hints, fingerprints=prints)
+            # Filled while the inputs are read
+            fingerprints: list[str] = []
+            yield (name, fingerprints), iter_inputs(source, card, hints, fingerprints=fingerprints)
 
-    for (name, prints), items in _score(model, card, inputs(), batch_size, device):
-        row = _sum_up(name, items)
-        learned = row.status == "ok" and known.count(prints) > 0
-        yield replace(row, reason=TRAINED_ON) if learned else row
+    for (name, fingerprints), items in _score(model, card, iter_named(), batch_size, device):
+        row = _average(name, items)
+        if row.status == "ok" and trained_on.count(fingerprints) > 0:
+            row = replace(row, reason=TRAINED_ON)
+        yield row
 
 
 def predict_inputs(
@@ -120,11 +133,19 @@ def predict_inputs(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> Iterator[FilePrediction]:
-    """Yield a prediction per name and its inputs (`src.inputs.iter_inputs`), in order, holding one
-    batch at a time.
+    """Yield a prediction per record, from its name and its inputs, holding one batch at a time.
+
+    Parameters
+    ----------
+    model, card
+        The network in evaluation mode, and its card.
+    inputs
+        Names and inputs of the records (`src.classifier.inputs.iter_inputs`).
+    batch_size, device
+        As for `predict_files`.
     """
     for name, items in _score(model, card, inputs, batch_size, device):
-        yield _sum_up(name, items)
+        yield _average(name, items)
 
 
 def _score(
@@ -134,9 +155,12 @@ def _score(
     batch_size: int,
     device: str,
 ) -> Iterator[tuple[N, list[torch.Tensor | NoInput]]]:
-    """Yield each name with its probabilities (n_classes,), or with what gave none."""
-    flat = ((number, name, item) for number, (name, items) in enumerate(inputs) for item in items)
-    scored = _score_batches(model, card, flat, batch_size, device)
+    """Yield each name with the probabilities (n_classes,) of its inputs, or why there are none."""
+    # A batch may hold inputs of many records. The number of a record tells apart those of one name.
+    numbered = (
+        (number, name, item) for number, (name, items) in enumerate(inputs) for item in items
+    )
+    scored = _score_batches(model, card, numbered, batch_size, device)
     for (_, name), rows in groupby(scored, key=lambda row: row[:2]):
         yield name, [item for *_, item in rows]
 
@@ -148,34 +172,33 @@ def _score_batches(
     batch_size: int,
     device: str,
 ) -> Iterator[tuple[int, N, torch.Tensor | NoInput]]:
-    """Put probabilities (n_classes,) in the place of inputs; what gave none stays as it is."""
+    """Replace inputs by their probabilities (n_classes,); a `NoInput` stays as it is."""
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
         signals = [item for *_, item in chunk if isinstance(item, torch.Tensor)]
         scores: Iterator[Any] = iter(())
         if signals:
+            batch = torch.stack(signals).to(device)  # (B, n_leads, n_samples)
             with torch.inference_mode():
-                logits = predict_logits(
-                    model, torch.stack(signals).to(device), card.crop_samples
-                ).cpu()
+                logits = predict_logits(model, batch, card.crop_samples).cpu()
             scores = iter(to_scores(logits, card.single_label))
         for number, name, item in chunk:
-            yield (
-                number,
-                name,
-                torch.as_tensor(next(scores)) if isinstance(item, torch.Tensor) else item,
-            )
+            if isinstance(item, torch.Tensor):
+                yield number, name, torch.as_tensor(next(scores))
+            else:
+                yield number, name, item
 
 
-def _sum_up(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePrediction:
-    """Return the mean over the windows of a record; windows that were rejected do not count unless
-    all were.
+def _average(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePrediction:
+    """Return the mean prediction over the windows of a record.
+
+    Rejected windows do not count, unless all were rejected. A window that cannot be read makes the
+    whole record unreadable.
     """
     scores = [item for item in items if isinstance(item, torch.Tensor)]
     failures = [item for item in items if isinstance(item, NoInput)]
-    if not scores or any(failure.status == "unreadable" for failure in failures):
-        worst = next(
-            (failure for failure in failures if failure.status == "unreadable"), failures[0]
-        )
-        return FilePrediction(name, None, worst.status, worst.reason)
+    unreadable = [failure for failure in failures if failure.status == "unreadable"]
+    if unreadable or not scores:
+        failure = (unreadable or failures)[0]
+        return FilePrediction(name, None, failure.status, failure.reason)
     return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")

@@ -1,6 +1,4 @@
-"""From a recording to what a network sees: the one place where files and records in memory become
-input tensors.
-"""
+"""Recordings to the inputs of a network, from files and from records in memory."""
 
 from __future__ import annotations
 
@@ -27,30 +25,45 @@ Source = str | Path | ECGRecord
 
 @dataclass(frozen=True)
 class NoInput:
-    """Why a recording gives no input: status ``unreadable`` or ``rejected``, and the reason."""
+    """The reason why a recording gives no input; `status` is ``unreadable`` or ``rejected``."""
 
     status: str
     reason: str
 
 
 def to_input(arrays: dict[str, NDArray[Any]], card: ModelCard) -> torch.Tensor:
-    """Return the input (n_leads, n_samples) of a model from the arrays of
-    `src.tensors.build_tensor` or of a record file.
+    """Return the input (n_leads, n_samples) of a model.
+
+    Parameters
+    ----------
+    arrays
+        The arrays of a record file, or those of `src.preprocessing.build_tensor`.
+    card
+        Leads and normalization of the model.
     """
     rows = View(card.leads).lead_rows()
-    return torch.from_numpy(np.ascontiguousarray(scale_signal(arrays, card.normalization)[rows]))
+    signal = scale_signal(arrays, card.normalization)  # (12, n_samples)
+    return torch.from_numpy(np.ascontiguousarray(signal[rows]))
 
 
 def iter_windows(
     source: Source, config: PreprocessConfig, hints: ReadingHints = NO_HINTS
 ) -> Iterator[ECGRecord]:
-    """Yield the recording that a source names, or its windows where records were cut into windows
-    for training.
+    """Yield a recording, or its windows if `config` cuts records into windows.
+
+    Parameters
+    ----------
+    source
+        A file, or a record in memory.
+    config
+        Length and stride of the windows.
+    source_fs, source_gain_per_mv
+        Sampling rate in Hz and ADC units per mV of a file that does not give them.
 
     Raises
     ------
     RecordError
-        If it is a file that cannot be read.
+        If a file cannot be read, or holds many records to cut into windows.
     """
     window_s, stride_s = config.window_s, config.stride_s or None
     if isinstance(source, ECGRecord):
@@ -59,7 +72,7 @@ def iter_windows(
         if (n_records := len(list_records(source))) > 1:
             raise RecordError(
                 source,
-                f"holds many records, {n_records} in all: name one as {Path(source).name}::ID",
+                f"holds {n_records} records: name one as {Path(source).name}::ID",
             )
         yield from iter_with_hints(source, hints, window_s=window_s, stride_s=stride_s)
     else:
@@ -73,10 +86,18 @@ def iter_inputs(
     *,
     fingerprints: list[str] | None = None,
 ) -> Iterator[torch.Tensor | NoInput]:
-    """Yield the input (n_leads, n_samples) of a recording or of each of its windows, or why there
-    is none.
+    """Yield the input (n_leads, n_samples) of a recording or of each of its windows.
 
-    `fingerprints` gets that of each input as it is yielded.
+    A recording that cannot be read and a rejected window yield a `NoInput`.
+
+    Parameters
+    ----------
+    source, source_fs, source_gain_per_mv
+        As for `iter_windows`.
+    card
+        Card of the model.
+    fingerprints
+        Gets the fingerprint of each input before it is yielded.
     """
     try:
         for window in iter_windows(source, card.preprocess, hints):

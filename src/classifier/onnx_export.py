@@ -1,5 +1,4 @@
-"""A checkpoint as an ONNX file that answers with probabilities, and a JSON file that says what it
-expects.
+"""Export of a checkpoint to ONNX, with a JSON file that describes its input and output.
 
 onnx, onnxscript and onnxruntime come with requirements-export.txt.
 """
@@ -35,68 +34,68 @@ _OPSET = 20
 
 
 class _Graph(nn.Module):
-    """What the file computes: probabilities (B, n_classes) of signals (B, n_leads, n_samples),
-    averaged over crops.
+    """The exported computation: from signals (B, n_leads, n_samples) to probabilities.
+
+    The probabilities have shape (B, n_classes); logits are averaged over crops before.
     """
 
     def __init__(self, model: ResNet1d, card: ModelCard) -> None:
         super().__init__()
-        self.model, self.crop_samples, self.single_label = (
-            model,
-            card.crop_samples,
-            card.single_label,
-        )
+        self.model = model
+        self.crop_samples = card.crop_samples
+        self.single_label = card.single_label
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
-        return to_probabilities(
-            predict_logits(self.model, signal, self.crop_samples), self.single_label
-        )
+        logits = predict_logits(self.model, signal, self.crop_samples)
+        return to_probabilities(logits, self.single_label)
 
 
 def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) -> list[Path]:
-    """Write ``NAME.onnx`` and ``NAME.json``, and with `int8` ``NAME_int8.onnx``; returns the files.
+    """Write ``NAME.onnx`` and ``NAME.json``, and return the files.
 
-    The batch may have any size. So may n_samples, from 250 up, unless the model was trained on
-    crops: their windows are cut inside the file, for records of the length it was trained on.
+    The exported model takes batches of any size, and any n_samples from 250 up. A model trained on
+    crops takes only records of the length it was trained on, as their windows are cut inside the
+    file.
 
     Parameters
     ----------
     checkpoint
-        What to export.
+        The checkpoint to export.
     out
-        ``NAME.onnx``.
+        Path of ``NAME.onnx``.
     int8
-        Write a second file with weights of 8 bits, whose activations are quantized as they come. It
-        is a quarter of the size; `compare_onnx` measures what it loses.
+        Also write ``NAME_int8.onnx`` with 8-bit weights and dynamically quantized activations. It
+        has a quarter of the size; `compare_onnx` measures the loss.
 
     Raises
     ------
     ValueError
-        If the name ends otherwise, or a package of the extra is missing.
+        If `out` does not end in .onnx, or a package of requirements-export.txt is missing.
     """
     out = Path(out)
     if out.suffix != ".onnx":
         raise ValueError(f"{out}: expected a name that ends in .onnx")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(package, "export to ONNX", EXTRA)
-    files = [out, out.with_suffix(".json")]
     with atomic_path(out) as temporary:
         _write_graph(load_model(checkpoint), checkpoint.card, temporary)
-    save_json(describe_input(checkpoint.card), files[1])
-    if int8:
-        files.append(out.with_name(f"{out.stem}_int8.onnx"))
-        with atomic_path(files[2]) as temporary:
-            _quantize(out, temporary)
-    return files
+    description = out.with_suffix(".json")
+    save_json(describe_input(checkpoint.card), description)
+    if not int8:
+        return [out, description]
+    quantized = out.with_name(f"{out.stem}_int8.onnx")
+    with atomic_path(quantized) as temporary:
+        _quantize(out, temporary)
+    return [out, description, quantized]
 
 
 def _write_graph(model: ResNet1d, card: ModelCard, path: Path) -> None:
+    """Write the ONNX file."""
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
     if not card.crop_samples:
         shape[2] = torch.export.Dim("n_samples", min=MIN_SAMPLES)
-    example = torch.zeros(
-        2, len(card.leads), card.preprocess.n_samples
-    )  # a batch of one would be taken for fixed
+    # The exporter would take a batch of one for a fixed size.
+    example = torch.zeros(2, len(card.leads), card.preprocess.n_samples)
     with _quiet():
         program = torch.onnx.export(
             _Graph(model, card).eval(),
@@ -113,18 +112,16 @@ def _write_graph(model: ResNet1d, card: ModelCard, path: Path) -> None:
 
 
 def _quantize(source: Path, path: Path) -> None:
+    """Write an ONNX file with 8-bit weights."""
     quantization = import_extra("onnxruntime.quantization", "export to ONNX", EXTRA)
     with _quiet():
-        quantization.quantize_dynamic(
-            source, path, weight_type=quantization.QuantType.QUInt8
-        )  # QInt8 is several times slower
+        # Signed weights (QInt8) are several times slower.
+        quantization.quantize_dynamic(source, path, weight_type=quantization.QuantType.QUInt8)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporters say of themselves: packages that they do not need here, and
-    their own future.
-    """
+    """Silence the exporters' warnings about packages not needed here and about their future."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -135,16 +132,29 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def describe_input(card: ModelCard) -> dict[str, Any]:
-    """Return what the JSON file says: how a recording becomes the input, and what the output
-    means.
-    """
+def describe_input(card: ModelCard) -> dict[str, object]:
+    """Return the content of the JSON file: how to make the input, and what the output means."""
     settings, crops = card.preprocess, card.crop_samples
     n_samples = {
         "n_samples": settings.n_samples,
         "n_samples_is_fixed": bool(crops),
         "n_samples_min": settings.n_samples if crops else MIN_SAMPLES,
     }
+    crop_facts = None
+    if crops:
+        crop_facts = {
+            "crop_samples": crops,
+            "stride": "half",
+            "average": "logits",
+            "inside_the_graph": True,
+        }
+    window_facts = None
+    if settings.window_s:
+        window_facts = {
+            "window_s": settings.window_s,
+            "stride_s": settings.stride_s or settings.window_s,
+            "average": "probabilities",
+        }
     return {
         "format": _FORMAT,
         "input": {
@@ -160,26 +170,14 @@ def describe_input(card: ModelCard) -> dict[str, Any]:
         "leads": card.leads,
         "fs": settings.fs,
         "normalization": asdict(card.normalization),
-        "crops": {
-            "crop_samples": crops,
-            "stride": "half",
-            "average": "logits",
-            "inside_the_graph": True,
-        }
-        if crops
-        else None,
-        "windows": {
-            "window_s": settings.window_s,
-            "stride_s": settings.stride_s or settings.window_s,
-            "average": "probabilities",
-        }
-        if settings.window_s
-        else None,
+        "crops": crop_facts,
+        "windows": window_facts,
         "preprocessing": _describe_steps(card),
     }
 
 
 def _describe_steps(card: ModelCard) -> list[str]:
+    """Return the preprocessing as sentences, for those who implement it elsewhere."""
     settings = card.preprocess
     scaling = {
         "zscore": [],
@@ -215,12 +213,24 @@ def _describe_steps(card: ModelCard) -> list[str]:
     ]
 
 
-# Judging ------------------------------------------------------------------------------------------
+# Evaluation ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OnnxComparison:
-    """How a file does on records beside the network that it was made of."""
+    """Scores of an ONNX file beside those of the network that it was exported from.
+
+    Attributes
+    ----------
+    path
+        The ONNX file.
+    n_records
+        Number of records compared.
+    auroc_macro, auroc_macro_torch
+        Macro AUROC of the file and of the network; None where undefined.
+    largest_difference
+        Largest absolute difference of a probability.
+    """
 
     path: Path
     n_records: int
@@ -229,20 +239,27 @@ class OnnxComparison:
     largest_difference: float
 
     def __str__(self) -> str:
-        shown = [
-            f"{value:.4f}" if value is not None else "undefined"
-            for value in (self.auroc_macro, self.auroc_macro_torch)
-        ]
+        after, before = _format(self.auroc_macro), _format(self.auroc_macro_torch)
         return (
-            f"{self.path}: macro AUROC {shown[0]} on {self.n_records} records, {shown[1]} "
-            "before the export; "
-            f"probabilities differ by up to {self.largest_difference:.2g}"
+            f"{self.path}: macro AUROC {after} on {self.n_records} records, {before} before the "
+            f"export; probabilities differ by up to {self.largest_difference:.2g}"
         )
 
 
+def _format(auroc: float | None) -> str:
+    """Return an AUROC for text."""
+    return "undefined" if auroc is None else f"{auroc:.4f}"
+
+
 def score_onnx(path: str | Path, signals: Float32Array) -> Float32Array:
-    """Return the probabilities (B, n_classes) that a file gives for signals (B, n_leads,
-    n_samples), on one thread.
+    """Return the probabilities (B, n_classes) of an ONNX file, computed on one thread.
+
+    Parameters
+    ----------
+    path
+        The ONNX file.
+    signals
+        Shape (B, n_leads, n_samples).
 
     Raises
     ------
@@ -253,6 +270,7 @@ def score_onnx(path: str | Path, signals: Float32Array) -> Float32Array:
 
 
 def _open_session(path: str | Path) -> Any:
+    """Return an onnxruntime session on one thread."""
     runtime = import_extra("onnxruntime", "running ONNX files", EXTRA)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -272,7 +290,20 @@ def compare_onnx(
     split: str = "val",
     batch_size: int = 64,
 ) -> OnnxComparison:
-    """Hold a file to the network that it was made of, on a split of a processed folder.
+    """Compare an ONNX file with its checkpoint on a split of a processed folder.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint that the file was exported from.
+    path
+        The ONNX file.
+    processed
+        The processed folder.
+    split
+        train, val or test.
+    batch_size
+        Records at a time.
 
     Raises
     ------
@@ -286,10 +317,8 @@ def compare_onnx(
         records.paths, before.y_true, View(card.leads, card.normalization), records.datasets
     )
     loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
-    after = replace(
-        before,
-        y_score=np.concatenate([_run_session(session, batch.signal.numpy()) for batch in loader]),
-    )
+    scores = [_run_session(session, batch.signal.numpy()) for batch in loader]
+    after = replace(before, y_score=np.concatenate(scores))
     return OnnxComparison(
         path=Path(path),
         n_records=len(records),

@@ -1,8 +1,11 @@
-"""Which samples of which leads a network's answer rests on: integrated gradients, Grad-CAM and
-occlusion.
+"""Saliency maps: integrated gradients, Grad-CAM and occlusion.
 
-A map has a value per input sample, positive where the sample speaks for the class and negative
-where it speaks against it.
+A map has a value per input sample: positive where the sample supports the class, negative where it
+speaks against it.
+
+Integrated gradients are captum's. Grad-CAM and occlusion are our own: Grad-CAM averages over crops
+and ignores windows of padding, and the occluded stretches reach both ends of the record, where
+captum's regular strides leave a shorter last one.
 """
 
 from __future__ import annotations
@@ -27,26 +30,30 @@ METHODS = ("integrated_gradients", "grad_cam", "occlusion")
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """From signals (B, n_leads, n_samples) to logits (B, n_classes)."""
 
-_OCCLUDED_S = 0.25  # about a QRS complex with the beginning of its T wave
+# An occluded stretch: about a QRS complex with the beginning of its T wave
+_OCCLUDED_S = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """A map over the input of a model.
+    """A saliency map over the input of a model.
 
     Attributes
     ----------
     values
-        Shape (n_leads, n_samples), in units of the class's logit.
+        The map, shape (n_leads, n_samples), in units of the class's logit.
     signal_mv
-        The recording as the model saw it but in mV, shape (n_leads, n_samples); NaN for an absent
-        lead and after the end.
-    leads, fs
-        Of both; `fs` in Hz.
-    class_name, method
-        What was asked, and how it was answered.
+        The input in mV, shape (n_leads, n_samples); NaN in absent leads and after the end.
+    leads
+        Names of the rows of both.
+    fs
+        Sampling rate of both, in Hz.
+    class_name
+        The explained class.
+    method
+        One of `METHODS`.
     window
-        Which window of the recording this is, where the model works on windows.
+        Number of the window of the recording, for models that take windows.
     """
 
     values: Float32Array
@@ -59,12 +66,10 @@ class Saliency:
 
     @property
     def lead_shares(self) -> dict[str, float]:
-        """The share of each lead in the sum of absolute values; all 0 where the map is."""
-        weights = np.abs(self.values).sum(axis=1, dtype=np.float64)
-        total = weights.sum() or 1.0
-        return {
-            lead: float(weight / total) for lead, weight in zip(self.leads, weights, strict=True)
-        }
+        """Share of each lead in the sum of absolute values; all 0 for a map of zeros."""
+        sums = np.abs(self.values).sum(axis=1, dtype=np.float64)
+        shares = sums / (sums.sum() or 1.0)
+        return dict(zip(self.leads, shares.tolist(), strict=True))
 
 
 def explain(
@@ -74,20 +79,20 @@ def explain(
     class_name: str,
     method: str = "integrated_gradients",
 ) -> Saliency:
-    """Return the map of a recording for one class.
+    """Return the saliency map of a recording for one class.
 
     Parameters
     ----------
     model
-        In evaluation mode.
+        The network, in evaluation mode.
     card
         Its card.
     arrays
-        What `src.tensors.build_tensor` made of the recording, or the arrays of its record file.
+        The arrays of a record file, or those of `src.preprocessing.build_tensor`.
     class_name
         One of the card's classes.
     method
-        One of `METHODS`. Occlusion takes stretches of 0.25 s that overlap by half.
+        One of `METHODS`. Occlusion uses stretches of 0.25 s that overlap by half.
 
     Raises
     ------
@@ -98,10 +103,8 @@ def explain(
         raise ValueError(f"class is {class_name!r}: expected one of {', '.join(card.classes)}")
     if method not in METHODS:
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
-    signal, target = (
-        to_input(arrays, card).to(next(model.parameters()).device),
-        card.classes.index(class_name),
-    )
+    signal = to_input(arrays, card).to(next(model.parameters()).device)  # (n_leads, n_samples)
+    target = card.classes.index(class_name)
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         return predict_logits(model, batch, card.crop_samples)
@@ -111,24 +114,24 @@ def explain(
     elif method == "grad_cam":
         values = grad_cam(model, signal, target, crop_samples=card.crop_samples)
     else:
-        values = occlude_stretches(
-            forward, signal, target, window=max(1, round(_OCCLUDED_S * card.preprocess.fs))
-        )
+        window = max(1, round(_OCCLUDED_S * card.preprocess.fs))
+        values = occlude_stretches(forward, signal, target, window=window)
     return Saliency(
-        values,
-        _drawn_signal(arrays, card.leads),
-        card.leads,
-        card.preprocess.fs,
-        class_name,
-        method,
+        values=values,
+        signal_mv=_input_mv(arrays, card.leads),
+        leads=card.leads,
+        fs=card.preprocess.fs,
+        class_name=class_name,
+        method=method,
     )
 
 
-def _drawn_signal(arrays: dict[str, NDArray[Any]], leads: tuple[str, ...]) -> Float32Array:
-    millivolts = to_millivolts(arrays)
-    drawn = np.full(arrays["signal"].shape, np.nan, np.float32)
-    drawn[:, : millivolts.shape[1]] = np.where(arrays["lead_present"][:, None], millivolts, np.nan)
-    return drawn[[STANDARD_LEADS.index(lead) for lead in leads]]
+def _input_mv(arrays: dict[str, NDArray[Any]], leads: tuple[str, ...]) -> Float32Array:
+    """Return the input of a model in mV, with NaN in absent leads and after the end."""
+    millivolts = to_millivolts(arrays)  # (12, n_valid)
+    signal = np.full(arrays["signal"].shape, np.nan, np.float32)
+    signal[:, : millivolts.shape[1]] = np.where(arrays["lead_present"][:, None], millivolts, np.nan)
+    return signal[[STANDARD_LEADS.index(lead) for lead in leads]]
 
 
 # Methods ------------------------------------------------------------------------------------------
@@ -143,68 +146,65 @@ def integrated_gradients(
     baseline: torch.Tensor | None = None,
     batch_size: int = 16,
 ) -> Float32Array:
-    """Integrate the gradient of a logit along the line from a baseline (Sundararajan et al., ICML
-    2017).
+    """Integrate the gradient of a logit from a baseline (Sundararajan et al., ICML 2017).
 
-    The sum of the map is the logit of the signal less that of the baseline, up to the error of the
-    sum over the steps, whose points and weights are those of Gauss and Legendre. A network with
-    `lead_mask` jumps at a baseline of zeros, where it takes every lead for absent; the sum leaves
-    that jump out.
+    The map adds up to the logit of the signal minus that of the baseline, within the error of a
+    Gauss-Legendre quadrature. A network with `lead_mask` takes all leads for absent at a baseline
+    of zeros; the map leaves out the jump of its logit there.
 
     Parameters
     ----------
     forward
-        In evaluation mode and differentiable.
+        The network in evaluation mode; differentiable.
     signal
         Shape (n_leads, n_samples).
     target
-        The class whose logit is explained.
+        Index of the class to explain.
     n_steps
-        Points on the line.
+        Number of points between baseline and signal.
     baseline
-        Shape as `signal`; by default zeros: flat leads where signals are z-scored.
+        Shape as `signal`; by default zeros, which are flat leads where signals are z-scored.
     batch_size
-        Points at a time.
+        Points per call of `forward`.
 
     Returns
     -------
     ndarray
         Shape (n_leads, n_samples).
     """
+    # captum takes a second to import, as it loads matplotlib.
+    from captum.attr import IntegratedGradients
+
     baseline = torch.zeros_like(signal) if baseline is None else baseline
-    nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on [-1, 1]
-    shares = torch.tensor((nodes + 1) / 2, dtype=signal.dtype, device=signal.device)[:, None, None]
-    halved = torch.tensor(weights / 2, dtype=signal.dtype, device=signal.device)[:, None, None]
-    total = torch.zeros_like(signal)
-    for start in range(0, n_steps, batch_size):
-        chunk = slice(start, start + batch_size)
-        points = (
-            baseline + shares[chunk] * (signal - baseline)
-        ).requires_grad_()  # (n_points, n_leads, n_samples)
-        (gradients,) = torch.autograd.grad(forward(points)[:, target].sum(), points)
-        total += (halved[chunk] * gradients).sum(dim=0)
-    return _to_numpy(total * (signal - baseline))
+    values: torch.Tensor = IntegratedGradients(forward).attribute(
+        signal[None],
+        baselines=baseline[None],
+        target=target,
+        n_steps=n_steps,
+        method="gausslegendre",
+        internal_batch_size=batch_size,
+    )  # (1, n_leads, n_samples)
+    return _to_numpy(values[0])
 
 
 def grad_cam(
     model: ResNet1d, signal: torch.Tensor, target: int, *, crop_samples: int = 0
 ) -> Float32Array:
-    """Weight the last features by the mean gradient of a logit and keep what is positive (Selvaraju
-    et al., ICCV 2017).
+    """Weight the last features by the mean gradient of a logit (Selvaraju et al., ICCV 2017).
 
-    The features are of all leads together: the map says when, not in which lead, and its rows are
-    equal. Over crops, the maps are averaged as the logits are.
+    Negative values become 0. The features belong to all leads together, so the map shows times but
+    not leads, and its rows are equal. Over crops, maps are averaged as the logits are.
 
     Parameters
     ----------
     model
-        In evaluation mode.
+        The network, in evaluation mode.
     signal
         Shape (n_leads, n_samples).
     target
-        The class whose logit is explained.
+        Index of the class to explain.
     crop_samples
-        Length of the windows that the model was trained on; 0 means whole records.
+        Length of the crops that the model was trained on; 0 means whole records.
 
     Returns
     -------
@@ -214,32 +214,35 @@ def grad_cam(
     n_leads, n_samples = signal.shape
     starts = window_starts(n_samples, crop_samples)
     size = n_samples if len(starts) == 1 else crop_samples
-    total, count = (torch.zeros(n_samples, device=signal.device) for _ in range(2))
-    stretches = [slice(start, start + size) for start in starts]
-    moving = [
-        stretch for stretch in stretches if (signal[:, stretch] != signal[:, stretch][:, :1]).any()
-    ]  # padding does not
-    for stretch in moving or stretches:
-        total[stretch] += _class_activation(model, signal[:, stretch], target)
-        count[stretch] += 1
+    windows = [slice(start, start + size) for start in starts]
+    # As in `predict_logits`, windows of padding do not count. Padding is constant in every lead.
+    moving = [window for window in windows if (signal[:, window] != signal[:, window][:, :1]).any()]
+    total = torch.zeros(n_samples, device=signal.device)
+    count = torch.zeros(n_samples, device=signal.device)
+    for window in moving or windows:
+        total[window] += _class_activation(model, signal[:, window], target)
+        count[window] += 1
     return _to_numpy((total / count.clamp(min=1)).expand(n_leads, -1))
 
 
 def _class_activation(model: ResNet1d, signal: torch.Tensor, target: int) -> torch.Tensor:
-    kept: list[torch.Tensor] = []
-    handle = model.stages.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    """Return the Grad-CAM map (n_samples,) of a signal (n_leads, n_samples)."""
+    outputs: list[torch.Tensor] = []
+    handle = model.stages.register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)
+    )
     try:
         logit = model(signal[None])[0, target]
     finally:
         handle.remove()
-    (gradients,) = torch.autograd.grad(logit, kept[0])  # (1, n_channels, n_features)
-    positive = (
-        (gradients.mean(dim=2, keepdim=True) * kept[0]).sum(dim=1, keepdim=True).relu().detach()
-    )
-    spread: torch.Tensor = torch.nn.functional.interpolate(
+    features = outputs[0]  # (1, n_channels, n_features)
+    (gradients,) = torch.autograd.grad(logit, features)
+    weights = gradients.mean(dim=2, keepdim=True)  # (1, n_channels, 1)
+    positive = (weights * features).sum(dim=1, keepdim=True).relu().detach()  # (1, 1, n_features)
+    activation: torch.Tensor = torch.nn.functional.interpolate(
         positive, size=signal.shape[1], mode="linear"
     )
-    return spread[0, 0]
+    return activation[0, 0]
 
 
 def occlude_stretches(
@@ -251,20 +254,19 @@ def occlude_stretches(
     fill: float = 0.0,
     batch_size: int = 64,
 ) -> Float32Array:
-    """Return by how much a logit falls without each stretch of each lead (Zeiler and Fergus, ECCV
-    2014).
+    """Return the drop of a logit without each stretch of each lead (Zeiler and Fergus, ECCV 2014).
 
     Parameters
     ----------
     forward, signal, target
-        As for `integrated_gradients`, without the need for gradients.
+        As for `integrated_gradients`, but `forward` need not be differentiable.
     window
-        Samples of a stretch. Stretches overlap by half; a sample gets the mean over those that hold
-        it.
+        Samples of a stretch. Stretches overlap by half, and a sample gets the mean over those that
+        hold it.
     fill
-        What stands in for the samples.
+        Value that replaces the samples.
     batch_size
-        Stretches at a time.
+        Stretches per call of `forward`.
 
     Returns
     -------
@@ -273,36 +275,40 @@ def occlude_stretches(
     """
     n_leads, n_samples = signal.shape
     starts = window_starts(n_samples, window)
-    places = [(lead, slice(start, start + window)) for lead in range(n_leads) for start in starts]
-    total, count = torch.zeros_like(signal), torch.zeros_like(signal)
-    for begin in range(0, len(places), batch_size):
-        chunk = places[begin : begin + batch_size]
-        for place, fall in zip(chunk, _falls(forward, signal, target, chunk, fill), strict=True):
-            total[place] += fall
-            count[place] += 1
+    stretches = [
+        (lead, slice(start, start + window)) for lead in range(n_leads) for start in starts
+    ]
+    total = torch.zeros_like(signal)
+    count = torch.zeros_like(signal)
+    for first in range(0, len(stretches), batch_size):
+        chunk = stretches[first : first + batch_size]
+        drops = _compute_drops(forward, signal, target, chunk, fill)
+        for stretch, drop in zip(chunk, drops, strict=True):
+            total[stretch] += drop
+            count[stretch] += 1
     return _to_numpy(total / count)
 
 
 def occlude_leads(
     forward: Forward, signal: torch.Tensor, target: int, *, fill: float = 0.0
 ) -> Float32Array:
-    """Return by how much a logit falls without each lead, shape (n_leads,)."""
-    return _to_numpy(
-        _falls(forward, signal, target, [(lead, slice(None)) for lead in range(len(signal))], fill)
-    )
+    """Return the drop of a logit without each lead, shape (n_leads,)."""
+    leads = [(lead, slice(None)) for lead in range(len(signal))]
+    return _to_numpy(_compute_drops(forward, signal, target, leads, fill))
 
 
-def _falls(
+def _compute_drops(
     forward: Forward,
     signal: torch.Tensor,
     target: int,
-    places: list[tuple[int, slice]],
+    stretches: list[tuple[int, slice]],
     fill: float,
 ) -> torch.Tensor:
-    """Return the logit of the signal less that without each place, shape (n_places,)."""
-    occluded = signal.repeat(len(places) + 1, 1, 1)
-    for row, place in enumerate(places):
-        occluded[(row, *place)] = fill
+    """Return the logit of the signal minus that without each stretch, shape (n_stretches,)."""
+    # One copy for each stretch, and the signal itself last: (n_stretches + 1, n_leads, n_samples)
+    occluded = signal.repeat(len(stretches) + 1, 1, 1)
+    for row, (lead, samples) in enumerate(stretches):
+        occluded[row, lead, samples] = fill
     with torch.inference_mode():
         logits = forward(occluded)[:, target]
     return logits[-1] - logits[:-1]

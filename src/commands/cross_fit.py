@@ -74,9 +74,10 @@ def run_cross_fit(
     """
     processed = local_copy(processed)
     train = load_records(processed, keep_other=config.train.keep_other)["train"]
-    classes, single = choose_task(train, config.train)
+    task = choose_task(train, config.train)
+    classes, single = task.classes, task.single_label
     if single:
-        train = choose_records(train, classes, single_label=True)
+        train = choose_records(train, task)
     settings = replace(
         config.train,
         classes=classes,

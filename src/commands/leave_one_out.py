@@ -115,10 +115,7 @@ def run_leave_one_out(
                 f"{processed}: no record of {name} carries a class that the other "
                 f"datasets train: {fold.classes}"
             )
-    seen = {
-        name: _choose_seen(splits, name, fold, config.train.keep_negative)
-        for name, fold in loaders.items()
-    }
+    seen = {name: _choose_seen(splits, name, fold) for name, fold in loaders.items()}
     _refuse_leaks(config, loaders, seen)
 
     options = EvaluationOptions(intervals=intervals)
@@ -205,17 +202,10 @@ def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
     return LabelledRecords(parts[0].processed, *columns)
 
 
-def _choose_seen(
-    splits: Splits, dataset: str, fold: DataLoaders, keep_negative: bool
-) -> LabelledRecords:
+def _choose_seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:
     """Return the test records of the datasets that train."""
     others = _keep(splits["test"], set(splits["test"].datasets) - {dataset})
-    return choose_records(
-        others,
-        fold.classes,
-        single_label=fold.single_label,
-        keep_negative=keep_negative and not fold.single_label,
-    )
+    return choose_records(others, fold.task)
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:

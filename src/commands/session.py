@@ -225,7 +225,7 @@ class Session(Rich):
         """The network; untrained until `train` is called."""
         if self._model is None:
             seed_everything(self.config.train.seed, self.config.train.deterministic)
-            self._model = build_model(self._card, len(self.loaders.auxiliary))
+            self._model = build_model(self._card, len(self.loaders.task.outputs))
         return self._model
 
     @property

@@ -1,4 +1,4 @@
-"""Random changes of a training batch, made on the device where the batch lies."""
+"""Augmentation of training batches, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import torch
 
 
 def drop_leads(signal: torch.Tensor, share: float) -> torch.Tensor:
-    """Zero leads of a share of the records (B, n_leads, n_samples), so that a network learns to do
-    without them.
+    """Zero some leads of a share of the records, to train for records that lack leads.
 
-    Each chosen record loses a random number of its leads, at least one and never all.
+    Parameters
+    ----------
+    signal
+        Shape (B, n_leads, n_samples).
+    share
+        Probability that a record loses leads: a random number of them, at least one and never all.
     """
     n_records, n_leads = signal.shape[:2]
     if not share or n_leads == 1:
         return signal
     device = signal.device
+    # A random order of the leads of each record, of which the first `n_lost` are dropped
     order = torch.rand(n_records, n_leads, device=device).argsort(dim=1)
     n_lost = torch.randint(1, n_leads, (n_records, 1), device=device)
     is_chosen = torch.rand(n_records, 1, device=device) < share
@@ -25,21 +30,21 @@ def drop_leads(signal: torch.Tensor, share: float) -> torch.Tensor:
 def mix_records(
     signal: torch.Tensor, target: torch.Tensor, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend each record with another of the batch, and their targets alike (mixup: Zhang et al.,
-    ICLR 2018).
+    """Blend records and targets with others of the batch (mixup: Zhang et al., ICLR 2018).
 
     Parameters
     ----------
     signal
         Shape (B, n_leads, n_samples).
     target
-        Shape (B, n_classes); what either record was not annotated for is unknown in the blend.
+        Shape (B, n_classes). An entry that is NaN in either record is NaN in the blend.
     alpha
-        Both parameters of the beta distribution that the share is drawn from; 0 changes nothing.
+        Both parameters of the beta distribution of the share; 0 changes nothing.
     """
     if not alpha:
         return signal, target
-    # two gamma draws make a beta draw, and torch's own generator makes a resumed run repeat it
+    # Two gamma draws make a beta draw. They come from torch's generator, so a resumed run repeats
+    # them.
     draws = torch._standard_gamma(torch.full((2,), alpha))
     share = float(draws[0] / draws.sum().clamp(min=1e-12))
     partner = torch.randperm(len(signal), device=signal.device)

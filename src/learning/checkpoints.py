@@ -1,10 +1,9 @@
-"""Checkpoints: everything needed to use a model alone, loaded without running code from the
-file.
-"""
+"""Checkpoints: all that is needed to use a model, loaded without running code from the file."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,37 +15,45 @@ from src.processed.normalization import Normalization
 from src.utils import atomic_path, printable, project_paths, to_jsonable
 
 CHECKPOINT_FORMAT = 1
+
+# Limits against hostile files. The input is the number of values of a record: a day of 12 leads at
+# 48 Hz.
 _MAX_CLASSES = 10_000
-_MAX_INPUT = 50_000_000  # values; a day of 12 leads at 48 Hz
+_MAX_INPUT = 50_000_000
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model expects and answers, kept with its weights.
+    """The input and the output of a model, saved with its weights.
 
     Attributes
     ----------
     classes
         Names of the outputs, in order.
     single_label
-        True: softmax over exclusive classes; False: a sigmoid for each.
+        True for a softmax over exclusive classes, False for a sigmoid for each.
     model
-        Shape of the network.
+        Settings of the network.
     preprocess
-        What turns a recording into its input; `fs` and `n_samples` stand there.
+        Settings that turn a recording into the input, among them `fs` and `n_samples`.
     leads
         Input leads, in order.
     normalization
         How signals are scaled.
     crop_samples
-        Length of the windows the model was trained on; 0 means whole records.
+        Length of the crops that the model was trained on; 0 means whole records.
     thresholds
-        Decision thresholds, or empty, which means 0.5. No command sets them;
+        Decision threshold of each class; empty means 0.5. No command sets them, but
         ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
     config
-        The settings of the training run without its folders, as JSON values.
+        The settings of the training run as JSON values, without its folders.
     train_hashes
-        Hashes of the recordings trained on.
+        Fingerprints of the recordings that the model was trained on.
+
+    Raises
+    ------
+    ValueError
+        If classes, leads, input or thresholds are impossible.
     """
 
     classes: tuple[str, ...]
@@ -61,21 +68,27 @@ class ModelCard:
     train_hashes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_classes()
+        self._check_input()
+        is_share = all(0 <= value <= 1 for value in self.thresholds)
+        if self.thresholds and not (is_share and len(self.thresholds) == len(self.classes)):
+            raise ValueError(
+                f"{len(self.thresholds)} thresholds for {len(self.classes)} classes: expected "
+                "one from 0 to 1 for each"
+            )
+
+    def _check_classes(self) -> None:
         names = self.classes
-        if (
-            not 1 <= len(names) <= _MAX_CLASSES
-            or len(set(names)) != len(names)
-            or any(printable(name) != name for name in names)
-        ):
+        has_right_count = 1 <= len(names) <= _MAX_CLASSES and len(set(names)) == len(names)
+        if not has_right_count or any(printable(name) != name for name in names):
             raise ValueError(
                 f"classes are {printable(', '.join(names))}: expected 1 to {_MAX_CLASSES} "
                 "different names"
             )
-        if (
-            not self.leads
-            or len(set(self.leads)) != len(self.leads)
-            or not set(self.leads) <= set(STANDARD_LEADS)
-        ):
+
+    def _check_input(self) -> None:
+        leads = set(self.leads)
+        if not leads or len(leads) != len(self.leads) or not leads <= set(STANDARD_LEADS):
             raise ValueError(
                 f"leads are {printable(', '.join(self.leads))}: expected some of "
                 f"{', '.join(STANDARD_LEADS)}"
@@ -84,28 +97,31 @@ class ModelCard:
         if len(self.leads) * n_samples > _MAX_INPUT or not 0 <= self.crop_samples <= n_samples:
             raise ValueError(
                 f"input is {len(self.leads)} leads of {n_samples} samples in crops of "
-                f"{self.crop_samples}: expected {_MAX_INPUT} values at most, and crops no "
-                "longer than that"
-            )
-        if self.thresholds and (
-            len(self.thresholds) != len(names)
-            or not all(0 <= value <= 1 for value in self.thresholds)
-        ):
-            raise ValueError(
-                f"{len(self.thresholds)} thresholds for {len(names)} classes: expected "
-                "one from 0 to 1 for each"
+                f"{self.crop_samples}: expected at most {_MAX_INPUT} values, and crops no "
+                "longer than the samples"
             )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint; `state` holds optimizer, scheduler, scaler, RNG, epoch and best metric
-    to go on from.
+    """A loaded checkpoint.
+
+    Attributes
+    ----------
+    card
+        The input and the output of the model.
+    weights
+        The weights of the network.
+    state
+        In ``latest.pth`` the state to resume from (`src.learning.optimization.SavedState`), in
+        ``best.pth`` epoch and metric.
+    path
+        The file.
     """
 
     card: ModelCard
     weights: dict[str, torch.Tensor]
-    state: dict[str, Any]
+    state: Mapping[str, Any]
     path: Path
 
 
@@ -113,19 +129,26 @@ def save_checkpoint(
     path: str | Path,
     card: ModelCard,
     weights: dict[str, torch.Tensor],
-    state: dict[str, Any] | None = None,
+    state: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a checkpoint atomically; only tensors and plain Python values go in."""
+    """Write a checkpoint atomically.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    card, weights, state
+        As in `Checkpoint`. Weights and state may hold tensors and plain Python values only.
+    """
     content = {
         "format": CHECKPOINT_FORMAT,
         "card": to_jsonable(asdict(card)),
         "weights": weights,
         "state": state or {},
     }
+    # Given a path, torch would store its name in the file, so the bytes would depend on it.
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(
-            content, stream
-        )  # a stream, since a path's name would become part of the content
+        torch.save(content, stream)
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
@@ -134,7 +157,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
     Raises
     ------
     ValueError
-        If the file is missing, no checkpoint, or of another version; the message names it.
+        If the file is missing, is not a checkpoint, or has another version; the message names it.
     """
     path = Path(path)
     if not path.is_file():
@@ -164,7 +187,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
         )
     if not all(isinstance(content[name], dict) for name in ("card", "weights", "state")):
         raise ValueError(
-            f"{path}: not a checkpoint of this program (card, weights and state are no tables)"
+            f"{path}: not a checkpoint of this program (card, weights and state must be tables)"
         )
     try:
         card = from_dict(ModelCard, content["card"])
@@ -174,8 +197,9 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what torch would inflate or parse without a limit: it stores tensors as they are in a
-    zip archive.
+    """Raise if torch would decompress the file, which has no limit.
+
+    torch itself writes uncompressed zip archives.
     """
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
@@ -183,8 +207,9 @@ def _check_archive(path: Path) -> None:
 
 
 def default_checkpoint() -> Path:
-    """Return ``artifacts/pretrained/superclass.pth`` where it exists, else
-    ``artifacts/models/best.pth``, which training leaves.
+    """Return ``artifacts/pretrained/superclass.pth`` if it exists, else the trained ``best.pth``.
+
+    The latter is ``artifacts/models/best.pth``, which training writes by default.
     """
     artifacts = project_paths().artifacts
     pretrained = artifacts / "pretrained" / "superclass.pth"

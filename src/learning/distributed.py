@@ -1,6 +1,4 @@
-"""Several processes on one training run, as ``torchrun`` starts them: who this is, its share of a
-batch, and agreement.
-"""
+"""Distributed training under ``torchrun``: the processes of a run and their shares of a batch."""
 
 from __future__ import annotations
 
@@ -21,8 +19,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a run: its number, how many there are, and its number on this
-    machine.
+    """This process among the processes of a run; the defaults mean a single process.
+
+    Attributes
+    ----------
+    rank
+        Number of this process, from 0.
+    world
+        Number of processes.
+    local_rank
+        Number of this process on its machine, which is also that of its GPU.
     """
 
     rank: int = 0
@@ -31,13 +37,14 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Whether this is the main process, which alone writes files."""
         return self.rank == 0
 
     def share(self, value: T) -> T:
-        """Return the main process's value, which JSON can hold, in every process."""
+        """Return the value of the main process, which JSON can hold, in every process."""
         if self.world == 1:
             return value
+        # The others must know the size before they can receive the content.
         device = f"cuda:{self.local_rank}" if dist.get_backend() == "nccl" else "cpu"
         text = json.dumps(value).encode() if self.is_main else b""
         size = torch.tensor(len(text), device=device)
@@ -57,20 +64,20 @@ class Processes:
         return value
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         if self.world > 1:
             dist.barrier()
 
 
 @contextmanager
 def join_processes(device: str = "auto") -> Iterator[Processes]:
-    """Join the group that ``torchrun`` made, if it started this process; leaves it at the end.
+    """Join the process group of ``torchrun``, if it started this process, and leave it at the end.
 
     Parameters
     ----------
     device
-        The device setting of the run; CUDA processes talk through NCCL and get a GPU each, others
-        through gloo.
+        The device setting of the run. CUDA processes get a GPU each and communicate through NCCL,
+        others through gloo.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -90,22 +97,21 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
 
 
 class SharedBatchSampler(Sampler[list[int]]):
-    """Deals each batch of an order out to the processes: together they see what one process alone
-    would.
+    """Divides each batch among the processes, which together train on what one alone would.
 
     Parameters
     ----------
     order
-        Gives the same order in every process.
+        Order of the records, the same in every process.
     batch_size
-        Records of a batch over all processes; a last batch that cannot be dealt out evenly is cut.
+        Records per batch over all processes. A last batch that does not divide evenly is cut.
     processes
-        Who this is.
+        This process and the number of all.
 
     Raises
     ------
     ValueError
-        If a batch cannot be dealt out evenly.
+        If `batch_size` is not a multiple of the number of processes.
     """
 
     def __init__(self, order: Sampler[int], batch_size: int, processes: Processes) -> None:
@@ -125,6 +131,6 @@ class SharedBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = self.processes.rank, self.processes.world
         for batch in self.batches:
-            even = len(batch) - len(batch) % world
-            if even:
-                yield batch[rank:even:world]
+            n_shared = len(batch) - len(batch) % world
+            if n_shared:
+                yield batch[rank:n_shared:world]

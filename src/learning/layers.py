@@ -1,10 +1,11 @@
-"""Layers over time that keep the channels of a sample together in memory where that is faster: on a
-CPU in full precision, to learn, and for batches of short signals.
+"""Layers over time in the memory layout that trains fastest on CPUs.
 
-A signal (B, C, L) is then stored as (B, L, C). What the kernel of a convolution sees lies together
-in it, so that a convolution is a few products of matrices (`src/convolution.py`); means over
-records and samples, and over neighbouring samples, take a fifth of the time or less. Weights, their
-names and their shapes are those of `torch.nn`, and so are the numbers within rounding.
+In training, and for batches of short signals, a signal (B, C, L) in single precision on a CPU is
+stored as (B, L, C): the channels of a sample lie together. All that the kernel of a convolution
+sees is then contiguous, so that a convolution is a few products of matrices
+(`src.learning.convolution`). Means over records and samples, and over neighbouring samples, take a
+fifth of the time or less. The weights, their names and their shapes are those of `torch.nn`, and so
+are the results up to rounding.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from torch.autograd.function import once_differentiable
 
 from src.learning.convolution import check_kernel, convolve
 
-# where no gradients follow, oneDNN is faster for longer records and for smaller batches (measured
-# on AVX2)
-_MAX_SAMPLES = 250  # of a record
-_MIN_BATCH = 500  # samples of all records
+# Without gradients, oneDNN is faster for longer records and for smaller batches (measured on AVX2).
+# Most samples of a record, and fewest samples of all records together, for `convolve`:
+_MAX_SAMPLES = 250
+_MIN_BATCH_SAMPLES = 500
 
 
 class Conv1d(nn.Conv1d):
-    """`torch.nn.Conv1d` of stride 1 or more, padded by half its kernel, without bias; maps (B,
-    n_in, L) to (B, n_out, L / stride).
+    """`torch.nn.Conv1d` padded by half its kernel, without bias.
+
+    It maps (B, n_in, L) to (B, n_out, L / stride), rounded up.
 
     Parameters
     ----------
     n_in, n_out
-        Channels.
+        Number of channels.
     kernel
-        Samples that an output sees; an odd number.
+        Number of samples that an output sees; odd.
     stride
         Samples from one output to the next.
 
@@ -48,18 +50,16 @@ class Conv1d(nn.Conv1d):
         super().__init__(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, the faster way."""
-        n_records, _, n_samples = x.shape
-        if _is_plain(x) and (
-            torch.is_grad_enabled()
-            or (n_samples <= _MAX_SAMPLES and n_records * n_samples >= _MIN_BATCH)
-        ):
-            return convolve(x.transpose(1, 2), self.weight, self.stride[0]).transpose(1, 2)
-        return super().forward(x)
+        """Convolve (B, n_in, L) by whichever implementation is faster."""
+        if not (_is_plain(x) and _is_faster_by_tiles(x)):
+            return super().forward(x)
+        # Channels last, and back: both transposes are views.
+        out = convolve(x.transpose(1, 2), self.weight, self.stride[0])  # (B, L / stride, n_out)
+        return out.transpose(1, 2)  # (B, n_out, L / stride)
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d`, as fast for channels that lie together as for samples that do."""
+    """`torch.nn.BatchNorm1d` that is fast in either memory layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel of (B, C, L)."""
@@ -67,7 +67,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class GELU(nn.GELU):
-    """`torch.nn.GELU`, as fast for channels that lie together as for samples that do."""
+    """`torch.nn.GELU` that is fast in either memory layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of (B, C, L)."""
@@ -75,15 +75,14 @@ class GELU(nn.GELU):
 
 
 class AvgPool1d(nn.AvgPool1d):
-    """`torch.nn.AvgPool1d` over `size` samples and as many further on; the last are fewer where the
-    signal does not divide.
-    """
+    """`torch.nn.AvgPool1d` with a stride of `size`, whose last window may be shorter."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size, ceil_mode=True, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the means (B, C, L / size) of (B, C, L)."""
+        """Return the means (B, C, L / size), rounded up, of (B, C, L)."""
+        # torch is fast where channels lie together, which is not contiguous here.
         if self.kernel_size == (2,) and _is_plain(x) and x.is_contiguous():
             means: Tensor = _MeanOfTwo.apply(x)  # type: ignore[no-untyped-call]
             return means
@@ -91,37 +90,46 @@ class AvgPool1d(nn.AvgPool1d):
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Tell whether a signal is on the CPU in full precision, and the network is run rather than
-    looked at.
-    """
-    is_run = not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    """Return whether the network runs eagerly in single precision on a CPU."""
+    # Compilers and exporters must see the layers of torch.
+    is_eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
     return (
-        is_run
+        is_eager
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
     )
 
 
+def _is_faster_by_tiles(x: Tensor) -> bool:
+    """Return whether `convolve` is faster than oneDNN for a signal (B, C, L)."""
+    if torch.is_grad_enabled():
+        return True
+    n_records, _, n_samples = x.shape
+    return n_samples <= _MAX_SAMPLES and n_records * n_samples >= _MIN_BATCH_SAMPLES
+
+
 def _by_sample(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a layer that treats all samples alike to (B, C, L); where channels lie together, to the
-    samples of all records as (B * L, C).
-    """
-    by_sample = x.transpose(1, 2)
-    if not _is_plain(x) or x.is_contiguous() or not by_sample.is_contiguous():
+    """Apply a layer that treats all samples alike to (B, C, L), without changing the layout."""
+    channels_last = x.transpose(1, 2)  # (B, L, C)
+    if not _is_plain(x) or x.is_contiguous() or not channels_last.is_contiguous():
         return layer(x)
-    return layer(by_sample.flatten(0, 1)).view_as(by_sample).transpose(1, 2)
+    # The samples of all records are rows of one matrix: (B * L, C).
+    out = layer(channels_last.flatten(0, 1))
+    return out.view_as(channels_last).transpose(1, 2)  # (B, C, L)
 
 
 class _MeanOfTwo(torch.autograd.Function):
-    """The mean of each two samples of (B, C, L), a last one alone as it is; torch takes seven times
-    as long where samples lie together.
+    """The mean of each pair of samples of (B, C, L); an odd last sample stays as it is.
+
+    Where the samples of a channel lie together, torch takes seven times as long.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         n_pairs = x.shape[2] // 2
         ctx.shape = x.shape
+        # The first sample of each pair: (B, C, L / 2 rounded up)
         out = x[:, :, ::2].clone(memory_format=torch.contiguous_format)
         out[:, :, :n_pairs].add_(x[:, :, 1::2]).mul_(0.5)
         return out
@@ -130,8 +138,9 @@ class _MeanOfTwo(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         n_pairs = ctx.shape[2] // 2
-        of_signal = grads[0].new_empty(ctx.shape)
-        of_signal[:, :, ::2] = grads[0]
-        of_signal[:, :, : 2 * n_pairs : 2].mul_(0.5)
-        of_signal[:, :, 1::2] = of_signal[:, :, : 2 * n_pairs : 2]
-        return of_signal
+        signal_grad = grads[0].new_empty(ctx.shape)  # (B, C, L)
+        signal_grad[:, :, ::2] = grads[0]
+        # Half for each sample of a pair; an odd last sample keeps the whole gradient.
+        signal_grad[:, :, : 2 * n_pairs : 2].mul_(0.5)
+        signal_grad[:, :, 1::2] = signal_grad[:, :, : 2 * n_pairs : 2]
+        return signal_grad

@@ -1,7 +1,6 @@
-"""Muon: momentum whose steps are orthogonalized, for the kernels of a network (Jordan et al.,
-2024).
+"""Muon: momentum with orthogonalized steps, for convolution kernels (Jordan et al., 2024).
 
-``torch.optim.Muon`` takes matrices only; here a kernel (n_out, n_in, width) counts as the matrix
+``torch.optim.Muon`` takes matrices only. Here a kernel (n_out, n_in, width) counts as the matrix
 (n_out, n_in * width).
 """
 
@@ -13,28 +12,32 @@ from typing import Any
 import torch
 
 _STEPS = 5
-_A, _B, _C = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # the quintic of Jordan et al., which takes singular values of 0 to 1 to about 1
+
+# Coefficients of the quintic of Jordan et al., which maps singular values from 0 to 1 to about 1
+_A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
-    """Return about the nearest matrix whose singular values are all 1, by five Newton-Schulz steps.
+    """Return a matrix near the given one whose singular values are all about 1.
 
     Parameters
     ----------
     matrix
         Shape (m, n).
 
+    Returns
+    -------
+    Tensor
+        Shape (m, n).
+
     Notes
     -----
-    A step is ``x = factor @ x``, and all factors are polynomials of the first ``x @ x.T``. So they
-    are worked out, and multiplied, on square matrices of the shorter side alone.
+    This takes five Newton-Schulz steps ``x = factor @ x``. All factors are polynomials of the first
+    ``x @ x.T``, so they are computed and multiplied as square matrices of the shorter side.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: torch.Tensor = matrix.T if is_tall else matrix
+    # The steps converge for singular values up to 1.
     x = x / (x.norm() + 1e-7)
     gram = x @ x.T
     product = factor = _factor(gram)
@@ -47,7 +50,7 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def _factor(gram: torch.Tensor) -> torch.Tensor:
-    """Return what a step multiplies x by, for ``gram = x @ x.T``."""
+    """Return the factor of a step, for ``gram = x @ x.T``."""
     factor = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
     factor.diagonal().add_(_A)
     return factor
@@ -61,11 +64,11 @@ class Muon(torch.optim.Optimizer):
     params
         Tensors of two dimensions or more, or groups of them.
     lr
-        Size of a step; tall kernels step further by the root of height over width.
+        Learning rate. Steps of tall matrices are longer by the root of height over width.
     momentum
         Share of the old momentum kept.
     weight_decay
-        Decoupled, times `lr`.
+        Decoupled weight decay, scaled by `lr`.
     """
 
     def __init__(
@@ -81,19 +84,24 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Take a step; a closure is not supported."""
         if closure is not None:
-            raise ValueError("closure is given: expected None, since Muon evaluates nothing anew")
+            raise ValueError("closure is given: expected None, since Muon does not re-evaluate")
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, group)
 
     def _update(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
+        """Change one parameter by its gradient."""
+        gradient = parameter.grad
         assert gradient is not None
+        state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        step = orthogonalize(torch.lerp(gradient, state["momentum"], group["momentum"]).flatten(1))
+        momentum = state["momentum"]
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        # Nesterov: look ahead along the new momentum.
+        ahead = torch.lerp(gradient, momentum, group["momentum"])
+        step = orthogonalize(ahead.flatten(1))  # (n_out, n_in * width)
         stretch = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(step.view_as(parameter), alpha=-group["lr"] * stretch)

@@ -1,6 +1,4 @@
-"""What a fit is made of: loss, optimizer, schedule, and the state that a checkpoint keeps to go on
-from.
-"""
+"""Losses, optimizers, schedules, and the state of a training run that checkpoints save."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -22,26 +20,71 @@ from src.utils import restore_rng_state, rng_state
 logger = logging.getLogger(__name__)
 
 
-HistoryRow = dict[str, float | int | None]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""A loss of logits (B, n_outputs) and targets (B, n_outputs)."""
+
+MetricName = Literal["val_f1_macro", "val_auroc_macro"]
+"""A column of the history that can decide which epoch is best."""
+
+
+class ValidationScores(TypedDict):
+    """Scores on the validation records; None without such records or where undefined."""
+
+    val_loss: float | None
+    val_f1_macro: float | None
+    val_auroc_macro: float | None
+
+
+class HistoryRow(ValidationScores):
+    """One epoch of a training run; `epoch` counts from 1, `lr` is the rate at its start."""
+
+    epoch: int
+    train_loss: float
+    lr: float
+    seconds: float
+
+
+StateDict = dict[str, Any]
+"""What ``state_dict`` of a torch object returns."""
+
+
+class SavedState(TypedDict):
+    """The state of a training run as tensors and plain values, from which it is resumed."""
+
+    model: StateDict
+    average: StateDict | None
+    optimizers: list[StateDict]
+    schedulers: list[StateDict]
+    scaler: StateDict
+    rng: StateDict
+    epoch: int
+    best_epoch: int
+    best_metric: float
+    history: list[HistoryRow]
 
 
 def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
-    """Return a loss of logits (B, n_classes) and targets (B, n_classes) with NaN where not
-    annotated.
+    """Return the loss for targets (B, n_classes) that are NaN where not annotated.
 
-    Cross-entropy for one label per record, with the logits of unannotated classes left out of the
-    softmax; else binary cross-entropy over the annotated entries.
+    Parameters
+    ----------
+    single_label
+        Cross-entropy, with the logits of unannotated classes left out of the softmax; else the mean
+        binary cross-entropy of the annotated entries.
+    label_smoothing
+        Share of the target that is spread evenly over the annotated classes (Szegedy et al., CVPR
+        2016).
     """
 
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         unknown = target.isnan()
-        shares = target.nan_to_num()  # one-hot, or two classes where records are blended
+        # One-hot, or two classes where mixup blends two records
+        shares = target.nan_to_num()
         uniform = ~unknown / (~unknown).sum(dim=1, keepdim=True).clamp(min=1)
         shares = shares * (1 - label_smoothing) + uniform * label_smoothing
-        return nn.functional.cross_entropy(
-            logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2), shares
-        )
+        # Half of the most negative number: minus infinity times a share of 0 would be NaN.
+        known_logits = logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2)
+        return nn.functional.cross_entropy(known_logits, shares)
 
     def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         known = ~target.isnan()
@@ -53,15 +96,22 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
 
 
 def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
-    """Return a loss that adds to `main`, on the first `n_classes` columns, `weight` times the
-    binary cross-entropy of the others.
+    """Return `main` on the first `n_classes` outputs plus a loss of the auxiliary ones.
+
+    Parameters
+    ----------
+    main
+        Loss of the classes.
+    n_classes
+        Number of classes; the outputs after them are auxiliary.
+    weight
+        Weight of the binary cross-entropy of the auxiliary outputs.
     """
-    others = make_loss(single_label=False)
+    auxiliary = make_loss(single_label=False)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return main(logits[:, :n_classes], target[:, :n_classes]) + weight * others(
-            logits[:, n_classes:], target[:, n_classes:]
-        )
+        main_loss = main(logits[:, :n_classes], target[:, :n_classes])
+        return main_loss + weight * auxiliary(logits[:, n_classes:], target[:, n_classes:])
 
     return loss
 
@@ -69,34 +119,49 @@ def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
 def make_optimizers(
     model: nn.Module, lr: float, weight_decay: float, *, muon_lr: float = 0.0, fused: bool = True
 ) -> list[torch.optim.Optimizer]:
-    """Return AdamW (Loshchilov and Hutter, ICLR 2019), which decays matrices and kernels, not
-    biases and norms.
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019), and Muon where it has a learning rate.
 
-    With a `muon_lr`, the kernels behind the stem go to Muon at that rate instead.
+    Parameters
+    ----------
+    model
+        The network.
+    lr, muon_lr
+        Learning rates of AdamW and Muon. Muon trains the convolutions after the stem; 0 trains all
+        weights with AdamW.
+    weight_decay
+        Decoupled weight decay of matrices and kernels; biases and norms have none.
+    fused
+        Use the fused AdamW, which CPU and CUDA have.
     """
-    kernels = (
-        [p for name, p in model.named_parameters() if p.ndim > 2 and not name.startswith("stem.")]
-        if muon_lr
-        else []
-    )
-    taken = {id(p) for p in kernels}
-    decay = [p for p in model.parameters() if p.ndim > 1 and id(p) not in taken]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
+    kernels, matrices, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim <= 1:
+            vectors.append(parameter)
+        elif muon_lr and parameter.ndim > 2 and not name.startswith("stem."):
+            kernels.append(parameter)
+        else:
+            matrices.append(parameter)
     groups = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, fused=fused)]
-    return (
-        [*optimizers, Muon(kernels, lr=muon_lr, weight_decay=weight_decay)]
-        if kernels
-        else optimizers
-    )
+    if kernels:
+        optimizers.append(Muon(kernels, lr=muon_lr, weight_decay=weight_decay))
+    return optimizers
 
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
-    """Return the factor of the learning rate: a linear rise over `warmup` steps, then half a cosine
-    down to 0.
+    """Return the factor of the learning rate at a step: a linear rise, then half a cosine.
+
+    Parameters
+    ----------
+    step
+        Number of the step, from 0.
+    n_steps
+        Steps of the whole run; the factor reaches 0 there.
+    warmup
+        Steps of the linear rise.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -105,13 +170,14 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
 
 
 class WeightAverage(torch.optim.swa_utils.AveragedModel):
-    """Moving average of weights and buffers, as of `AveragedModel` with an exponential average, but
-    no step waits for the GPU.
+    """Exponential moving average (EMA) of weights and buffers, without waiting for the GPU.
+
+    The numbers are those of `torch.optim.swa_utils.AveragedModel`.
 
     Parameters
     ----------
     model
-        Copied.
+        The network, which is copied.
     decay
         Share of the old average kept in each step.
     """
@@ -122,27 +188,48 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take the weights of a model in."""
-        ours, theirs = ([*m.parameters(), *m.buffers()] for m in (self.module, model))
-        is_first = not self.n_averaged  # which is kept on the CPU
+        """Update the average with the weights of a model."""
+        averages = [*self.module.parameters(), *self.module.buffers()]
+        values = [*model.parameters(), *model.buffers()]
+        # The counter is on the CPU, so looking at it does not wait for the GPU.
+        is_first = not self.n_averaged
         self.n_averaged += 1
         if is_first:
-            for average, value in zip(ours, theirs, strict=True):
+            for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
             return
-        for is_float in (True, False):  # the counters of batch norms are whole numbers
-            pairs = [
-                pair
-                for pair in zip(ours, theirs, strict=True)
-                if pair[0].is_floating_point() == is_float
-            ]
-            self.average_fn([average for average, _ in pairs], [value for _, value in pairs], None)
+        # The function takes tensors of one kind: the counters of batch norms are integers.
+        for is_float in (True, False):
+            old, new = [], []
+            for average, value in zip(averages, values, strict=True):
+                if average.is_floating_point() == is_float:
+                    old.append(average)
+                    new.append(value)
+            self.average_fn(old, new, None)
 
 
 @dataclass
 class TrainState:
-    """Everything that changes while a model is fitted; `network` is the model, or what wraps it to
-    share the work.
+    """Everything that changes while a model is trained.
+
+    Attributes
+    ----------
+    model
+        The network.
+    network
+        The module that runs it: the network itself, compiled, or distributed over processes.
+    optimizers, schedulers
+        One scheduler for each optimizer.
+    scaler
+        Loss scaling, disabled but for fp16.
+    average
+        Moving average of the weights, or None.
+    epoch
+        Number of finished epochs.
+    best_epoch, best_metric
+        Number (from 1) and metric of the best epoch; 0 and minus infinity before the first.
+    history
+        One row per epoch.
     """
 
     model: nn.Module
@@ -158,22 +245,32 @@ class TrainState:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is validated and saved: the averaged weights, if there are any."""
+        """The network to validate and save: the averaged weights, if there is an average."""
         return self.average.module if self.average is not None else self.model
 
     def step(self, loss: torch.Tensor, clip_norm: float) -> None:
-        """Take one step down the gradient of a loss; a `clip_norm` of 0 does not clip."""
-        skipped, together = False, self.scaler.is_enabled() and len(self.optimizers) > 1
+        """Take one optimizer step on a loss.
+
+        Parameters
+        ----------
+        loss
+            Scalar; its graph is freed.
+        clip_norm
+            Largest norm of all gradients together; 0 does not clip.
+        """
+        # The scaler looks at the gradients of each optimizer alone. After an overflow, all must
+        # skip the step, as clipping spreads it to the gradients of the others.
+        skips_together = self.scaler.is_enabled() and len(self.optimizers) > 1
+        has_overflow = False
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if clip_norm or together:
+        if clip_norm or skips_together:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm or math.inf)
-            skipped = together and not bool(
-                torch.isfinite(norm)
-            )  # by all, while the scaler asks for the gradients of each alone
-        for optimizer in () if skipped else self.optimizers:
-            self.scaler.step(optimizer)
+            has_overflow = skips_together and not bool(torch.isfinite(norm))
+        if not has_overflow:
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
         self.network.zero_grad(set_to_none=True)
         for scheduler in self.schedulers:
@@ -181,15 +278,17 @@ class TrainState:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def end_epoch(self, row: HistoryRow, metric_name: str, *, has_validation: bool) -> bool:
-        """Note an epoch; returns whether it is the best so far.
+    def end_epoch(self, row: HistoryRow, metric_name: MetricName, *, has_validation: bool) -> bool:
+        """Add an epoch to the history and return whether it is the best so far.
 
-        Without validation the latest epoch is kept, and while the metric is undefined as well.
+        Without validation the latest epoch counts as the best, and so does it while the metric has
+        been undefined in every epoch.
         """
         self.epoch += 1
         self.history.append(row)
         metric = row[metric_name]
         if metric is None:
+            # Losses are stored as negative numbers, below every metric.
             is_best = not has_validation or self.best_metric < 0
             metric = -float(row["train_loss"] or 0.0)
         else:
@@ -198,19 +297,19 @@ class TrainState:
             self.best_epoch, self.best_metric = self.epoch, float(metric)
         return is_best
 
-    def best_score(self, metric_name: str) -> float | None:
+    def best_score(self, metric_name: MetricName) -> float | None:
         """Return the metric of the best epoch, None where it is undefined."""
         return self.history[self.best_epoch - 1][metric_name] if self.best_epoch else None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on, as tensors and plain values."""
+    def state_dict(self) -> SavedState:
+        """Return all that is needed to resume."""
+        # Functions are no plain values; `load_state_dict` keeps the schedules of the new state.
+        schedulers = [scheduler.state_dict() for scheduler in self.schedulers]
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [
-                s.state_dict() | {"lr_lambdas": None} for s in self.schedulers
-            ],  # a function is no plain value
+            "schedulers": [values | {"lr_lambdas": None} for values in schedulers],
             "scaler": self.scaler.state_dict(),
             "rng": rng_state(),
             "epoch": self.epoch,
@@ -219,30 +318,29 @@ class TrainState:
             "history": self.history,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned.
+    def load_state_dict(self, state: SavedState) -> None:
+        """Restore a state from `state_dict`.
 
         Raises
         ------
         ValueError
-            If that was of a training with an average of the weights and this one has none, or the
-            other way round.
+            If only one of the two runs averages its weights.
         """
         if (self.average is None) != (state["average"] is None):
-            raise ValueError(
-                f"it has {'no average' if self.average is not None else 'an average'} of "
-                "the weights"
-            )
+            held = "no average" if state["average"] is None else "an average"
+            raise ValueError(f"it has {held} of the weights")
         self.model.load_state_dict(state["model"])
-        if self.average is not None:
+        if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(values | {"lr_lambdas": [None] * len(scheduler.lr_lambdas)})
         self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
-        self.best_metric, self.history = state["best_metric"], list(state["history"])
+        self.epoch = state["epoch"]
+        self.best_epoch = state["best_epoch"]
+        self.best_metric = state["best_metric"]
+        self.history = list(state["history"])
         restore_rng_state(state["rng"])
 
 
@@ -260,19 +358,19 @@ def start_training(
     Parameters
     ----------
     model
-        On the device where it will be trained.
+        The network, on the device where it will be trained.
     n_batches
-        Steps of an epoch.
+        Steps per epoch.
     config
-        How to fit.
+        Settings of the training.
     amp
         Reduced precision to compute in, or None.
     processes
-        Those that train together, where there are several: their gradients are averaged, and on
-        CUDA the statistics of the batch norms are those of the whole batch.
+        The processes of a distributed run. Their gradients are averaged, and on CUDA the statistics
+        of the batch norms are those of the whole batch.
     example
-        Input (2, n_leads, n_samples) on the model's device. A compiled network is tried on it, and
-        the plain one is used if that fails.
+        Input (2, n_leads, n_samples) on the model's device, to try a compiled network on. If that
+        fails, the network is not compiled.
     """
     device = next(model.parameters()).device.type
     optimizers = make_optimizers(
@@ -293,15 +391,21 @@ def start_training(
     average = None
     if config.ema_decay:
         average = WeightAverage(model, config.ema_decay)
-    network = _wrap(model, processes)
+    network = _distribute(model, processes)
     if config.compile == "on" or (config.compile == "auto" and device == "cuda"):
         network = compile_network(network, example)
     return TrainState(model, network, optimizers, schedulers, scaler, average)
 
 
 def compile_network(network: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
-    """Return the network compiled by ``torch.compile``, or as it is, with a log line, where that
-    does not work here.
+    """Return the network compiled by ``torch.compile``, or unchanged if that fails here.
+
+    Parameters
+    ----------
+    network
+        The network to compile.
+    example
+        Input to try the compiled network on, since compilation waits for the first one.
     """
     compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
     if example is None:
@@ -310,19 +414,19 @@ def compile_network(network: nn.Module, example: torch.Tensor | None = None) -> 
         with torch.no_grad():
             network.eval()
             compiled(example)
-    # compilers fail in many ways, and none of them matters to the result
+    # Compilers fail in many ways, and the result does not depend on them.
     except Exception as error:  # noqa: BLE001
-        first = str(error).strip().split("\n", 1)[0]
         logger.warning(
-            "torch.compile does not work here (%s: %s): going on without it",
+            "torch.compile failed (%s: %s): training continues without it",
             type(error).__name__,
-            first,
+            str(error).strip().split("\n", 1)[0],
         )
         return network
     return compiled
 
 
-def _wrap(model: nn.Module, processes: Processes | None) -> nn.Module:
+def _distribute(model: nn.Module, processes: Processes | None) -> nn.Module:
+    """Return a model that averages gradients over processes; one process needs none."""
     if processes is None or processes.world == 1:
         return model
     if next(model.parameters()).is_cuda:

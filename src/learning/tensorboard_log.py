@@ -1,6 +1,4 @@
-"""The history of a training run for TensorBoard, written as it grows. tensorboard comes with
-requirements-tensorboard.txt.
-"""
+"""The history of a training run for TensorBoard (requirements-tensorboard.txt)."""
 
 from __future__ import annotations
 
@@ -15,11 +13,17 @@ from src.utils import import_extra
 
 @contextmanager
 def log_epochs(folder: Path, enabled: bool) -> Iterator[Callable[[HistoryRow], None] | None]:
-    """Yield what writes each row of the history as scalars of its epoch, or None where it is not
-    `enabled`.
+    """Yield a function that writes a row of the history, or None if not `enabled`.
 
-    A resumed run goes on in a new file; what an earlier one wrote for the same epochs or later is
-    hidden.
+    A resumed run writes a new file. TensorBoard then hides what an earlier file has for the same
+    and later epochs.
+
+    Parameters
+    ----------
+    folder
+        Where TensorBoard finds the run.
+    enabled
+        Whether to write at all.
 
     Raises
     ------
@@ -36,7 +40,8 @@ def log_epochs(folder: Path, enabled: bool) -> Iterator[Callable[[HistoryRow], N
     writers: list[Any] = []
 
     def write(row: HistoryRow) -> None:
-        if not writers:  # the first epoch is known only now
+        # The first row tells the epoch from which earlier files are hidden.
+        if not writers:
             writers.append(board.SummaryWriter(str(folder), purge_step=row["epoch"]))
         for name, value in row.items():
             if name != "epoch" and value is not None:

@@ -1,4 +1,4 @@
-"""What a batch is, and the datasets that give it: over record files, and over the packed cache."""
+"""Batches, and the datasets that return them: from record files or from the packed cache."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ from src.utils import Float32Array
 LEAD_ARRAYS = ("lead_mean", "lead_std", "lead_present")
 """The arrays of a record file that a normalization needs."""
 
-_RECORDS_COPIED = 1024  # at a time, to another device
+# Records copied to another device at a time
+_RECORDS_COPIED = 1024
 
 
 class Batch(NamedTuple):
-    """One batch: signal (B, n_leads, n_samples); target (B, n_classes), NaN where not annotated;
-    row (B,) in the dataset.
-    """
+    """One batch of records."""
 
     signal: torch.Tensor
+    """Shape (B, n_leads, n_samples)."""
     target: torch.Tensor
+    """Shape (B, n_classes); NaN where not annotated."""
     row: torch.Tensor
+    """Row of each record in the dataset, shape (B,)."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What a dataset shows of its records.
+    """The part and the scale of its records that a dataset returns.
 
     Attributes
     ----------
     leads
-        Which of the standard leads, in which order.
+        Standard leads to return, in this order.
     normalization
-        How signals are scaled.
+        Scaling of the signals.
     crop_samples
-        Length of the window drawn from each record each time; 0 shows whole records.
+        Length of the window drawn from a record each time it is read; 0 returns whole records.
     """
 
     leads: tuple[str, ...] = STANDARD_LEADS
@@ -55,44 +57,48 @@ class View:
     crop_samples: int = 0
 
     def lead_rows(self) -> list[int] | slice:
-        """Return the rows of the leads in a record file; a slice, which copies nothing, where all
-        are wanted.
-        """
-        return (
-            slice(None)
-            if self.leads == STANDARD_LEADS
-            else [STANDARD_LEADS.index(lead) for lead in self.leads]
-        )
+        """Return the rows of the leads in a record file."""
+        # All leads are a slice, which copies nothing.
+        if self.leads == STANDARD_LEADS:
+            return slice(None)
+        return [STANDARD_LEADS.index(lead) for lead in self.leads]
 
 
 def draw_starts(n_valid: torch.Tensor, crop_samples: int, n_samples: int) -> torch.Tensor:
-    """Return where a window of each record begins, inside its valid samples as far as it has enough
-    of them.
+    """Draw the start of a window in each record.
+
+    Windows lie inside the valid samples, or begin at 0 in records that have too few of them.
 
     Parameters
     ----------
     n_valid
-        Samples before the padding, shape (B,).
+        Number of samples before the padding, shape (B,).
     crop_samples, n_samples
         Length of the windows and of the records.
+
+    Returns
+    -------
+    Tensor
+        Starts, shape (B,).
     """
     span = (n_valid - crop_samples).clamp(min=0, max=n_samples - crop_samples)
     return (torch.rand(len(span)) * (span + 1)).long()
 
 
 class _BatchDataset(Dataset[Batch]):
-    """Gives whole batches, and a single record as a batch of one without its first dimension."""
+    """A dataset that returns whole batches, which spares the loader from stacking records."""
 
     def __getitems__(self, indices: list[int]) -> Batch:
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Batch:
+        """Return one record without the batch dimension."""
         batch = self.__getitems__([index])
         return Batch(batch.signal[0], batch.target[0], batch.row[0])
 
 
 class ECGDataset(_BatchDataset):
-    """Record files read when they are asked for.
+    """A dataset that reads record files on access.
 
     Parameters
     ----------
@@ -105,10 +111,10 @@ class ECGDataset(_BatchDataset):
     datasets
         The dataset of each record, for a normalization by collection.
 
-    Notes
-    -----
-    Items are `Batch` tuples without the batch dimension; ``__getitems__`` gives whole batches,
-    which spares the loader from stacking.
+    Raises
+    ------
+    ValueError
+        If there are more or fewer targets than record files.
     """
 
     def __init__(
@@ -120,7 +126,8 @@ class ECGDataset(_BatchDataset):
     ) -> None:
         if len(paths) != len(targets):
             raise ValueError(
-                f"{len(paths)} record files but {len(targets)} rows of targets: expected as many"
+                f"{len(paths)} record files but {len(targets)} rows of targets: expected one "
+                "row for each file"
             )
         self.paths = [str(path) for path in paths]
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32))
@@ -136,10 +143,10 @@ class ECGDataset(_BatchDataset):
         return Batch(signal, self.targets[indices], torch.tensor(indices))
 
     def _read(self, index: int) -> Float32Array:
+        """Return the signal (n_leads, n_samples) of a record, cropped if the view crops."""
         arrays = load_record_file(self.paths[index], "signal", *LEAD_ARRAYS, "n_valid")
-        signal = scale_signal(arrays, self.view.normalization, self.datasets[index])[
-            self.view.lead_rows()
-        ]
+        scaled = scale_signal(arrays, self.view.normalization, self.datasets[index])
+        signal = scaled[self.view.lead_rows()]
         size = self.view.crop_samples
         if not size or size >= signal.shape[1]:
             return signal
@@ -150,7 +157,17 @@ class ECGDataset(_BatchDataset):
 def scale_signal(
     arrays: dict[str, NDArray[Any]], normalization: Normalization, dataset: str = ""
 ) -> Float32Array:
-    """Return the signal (12, n_samples) of a record file, or of `build_tensor`, normalized."""
+    """Return the signal (12, n_samples) of a record, normalized.
+
+    Parameters
+    ----------
+    arrays
+        The arrays of a record file, or those of `src.preprocessing.build_tensor`.
+    normalization
+        Scaling; its mode ``zscore`` returns the stored signal.
+    dataset
+        The dataset of the record, for a normalization by collection.
+    """
     signal: Float32Array = arrays["signal"]
     if normalization.mode == "zscore":
         return signal
@@ -161,14 +178,14 @@ def scale_signal(
 
 
 class PackedDataset(_BatchDataset):
-    """Records of the packed cache; a batch is one gather, and a crop reads nothing but itself.
+    """A dataset over the packed cache: a batch is one gather, and a crop reads only its samples.
 
     Parameters
     ----------
     packed
         The cache of the split.
     keys
-        Records to show, in order.
+        Records to return, in order.
     targets
         Shape (n_records, n_classes).
     view
@@ -176,8 +193,7 @@ class PackedDataset(_BatchDataset):
     datasets
         The dataset of each record, for a normalization by collection.
     device
-        On another device than the CPU, the codes are copied there whole, and batches are cropped
-        and scaled there.
+        Where batches are made. If it is not the CPU, all codes are copied there.
 
     Raises
     ------
@@ -194,8 +210,8 @@ class PackedDataset(_BatchDataset):
         datasets: Sequence[str] = (),
         device: str = "cpu",
     ) -> None:
-        place = {key: row for row, key in enumerate(packed.keys)}
-        absent = [key for key in keys if key not in place]
+        row_of = {key: row for row, key in enumerate(packed.keys)}
+        absent = [key for key in keys if key not in row_of]
         if absent:
             raise ValueError(
                 f"{absent[0]}: not in the packed cache, nor are {len(absent) - 1} others; "
@@ -203,37 +219,37 @@ class PackedDataset(_BatchDataset):
             )
         self.view = view or View()
         self.packed = packed
-        self.rows = torch.tensor([place[key] for key in keys], dtype=torch.long)
+        self.rows = torch.tensor([row_of[key] for key in keys], dtype=torch.long)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32)).to(device)
         self.n_valid = torch.from_numpy(packed.n_valid[self.rows.numpy()].astype(np.int64))
-        self.gain, self.bias = (
-            part.to(device) for part in self._affine(tuple(datasets) or ("",) * len(keys))
-        )
+        gain, bias = self._affine(tuple(datasets) or ("",) * len(keys))
+        self.gain = gain.to(device)
+        self.bias = bias.to(device)
         self.codes = self._copy_codes(device) if device != "cpu" else None
 
     def _copy_codes(self, device: str) -> torch.Tensor:
-        """Return the codes of the leads on a device, copied some at a time, so that this process
-        holds few of them.
-        """
+        """Return the codes (n_packed, n_leads, n_samples) of the view's leads on a device."""
         leads = self.view.lead_rows()
         codes = torch.empty(
             (len(self.packed), self.gain.shape[1], self.packed.codes.shape[2]),
             dtype=torch.int16,
             device=device,
         )
+        # Some records at a time, so that this process holds few of them.
         for start in range(0, len(codes), _RECORDS_COPIED):
-            codes[start : start + _RECORDS_COPIED] = torch.from_numpy(
-                self.packed.codes[start : start + _RECORDS_COPIED][:, leads].copy()
-            )
+            chunk = slice(start, start + _RECORDS_COPIED)
+            codes[chunk] = torch.from_numpy(self.packed.codes[chunk][:, leads].copy())
         return codes
 
     def _affine(self, datasets: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return gain and bias (n_records, n_leads, 1) from codes to the normalized signal."""
-        rows, packed = self.rows.numpy(), self.packed
+        packed = self.packed
+        rows = self.rows.numpy()
         gain, bias = self.view.normalization.affine(
             packed.lead_mean[rows], packed.lead_std[rows], packed.lead_present[rows], datasets
         )
         leads = self.view.lead_rows()
+        # From codes to the stored signal, and on to the normalized one, in one step
         whole_gain = (packed.scale[rows] * gain)[:, leads]
         whole_bias = (packed.offset[rows] * gain + bias)[:, leads]
         return torch.from_numpy(whole_gain)[:, :, None], torch.from_numpy(whole_bias)[:, :, None]
@@ -243,44 +259,44 @@ class PackedDataset(_BatchDataset):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the records at `indices` as one batch."""
-        n_samples, size = self.packed.codes.shape[2], self.view.crop_samples
+        n_samples = self.packed.codes.shape[2]
+        size = self.view.crop_samples
         chosen = torch.tensor(indices)
         starts = None
         if 0 < size < n_samples:
             starts = draw_starts(self.n_valid[chosen], size, n_samples)
-        codes = self._gather(self.rows[chosen], starts, size)
-        there = self._send(chosen)
-        signal = codes.float().mul_(self.gain[there]).add_(self.bias[there])
-        return Batch(signal, self.targets[there], chosen)
+        codes = self._gather(self.rows[chosen], starts, size)  # (B, n_leads, T)
+        on_device = self._send(chosen)
+        signal = codes.float().mul_(self.gain[on_device]).add_(self.bias[on_device])
+        return Batch(signal, self.targets[on_device], chosen)
 
     def _gather(self, rows: torch.Tensor, starts: torch.Tensor | None, size: int) -> torch.Tensor:
-        """Return the codes of whole records, or of a window of each, for the leads of the view."""
+        """Return the codes (B, n_leads, T) of whole records or of a window of each."""
         if self.codes is None:
             leads = self.view.lead_rows()
-            codes = self.packed.read_codes(
-                rows.numpy(), None if starts is None else starts.tolist(), size
-            )
-            return torch.from_numpy(codes if isinstance(leads, slice) else codes[:, leads])
-        codes_there = self.codes[self._send(rows)]
+            windows = None if starts is None else starts.tolist()
+            read = self.packed.read_codes(rows.numpy(), windows, size)
+            return torch.from_numpy(read if isinstance(leads, slice) else read[:, leads])
+        codes = self.codes[self._send(rows)]  # (B, n_leads, n_samples)
         if starts is None:
-            return codes_there
-        columns = self._send(starts)[:, None, None] + torch.arange(size, device=codes_there.device)
-        return codes_there.gather(2, columns.expand(-1, codes_there.shape[1], -1))
+            return codes
+        # (B, 1, size)
+        columns = self._send(starts)[:, None, None] + torch.arange(size, device=codes.device)
+        return codes.gather(2, columns.expand(-1, codes.shape[1], -1))
 
     def _send(self, index: torch.Tensor) -> torch.Tensor:
-        """Return an index where the codes are; from pinned memory, since the host would wait for
-        the GPU otherwise.
-        """
+        """Return an index on the device of the codes."""
+        # Copied from pageable memory, it would make the host wait for the GPU.
         if self.codes is None or self.codes.device.type == "cpu":
             return index
         return index.pin_memory().to(self.codes.device, non_blocking=True)
 
 
 def show_whole(dataset: ECGDataset | PackedDataset) -> ECGDataset | PackedDataset:
-    """Return the dataset without its crops; the records are not copied."""
-    shown = copy.copy(dataset)
-    shown.view = dataclasses.replace(dataset.view, crop_samples=0)
-    return shown
+    """Return the dataset without crops; the records are not copied."""
+    whole = copy.copy(dataset)
+    whole.view = dataclasses.replace(dataset.view, crop_samples=0)
+    return whole
 
 
 def keep_batch(batch: Batch) -> Batch:

@@ -1,4 +1,4 @@
-"""Which records a split holds, their labels, and the targets that a task makes of them."""
+"""The labelled records of each split, the task to train for, and the targets of its classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,25 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class LabelledRecords:
-    """The records of a split with what the manifest says of them; all fields run in parallel."""
+    """The records of a split and their rows of the manifest.
+
+    Attributes
+    ----------
+    processed
+        The processed folder. All other fields have one entry per record, in the same order.
+    keys
+        Record keys, ``<dataset>__<record_id>``.
+    labels
+        Labels of each record.
+    annotated
+        Classes that the source of each record looked for; empty means all.
+    patients, datasets
+        The patient and the dataset of each record.
+    signal_hashes
+        Fingerprints of the recordings.
+    weights
+        Sampling weights from the label mapping; 1 where it gives none.
+    """
 
     processed: Path
     keys: tuple[str, ...]
@@ -57,10 +75,12 @@ class LabelledRecords:
 
     def subset(self, keep: Iterable[int]) -> LabelledRecords:
         """Return the records at the positions `keep`."""
-        keep = list(keep)
-        return LabelledRecords(
-            self.processed, *(tuple(getattr(self, f)[i] for i in keep) for f in PARALLEL_FIELDS)
-        )
+        rows = list(keep)
+        columns = []
+        for name in PARALLEL_FIELDS:
+            values = getattr(self, name)
+            columns.append(tuple(values[row] for row in rows))
+        return LabelledRecords(self.processed, *columns)
 
     @property
     def paths(self) -> list[Path]:
@@ -74,20 +94,25 @@ PARALLEL_FIELDS = tuple(
 
 
 def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str, LabelledRecords]:
-    """Return split name -> its records, from the manifest.
+    """Return the records of train, val and test from the manifest.
 
     Parameters
     ----------
     processed
-        The folder that preprocessing filled.
+        The processed folder.
     keep_other
-        Keep records whose label is the fallback ``OTHER``; an ``OTHER`` that the mapping gave is a
-        class like any other.
+        Keep records whose label is the fallback ``OTHER``. An ``OTHER`` given by the label mapping
+        is a class like any other and always kept.
+
+    Returns
+    -------
+    dict
+        Split name -> its records.
 
     Raises
     ------
     ValueError
-        If the folder has no manifest, no record that is ok, or a weight that is none; if
+        If the folder has no manifest, no record with status ok, or an invalid weight, or if
         preprocessing was interrupted in it.
     """
     processed = Path(processed)
@@ -95,8 +120,8 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
     rows = manifest[manifest["status"] == "ok"]
     if n_left := int((manifest["reason"] == INTERRUPTED).sum()):
         raise ValueError(
-            f"{processed}: {n_left} records were being made anew when preprocessing was "
-            "interrupted; run it again to its end first"
+            f"{processed}: {n_left} records were being rewritten when preprocessing was "
+            "interrupted; run preprocess again and let it finish"
         )
     if not len(rows):
         raise ValueError(
@@ -106,15 +131,15 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
         fallback = rows["label_source"] == "fallback"
         if fallback.any():
             logger.info(
-                "%d records without a label of their own are left out (keep them with "
-                "--keep-other)",
+                "%d records have only the fallback label and are skipped (--keep-other keeps them)",
                 fallback.sum(),
             )
         rows = rows[~fallback]
-    return {name: _records_of(processed, rows[rows["split"] == name]) for name in SPLIT_NAMES}
+    return {name: _to_records(processed, rows[rows["split"] == name]) for name in SPLIT_NAMES}
 
 
-def _records_of(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
+def _to_records(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
+    """Return rows of the manifest as records."""
     return LabelledRecords(
         processed=processed,
         keys=tuple(record_keys(rows)),
@@ -128,6 +153,7 @@ def _records_of(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
 
 
 def _read_weight(cell: str, processed: Path) -> float:
+    """Return the sampling weight in a cell of the manifest."""
     try:
         weight = float(cell)
     except ValueError:
@@ -140,95 +166,147 @@ def _read_weight(cell: str, processed: Path) -> float:
     return weight
 
 
+@dataclass(frozen=True)
+class Task:
+    """The classes to predict, and the kind of records that train and test them.
+
+    Attributes
+    ----------
+    classes
+        Names, in the order of the outputs.
+    single_label
+        Whether a record carries exactly one of the classes, which then exclude each other.
+    auxiliary
+        Further classes to train on, with outputs of their own after those of `classes`.
+    keep_negative
+        With several labels, keep records that carry none of the classes.
+    """
+
+    classes: tuple[str, ...]
+    single_label: bool
+    auxiliary: tuple[str, ...] = ()
+    keep_negative: bool = False
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Classes of the training targets: `classes`, then `auxiliary`."""
+        return self.classes + self.auxiliary
+
+    @property
+    def description(self) -> str:
+        """The kind of target in words."""
+        return "one label per record" if self.single_label else "several labels per record"
+
+
 def find_classes(records: LabelledRecords) -> tuple[str, ...]:
-    """Return the classes of the records in alphabetical order, the fallback last."""
-    names = {label for labels in records.labels for label in labels}
+    """Return the labels of the records in alphabetical order, the fallback label last."""
+    names = set().union(*records.labels)
     return tuple(sorted(names, key=lambda name: (name == FALLBACK_LABEL, name)))
 
 
 def is_single_label(records: LabelledRecords) -> bool:
-    """Tell whether every record carries exactly one label."""
+    """Return whether every record carries exactly one label."""
     return all(len(labels) == 1 for labels in records.labels)
 
 
 def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> Float32Array:
-    """Return targets (n_records, n_classes): 1 present, 0 absent, NaN where the source did not look
-    for the class.
+    """Return the targets of records.
+
+    Parameters
+    ----------
+    records
+        Records with their labels.
+    classes
+        Names of the columns; labels outside them are ignored.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_records, n_classes): 1 present, 0 absent, NaN where the source did not look for the
+        class.
     """
-    column = {name: i for i, name in enumerate(classes)}
+    column_of = {name: column for column, name in enumerate(classes)}
     targets = np.zeros((len(records), len(classes)), np.float32)
     for row, (labels, annotated) in enumerate(zip(records.labels, records.annotated, strict=True)):
         if annotated:
             looked_for = set(annotated)
             targets[row] = [0.0 if name in looked_for else np.nan for name in classes]
         for label in labels:
-            if label in column:
-                targets[row, column[label]] = 1.0
+            if label in column_of:
+                targets[row, column_of[label]] = 1.0
     return targets
 
 
-def choose_records(
-    records: LabelledRecords,
-    classes: Sequence[str],
-    *,
-    single_label: bool,
-    keep_negative: bool = False,
-) -> LabelledRecords:
-    """Keep the records that can train or be judged: exactly one label of `classes`, or for several
-    labels one at least.
+def choose_records(records: LabelledRecords, task: Task) -> LabelledRecords:
+    """Return the records that a task can train or be evaluated on.
 
-    With `keep_negative`, records for several labels may carry none of them.
+    With one label per record these carry exactly one of the task's classes, with several at least
+    one of them, or none where `Task.keep_negative` is set.
     """
-    wanted = set(classes)
-    counts = [len(wanted.intersection(labels)) for labels in records.labels]
-    keep = [
-        i
-        for i, n in enumerate(counts)
-        if n == 1 or (n > 1 and not single_label) or (n == 0 and keep_negative)
-    ]
-    if len(keep) < len(records):
-        what = "exactly one label" if single_label else "a label"
+    classes = set(task.classes)
+    fewest = 0 if task.keep_negative else 1
+    most = 1 if task.single_label else len(classes)
+    chosen = []
+    for row, labels in enumerate(records.labels):
+        if fewest <= len(classes.intersection(labels)) <= most:
+            chosen.append(row)
+    if len(chosen) < len(records):
         logger.info(
-            "%d of %d records are left out: they do not carry %s of the classes",
-            len(records) - len(keep),
+            "%d of %d records are skipped: they do not carry %s of the classes",
+            len(records) - len(chosen),
             len(records),
-            what,
+            "exactly one" if task.single_label else "any",
         )
-    return records.subset(keep)
+    return records.subset(chosen)
 
 
-def auxiliary_classes(train: LabelledRecords, config: TrainConfig) -> tuple[str, ...]:
-    """Return the labels of the training records beside `config.classes`, if they are to be learned
-    as well.
+def choose_task(train: LabelledRecords, config: TrainConfig) -> Task:
+    """Return the task that the settings ask for, completed from the training records.
+
+    Parameters
+    ----------
+    train
+        The training records. Their labels are the classes where the settings name none, and
+        ``target="auto"`` means one label per record where each of them carries exactly one.
+    config
+        Classes, target, auxiliary classes and negative records.
+
+    Raises
+    ------
+    ValueError
+        If a class has no training record, or there are too few classes to train on.
     """
-    if not config.auxiliary_weight:
-        return ()
-    return tuple(name for name in find_classes(train) if name not in config.classes)
+    labels = find_classes(train)
+    classes = config.classes or labels
+    _check_classes(classes, labels, config)
+    single_label = config.target == "single"
+    if config.target == "auto":
+        single_label = is_single_label(train)
+    auxiliary: tuple[str, ...] = ()
+    if config.auxiliary_weight:
+        auxiliary = tuple(name for name in labels if name not in classes)
+    return Task(classes, single_label, auxiliary, config.keep_negative and not single_label)
 
 
-def choose_task(train: LabelledRecords, config: TrainConfig) -> tuple[tuple[str, ...], bool]:
-    """Return the classes and whether each record carries one label, from the settings or else from
-    the records.
-    """
-    there = find_classes(train)
-    classes = config.classes or there
-    unknown = [name for name in classes if name not in there]
+def _check_classes(classes: Sequence[str], labels: Sequence[str], config: TrainConfig) -> None:
+    """Raise ValueError if the training records, which carry `labels`, cannot train `classes`."""
+    unknown = [name for name in classes if name not in labels]
     if unknown:
         raise ValueError(
             f"classes {', '.join(unknown)} have no training record: there are "
-            f"{', '.join(there) or 'none'}"
+            f"{', '.join(labels) or 'none'}"
         )
     if not classes:
         raise ValueError(
             "no training record has a label: preprocess with --mapping, or train with --keep-other"
         )
-    has_others = (
-        config.keep_negative or config.auxiliary_weight or classes == (FALLBACK_LABEL,)
-    )  # which a trial without labels learns
-    if len(classes) < 2 and not (config.target == "multi" and has_others):
+    # One class alone needs something to tell it from: records without it, or auxiliary classes. A
+    # trial run without any labels has the fallback label only and passes too.
+    has_contrast = (
+        config.keep_negative or config.auxiliary_weight or tuple(classes) == (FALLBACK_LABEL,)
+    )
+    if len(classes) < 2 and not (config.target == "multi" and has_contrast):
         raise ValueError(
-            f"only class {', '.join(classes)} is there to train on: expected two or more "
-            "classes, or --target multi --keep-negative, which tells one from its absence"
+            f"{', '.join(classes)} is the only class to train on: expected two or more classes, or "
+            "--target multi --keep-negative to tell one class from its absence"
         )
-    single = config.target == "single" or (config.target == "auto" and is_single_label(train))
-    return classes, single

@@ -191,7 +191,7 @@ def test_other_parts_do_not_go_on_with_networks_that_know_their_records(
     run_cross_fit(QUICK, larger, tmp_path, parts=2)
     with pytest.raises(
         ValueError,
-        match=r"latest\.pth: learned from \d+ recordings that this run does not train on",
+        match=r"latest\.pth: was trained on \d+ recordings that this run does not train on",
     ):
         run_cross_fit(QUICK, larger, tmp_path, parts=3, resume=True)
 

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.config import STANDARD_LEADS
+from src.processed.datasets import (
+    Batch,
+    ECGDataset,
+    PackedDataset,
+    View,
+    draw_starts,
+    keep_batch,
+    scale_signal,
+    show_whole,
+)
+from src.processed.normalization import Normalization
+from src.processed.packed import load_packed
+from src.processed.targets import load_records
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A record file of 12 leads of 300 samples, whose last 50 are padding."""
+    signal = np.arange(12 * 300, dtype=np.float32).reshape(12, 300)
+    path = tmp_path / "d__0.npz"
+    np.savez(
+        path,
+        signal=signal,
+        lead_mean=np.full(12, 0.5, np.float32),
+        lead_std=np.full(12, 2.0, np.float32),
+        lead_present=np.ones(12, bool),
+        n_valid=np.array(250),
+    )
+    return path
+
+
+def test_a_view_names_the_rows_of_its_leads() -> None:
+    assert View().lead_rows() == slice(None)
+    assert View(("V1", "I")).lead_rows() == [6, 0]
+
+
+def test_crops_begin_inside_the_valid_samples() -> None:
+    starts = draw_starts(torch.tensor([5, 100, 1000] * 50), 100, 1000).reshape(50, 3)
+    assert (
+        (starts[:, :2] == 0).all() and starts[:, 2].min() >= 0 and 800 < starts[:, 2].max() <= 900
+    )
+
+
+def test_a_batch_has_the_leads_of_the_view_in_its_order(path: Path) -> None:
+    dataset = ECGDataset([path], np.array([[1, np.nan]], np.float32), View(("V1", "I")))
+    batch = dataset.__getitems__([0, 0])
+    assert batch.signal.shape == (2, 2, 300) and batch.row.tolist() == [0, 0]
+    assert batch.signal[0, :, 0].tolist() == [6 * 300, 0]
+    np.testing.assert_array_equal(batch.target[1], [1, np.nan])
+    assert keep_batch(batch) is batch and torch.equal(dataset[0].signal, batch.signal[0])
+
+
+def test_crops_are_consecutive_valid_samples_and_whole_records_come_back(path: Path) -> None:
+    dataset = ECGDataset([path], np.ones((1, 1), np.float32), View(crop_samples=100))
+    starts = set()
+    for _ in range(20):
+        lead = dataset[0].signal[0]
+        assert torch.equal(lead, torch.arange(100) + lead[0]) and lead[-1] < 250
+        starts.add(int(lead[0]))
+    assert len(starts) > 5
+    whole = show_whole(dataset)
+    assert whole[0].signal.shape == (12, 300) and dataset[0].signal.shape == (12, 100)
+
+
+def test_without_normalization_signals_are_in_mv() -> None:
+    arrays = {
+        "signal": np.array([[-1.0, 1.0]] * 11 + [[0.0, 0.0]], np.float32),
+        "lead_mean": np.array([0.5] * 11 + [0.0], np.float32),
+        "lead_std": np.array([2.0] * 11 + [0.0], np.float32),
+        "lead_present": np.array([True] * 11 + [False]),
+    }
+    assert scale_signal(arrays, Normalization()) is arrays["signal"]
+    millivolts = scale_signal(arrays, Normalization("none"))
+    np.testing.assert_allclose(millivolts[0], [-1.5, 2.5])
+    np.testing.assert_array_equal(millivolts[11], [0, 0])
+
+
+def test_packed_records_are_those_of_the_files(processed: Path) -> None:
+    split = load_records(processed)["val"]
+    targets = np.eye(len(split), dtype=np.float32)
+    view = View(STANDARD_LEADS[::-1])
+    packed = PackedDataset(load_packed(processed, "val"), split.keys, targets, view)
+    one, other = (
+        dataset.__getitems__([1, 0]) for dataset in (packed, ECGDataset(split.paths, targets, view))
+    )
+    assert isinstance(one, Batch) and len(packed) == len(split)
+    torch.testing.assert_close(one.signal, other.signal, atol=2e-3, rtol=0)
+    assert torch.equal(one.target, other.target)
+    with pytest.raises(ValueError, match="x__1: not in the packed cache, nor are 1 others"):
+        PackedDataset(packed.packed, ["x__1", split.keys[0], "x__2"], targets[:3])
