@@ -8,7 +8,7 @@ compute the numbers (`evaluate_predictions`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from src.processed.record_files import load_record_file
 from src.processed.splits import SPLIT_NAMES
 from src.processed.targets import (
     LabelledRecords,
+    Task,
     choose_records,
     encode_targets,
     load_records,

@@ -14,45 +14,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # threads of a small model wait for each other longer than they compute
+# Threads of a small model wait for each other longer than they compute
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 sys.path.insert(0, str(ROOT))
 
-from src.config import (  # noqa: E402
-    Config,
-    DataConfig,
-    LoaderConfig,
-    ModelConfig,
-    PreprocessConfig,
-    TrainConfig,
-)
-from src.processed.fingerprints import compute_fingerprints  # noqa: E402
+from settings import QUICK, SHARED, SMALL  # noqa: E402
+
+from src.config import DataConfig  # noqa: E402
 from src.records.sample_collections import SampleData, write_sample_collections  # noqa: E402
-from src.utils import Float32Array  # noqa: E402
-
-SHARED = ROOT.parent / "shared"
-SMALL = PreprocessConfig(fs=100.0, n_samples=1000)
-QUICK = Config(
-    preprocess=SMALL,
-    train=TrainConfig(epochs=2, lr=2e-3, patience=0, device="cpu"),
-    model=ModelConfig(base_channels=8),
-    loader=LoaderConfig(batch_size=8),
-)
-
-SMALL_NOTEBOOK = {
-    "data": {"n_sample_records": 36},
-    "preprocess": {"fs": 100.0, "n_samples": 1000},
-    "execution": {"workers": 1},
-    "model": {"base_channels": 8},
-    "train": {"epochs": 2, "device": "cpu"},
-}
-"""Settings with which the notebook runs in seconds, for `ECG_CONFIG`."""
-
-
-def compute_fingerprint(signal: Float32Array, fs: float) -> str:
-    return compute_fingerprints([signal], fs)[0]
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK, SMALL
 from crash_runs import descendants, start, wait_until, write_collection
+from settings import QUICK, SMALL
 from test_preprocessing import bare_collection
 
 from src.commands.predict_files import predict_to_csv

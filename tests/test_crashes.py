@@ -21,7 +21,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK
 from crash_runs import (
     crash_after,
     descendants,
@@ -33,6 +32,7 @@ from crash_runs import (
     wait_until,
     write_collection,
 )
+from settings import QUICK
 
 import src.preprocessing
 from src.__main__ import main

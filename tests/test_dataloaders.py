@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, SMALL
+from settings import QUICK, SMALL
 
 from src.config import (
     Config,

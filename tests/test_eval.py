@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK
+from settings import QUICK
 from torch import nn
 
 from src.__main__ import build_parser

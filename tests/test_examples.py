@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import SMALL_NOTEBOOK
 from example_project import build_project
+from settings import SMALL_NOTEBOOK
 from test_docs import DOCUMENTS, blocks
 
 from src.utils import save_json

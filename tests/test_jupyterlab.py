@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from chromium import CHROMIUM, Page, start_chromium
-from conftest import SMALL_NOTEBOOK
+from settings import SMALL_NOTEBOOK
 
 from src.commands.demo import NOTEBOOK
 from src.utils import PROJECT_ROOT, save_json

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import SMALL_NOTEBOOK
 from nbclient import NotebookClient
+from settings import SMALL_NOTEBOOK
 
 from src.commands.demo import NOTEBOOK, run_notebook
 from src.utils import PROJECT_ROOT, load_json, save_json

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, SMALL
 from crash_runs import outputs, preprocess, start, write_collection
+from settings import QUICK, SMALL
 
 from src.__main__ import main
 from src.commands.predict_files import predict_to_csv

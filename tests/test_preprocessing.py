@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
-from conftest import SMALL
+from settings import SMALL
 
 from src import preprocessing
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
 from IPython.core.formatters import DisplayFormatter
+from settings import QUICK
 
 from src.commands.dry_run import CheckReport, DatasetCheck
 from src.dataloaders import build_dataloaders

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK
+from settings import QUICK
 
 import src.training
 from experiments.keep_classes import keep_classes

@@ -57,8 +57,8 @@ def iter_windows(
         A file, or a record in memory.
     config
         Length and stride of the windows.
-    source_fs, source_gain_per_mv
-        Sampling rate in Hz and ADC units per mV of a file that does not give them.
+    hints
+        Facts that the file may not state.
 
     Raises
     ------

@@ -26,7 +26,7 @@ from src.learning.results import (
     Subgroups,
 )
 from src.learning.subgroups import SUBGROUP_METRICS
-from src.utils import format_cell, html_facts, html_table
+from src.utils import format_cell, format_interval, format_number, html_facts, html_table
 
 _MACRO_TITLES: dict[str, MacroName] = {
     "F1": "f1_macro",
@@ -63,8 +63,8 @@ def format_metrics(metrics: Metrics) -> str:
     table = [header]
     for name, row in metrics["per_class"].items():
         counts = [str(row["support"]), str(row["n_annotated"])]
-        numbers = [_number(row[metric]) for metric in AVERAGED_METRICS]
-        table.append([name, *counts, _number(row["threshold"]), *numbers])
+        numbers = [format_number(row[metric]) for metric in AVERAGED_METRICS]
+        table.append([name, *counts, format_number(row["threshold"]), *numbers])
     n_records, frequent = str(metrics["n_records"]), metrics["frequent"]
     table.append(["macro", "", n_records, "", *_macro_numbers(metrics)])
     if frequent["n_classes"] < metrics["n_classes"]:
@@ -78,8 +78,9 @@ def format_metrics(metrics: Metrics) -> str:
         column = header.index("threshold")
         table = [row[:column] + row[column + 1 :] for row in table]
     pooled = (
-        f"accuracy {_number(metrics['accuracy'])}, F1 micro {_number(metrics['f1_micro'])}, "
-        f"F1 weighted {_number(metrics['f1_weighted'])}"
+        f"accuracy {format_number(metrics['accuracy'])}, "
+        f"F1 micro {format_number(metrics['f1_micro'])}, "
+        f"F1 weighted {format_number(metrics['f1_weighted'])}"
     )
     lines = [format_table(table), pooled]
     if metrics["undefined_classes"]:
@@ -93,11 +94,11 @@ def format_metrics(metrics: Metrics) -> str:
 def _macro_numbers(averages: MacroAverages) -> list[str]:
     """Return the macro averages in the order of `AVERAGED_METRICS`."""
     return [
-        _number(averages["precision_macro"]),
-        _number(averages["recall_macro"]),
-        _number(averages["f1_macro"]),
-        _number(averages["auroc_macro"]),
-        _number(averages["average_precision_macro"]),
+        format_number(averages["precision_macro"]),
+        format_number(averages["recall_macro"]),
+        format_number(averages["f1_macro"]),
+        format_number(averages["auroc_macro"]),
+        format_number(averages["average_precision_macro"]),
     ]
 
 
@@ -162,7 +163,7 @@ def format_intervals(intervals: Intervals) -> str:
 
 
 def _macro_ranges(intervals: MacroIntervals) -> str:
-    return ", ".join(f"{macro} {_range(intervals[macro])}" for macro in MACROS)
+    return ", ".join(f"{macro} {format_interval(intervals[macro])}" for macro in MACROS)
 
 
 def _few_patients_warning(classes: Sequence[str]) -> list[str]:
@@ -186,7 +187,9 @@ def format_challenge(scores: ChallengeScores) -> str:
         "g2_measure": scores["g2_measure"],
         "accuracy": scores["accuracy"],
     }
-    return "Challenge: " + ", ".join(f"{name} {_number(value)}" for name, value in parts.items())
+    return "Challenge: " + ", ".join(
+        f"{name} {format_number(value)}" for name, value in parts.items()
+    )
 
 
 def format_subgroups(subgroups: Subgroups) -> str:
@@ -200,7 +203,7 @@ def format_subgroups(subgroups: Subgroups) -> str:
 
 def _subgroup_cells(title: str, row: SubgroupMetrics) -> list[str]:
     counts = [str(row["n_records"]), str(row["n_patients"])]
-    numbers = [_number(row[metric]) for metric in SUBGROUP_METRICS]
+    numbers = [format_number(row[metric]) for metric in SUBGROUP_METRICS]
     return [title, *counts, *numbers, str(len(row["undefined_classes"]))]
 
 
@@ -235,7 +238,7 @@ def _difference_cells(
         f"{difference['a']:.3f}",
         f"{difference['b']:.3f}",
         f"{difference['difference']:+.3f}",
-        _range(difference["interval"]),
+        format_interval(difference["interval"]),
         "-" if p_value is None else f"{p_value:.4f}",
         "" if delong is None else f"{delong['p_value']:.4f} ({delong['p_value_holm']:.4f})",
     ]
@@ -253,11 +256,3 @@ def format_table(table: Sequence[Sequence[str]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells))
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _range(interval: Interval | None) -> str:
-    return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, SMALL
+from settings import QUICK, SMALL
 
 from src.__main__ import main
 from src.commands.cross_fit import PREDICTIONS_FILE, assign_parts, run_cross_fit

@@ -6,7 +6,7 @@ from pathlib import Path
 import bad_records
 import pytest
 from bad_records import BAD
-from conftest import SMALL
+from settings import SMALL
 
 from src.commands.dry_run import CheckReport, DatasetCheck, check_datasets
 from src.config import DataConfig, ExecutionConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
+from settings import QUICK
 
 from src.commands.leave_one_out import (
     build_fold,

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+from settings import QUICK
 
 from src.commands.session import Session, open_session
 from src.config import (

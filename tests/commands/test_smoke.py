@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bad_records
 import pytest
-from conftest import QUICK
+from settings import QUICK
 
 from src.commands import smoke
 from src.commands.smoke import SmokeError, run_smoke

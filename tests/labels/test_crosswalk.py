@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
+from settings import SHARED
 
 from src.labels.collections.annotation import load_sources
 from src.labels.collections.ptbxl import load_task

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from settings import SHARED
 from sklearn.metrics import fbeta_score, jaccard_score
 
 from src.learning.challenge_score import (

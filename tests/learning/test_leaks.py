@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, compute_fingerprint
+from settings import QUICK, compute_fingerprint
 
 from src.learning.checkpoints import load_checkpoint
 from src.learning.leaks import (

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+from settings import QUICK
 
 from src.learning.tensorboard_log import log_epochs
 from src.training import run_training

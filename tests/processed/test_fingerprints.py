@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import compute_fingerprint
 from scipy.signal import resample_poly
+from settings import compute_fingerprint
 
 from src.config import STANDARD_LEADS
 from src.processed.fingerprints import FingerprintIndex, differing_bits, find_copies

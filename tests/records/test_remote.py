@@ -16,8 +16,8 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK, SMALL
 from crash_runs import CONFIG, write_collection
+from settings import QUICK, SMALL
 
 from src import preprocessing
 from src.__main__ import main

@@ -184,7 +184,7 @@ def test_windows_and_starts_of_a_long_record_take_little_memory(tmp_path: Path) 
     [
         (
             {"window_s": 11.0},
-            "window_s is 11.0: expected 0 to 10 s, which is what n_samples=5000 hold at 500 Hz",
+            "window_s is 11.0: expected 0 to 10 s, the length of n_samples=5000 at 500 Hz",
         ),
         ({"stride_s": 5.0}, "stride_s is 5.0: expected 0 without window_s"),
         ({"window_s": -1.0}, "window_s is -1.0"),

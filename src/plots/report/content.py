@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-NOTHING = "\N{EN DASH}"
+from src.utils import EN_DASH, format_range
+
+NOTHING = EN_DASH
 """Text of a cell without a value."""
 
 Interval = Sequence[float] | None
@@ -169,7 +171,7 @@ def score(value: float | None, interval: Interval = None) -> Cell:
     detail = ""
     if interval:
         low, high = interval
-        detail = f"{low:.3f}\N{EN DASH}{high:.3f}"
+        detail = format_range(low, high)
     return Cell(cell.text, cell.order, detail, min(max(cell.order, 0.0), 1.0))
 
 

@@ -34,6 +34,7 @@ from src.processed.fingerprints import find_copies
 from src.processed.manifest import patients_of
 from src.processed.splits import SPLIT_NAMES
 from src.records.facts import parse_age, parse_sex
+from src.utils import format_range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +143,7 @@ def describe_ages(rows: pd.DataFrame) -> Cell:
     if not ages:
         return Cell(NOTHING)
     low, middle, high = np.percentile(ages, [25, 50, 75])
-    return Cell(f"{middle:.0f}", float(middle), f"{low:.0f}\N{EN DASH}{high:.0f}")
+    return Cell(f"{middle:.0f}", float(middle), format_range(low, high, digits=0))
 
 
 def _describe_lengths(rows: pd.DataFrame) -> Cell:

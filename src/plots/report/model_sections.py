@@ -21,7 +21,7 @@ from src.plots.report.content import (
 )
 from src.plots.report.page import picture
 from src.plots.report.run_files import RunFiles, RunLog
-from src.utils import to_jsonable
+from src.utils import format_duration, to_jsonable
 
 _FIGURE_CAPTION = "Losses, validation scores and learning rate; the best epoch is dotted"
 _TRAINING_VERSIONS = {
@@ -54,12 +54,13 @@ def _training_facts(log: RunLog) -> list[tuple[str, Cell]]:
     history = log["history"]
     best_name = str(log.get("best_metric_name") or "best").replace("_", " ")
     n_parameters = f"{log['n_parameters']:,}" if "n_parameters" in log else None
+    seconds = sum(epoch.get("seconds") or 0.0 for epoch in history)
     created = str(log.get("created", "")).replace("T", " ").replace("+00:00", " UTC")
     return [
         ("best epoch", text(f"{log.get('best_epoch')} of {len(history)}")),
         (best_name, number(log.get("best_metric"))),
         ("stopped", text(log.get("stopped"))),
-        ("time", _duration(sum(epoch.get("seconds") or 0.0 for epoch in history))),
+        ("time", text(format_duration(seconds, minutes_from=120))),
         ("parameters", text(n_parameters)),
         ("records", text(f"{log.get('n_train', 0):,} train, {log.get('n_val', 0):,} val")),
         ("loss", text(log.get("loss"))),
@@ -73,14 +74,6 @@ def _history_cell(name: str, value: float | None) -> Cell:
     if value is not None and name == "lr":
         return Cell(f"{value:.2e}", value)
     return number(value, 1 if name == "seconds" else 4)
-
-
-def _duration(seconds: float) -> Cell:
-    if seconds < 120:
-        return number(seconds, 0, unit=" s")
-    if seconds < 7200:
-        return number(seconds / 60, 0, unit=" min")
-    return number(seconds / 3600, 1, unit=" h")
 
 
 # Settings -----------------------------------------------------------------------------------------

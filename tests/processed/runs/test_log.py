@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import QUICK, SMALL
 from crash_runs import write_collection
+from settings import QUICK, SMALL
 
 from src.__main__ import main
 from src.config import DataConfig, ExecutionConfig

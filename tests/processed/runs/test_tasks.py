@@ -8,6 +8,7 @@ import pytest
 
 from src.config import PreprocessConfig
 from src.processed.runs.tasks import RecordTask, blank_row, input_hash, unreadable_row
+from src.records.record import ReadingHints
 
 CONFIG = PreprocessConfig()
 
@@ -32,7 +33,7 @@ def test_the_input_hash_depends_on_settings_task_and_files(task: RecordTask) -> 
     first = input_hash(task, CONFIG)
     assert input_hash(task, CONFIG) == first
     assert input_hash(task, replace(CONFIG, fs=100.0)) != first
-    assert input_hash(replace(task, source_fs=500.0), CONFIG) != first
+    assert input_hash(replace(task, hints=ReadingHints(fs=500.0)), CONFIG) != first
     os.utime(Path(task.path).with_name("samples.bin"), (0, 0))
     assert input_hash(task, CONFIG) != first
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL
+from settings import SMALL
 
 from src.commands.dry_run import check_datasets
 from src.commands.predict_files import find_record_files, predict_to_csv
