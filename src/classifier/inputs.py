@@ -92,7 +92,7 @@ def iter_inputs(
 
     Parameters
     ----------
-    source, source_fs, source_gain_per_mv
+    source, hints
         As for `iter_windows`.
     card
         Card of the model.

@@ -45,7 +45,7 @@ def run_notebook(
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    document = nbformat.read(str(notebook), as_version=4)  # type: ignore[no-untyped-call]
+    document = nbformat.read(str(notebook), as_version=4)
     out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     environment = dict(os.environ)
@@ -67,5 +67,5 @@ def run_notebook(
         ) from None
     finally:
         with atomic_path(out) as temporary:
-            nbformat.write(document, str(temporary))  # type: ignore[no-untyped-call]
+            nbformat.write(document, str(temporary))
     return out

@@ -92,9 +92,11 @@ class AvgPool1d(nn.AvgPool1d):
 def _is_plain(x: Tensor) -> bool:
     """Return whether the network runs eagerly in single precision on a CPU."""
     # Compilers and exporters must see the layers of torch.
-    is_eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    if torch.compiler.is_compiling():
+        return False
+    is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return (
-        is_eager
+        not is_tracing
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

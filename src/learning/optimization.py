@@ -184,7 +184,7 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
-        self.average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -262,7 +262,7 @@ class TrainState:
         # skip the step, as clipping spreads it to the gradients of the others.
         skips_together = self.scaler.is_enabled() and len(self.optimizers) > 1
         has_overflow = False
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         if clip_norm or skips_together:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
@@ -430,6 +430,6 @@ def _distribute(model: nn.Module, processes: Processes | None) -> nn.Module:
     if processes is None or processes.world == 1:
         return model
     if next(model.parameters()).is_cuda:
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return DistributedDataParallel(synced, device_ids=[processes.local_rank])
     return DistributedDataParallel(model)

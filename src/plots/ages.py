@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,6 +14,7 @@ from src.plots.canvas import (
     GREY,
     PALETTE,
     TICK_PT,
+    Style,
     mark_empty,
     new_figure,
     style_axes,
@@ -68,6 +68,6 @@ def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figu
     axes.hist(samples, bins=bands, color=colors, label=labels)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set(xlabel="Age in years", ylabel="Records", xlim=(low, high))
-    style: dict[str, Any] = {"fontsize": TICK_PT, "frameon": False}
+    style: Style = {"fontsize": TICK_PT, "frameon": False}
     figure.legend(loc="outside upper right", ncols=3, **style)
     return figure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +19,7 @@ from src.plots.canvas import (
     PAGE_MM,
     PALETTE,
     TICK_PT,
+    Style,
     name_rows,
     new_figure,
     plain_text,
@@ -55,7 +55,7 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     axes = style_axes(figure.subplots(), grid="x")
     largest = [max(of_class.get(name, 0) for of_class in counts.values()) for name in names]
     axes.hlines(range(len(names)), 0, largest, colors=LIGHT_GREY, linewidth=1)
-    marks: dict[str, Any] = {"markersize": 3, "linestyle": "", "clip_on": False, "zorder": 3}
+    marks: Style = {"markersize": 3, "linestyle": "", "clip_on": False, "zorder": 3}
     for number, (split, of_class) in enumerate(counts.items()):
         # Markers stay apart where numbers are equal
         rows = np.arange(len(names)) + 0.22 * (number - (len(counts) - 1) / 2)
@@ -70,7 +70,7 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     name_rows(axes, names, limit=26)
     _scale_counts(axes, max(largest))
     write_column(axes, "total", [f"{totals[name]:,}" for name in names])
-    style: dict[str, Any] = {"fontsize": TICK_PT, "frameon": False, "handletextpad": 0.1}
+    style: Style = {"fontsize": TICK_PT, "frameon": False, "handletextpad": 0.1}
     figure.legend(loc="outside upper right", ncols=len(counts), **style)
     return figure
 
@@ -149,7 +149,7 @@ def _scale_counts(axes: Axes, largest: int) -> None:
 
 def _write_counts(axes: Axes, table: Float64Array, share: Float64Array) -> None:
     """Write the number of records into each cell, legible on its colour."""
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_PT}
+    style: Style = {"ha": "center", "va": "center", "fontsize": TICK_PT}
     for (row, column), count in np.ndenumerate(table):
         if share[row, column] > 0.6:
             color = "white"
@@ -160,7 +160,7 @@ def _write_counts(axes: Axes, table: Float64Array, share: Float64Array) -> None:
 
 def _name_sources(axes: Axes, sources: Sequence[str], room_mm: float) -> None:
     """Name the columns, the names turned where they would touch."""
-    turned: dict[str, Any] = {}
+    turned: Style = {}
     if len(sources) * max(map(len, sources)) * _CHARACTER_MM >= room_mm:
         turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     names = [plain_text(source, 24) for source in sources]

@@ -22,6 +22,9 @@ from src.utils import atomic_path
 
 logger = logging.getLogger(__name__)
 
+Style = dict[str, Any]
+"""Keyword arguments of matplotlib."""
+
 MM_PER_INCH = 25.4
 COLUMN_MM = 89.0
 """Width of one column of a journal page; two columns with their gap are `PAGE_MM`."""
@@ -37,7 +40,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 BLUE, ORANGE = PALETTE[0], PALETTE[1]
 
 # Without dates and versions, the same figure gives the same bytes
-_METADATA: dict[str, dict[str, Any]] = {
+_METADATA: dict[str, Style] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -114,17 +117,17 @@ def name_rows(axes: Axes, names: Sequence[str], limit: int = 40) -> None:
 
 def write_column(axes: Axes, title: str, texts: Sequence[str]) -> None:
     """Write a column of numbers to the right of a panel, one per row, under a title in grey."""
-    style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": TICK_PT}
-    in_rows: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
+    style: Style = {"textcoords": "offset points", "ha": "right", "fontsize": TICK_PT}
+    in_rows: Style = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
     for row, text in enumerate(texts):
         axes.annotate(text, (1, row), (32, 0), **in_rows, **style)
-    above: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "color": GREY}
+    above: Style = {"xycoords": "axes fraction", "va": "bottom", "color": GREY}
     axes.annotate(title, (1, 1), (32, 2), **above, **style)
 
 
 def mark_empty(axes: Axes, text: str) -> None:
     """Write a remark into a panel that has nothing to show, and hide its axes."""
-    style: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    style: Style = {"transform": axes.transAxes, "ha": "center", "va": "center"}
     axes.text(0.5, 0.5, text, fontsize=LABEL_PT, color=GREY, **style)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +16,7 @@ from src.plots.canvas import (
     LIGHT_GREY,
     PAGE_MM,
     TICK_PT,
+    Style,
     new_figure,
     plain_text,
     style_axes,
@@ -61,7 +61,7 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor(LIGHT_GREY)
     axes.set_yticks(range(n), names)
-    turned: dict[str, Any] = {"rotation": 40, "va": "top"}
+    turned: Style = {"rotation": 40, "va": "top"}
     if n > _FEW:
         turned = {"rotation": 90, "va": "center"}
     axes.set_xticks(range(n), names, ha="right", rotation_mode="anchor", **turned)
@@ -95,7 +95,7 @@ def _write_cells(
     axes: Axes, counts: Float64Array, share: Float64Array, *, with_share: bool
 ) -> None:
     """Write count and share into each cell, legible on its colour."""
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_PT}
+    style: Style = {"ha": "center", "va": "center", "fontsize": TICK_PT}
     for (row, column), count in np.ndenumerate(counts):
         part = share[row, column]
         text = f"{count:,.0f}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +17,7 @@ from src.plots.canvas import (
     GREY,
     PALETTE,
     TICK_PT,
+    Style,
     new_figure,
     plain_text,
     style_axes,
@@ -189,7 +189,7 @@ def _curve_page(
     axes = style_axes(figure.subplots(), grid="both")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     for curve in others:
-        style: dict[str, Any] = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{curve.name}"}
+        style: Style = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{curve.name}"}
         axes.plot(curve.x, curve.y, drawstyle=drawstyle, **style)
     lines = []
     for number, curve in enumerate(named):
@@ -198,7 +198,7 @@ def _curve_page(
         style["linestyle"] = "-" if number < len(PALETTE) else "--"
         label = f"{plain_text(curve.name, 20)}  {curve.area:.3f}"
         lines += axes.plot(curve.x, curve.y, label=label, **style)
-    legend: dict[str, Any] = {"ncols": 2, "alignment": "left", "frameon": False}
+    legend: Style = {"ncols": 2, "alignment": "left", "frameon": False}
     legend |= {"fontsize": TICK_PT, "title_fontsize": TICK_PT}
     title = _legend_title(curves, len(others), undefined, macro)
     figure.legend(handles=lines, loc="outside lower center", title=title, **legend)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +22,7 @@ from src.plots.canvas import (
     PALETTE,
     TICK_PT,
     TITLE_PT,
+    Style,
     new_figure,
     plain_text,
 )
@@ -244,7 +244,7 @@ def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Fig
     )
     # Legible below a trace that strays
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    style: dict[str, Any] = {"fontsize": LABEL_PT, "color": BLACK, "va": "top", "zorder": 5}
+    style: Style = {"fontsize": LABEL_PT, "color": BLACK, "va": "top", "zorder": 5}
     axes.text(0, -2, "\n".join(footer_lines), bbox=box, **style)
     return figure, axes
 
@@ -252,7 +252,7 @@ def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Fig
 def _draw_grid(axes: Axes, width: float, height: float) -> None:
     grids = (("minor", 1.0, _MINOR, 0.4), ("major", BOX_MM, _MAJOR, 0.7))
     for name, step, color, line_width in grids:
-        style: dict[str, Any] = {"colors": color, "linewidth": line_width, "zorder": 1}
+        style: Style = {"colors": color, "linewidth": line_width, "zorder": 1}
         vertical = axes.vlines(np.arange(0, width + step / 2, step), 0, height, **style)
         vertical.set_gid(f"grid-{name}-x")
         horizontal = axes.hlines(np.arange(0, height + step / 2, step), 0, width, **style)
@@ -288,15 +288,15 @@ def _draw_shade(axes: Axes, page: PageLayout, weights: Float64Array) -> None:
 
 
 def _draw_trace(axes: Axes, trace: Trace, baseline: float, name_pt: float) -> None:
-    name_style: dict[str, Any] = {"fontsize": name_pt, "weight": "bold", "color": BLACK}
+    name_style: Style = {"fontsize": name_pt, "weight": "bold", "color": BLACK}
     axes.text(trace.left + 1.0, baseline + trace.name_y, plain_text(trace.name), **name_style)
     if trace.strip.first_column > 0:
         _draw_separator(axes, trace.left, baseline)
     if trace.y is None:
-        style: dict[str, Any] = {"color": GREY, "ha": "center", "va": "center", "style": "italic"}
+        style: Style = {"color": GREY, "ha": "center", "va": "center", "style": "italic"}
         axes.text((trace.left + trace.right) / 2, baseline, "missing", fontsize=TITLE_PT, **style)
         return
-    line_style: dict[str, Any] = {"color": BLACK, "linewidth": 0.8, "solid_joinstyle": "round"}
+    line_style: Style = {"color": BLACK, "linewidth": 0.8, "solid_joinstyle": "round"}
     line_style |= {"clip_on": False, "zorder": 3, "gid": f"trace-{trace.name}"}
     axes.plot(trace.x, baseline + trace.y, **line_style)
 
@@ -315,5 +315,5 @@ def _draw_pulse(axes: Axes, scale: Scale, baseline: float) -> None:
     right = left + width
     x = np.array([left - _PULSE_FOOT, left, left, right, right, right + _PULSE_FOOT])
     y = baseline + np.array([0, 0, 1, 1, 0, 0]) * PULSE_MV * scale.gain
-    style: dict[str, Any] = {"color": BLACK, "linewidth": 0.8, "solid_joinstyle": "miter"}
+    style: Style = {"color": BLACK, "linewidth": 0.8, "solid_joinstyle": "miter"}
     axes.plot(x, y, zorder=3, gid="calibration", **style)

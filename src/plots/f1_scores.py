@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from src.plots.canvas import (
     ORANGE,
     PALETTE,
     TICK_PT,
+    Style,
     as_number,
     name_rows,
     new_figure,
@@ -51,7 +51,7 @@ def plot_f1_scores(
     figure = new_figure(COLUMN_MM, 16 + 3.6 * len(names))
     axes = style_axes(figure.subplots(), grid="x")
     axes.barh(range(len(names)), [scores[name] for name in names], color=PALETTE[5], height=0.7)
-    undefined: dict[str, Any] = {"fontsize": TICK_PT, "color": GREY, "style": "italic"}
+    undefined: Style = {"fontsize": TICK_PT, "color": GREY, "style": "italic"}
     for row, name in enumerate(names):
         if math.isnan(scores[name]):
             axes.text(0.01, row, "undefined", va="center", **undefined)
@@ -77,6 +77,6 @@ def _mark_macro(axes: Axes, scores: Sequence[float]) -> None:
         alignment = "right"
     elif macro < 0.2:
         alignment = "left"
-    style: dict[str, Any] = {"fontsize": TICK_PT, "color": ORANGE, "va": "bottom"}
+    style: Style = {"fontsize": TICK_PT, "color": ORANGE, "va": "bottom"}
     place = axes.get_xaxis_transform()
     axes.text(macro, 1.0, f"macro {macro:.3f}", ha=alignment, transform=place, **style)

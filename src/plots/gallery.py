@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from src.plots.canvas import (
     PAGE_MM,
     TICK_PT,
     TITLE_PT,
+    Style,
     new_figure,
     plain_text,
 )
@@ -99,7 +99,7 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
         bottom = top - _HEADING - height
         axes.set_position((_MARGIN / PAGE_MM, bottom / total, width / PAGE_MM, height / total))
         top = bottom - _GAP
-    style: dict[str, Any] = {"fontsize": TICK_PT, "color": GREY, "ha": "right", "va": "top"}
+    style: Style = {"fontsize": TICK_PT, "color": GREY, "ha": "right", "va": "top"}
     figure.text(1 - _MARGIN / PAGE_MM, 1 - _MARGIN / total, "a large box: 0.2 s, 0.5 mV", **style)
     return figure
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +18,7 @@ from src.plots.canvas import (
     ORANGE,
     PALETTE,
     TICK_PT,
+    Style,
     as_number,
     new_figure,
     style_axes,
@@ -117,7 +117,7 @@ def _draw_series(
 ) -> None:
     epochs = _epochs(history)
     # Markers would run into each other in a long history
-    style: dict[str, Any] = {"markersize": 2.5, "linewidth": 1.2}
+    style: Style = {"markersize": 2.5, "linewidth": 1.2}
     style["marker"] = "o" if len(history) <= 30 else ""
     for key, (label, color) in series.items():
         values = _column(history, key)
@@ -129,6 +129,6 @@ def _draw_series(
 
 def _name_best(axes: Axes, best: int, alignment: str) -> None:
     """Name the best epoch above a panel."""
-    style: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": TICK_PT}
+    style: Style = {"textcoords": "offset points", "va": "bottom", "fontsize": TICK_PT}
     place = axes.get_xaxis_transform()
     axes.annotate(f"best: epoch {best}", (best, 1), (0, 2), xycoords=place, ha=alignment, **style)

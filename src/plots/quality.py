@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ from src.plots.canvas import (
     PAGE_MM,
     PALETTE,
     TICK_PT,
+    Style,
     mark_empty,
     name_rows,
     new_figure,
@@ -149,7 +150,7 @@ def _draw_status(axes: Axes, datasets: Sequence[str], statuses: Sequence[str]) -
     axes.set_xlabel("Records")
     axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
     # Below the label of the axis
-    place: dict[str, Any] = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 3.8, "ncols": 2}
+    place: Style = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 3.8, "ncols": 2}
     axes.legend(loc="upper center", fontsize=TICK_PT, frameon=False, **place)
 
 
@@ -181,7 +182,7 @@ def _draw_bars(
     name_rows(axes, names, limit=2 * width + 1)
     axes.set_ylim(max(len(shown), min_rows) - 0.5, -0.5)  # few bars stay thin
     _scale_counts(axes, 1.12 * max(values))
-    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": TICK_PT}
+    style: Style = {"textcoords": "offset points", "va": "center", "fontsize": TICK_PT}
     for row, value in enumerate(values):
         axes.annotate(f"{value:,}", (value, row), (2, 0), **style)
     axes.set_xlabel("Records")
@@ -226,7 +227,7 @@ def plot_collection_quality(manifest: pd.DataFrame, dataset: str) -> Figure:
     )
     axes = style_axes(figure.subplots(), title=title)
     if not kinds:
-        style: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        style: Style = {"transform": axes.transAxes, "ha": "center", "va": "center"}
         axes.text(0.5, 0.5, "no flags", fontsize=LABEL_PT, color=GREY, **style)
         axes.set_axis_off()
         return figure
@@ -258,9 +259,9 @@ def _draw_shares(
     """Draw shares of records, (n_kinds, n_columns), as coloured cells with percentages."""
     top = max(0.05, float(shares.max()))  # a few flagged records stay pale
     rows_edges, column_edges = (np.arange(size + 1) - 0.5 for size in shares.shape)
-    cells: dict[str, Any] = {"cmap": "Blues", "edgecolors": "white", "linewidth": 0.6}
+    cells: Style = {"cmap": "Blues", "edgecolors": "white", "linewidth": 0.6}
     image = axes.pcolormesh(column_edges, rows_edges, shares, vmin=0, vmax=top, **cells)
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_PT}
+    style: Style = {"ha": "center", "va": "center", "fontsize": TICK_PT}
     for (row, column), share in np.ndenumerate(shares):
         color = "white" if share > 0.6 * top else BLACK
         axes.text(column, row, _percentage(share), color=color, **style)

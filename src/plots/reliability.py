@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +17,7 @@ from src.plots.canvas import (
     GREY,
     PALETTE,
     TICK_PT,
+    Style,
     new_figure,
     plain_text,
     style_axes,
@@ -72,7 +72,7 @@ def plot_reliability_diagram(
     title = f"ECE {pool.error:.3f}" if pool.counts.any() else "no outcome"
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed frequency")
     # Without handles, matplotlib leaves out names that begin with an underscore
-    style: dict[str, Any] = {"fontsize": TICK_PT, "title_fontsize": TICK_PT, "frameon": False}
+    style: Style = {"fontsize": TICK_PT, "title_fontsize": TICK_PT, "frameon": False}
     top.legend(handles=lines, loc="upper left", title=title, **style)
     _draw_counts(bottom, pool)
     figure.align_ylabels()
