@@ -133,8 +133,16 @@ def copy_first_page(app: Sphinx, error: Exception | None) -> None:
         shutil.copyfile(Path(app.outdir) / f"{root_doc}.html", Path(app.outdir) / "index.html")
 
 
+def skip_tuple_fields(
+    app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
+) -> bool | None:
+    """Skip the fields of named tuples, which the section *Attributes* explains."""
+    return True if type(value).__name__ == "_tuplegetter" else None
+
+
 def setup(app: Sphinx) -> None:
     """Connect the functions above to the steps of the build."""
+    app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("builder-inited", write_notebook_page)
     app.connect("source-read", add_contents)
     app.connect("build-finished", copy_first_page)
