@@ -63,10 +63,7 @@ class _Format:
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 
 _FORMATS = {
-    ".hea": _Format(
-        lambda path, request: read_wfdb(path, request.start, request.stop),
-        lambda path, _: wfdb_extent(path),
-    ),
+    ".hea": _Format(read_wfdb, wfdb_extent),
     ".mat": _Format(
         lambda path, request: read_mat(path, request.hints.fs, request.hints.gain_per_mv)
     ),
