@@ -70,7 +70,7 @@ _FORMATS = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
-    ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
+    ".edf": _Format(read_edf, edf_extent),
     ".dcm": _Format(read_dicom),
     ".xml": _Format(read_xml, claims=is_ecg_xml),
     ".scp": _Format(read_scp),
