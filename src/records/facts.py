@@ -21,14 +21,29 @@ _MILLIVOLTS_PER_UNIT = {
     "volt": 1e3,
     "volts": 1e3,
 }
+# A factor before a unit, such as 0.1mV, 4.88 uV, 1e-4V or 10^-3 V
+_SCALED_UNIT = re.compile(
+    r"(?:(10)\s*(?:\^|\*\*)\s*([+-]?\d{1,2})|(\d{0,12}\.?\d{1,12}(?:e[+-]?\d{1,2})?))"
+    r"\s*[*x×·]?\s*([a-zµμ]{1,12})"
+)
+_LONGEST_UNIT = 40
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", re.IGNORECASE)
 _MAX_AGE = 120  # years
 
 
 @lru_cache(maxsize=64)
 def millivolts_per_unit(unit: str) -> float | None:
-    """Return how many mV a unit is, in any case or as ``/mV``; None if it is no voltage."""
-    return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
+    """Return how many mV a unit is, in any case, as ``/mV`` or ``0.1mV``; None if no voltage."""
+    plain = unit.strip().lstrip("/").lower()
+    factor = _MILLIVOLTS_PER_UNIT.get(plain)
+    if factor is not None or len(plain) > _LONGEST_UNIT:
+        return factor
+    match = _SCALED_UNIT.fullmatch(plain)
+    base = _MILLIVOLTS_PER_UNIT.get(match[4]) if match else None
+    if match is None or base is None:
+        return None
+    multiple = 10.0 ** int(match[2]) if match[1] else float(match[3])
+    return multiple * base if multiple > 0 else None
 
 
 def parse_age(text: object) -> float | None:

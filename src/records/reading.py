@@ -67,9 +67,7 @@ _FORMATS = {
         lambda path, request: read_wfdb(path, request.start, request.stop),
         lambda path, _: wfdb_extent(path),
     ),
-    ".mat": _Format(
-        lambda path, request: read_mat(path, request.hints.fs, request.hints.gain_per_mv)
-    ),
+    ".mat": _Format(lambda path, request: read_mat(path, request.hints)),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
