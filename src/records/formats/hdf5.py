@@ -29,12 +29,14 @@ from src.records.formats.hdf5_access import (
 )
 from src.records.formats.stated_facts import (
     MIN_SAMPLES,
+    Choice,
     Facts,
     Place,
     Probe,
     SignalKind,
     amplitude_of,
     as_text,
+    choose_channels,
     count_of_leads,
     fact_of,
     find_facts,
@@ -43,6 +45,7 @@ from src.records.formats.stated_facts import (
     names_or_standard,
     sampling_rate,
     stated_rates,
+    stated_units,
     voltage_scale,
 )
 from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError, RecordRequest
@@ -165,9 +168,11 @@ def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
     """
     layout = _layout(path)
     row = _row(path, layout, request.part)
-    place = layout.place(row)
+    names, choice, place = _chosen(path, layout, row, request)
     fs, fs_flags = sampling_rate(path, layout.facts, place, request.hints, layout.published_fs)
     values = _read_rows(path, layout, row, request.start, request.stop)
+    if choice.unused:
+        values = values[list(choice.kept)]
     # The samples of a whole file are here already. Otherwise the file is probed for its unit.
     is_whole_file = not (layout.has_many or request.start or request.stop)
 
@@ -175,20 +180,21 @@ def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
         if is_whole_file:
             return Probe(amplitude_of(values), 1, is_whole(values))
         status = os.stat(path)
-        return _probe(str(path), status.st_mtime_ns, status.st_size)
+        return _probe(str(path), status.st_mtime_ns, status.st_size, choice.kept)
 
     gain_per_mv = request.hints.gain_per_mv
     scale = voltage_scale(path, layout.facts, place, layout.kind, gain_per_mv, probe)
     if row is not None:
         values = _without_padding(path, values, request.part)
-    names = lead_names(path, layout.facts, place)
-    leads, lead_flags = names_or_standard(names, layout.n_leads)
+    kept_names = tuple([names[row] for row in choice.kept]) if names else ()
+    leads, lead_flags = names_or_standard(kept_names, len(choice.kept))
     return ECGRecord(
         record_id=request.part or path.stem,
         signal=scale.apply(values),
         fs=fs,
         leads=leads,
-        flags=(*fs_flags, *scale.flags, *lead_flags),
+        flags=(*fs_flags, *scale.flags, *choice.flags, *lead_flags),
+        unused=choice.unused,
     )
 
 
@@ -201,9 +207,21 @@ def hdf5_extent(path: Path, request: RecordRequest) -> Extent | None:
     layout = _layout(path)
     if layout.has_many:
         return None
-    rates, _ = stated_rates(path, layout.facts, layout.place(None))
+    _, _, place = _chosen(path, layout, None, request)
+    rates, _ = stated_rates(path, layout.facts, place)
     fs = rates[0] if rates else request.hints.fs or layout.published_fs
     return None if fs is None else Extent(layout.n_samples, float(fs))
+
+
+def _chosen(
+    path: Path, layout: _Layout, row: int | None, request: RecordRequest
+) -> tuple[tuple[str, ...], Choice, Place]:
+    """Return the names of a record's channels, which are its ECG, and the place of these."""
+    place = layout.place(row)
+    names = lead_names(path, layout.facts, place)
+    units = stated_units(path, layout.facts, place)
+    choice = choose_channels(path, names, units, request.hints.leads)
+    return names, choice, place._replace(kept=choice.kept)
 
 
 # Layout -------------------------------------------------------------------------------------------
@@ -496,8 +514,8 @@ def _without_padding(path: Path, values: NDArray[Any], part: str) -> NDArray[Any
 
 
 @lru_cache(maxsize=32)
-def _probe(path: str, mtime_ns: int, size: int) -> Probe:
-    """Look at the samples of some records of a file, in its unit."""
+def _probe(path: str, mtime_ns: int, size: int, kept: tuple[int, ...]) -> Probe:
+    """Look at the samples of some records of a file, in its unit; `kept` are the rows of leads."""
     layout = _layout(Path(path))
     rows: list[int | None] = list(layout.rows.values()) if layout.has_many else [None]
     # Two runs of neighbours, at the start and in the middle: a chunk is then decoded once.
@@ -506,7 +524,7 @@ def _probe(path: str, mtime_ns: int, size: int) -> Probe:
     amplitudes = []
     are_whole = True
     for row in probed_rows:
-        values = _read_rows(Path(path), layout, row, 0, 100_000)
+        values = _read_rows(Path(path), layout, row, 0, 100_000)[list(kept)]
         amplitude = amplitude_of(values)
         # Flat records say nothing about the unit.
         if amplitude:

@@ -39,6 +39,7 @@ from src.records.formats.stated_facts import (
     Statement,
     amplitude_of,
     as_structure,
+    choose_channels,
     count_of_leads,
     fact_of,
     find_facts,
@@ -46,6 +47,7 @@ from src.records.formats.stated_facts import (
     lead_names,
     names_or_standard,
     sampling_rate,
+    stated_units,
     voltage_scale,
 )
 from src.records.leads import canonical_lead
@@ -133,15 +135,20 @@ def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
     signals = _find_signals(path, _load_variables(path))
     facts = find_facts(signals.levels)
     matrix = _as_leads_by_samples(path, signals.matrix, facts)
-    place = _place(matrix.shape[0])
+    place = Place(None, 1, matrix.shape[0], tuple(range(matrix.shape[0])))
     names = signals.leads or lead_names(path, facts, place)
+    choice = choose_channels(path, names, stated_units(path, facts, place), hints.leads)
+    place = place._replace(kept=choice.kept)
+    if choice.unused:
+        matrix = matrix[list(choice.kept)]
     published = _CPSC2018_FS if signals.is_cpsc2018 else None
     fs, fs_flags = sampling_rate(path, facts, place, hints, published)
     kind = SignalKind(
         is_physical=signals.name.startswith("p_"), is_integer=signals.matrix.dtype.kind in "iu"
     )
     scale = voltage_scale(path, facts, place, kind, hints.gain_per_mv, _probe_of(matrix))
-    leads, lead_flags = names_or_standard(names, matrix.shape[0])
+    kept_names = tuple([names[row] for row in choice.kept]) if names else ()
+    leads, lead_flags = names_or_standard(kept_names, matrix.shape[0])
     return ECGRecord(
         path.stem,
         scale.apply(matrix),
@@ -149,7 +156,8 @@ def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
         leads,
         age=parse_age(_first(facts.age)),
         sex=parse_sex(_first(facts.sex)),
-        flags=(*fs_flags, *scale.flags, *lead_flags),
+        flags=(*fs_flags, *scale.flags, *choice.flags, *lead_flags),
+        unused=choice.unused,
     )
 
 
@@ -171,10 +179,6 @@ def load_counts(path: Path) -> NDArray[np.int32]:
             path, "holds numbers that are no ADC values: expected integers, as its header says"
         )
     return np.ascontiguousarray(matrix.T.astype(np.int32))
-
-
-def _place(n_leads: int) -> Place:
-    return Place(None, 1, n_leads, tuple(range(n_leads)))
 
 
 def _probe_of(matrix: Float64Array) -> Callable[[], Probe]:

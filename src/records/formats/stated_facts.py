@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import STANDARD_LEADS
+from src.records.channels import Channel, find_ecg
 from src.records.facts import millivolts_per_unit
 from src.records.leads import canonical_lead
 from src.records.record import ReadingHints, RecordError
@@ -115,10 +116,21 @@ _PLAUSIBLE = (0.03, 30.0)
 
 
 class Statement(NamedTuple):
-    """A fact as a file states it: its name there, and float64 or text in its shape."""
+    """A fact as a file states it.
+
+    Attributes
+    ----------
+    name
+        Its name in the file.
+    values
+        Numbers as float64, or texts as objects, in the shape of the file.
+    is_uniform
+        Whether all values are the same.
+    """
 
     name: str
     values: NDArray[Any]
+    is_uniform: bool
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,8 @@ def find_facts(levels: Sequence[Mapping[str, object]]) -> Facts:
                 fact = fact_of(name)
                 values = as_values(stated[name]) if fact and fact not in found else None
                 if fact and values is not None and _may_state(fact, name, values):
-                    found[fact] = Statement(name, values)
+                    is_uniform = bool((values == values.flat[0]).all())
+                    found[fact] = Statement(name, values, is_uniform)
     return Facts(**found)
 
 
@@ -355,7 +368,7 @@ def values_at(path: Path, statement: Statement | None, place: Place) -> list[Any
     if statement is None:
         return None
     values = statement.values
-    if values.size == 1 or (values == values.flat[0]).all():
+    if values.size == 1 or statement.is_uniform:
         return [values.flat[0]]
     n_records, n_leads = place.n_records, place.n_leads
     if place.row is not None:
@@ -438,6 +451,64 @@ def names_or_standard(
     if n_leads == len(STANDARD_LEADS):
         return STANDARD_LEADS, ("lead_names_assumed",)
     return ("",) * n_leads, ()
+
+
+class Choice(NamedTuple):
+    """The ECG among the channels of a matrix.
+
+    Attributes
+    ----------
+    kept
+        Rows of the ECG channels.
+    flags
+        One for each channel that is no voltage.
+    unused
+        Names of the other channels.
+    """
+
+    kept: tuple[int, ...]
+    flags: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def choose_channels(
+    path: Path, names: tuple[str, ...], units: tuple[str, ...], named: tuple[str, ...]
+) -> Choice:
+    """Return which channels of a matrix are its ECG; see `src.records.channels.find_ecg`.
+
+    Parameters
+    ----------
+    path
+        The file, for error messages.
+    names
+        Names of the channels, or nothing.
+    units
+        The unit of each, empty where none is stated.
+    named
+        The leads that the user named.
+
+    Raises
+    ------
+    RecordError
+        If none is an ECG.
+    """
+    names = names or ("",) * len(units)
+    channels = tuple(map(Channel, names, ("",) * len(units), units))
+    kept = find_ecg(channels, named).rows
+    others = [row for row in range(len(units)) if row not in kept]
+    flags = [
+        f"not_a_voltage:{names[row]}" for row in others if millivolts_per_unit(units[row]) is None
+    ]
+    if kept:
+        return Choice(kept, tuple(flags), tuple([names[row] for row in others]))
+    if len(flags) == len(units):
+        listed = ", ".join(sorted(set(units)))
+        raise RecordError(path, f"no lead is a voltage: its unit is {listed}: expected mV, uV or V")
+    raise RecordError(
+        path,
+        f"no ECG signal: signals are {', '.join(map(repr, names[:20]))}, expected a name such as "
+        "ECG or II; name others with --leads NAME=SIGNAL:LEAD",
+    )
 
 
 # Rate ---------------------------------------------------------------------------------------------
