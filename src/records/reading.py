@@ -64,9 +64,7 @@ _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 
 _FORMATS = {
     ".hea": _Format(read_wfdb, wfdb_extent),
-    ".mat": _Format(
-        lambda path, request: read_mat(path, request.hints.fs, request.hints.gain_per_mv)
-    ),
+    ".mat": _Format(lambda path, request: read_mat(path, request.hints)),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
