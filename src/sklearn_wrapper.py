@@ -17,7 +17,7 @@ from src.learning.optimization import make_loss, start_training
 from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import MIN_SAMPLES, ResNet1d, predict_logits, to_scores
 from src.processed.datasets import Batch, draw_starts
-from src.training import train_epoch
+from src.training import check_finite, train_epoch
 from src.utils import Float32Array, Float64Array, device_info
 
 # A lead whose standard deviation (in the unit of X) is up to this stays 0, as in record files.
@@ -154,6 +154,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         losses = []
         for _ in range(config.epochs):
             losses.append(train_epoch(state, loader, loss_fn, config, device=device))
+            check_finite(losses[-1], state)
         return losses
 
     def predict_proba(self, X: ArrayLike) -> Float64Array:  # noqa: N803

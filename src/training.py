@@ -80,6 +80,13 @@ _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FIXED_BY_STATE = ("lr", "muon_lr", "weight_decay", "warmup_fraction")
 
 
+_NO_SCORES: ValidationScores = {"val_loss": None, "val_f1_macro": None, "val_auroc_macro": None}
+
+
+class DivergedError(ValueError):
+    """Training has left the range of finite numbers."""
+
+
 @dataclass(frozen=True)
 class TrainResult(Rich):
     """The result of a training run.
@@ -210,11 +217,21 @@ def validate(
         The torch device of the model.
     crop_samples
         Length of the crops that logits are averaged over; 0 means whole records.
+
+    Raises
+    ------
+    DivergedError
+        If the network returns numbers that are not finite.
     """
     if loaders.val is None:
-        return {"val_loss": None, "val_f1_macro": None, "val_auroc_macro": None}
+        return _NO_SCORES
     logits, targets = predict(model, loaders.val, device=device, crop_samples=crop_samples)
     logits = logits[:, : len(loaders.classes)]
+    val_loss = float(loss_fn(logits, targets))
+    if not (torch.isfinite(logits).all() and math.isfinite(val_loss)):
+        raise DivergedError(
+            "the network returns numbers that are not finite for the validation records"
+        )
     predictions = Predictions(
         keys=loaders.records["val"].keys,
         y_true=targets.numpy(),
@@ -224,7 +241,7 @@ def validate(
     )
     metrics = compute_metrics(predictions)
     return {
-        "val_loss": float(loss_fn(logits, targets)),
+        "val_loss": val_loss,
         "val_f1_macro": metrics["f1_macro"],
         "val_auroc_macro": metrics["auroc_macro"],
     }
@@ -271,7 +288,8 @@ def fit(
     Raises
     ------
     ValueError
-        If ``latest.pth`` belongs to another run, or the loss is not finite.
+        If ``latest.pth`` belongs to another run, or training diverges: then the files are those of
+        the last epoch that was sound.
     """
     processes = processes or Processes()
     info = device_info(config.device)
@@ -298,9 +316,12 @@ def fit(
         files.latest.unlink(missing_ok=True)
 
     loss_fn = make_loss(loaders.single_label, config.label_smoothing)
-    train_loss_fn = loss_fn
+    # The main process validates alone, so only the loss of training counts over all processes.
+    train_loss_fn = make_loss(loaders.single_label, config.label_smoothing, processes)
     if loaders.auxiliary:
-        train_loss_fn = with_auxiliary(loss_fn, len(loaders.classes), config.auxiliary_weight)
+        train_loss_fn = with_auxiliary(
+            train_loss_fn, len(loaders.classes), config.auxiliary_weight, processes
+        )
 
     while state.epoch < config.epochs and not _is_stale(state, config):
         start = time.perf_counter()
@@ -309,18 +330,22 @@ def fit(
         _seed_order(batches, config.seed, state.epoch, processes)
         loss = train_epoch(state, batches, train_loss_fn, config, device=info.device, amp=amp)
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
-        _check_finite(loss, state.epoch, config)
-        scores: ValidationScores | None = None
+        problem, scores = "", _NO_SCORES
         if processes.is_main:
-            scores = validate(
-                state.evaluated,
-                loaders,
-                loss_fn,
-                device=info.device,
-                crop_samples=card.crop_samples,
-            )
-        scores = processes.share(scores)
-        assert scores is not None  # the main process has them
+            try:
+                check_finite(loss, state)
+                scores = validate(
+                    state.evaluated,
+                    loaders,
+                    loss_fn,
+                    device=info.device,
+                    crop_samples=card.crop_samples,
+                )
+            except DivergedError as error:
+                problem = str(error)
+        problem, scores = processes.share((problem, scores))
+        if problem:
+            raise DivergedError(_advise_on_divergence(problem, state.epoch + 1, config))
         row: HistoryRow = {
             "epoch": state.epoch + 1,
             "train_loss": loss,
@@ -378,12 +403,54 @@ def _seed_order(loader: DataLoader[Batch], seed: int, epoch: int, processes: Pro
         torch.manual_seed((seed * 1_000_003 + epoch) * processes.world + processes.rank)
 
 
-def _check_finite(loss: float, epoch: int, config: TrainConfig) -> None:
-    """Raise ValueError if the loss of an epoch (from 0) is not finite."""
+def check_finite(loss: float, state: TrainState) -> None:
+    """Refuse an epoch after which the network is of no use.
+
+    The statistics of batch norms may overflow, and a network with them, while the loss of training
+    is still finite, since training normalizes by the batch.
+
+    Parameters
+    ----------
+    loss
+        Mean loss of the epoch.
+    state
+        The state after it.
+
+    Raises
+    ------
+    DivergedError
+        If the loss, the weights, or what the network returns for a flat line or for noise is not
+        finite.
+    """
     if not math.isfinite(loss):
-        raise ValueError(
-            f"training loss is {loss} in epoch {epoch + 1}: try a smaller --lr (now {config.lr:g})"
+        raise DivergedError(f"the training loss is {loss}")
+    tensors = [*state.model.state_dict().values(), *state.evaluated.state_dict().values()]
+    are_finite = [torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()]
+    if not torch.stack(are_finite).all():
+        raise DivergedError(f"weights of the network are not finite (training loss {loss:.4g})")
+    # Weights may be finite and what they compute not. A generator of its own, as the random numbers
+    # of the run must not change.
+    first = next(state.model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    n_leads = cast("ResNet1d", state.model).n_leads
+    noise = torch.randn((n_leads, MIN_SAMPLES), generator=generator)
+    signal = torch.stack([torch.zeros_like(noise), noise]).to(first.device)
+    with torch.inference_mode():
+        logits = state.evaluated.eval()(signal)
+    if not torch.isfinite(logits).all():
+        raise DivergedError(
+            f"the network returns numbers that are not finite (training loss {loss:.4g})"
         )
+
+
+def _advise_on_divergence(problem: str, epoch: int, config: TrainConfig) -> str:
+    """Return the message of a training that diverged in an epoch (from 1)."""
+    advice = f"try a smaller --lr (now {config.lr:g})"
+    if config.muon_lr:
+        advice += f" or --muon-lr (now {config.muon_lr:g})"
+    if config.amp == "fp16":
+        advice += ", or --amp bf16 or off"
+    return f"training diverged in epoch {epoch}: {problem}; {advice}"
 
 
 def _is_stale(state: TrainState, config: TrainConfig) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from src.commands.compare import compare_runs
 from src.config import STANDARD_LEADS, Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
 from src.learning.checkpoints import load_checkpoint
-from src.learning.optimization import TrainState
+from src.learning.optimization import TrainState, start_training
+from src.model import ResNet1d, load_model
 from src.processed.targets import load_records
-from src.training import run_training
+from src.training import DivergedError, check_finite, run_training
 from src.utils import load_json
 
 CONFIG = Config(
@@ -206,9 +208,39 @@ def test_early_stopping_and_other_tasks_on_resume(processed: Path, tmp_path: Pat
         run_training(with_train(classes=("NORM", "AF")), processed, tmp_path, resume=True)
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(processed: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"training loss is .* in epoch .*: try a smaller --lr"):
-        run_training(with_train(lr=1e30, clip_norm=0.0, warmup_fraction=0.0), processed, tmp_path)
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_diverging_training_ends_with_advice_and_no_unusable_file(
+    processed: Path, tmp_path: Path, amp: str, has_validation: bool
+) -> None:
+    config = with_train(lr=1e9, clip_norm=0.0, warmup_fraction=0.0, amp=amp, epochs=2)
+    splits = load_records(processed)
+    if not has_validation:
+        splits["val"] = splits["val"].subset([])
+    loaders = build_dataloaders(config, processed, splits=splits)
+    with pytest.raises(
+        ValueError, match=r"training diverged in epoch \d: .*smaller --lr \(now 1e\+09"
+    ):
+        run_training(config, processed, tmp_path, loaders=loaders)
+    for path in (tmp_path / "models").glob("*.pth"):
+        load_model(load_checkpoint(path))
+
+
+def test_a_network_that_overflows_only_in_use_has_diverged() -> None:
+    model = ResNet1d(12, 2, base_channels=4)
+    state = start_training(model, 1, TrainConfig(epochs=1))
+    check_finite(0.5, state)
+    with torch.no_grad():
+        model.stem[1].running_var.fill_(math.inf)
+    with pytest.raises(DivergedError, match=r"weights of the network are not finite .*0\.5"):
+        check_finite(0.5, state)
+    with torch.no_grad():
+        model.stem[1].running_var.fill_(1.0)
+        model.head[1].weight.fill_(3e38)
+    with pytest.raises(DivergedError, match="returns numbers that are not finite"):
+        check_finite(0.5, state)
+    with pytest.raises(DivergedError, match="the training loss is nan"):
+        check_finite(math.nan, state)
 
 
 def test_runs_are_compared(processed: Path, tmp_path: Path) -> None:

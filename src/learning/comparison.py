@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from src.learning.intervals import (
-    METRICS,
-    Draws,
+    ResampledMetrics,
     count_patients_by_class,
     few_patients,
-    macro_average,
     patient_groups,
-    percentile_intervals,
     resample_patients,
 )
-from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import (
     ClassComparison,
@@ -29,8 +25,6 @@ from src.learning.results import (
     Difference,
     IntervalName,
     MacroDifferences,
-    MacroName,
-    Metrics,
 )
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.utils import Float64Array
@@ -71,50 +65,40 @@ def compare_predictions(
 
     Notes
     -----
-    Both sets see the same resamples of patients. The two-sided p value is the smallest level at
-    which the percentile interval of the difference leaves out 0, never below 2 / (n_resamples + 1).
+    Both sets see the same resamples of patients. The interval and the two-sided p value come from
+    the difference of the logits (`src.learning.intervals`), so the interval leaves out 0 where p is
+    below 1 - level; p is never below 2 / (n_resamples + 1).
     DeLong's test assumes independent records, so prefer the bootstrap where patients have several.
     """
     b = _in_order_of(a, b)
     groups = patient_groups(a, patients, n_resamples, level)
-    draws_a, draws_b = resample_patients([a, b], groups, n_resamples, seed)
-    # Paired: both models see the same resample, so its luck cancels out in the difference
-    changes: Draws = {name: draws_b[name] - draws_a[name] for name in METRICS}
-    metrics_a, metrics_b = compute_metrics(a), compute_metrics(b)
-    n_patients = count_patients_by_class(a, groups)
-    # A single patient never varies between resamples, so its class has no interval
-    varying: Draws = {
-        name: np.where(n_patients > 1, values, np.nan) for name, values in changes.items()
-    }
+    of_a, of_b = resample_patients([a, b], groups, n_resamples, seed)
+    auroc = of_a["auroc"].differences(of_b["auroc"], level)
+    f1 = of_a["f1"].differences(of_b["f1"], level)
     delong = _delong_by_class(a, b)
     per_class: dict[str, ClassComparison] = {}
     for i, name in enumerate(a.classes):
-        row_a, row_b = metrics_a["per_class"][name], metrics_b["per_class"][name]
-        per_class[name] = {
-            "auroc": _difference(row_a["auroc"], row_b["auroc"], varying["auroc"][:, i], level),
-            "f1": _difference(row_a["f1"], row_b["f1"], varying["f1"][:, i], level),
-            "delong": delong[name],
-        }
+        per_class[name] = {"auroc": auroc[i], "f1": f1[i], "delong": delong[name]}
     return {
         "n_records": len(a.keys),
         "n_patients": int(groups.max()) + 1,
         "n_resamples": n_resamples,
         "level": level,
         "seed": seed,
-        **_macro_differences(metrics_a, metrics_b, changes, level),
+        **_macro_differences(of_a, of_b, level),
         "per_class": per_class,
-        "few_patients": few_patients(a, n_patients),
+        "few_patients": few_patients(a, count_patients_by_class(a, groups)),
     }
 
 
-def _macro_differences(a: Metrics, b: Metrics, changes: Draws, level: float) -> MacroDifferences:
-    def difference(name: IntervalName, macro: MacroName) -> Difference | None:
-        return _difference(a[macro], b[macro], macro_average(changes[name])[:, 0], level)
+def _macro_differences(a: ResampledMetrics, b: ResampledMetrics, level: float) -> MacroDifferences:
+    def difference(name: IntervalName) -> Difference | None:
+        return a[name].average().differences(b[name].average(), level)[0]
 
     return {
-        "auroc_macro": difference("auroc", "auroc_macro"),
-        "f1_macro": difference("f1", "f1_macro"),
-        "average_precision_macro": difference("average_precision", "average_precision_macro"),
+        "auroc_macro": difference("auroc"),
+        "f1_macro": difference("f1"),
+        "average_precision_macro": difference("average_precision"),
     }
 
 
@@ -158,25 +142,6 @@ def _positions(kind: str, names_a: Sequence[str], names_b: Sequence[str]) -> lis
         )
     place = {name: i for i, name in enumerate(names_b)}
     return [place[name] for name in names_a]
-
-
-def _difference(
-    a: float | None, b: float | None, changes: Float64Array, level: float
-) -> Difference | None:
-    """Return two values of a metric with the interval and p value of their difference.
-
-    `changes` (n_resamples,) are the differences in the resamples.
-    """
-    if a is None or b is None:
-        return None
-    interval = percentile_intervals(changes[:, None], level)[0]
-    p_value = None
-    if interval is not None:
-        # Resamples at or beyond 0 on the smaller side, twice for a two-sided test; the 1 keeps a
-        # limited number of resamples from giving a p value of 0
-        n_beyond = min(int((changes <= 0).sum()), int((changes >= 0).sum()))
-        p_value = min(1.0, 2 * (1 + n_beyond) / (len(changes) + 1))
-    return {"a": a, "b": b, "difference": b - a, "interval": interval, "p_value": p_value}
 
 
 # DeLong's test ------------------------------------------------------------------------------------

@@ -63,6 +63,18 @@ class Processes:
             value = value / self.world
         return value
 
+    def mean_count(self, count: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a whole number over the processes, at least 1 in all of them together.
+
+        Each process divides its sum by this, so that the mean of the results is the sum over all
+        divided by the number in all.
+        """
+        if self.world == 1:
+            return count.clamp(min=1)
+        total = count.double()
+        dist.all_reduce(total)
+        return total.clamp(min=1) / self.world
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.world > 1:

@@ -20,7 +20,10 @@ from src.learning.results import (
     MetricName,
     Metrics,
 )
-from src.utils import Float64Array
+from src.utils import Float32Array, Float64Array
+
+WeightArray = Float32Array | Float64Array
+"""How many times each record counts, (n_weightings, n_records)."""
 
 AVERAGED_METRICS: dict[MetricName, str] = {
     "precision": "precision",
@@ -50,7 +53,7 @@ class Counts:
     false_negative: Float64Array
 
     @classmethod
-    def of(cls, predictions: Predictions, weights: Float64Array | None = None) -> Counts:
+    def of(cls, predictions: Predictions, weights: WeightArray | None = None) -> Counts:
         """Count annotated entries, once or under each of `weights` (n_weightings, n_records)."""
         predicted = predictions.y_pred == 1
         # NaN equals neither 0 nor 1, so entries that are not annotated count nowhere
@@ -60,7 +63,9 @@ class Counts:
             if weights is None:
                 n_entries: Float64Array = entries.sum(axis=0, dtype=np.float64)
                 return n_entries
-            return weights @ entries.astype(np.float64)
+            # Whole numbers below 2**24 are exact in single precision too
+            weight = weights @ entries.astype(weights.dtype)
+            return np.asarray(weight, np.float64)
 
         return cls(
             true_positive=total(predicted & (outcome == 1)),
@@ -279,7 +284,7 @@ class Ranking:
         is_first = np.append(True, np.diff(score[rows]) > 0)[: len(rows)]
         return cls(rows, outcome[rows] > 0, np.flatnonzero(is_first))
 
-    def auroc(self, weights: Float64Array | None = None) -> Float64Array:
+    def auroc(self, weights: WeightArray | None = None) -> Float64Array:
         """Return the area under the ROC curve for each weighting, shape (n_weightings,).
 
         It is the probability that a positive outranks a negative, ties counting half (Hanley and
@@ -297,7 +302,7 @@ class Ranking:
         """
         return self.areas(weights)[0]
 
-    def average_precision(self, weights: Float64Array | None = None) -> Float64Array:
+    def average_precision(self, weights: WeightArray | None = None) -> Float64Array:
         """Return the average precision for each weighting, shape (n_weightings,).
 
         It is the sum over thresholds of precision times the step in recall, without interpolation.
@@ -305,7 +310,7 @@ class Ranking:
         """
         return self.areas(weights)[1]
 
-    def areas(self, weights: Float64Array | None = None) -> tuple[Float64Array, Float64Array]:
+    def areas(self, weights: WeightArray | None = None) -> tuple[Float64Array, Float64Array]:
         """Return `auroc` and `average_precision`, which share most of the work.
 
         Only groups of equal scores with a positive in them add to either area, so rare classes cost
@@ -316,49 +321,55 @@ class Ranking:
         if not len(positives):
             return np.full(n_weightings, np.nan), np.full(n_weightings, np.nan)
 
-        # Groups of equal scores with a positive: the first of their positives, and where they end
-        group = np.searchsorted(self.starts, positives, "right") - 1
-        first = np.flatnonzero(np.append(True, np.diff(group) > 0))
-        group = group[first]
+        # Groups of equal scores with a positive: where they start and end in the ranking
+        group = np.unique(np.searchsorted(self.starts, positives, "right") - 1)
         starts, ends = self.starts[group], np.append(self.starts[1:], len(self.rows))[group]
 
-        # Weights of the records in the order of the ranking, (n_weightings, n)
-        if weights is None:
-            ordered = np.ones((1, len(self.rows)))
-        else:
-            ordered = np.take(weights, self.rows, axis=1)
-        sum_positive, sum_all = _running_sum(ordered[:, positives]), _running_sum(ordered)
-        n_positive, n_all = sum_positive[:, -1], sum_all[:, -1]  # (n_weightings,)
-
-        # Below each group and up to its end, (n_weightings, n_groups_with_positives)
-        positive_below = sum_positive[:, first]
-        positive_up_to = sum_positive[:, np.append(first[1:], len(positives))]
-        all_below, all_up_to = sum_all[:, starts], sum_all[:, ends]
+        # The weight before each start and each end, (n_groups, n_weightings). The ranking falls
+        # into stretches between them; their order makes every second sum one up to an end.
+        edges = np.stack([starts, ends], axis=1).ravel()
+        sums = self._sums_up_to(np.append(edges, len(self.rows)), self.rows, weights)
+        all_below, all_up_to, n_all = sums[:-1:2], sums[1:-1:2], sums[-1]
+        bounds = np.append(np.searchsorted(positives, starts), len(positives))
+        sums = self._sums_up_to(bounds, self.rows[positives], weights)
+        positive_below, positive_up_to, n_positive = sums[:-1], sums[1:], sums[-1]
         in_group = positive_up_to - positive_below
 
         # A positive outranks the negatives below it, and half of those with its score
         negatives_below = (all_below - positive_below + all_up_to - positive_up_to) / 2
         n_negative = n_all - n_positive
-        auroc = _ratio((in_group * negatives_below).sum(axis=1), n_positive * n_negative)
+        pairs = (in_group * negatives_below).sum(axis=0, dtype=np.float64)
+        auroc = _ratio(pairs, n_positive.astype(np.float64) * n_negative)
 
         # Precision if everything from the group's score upwards is predicted
-        predicted = n_all[:, None] - all_below
+        predicted = n_all - all_below
         precision = np.divide(
-            n_positive[:, None] - positive_below,
+            n_positive - positive_below,
             predicted,
             out=np.zeros_like(in_group),
             where=predicted > 0,
         )
         # Without a negative there is no average precision, as there is no AUROC
-        denominator = np.where(n_negative > 0, n_positive, 0.0)
-        return auroc, _ratio((in_group * precision).sum(axis=1), denominator)
+        denominator = np.where(n_negative > 0, n_positive, 0).astype(np.float64)
+        return auroc, _ratio((in_group * precision).sum(axis=0, dtype=np.float64), denominator)
 
+    @staticmethod
+    def _sums_up_to(
+        bounds: NDArray[np.intp], rows: NDArray[np.intp], weights: WeightArray | None
+    ) -> WeightArray:
+        """Return the weight of the first ``bounds[i]`` of `rows`, (n_bounds, n_weightings)."""
+        if weights is None:
+            return bounds[:, None].astype(np.float64)
+        # A sparse matrix of ones adds up each stretch in one pass, without a copy of the weights
+        from scipy.sparse import csr_array
 
-def _running_sum(values: Float64Array) -> Float64Array:
-    """Return the sum of the first 0, 1, ... n values of each row, shape (n_rows, n + 1)."""
-    sums = np.zeros((len(values), values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
-    return sums
+        indptr = np.append(0, bounds)
+        ones = np.ones(indptr[-1], weights.dtype)
+        stretches = csr_array(
+            (ones, rows[: indptr[-1]], indptr), shape=(len(bounds), weights.shape[1])
+        )
+        sums: WeightArray = stretches @ weights.T
+        return np.cumsum(sums, axis=0, out=sums)
 
 
 def _ratio(numerator: Float64Array, denominator: Float64Array) -> Float64Array:

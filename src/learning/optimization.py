@@ -63,7 +63,9 @@ class SavedState(TypedDict):
     history: list[HistoryRow]
 
 
-def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
+def make_loss(
+    single_label: bool, label_smoothing: float = 0.0, processes: Processes | None = None
+) -> Loss:
     """Return the loss for targets (B, n_classes) that are NaN where not annotated.
 
     Parameters
@@ -74,7 +76,12 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
     label_smoothing
         Share of the target that is spread evenly over the annotated classes (Szegedy et al., CVPR
         2016).
+    processes
+        The processes of a distributed run, which must all compute the loss at the same time. The
+        mean is then over the annotated entries of the whole batch: the mean of the losses of all
+        processes is the loss that one process would have, and so are the gradients.
     """
+    everyone = processes or Processes()
 
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         unknown = target.isnan()
@@ -90,12 +97,14 @@ def make_loss(single_label: bool, label_smoothing: float = 0.0) -> Loss:
         known = ~target.isnan()
         soft = target.nan_to_num() * (1 - label_smoothing) + 0.5 * label_smoothing
         loss = nn.functional.binary_cross_entropy_with_logits(logits, soft, reduction="none")
-        return (loss * known).sum() / known.sum().clamp(min=1)
+        return (loss * known).sum() / everyone.mean_count(known.sum())
 
     return cross_entropy if single_label else binary_cross_entropy
 
 
-def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
+def with_auxiliary(
+    main: Loss, n_classes: int, weight: float, processes: Processes | None = None
+) -> Loss:
     """Return `main` on the first `n_classes` outputs plus a loss of the auxiliary ones.
 
     Parameters
@@ -106,8 +115,10 @@ def with_auxiliary(main: Loss, n_classes: int, weight: float) -> Loss:
         Number of classes; the outputs after them are auxiliary.
     weight
         Weight of the binary cross-entropy of the auxiliary outputs.
+    processes
+        As for `make_loss`.
     """
-    auxiliary = make_loss(single_label=False)
+    auxiliary = make_loss(single_label=False, processes=processes)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         main_loss = main(logits[:, :n_classes], target[:, :n_classes])

@@ -171,8 +171,8 @@ def _few_patients_warning(classes: Sequence[str]) -> list[str]:
     if not classes:
         return []
     return [
-        f"fewer than {FEW_PATIENTS} patients with (or without) these classes; their intervals are "
-        f"too narrow: {', '.join(classes)}"
+        f"fewer than {FEW_PATIENTS} patients with (or without) these classes, whose intervals are "
+        f"uncertain: {', '.join(classes)}"
     ]
 
 

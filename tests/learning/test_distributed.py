@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import SequentialSampler
@@ -32,9 +34,31 @@ def test_one_process_alone_joins_nothing() -> None:
         assert processes == Processes() and processes.is_main and processes.share(7) == 7
 
 
-def test_two_processes_follow_the_losses_of_one(processed: Path, tmp_path: Path) -> None:
+def hide_labels(processed: Path, copy: Path) -> None:
+    """Copy a processed folder in which every third record is annotated for two classes only."""
+    shutil.copytree(processed, copy)
+    manifest = pd.read_csv(copy / "manifest.csv", dtype=str, keep_default_na=False)
+    rows = manifest.index[::3]
+    manifest.loc[rows, "annotated"] = manifest.loc[rows, "labels"] + ";NORM;AF"
+    manifest.to_csv(copy / "manifest.csv", index=False)
+
+
+@pytest.mark.parametrize("all_known", [True, False])
+def test_two_processes_follow_the_losses_of_one(
+    processed: Path, tmp_path: Path, all_known: bool
+) -> None:
+    if not all_known:
+        hide_labels(processed, tmp_path / "processed")
+        processed = tmp_path / "processed"
     config = Config(
-        train=TrainConfig(epochs=2, lr=1e-3, patience=0, device="cpu", freeze_norm=True),
+        train=TrainConfig(
+            epochs=2,
+            lr=1e-3,
+            patience=0,
+            device="cpu",
+            freeze_norm=True,
+            target="auto" if all_known else "multi",
+        ),
         model=ModelConfig(base_channels=8, dropout=0.0),
         loader=LoaderConfig(batch_size=4, balanced_sampling=False),
     )

@@ -109,7 +109,9 @@ def test_classes_without_values_have_no_interval() -> None:
     )
     found = bootstrap_intervals(predictions, n_resamples=50)
     assert found["per_class"]["B"] == {"auroc": None, "f1": None, "average_precision": None}
-    assert found["auroc_macro"] == [1, 1]
+    # Two of two positives outrank both negatives: that says little
+    low, high = found["auroc_macro"]
+    assert low < 0.5 and high == 1
 
 
 def test_a_class_of_one_patient_has_no_interval() -> None:
@@ -117,13 +119,13 @@ def test_a_class_of_one_patient_has_no_interval() -> None:
     patients = ["p" if row[0] else f"p{i}" for i, row in enumerate(once.y_true)]
     found = bootstrap_intervals(once, patients, n_resamples=50)
     assert found["per_class"]["A"]["auroc"] is None and found["per_class"]["B"]["auroc"] is not None
-    assert found["few_patients"] == ["A"] and "too narrow: A" in format_intervals(found)
+    assert found["few_patients"] == ["A"] and "uncertain: A" in format_intervals(found)
     compared = compare_predictions(once, make(60, skill=2.0), patients, n_resamples=50)
     assert (
         compared["per_class"]["A"]["f1"]["p_value"] is None
         and compared["per_class"]["B"]["f1"]["p_value"] is not None
     )
-    assert "too narrow: A" in format_comparison(compared)
+    assert "uncertain: A" in format_comparison(compared)
 
 
 def test_frequent_classes_have_an_interval_of_their_own() -> None:
@@ -159,7 +161,7 @@ def test_a_thousand_resamples_of_many_classes_take_seconds() -> None:
     )
     began = time.process_time()
     bootstrap_intervals(predictions, n_resamples=1000)
-    assert time.process_time() - began < 15
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

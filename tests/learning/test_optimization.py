@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from src.config import TrainConfig
+from src.learning.distributed import Processes
 from src.learning.optimization import (
     compile_network,
     cosine_with_warmup,
@@ -116,3 +117,21 @@ def test_an_overflow_is_skipped_by_every_optimizer(clip_norm: float) -> None:
     state.model.stem[0].weight.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[union-attr]
     state.step(state.model(torch.randn(4, 2, 250)).sum(), clip_norm)
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
+
+
+def test_processes_share_the_number_of_known_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with 1 and 3 known entries: together the mean over 4, as in one process."""
+    nan = float("nan")
+    logits = torch.tensor([[0.3, -1.0], [2.0, 0.1]])
+    targets = torch.tensor([[1.0, nan], [0.0, 1.0]])
+    extra = torch.tensor([[1.0, nan], [nan, nan]])
+    alone = make_loss(single_label=False)(torch.cat([logits, logits]), torch.cat([targets, extra]))
+    monkeypatch.setattr(
+        "src.learning.distributed.dist.all_reduce", lambda count: count.fill_(3 + 1)
+    )
+    shared = make_loss(single_label=False, processes=Processes(0, 2))
+    losses = [float(shared(logits, target)) for target in (targets, extra)]
+    assert sum(losses) / 2 == pytest.approx(float(alone))
+    # No known entry anywhere divides by 1, in one process and in two
+    monkeypatch.setattr("src.learning.distributed.dist.all_reduce", lambda count: count.fill_(0))
+    assert float(shared(logits, torch.full((2, 2), nan))) == 0

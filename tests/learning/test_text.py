@@ -59,7 +59,7 @@ def test_classes_of_few_patients_are_named() -> None:
     patients = ("p", "p", "q", "q", "r")
     intervals = bootstrap_intervals(make(), patients, n_resamples=20)
     warning = (
-        "fewer than 10 patients with (or without) these classes; their intervals are too narrow: "
+        "fewer than 20 patients with (or without) these classes, whose intervals are uncertain: "
     )
     assert format_intervals(intervals).startswith("95% intervals over 3 patients: auroc_macro ")
     assert f"{warning}A, B" in format_intervals(intervals)
