@@ -15,10 +15,10 @@ from src.labels.collections.rows import (
     Row,
     age_text,
     build_frame,
-    id_text,
     sex_text,
 )
 from src.labels.crosswalk import OWN_NAMES, ClassSet
+from src.labels.ids import id_text
 from src.labels.mapping import COLUMNS
 from src.labels.text_tables import LIST_SEPARATOR, TextTable, read_table
 
