@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from src.labels.cells import is_printed
 from src.labels.ids import clean_id, id_key, id_text, is_nobody, name_patients
 from src.labels.text_tables import (
     find_delimiter,
@@ -49,6 +50,7 @@ _PROBLEMS_SHOWN = 50
 _MAX_COLUMNS = 1000
 _MAX_AGE = 120
 _MAX_WEIGHT = 1000.0
+_NO_LABEL = ("nan", "nat", "<na>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FOLD = re.compile(r"|\d{1,9}(\.0+)?")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
@@ -136,7 +138,7 @@ def _settle_ids(frame: pd.DataFrame) -> pd.DataFrame:
     respelled = {cell: name for cell, name in zip(given, patients, strict=True) if name != cell}
     respelled = {cell: name for cell, name in respelled.items() if name}
     if respelled:
-        pairs = [f"{cell!r} is {name!r}" for cell, name in sorted(respelled.items())[:5]]
+        pairs = [f"{cell!a} is {name!a}" for cell, name in sorted(respelled.items())[:5]]
         logger.warning(
             "patient_id spells %d patients in several ways: %s",
             len(set(respelled.values())),
@@ -223,6 +225,11 @@ _CELL_RULES = (
         "is no plain name: expected one without slashes, ':' or '__'",
     ),
     _CellRule("record_id", lambda cell: not cell, "is empty: expected the record's name or path"),
+    _CellRule(
+        "mapped_label",
+        lambda cell: is_printed(cell) or cell.casefold() in _NO_LABEL,
+        "is no label: expected labels separated by ; (labels csv reads printed lists and nan)",
+    ),
     _CellRule("fold", lambda cell: not _FOLD.fullmatch(cell), "expected an integer or nothing"),
     _CellRule(
         "age",

@@ -568,7 +568,9 @@ def _report_lacking_labels(
     """
     if len(set(assignment.values())) <= 1:
         return
-    active = [name for name in SPLIT_NAMES if fractions[name] > 0]
+    # Folds may leave a split empty, which is said by its size.
+    filled = set(assignment.values())
+    active = [name for name in SPLIT_NAMES if fractions[name] > 0 and name in filled]
     held = _splits_by_label(groups, assignment)
     n_groups = _count_groups(groups)
     n_records: Counter[str] = Counter()
