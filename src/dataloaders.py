@@ -347,7 +347,7 @@ def _choose_split_records(
         If fewer than two records are left to train on.
     """
     report_known_patients(splits)
-    report_untrained_classes(splits, task)
+    report_untrained_classes(splits)
     records = {name: choose_records(split, task, name) for name, split in splits.items()}
     n_train = len(records["train"])
     if n_train < 2:

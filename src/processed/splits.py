@@ -156,7 +156,10 @@ def make_splits(
     # Copies that were taken out are in no split, so they cannot contradict the others. They link
     # records only once this is checked.
     groups = _group_items(items, (), seed)
-    _refuse_torn_copies(groups, fixed)
+    labelled = {item.key for item in items if item.labels}
+    free = labelled.intersection(provisional)
+    known = {key: split for key, split in (previous or {}).items() if key not in free}
+    _refuse_torn_copies(groups, {**known, **split_by_fold})
     if taken_out:
         groups = _group_items(items, taken_out, seed)
 

@@ -336,13 +336,13 @@ def report_known_patients(splits: Mapping[str, LabelledRecords]) -> None:
         report_patients(*zip(*cells, strict=True))
 
 
-def report_untrained_classes(splits: Mapping[str, LabelledRecords], task: Task) -> None:
+def report_untrained_classes(splits: Mapping[str, LabelledRecords]) -> None:
     """Log labels of validation and test that no training record carries."""
     trained = set().union(*splits["train"].labels)
     for name, records in splits.items():
         counts = Counter(label for labels in records.labels for label in labels)
         unknown = {label: n for label, n in counts.items() if label not in trained}
-        if unknown and not set(task.classes) & set(unknown):
+        if unknown:
             logger.warning(
                 "%s has labels that no training record carries, so they are not trained: %s",
                 name,
