@@ -225,6 +225,9 @@ class SplitConfig:
     val_fraction: float = option(0.1, "share of records for validation")
     test_fraction: float = option(0.1, "share of records for test")
     seed: int = option(0, "seed of the split")
+    restratify: bool = option(
+        False, "place all records again, also those that an earlier run placed"
+    )
     val_folds: tuple[int, ...] = option((9,), "folds of the label mapping used for validation")
     test_folds: tuple[int, ...] = option((10,), "folds of the label mapping used for test")
     on_duplicate: str = option(

@@ -37,6 +37,8 @@ from src.processed.targets import (
     choose_task,
     encode_targets,
     load_records,
+    report_known_patients,
+    report_untrained_classes,
 )
 from src.utils import Float32Array, Float64Array, Rich, html_facts, html_table
 
@@ -344,7 +346,9 @@ def _choose_split_records(
     ValueError
         If fewer than two records are left to train on.
     """
-    records = {name: choose_records(split, task) for name, split in splits.items()}
+    report_known_patients(splits)
+    report_untrained_classes(splits)
+    records = {name: choose_records(split, task, name) for name, split in splits.items()}
     n_train = len(records["train"])
     if n_train < 2:
         raise ValueError(

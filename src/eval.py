@@ -7,6 +7,7 @@ compute the numbers (`evaluate_predictions`).
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ from src.utils import Rich, save_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 FITTED_ON = "val"
@@ -207,8 +210,10 @@ def evaluate(
     if not _task_of(loaded.card).keep_negative:
         has_class = (everyone.y_true == 1).any(axis=1)
         predictions = everyone.subset(np.flatnonzero(has_class))
-    rows = select_rows(load_manifest(processed), predictions.keys)
+    manifest = load_manifest(processed)
+    rows = select_rows(manifest, predictions.keys)
     predictions, metrics = evaluate_predictions(predictions, rows, options, validation, everyone)
+    _report_surprises(predictions, rows, manifest, split)
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json(
@@ -216,6 +221,35 @@ def evaluate(
             Path(out) / f"metrics_{split}.json",
         )
     return Evaluation(split, predictions, metrics)
+
+
+def _report_surprises(
+    predictions: Predictions, rows: pd.DataFrame, manifest: pd.DataFrame, split: str
+) -> None:
+    """Log datasets that are trained on and not evaluated, and classes that are never predicted."""
+    trained = manifest[(manifest["split"] == "train") & (manifest["label_source"] == "mapping")]
+    absent = sorted(set(trained["dataset"]) - set(rows["dataset"]))
+    if absent:
+        logger.warning(
+            "split %s has no record of %s, which train has: the numbers are of %s only",
+            split,
+            ", ".join(absent),
+            ", ".join(sorted(set(rows["dataset"]))),
+        )
+    if predictions.single_label or predictions.thresholds is not None or not len(rows):
+        return
+    highest = predictions.y_score.max(axis=0)
+    low = [
+        f"{name} ({score:.2f})"
+        for name, score in zip(predictions.classes, highest, strict=True)
+        if score < 0.5
+    ]
+    if low:
+        logger.warning(
+            "no prediction of these classes reaches 0.5, so they are never predicted (highest "
+            "probability): %s; --thresholds f1 chooses thresholds on val",
+            ", ".join(low),
+        )
 
 
 # Records ------------------------------------------------------------------------------------------

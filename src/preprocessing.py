@@ -14,7 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,7 +33,14 @@ from src.processed.duplicates import (
 )
 from src.processed.files import remove_leftovers
 from src.processed.fingerprints import compute_fingerprints
-from src.processed.manifest import Journal, ManifestRow, is_rejected_copy, save_manifest
+from src.processed.manifest import (
+    Journal,
+    ManifestRow,
+    is_rejected_copy,
+    report_patients,
+    save_manifest,
+    summarize_quality,
+)
 from src.processed.quality import find_rejection, measure_quality, quality_flags, report_gains
 from src.processed.record_files import make_record_folders, record_keys
 from src.processed.resampling import rate_ratio, resample, source_samples_needed
@@ -48,7 +55,7 @@ from src.processed.runs.pool import (
     run_chunks,
     shrinking_chunks,
 )
-from src.processed.runs.resume import load_previous_splits, merge_manifest, prepare_tasks
+from src.processed.runs.resume import load_placed_records, merge_manifest, prepare_tasks
 from src.processed.runs.staging import Stage, open_stage
 from src.processed.runs.tasks import (
     RecordTask,
@@ -230,6 +237,7 @@ class RunSummary(Rich):
     """Counts of a run: records by status, records done before, and recordings that have copies.
 
     `n_failed` counts records that are unreadable, missing or rejected, but not rejected copies.
+    `quality` names the most frequent quality flags of each dataset, with their share of records.
     """
 
     n_records: int
@@ -240,6 +248,7 @@ class RunSummary(Rich):
     n_copied: int
     processed: Path
     n_failed: int = 0
+    quality: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         status = ", ".join(f"{count} {name}" for name, count in self.by_status.items()) or "nothing"
@@ -251,6 +260,7 @@ class RunSummary(Rich):
         if self.n_copied:
             duplicates = self.processed / DUPLICATES_FILE
             lines.append(f"{self.n_copied} recordings are in several records: {duplicates}")
+        lines += [f"quality of {name}: {flags}" for name, flags in self.quality.items()]
         lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
         return "\n".join(lines)
 
@@ -291,6 +301,7 @@ class RunSummary(Rich):
             ("reason", self.reasons),
         ):
             rows += [[title, name, count] for name, count in counts.items()]
+        rows += [["quality", name, flags] for name, flags in self.quality.items()]
         return facts + html_table(["", "", "records"], rows)
 
 
@@ -373,7 +384,7 @@ def run_preprocessing(
         remove_leftovers(folders)
         stage = stage.pull()
         # Read first: a damaged splits file stops the run before the work, not after it.
-        previous = load_previous_splits(stage.folder / "splits.json", splits)
+        placed = load_placed_records(stage.folder, splits)
         waiting = prepare_tasks(stage, plan, data, config, extend)
 
         # Process the records, and journal the rows of each chunk as soon as its files are written.
@@ -390,14 +401,16 @@ def run_preprocessing(
         kept_data = data if extend else None
         windows = config.window_s > 0
         manifest = merge_manifest(stage.folder, plan, kept_data, journal, windows=windows)
-        copies = find_duplicates(manifest, previous, list(data.roots))
+        copies = find_duplicates(manifest, placed.splits, list(data.roots))
         manifest = reject_copies(manifest, copies, splits.on_duplicate)
-        divided = build_splits(manifest, splits, previous, copies)
+        divided = build_splits(manifest, splits, placed.splits, copies, placed.provisional)
         _save_tables(stage, manifest, divided, copies, journal)
 
         # Report.
         report_duplicates(copies, splits.on_duplicate)
         report_gains(manifest[manifest["status"] == "ok"])
+        ok = manifest[manifest["status"] == "ok"]
+        report_patients(*(ok[name].tolist() for name in ("dataset", "record_id", "patient_id")))
         n_skipped = len(plan.tasks) - len(waiting)
         summary = _summarize(manifest, divided, stage.folder, n_skipped, n_copied=len(copies))
         logger.info("%s", summary)
@@ -500,4 +513,5 @@ def _summarize(
         n_copied=n_copied,
         processed=processed,
         n_failed=int(is_failed.sum()),
+        quality=summarize_quality(manifest[manifest["status"] == "ok"]),
     )

@@ -18,7 +18,13 @@ from src.classifier.file_predictions import _average, predict_files
 from src.classifier.inputs import NoInput
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import make_loader
-from src.eval import EvaluationOptions, evaluate, evaluate_predictions, predict
+from src.eval import (
+    EvaluationOptions,
+    _report_surprises,
+    evaluate,
+    evaluate_predictions,
+    predict,
+)
 from src.learning.checkpoints import load_checkpoint, save_checkpoint
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
@@ -531,3 +537,24 @@ def test_the_command_line_refuses_an_unknown_rule(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="2"):
         build_parser().parse_args(["evaluate", *required, "--thresholds", "best"])
     assert "expected f1, none, or sensitivity=X" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_an_evaluation_cannot_say_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    predictions = Predictions(
+        keys=("a__1", "a__2"),
+        y_true=np.array([[1, 0], [0, 1]], np.float32),
+        y_score=np.array([[0.9, 0.3], [0.2, 0.45]], np.float32),
+        classes=("AF", "PVC"),
+        single_label=False,
+    )
+    columns = ["dataset", "record_id", "split", "label_source"]
+    cells = [("a", "1", "test"), ("a", "2", "test"), ("a", "3", "train"), ("b", "1", "train")]
+    manifest = pd.DataFrame([(*row, "mapping") for row in cells], columns=columns)
+    _report_surprises(predictions, manifest[:2], manifest, "test")
+    assert "split test has no record of b, which train has: the numbers are of a only" in (
+        caplog.text
+    )
+    assert "never predicted (highest probability): PVC (0.45)" in caplog.text
+    caplog.clear()
+    _report_surprises(predictions.subset([0, 1]), manifest[:2], manifest[:3], "test")
+    assert "which train has" not in caplog.text

@@ -124,8 +124,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         "kind",
         choices=KINDS,
         metavar="KIND",
-        help="ptbxl; challenge (PhysioNet/CinC 2020 and 2021); challenge2017; cpsc2018; sph "
-        "(Shandong Provincial Hospital); or csv, for any table with a row per record",
+        help="ptbxl; challenge (PhysioNet/CinC 2020, 2021, 2024 and 2025); challenge2017; "
+        "cpsc2018; sph (Shandong Provincial Hospital); or csv, for any table of records",
     )
     parser.add_argument(
         "--root",
@@ -192,7 +192,9 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OURS=THEIRS",
         help="csv: columns for our record_id, mapped_label, patient_id, fold, path, age, sex, "
-        "annotated or weight (default: those of the same names)",
+        "annotated or weight; several columns of labels, or one-hot columns of True and False or "
+        "1 and 0 for a class each, as mapped_label=A,B,C or mapped_label=report_* (default: those "
+        "of the same names; without one of labels, every column of True and False or 1 and 0)",
     )
     parser.add_argument(
         "--table",
@@ -203,7 +205,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         "--separator",
         default=";",
         metavar="TEXT",
-        help="csv: text between several labels of a record (default: %(default)s)",
+        help="csv: text between several labels of a record, \\n for a line and \\t for a tab "
+        "(default: %(default)s)",
     )
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.labels.mapping import load_mapping
@@ -42,6 +43,23 @@ class DatasetCheck:
     seconds: float = 0.0
     n_bytes: int = 0
     n_files: int = 0
+    lengths_s: list[float] = field(default_factory=list)
+    n_cut: int = 0
+    kept_s: float = 0.0
+
+    @property
+    def lengths(self) -> str:
+        """Least, median and longest duration of the probed records, and how many are cut."""
+        if not self.lengths_s:
+            return ""
+        least, middle, most = min(self.lengths_s), median(self.lengths_s), max(self.lengths_s)
+        text = f"{least:.4g} s at least, median {middle:.4g} s, {most:.4g} s at most"
+        if self.n_cut:
+            text += (
+                f"; {self.n_cut} of {len(self.lengths_s)} probed are longer than the "
+                f"{self.kept_s:.4g} s kept"
+            )
+        return text
 
     @property
     def estimated_seconds(self) -> float:
@@ -73,6 +91,8 @@ class DatasetCheck:
         ):
             if counts:
                 lines.append(f"  {title}: {_list_counts(counts)}")
+        if self.lengths:
+            lines.append(f"  lengths: {self.lengths}")
         if self.n_files > self._n_good:
             n_windows = self.n_files / self._n_good * self.n_records
             lines.append(f"  windows: about {n_windows:.0f} in all")
@@ -132,14 +152,15 @@ class CheckReport(Rich):
             "rates",
             "leads",
             "channels not used",
+            "lengths",
             "problems in those probed",
         ]
         rows: list[list[object]] = []
         for check in self.datasets:
-            counters = (check.formats, check.rates, check.leads, check.unused, check.problems)
-            rows.append(
-                [check.name, check.n_records, check.n_labelled, *map(_list_counts, counters)]
-            )
+            counters = (check.formats, check.rates, check.leads, check.unused)
+            facts_of_check = [check.name, check.n_records, check.n_labelled]
+            found = [*map(_list_counts, counters), check.lengths, _list_counts(check.problems)]
+            rows.append([*facts_of_check, *found])
         facts = html_facts(
             {
                 "estimate": self.estimate,
@@ -215,6 +236,16 @@ def _unused_channels(record: ECGRecord, flags: Sequence[str]) -> list[str]:
     return [name or "(no name)" for name in (*record.unused, *unknown)]
 
 
+def _add_length(check: DatasetCheck, n_samples: int, fs: float, config: PreprocessConfig) -> None:
+    """Add the duration of a whole record, and whether its end is cut away."""
+    seconds = n_samples / fs
+    check.lengths_s.append(seconds)
+    check.kept_s = config.n_samples / config.fs
+    # Half a sample: a rate such as 500.24 Hz makes no record longer.
+    is_longer = seconds > check.kept_s + 0.5 / min(fs, config.fs)
+    check.n_cut += is_longer and not config.window_s
+
+
 def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> None:
     """Process a record in memory and add it to `check`.
 
@@ -236,6 +267,7 @@ def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> N
     check.rates[f"{record.fs:g} Hz"] += 1
     check.leads[" ".join(name or "(no name)" for name in record.leads)] += 1
     check.unused.update(dict.fromkeys(_unused_channels(record, tensor.flags), 1))
+    _add_length(check, n_samples, record.fs, config)
 
     n_files = 1
     if config.window_s:

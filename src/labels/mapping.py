@@ -7,10 +7,12 @@ fold, path, age, sex, annotated (the classes that this source looked for; empty 
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +21,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from src.labels.cells import is_printed
+from src.labels.ids import clean_id, id_key, id_text, is_nobody, name_patients
 from src.labels.text_tables import (
+    find_delimiter,
+    find_repeated,
     is_plain_name,
     map_cells,
     plain_cell,
+    read_text,
     save_frame,
     split_list,
     zip_cells,
 )
-from src.records.facts import parse_sex
+from src.records.facts import parse_age, parse_sex
 from src.utils import printable
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ _PROBLEMS_SHOWN = 50
 _MAX_COLUMNS = 1000
 _MAX_AGE = 120
 _MAX_WEIGHT = 1000.0
+_NO_LABEL = ("nan", "nat", "<na>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FOLD = re.compile(r"|\d{1,9}(\.0+)?")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
@@ -103,14 +111,7 @@ def load_mapping(path: str | Path) -> pd.DataFrame:
 def _read_table(path: Path) -> pd.DataFrame:
     """Read a table as texts, with all of `COLUMNS`."""
     frame = _read_csv(path)
-    frame.columns = [str(name).strip().lower() for name in frame.columns]
     names = list(frame.columns)
-    repeated = [name for name in COLUMNS if names.count(name) > 1]
-    if repeated:
-        raise MappingError(
-            path,
-            [f"columns {', '.join(repeated)} are repeated: expected one of each, in any case"],
-        )
     missing = [name for name in REQUIRED_COLUMNS if name not in names]
     if missing:
         found = printable(", ".join(names)) or "none"
@@ -119,42 +120,89 @@ def _read_table(path: Path) -> pd.DataFrame:
         if name not in names:
             frame[name] = ""
     stripped: pd.DataFrame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
-    return map_cells(stripped, plain_cell)
+    return _settle_ids(map_cells(stripped, plain_cell))
+
+
+def _settle_ids(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose patients, folds and datasets each have one spelling.
+
+    A patient who is spelled in several ways gets the first of them. Words such as *unknown* become
+    empty, because the records that carry them are not those of one person.
+    """
+    given = frame["patient_id"].tolist()
+    patients = name_patients(frame["dataset"].tolist(), given)
+    nobody = Counter(cell for cell, name in zip(given, patients, strict=True) if cell and not name)
+    if nobody:
+        shown = ", ".join(f"{printable(repr(cell))} ({n})" for cell, n in nobody.most_common(5))
+        logger.warning("patient_id names no patient, and is read as empty: %s", shown)
+    respelled = {cell: name for cell, name in zip(given, patients, strict=True) if name != cell}
+    respelled = {cell: name for cell, name in respelled.items() if name}
+    if respelled:
+        pairs = [f"{cell!a} is {name!a}" for cell, name in sorted(respelled.items())[:5]]
+        logger.warning(
+            "patient_id spells %d patients in several ways: %s",
+            len(set(respelled.values())),
+            printable(", ".join(pairs)),
+        )
+    return frame.assign(
+        patient_id=patients,
+        fold=_change_cells(frame["fold"], lambda cell: "" if is_nobody(cell) else id_text(cell)),
+        dataset=_change_cells(frame["dataset"], clean_id),
+    )
+
+
+def _change_cells(column: pd.Series[str], change: Callable[[str], str]) -> list[str]:
+    """Return the changed cells of a column; each distinct cell is changed once."""
+    cells = column.tolist()
+    changed = {cell: change(cell) for cell in set(cells)}
+    return [changed[cell] for cell in cells]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a table as texts, with column names in lower case."""
     import pandas as pd
 
+    if not path.exists():
+        raise MappingError(
+            path, ["no such file: expected a CSV with dataset,record_id,mapped_label"]
+        )
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        n_columns = text.split("\n", 1)[0].count(",") + 1
-        if n_columns > _MAX_COLUMNS:
-            problem = f"the first line has {n_columns} columns: expected at most {_MAX_COLUMNS}"
-            raise MappingError(path, [problem])
+        text = read_text(path)
+    except ValueError as error:
+        raise MappingError(path, [str(error).removeprefix(f"{path}: ")]) from None
+    first_line = text.split("\n", 1)[0]
+    delimiter = find_delimiter(first_line)
+    n_columns = first_line.count(delimiter) + 1
+    if n_columns > _MAX_COLUMNS:
+        problem = f"the first line has {n_columns} columns: expected at most {_MAX_COLUMNS}"
+        raise MappingError(path, [problem])
+    try:
+        # pandas gives the second of two equal names another one, so they are looked for before.
+        header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+        if repeated := find_repeated(name.strip().lower() for name in header):
+            problem = f"columns {', '.join(repeated)} are repeated"
+            raise MappingError(path, [f"{problem}: expected one of each, in any case"])
         with warnings.catch_warnings():
             # With a mere warning, a row longer than the header would lose cells.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            frame = pd.read_csv(
                 io.StringIO(text),
                 dtype=str,
+                sep=delimiter,
                 keep_default_na=False,
                 na_filter=False,
                 index_col=False,
             )
-    except FileNotFoundError:
-        raise MappingError(
-            path, ["no such file: expected a CSV with dataset,record_id,mapped_label"]
-        ) from None
     except (
-        OSError,
-        UnicodeDecodeError,
+        csv.Error,
         pd.errors.ParserError,
         pd.errors.EmptyDataError,
         pd.errors.ParserWarning,
     ) as error:
-        raise MappingError(
-            path, [f"not a CSV table in UTF-8 ({printable(str(error).strip())})"]
-        ) from None
+        problem = f"not a CSV table in UTF-8 ({printable(str(error).strip())})"
+        raise MappingError(path, [problem]) from None
+    frame.columns = [str(name).strip().lower() for name in frame.columns]
+    return frame
 
 
 # Validation ---------------------------------------------------------------------------------------
@@ -177,10 +225,15 @@ _CELL_RULES = (
         "is no plain name: expected one without slashes, ':' or '__'",
     ),
     _CellRule("record_id", lambda cell: not cell, "is empty: expected the record's name or path"),
+    _CellRule(
+        "mapped_label",
+        lambda cell: is_printed(cell) or cell.casefold() in _NO_LABEL,
+        "is no label: expected labels separated by ; (labels csv reads printed lists and nan)",
+    ),
     _CellRule("fold", lambda cell: not _FOLD.fullmatch(cell), "expected an integer or nothing"),
     _CellRule(
         "age",
-        lambda cell: bool(cell) and not _is_within(cell, _MAX_AGE),
+        lambda cell: bool(cell) and _read_age(cell) is None,
         "expected years from 0 to 120 or nothing",
     ),
     _CellRule(
@@ -220,7 +273,7 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
     report(
         _repeated_ids(frame),
         "record_id",
-        "is repeated in its dataset: expected one row per record",
+        "is repeated in its dataset: expected one row per record, its labels separated by ;",
     )
     has_no_label = _test_cells(frame["mapped_label"], lambda cell: not split_list(cell))
     report(
@@ -249,8 +302,9 @@ def _test_cells(column: pd.Series[str], test: Callable[[str], bool]) -> NDArray[
 
 
 def _repeated_ids(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which rows have the dataset and record id of an earlier row."""
-    repeated = frame.duplicated(["dataset", "record_id"]).to_numpy()
+    """Return which rows have the dataset and record id of an earlier row, in any Unicode form."""
+    ids = frame.assign(record_id=_change_cells(frame["record_id"], clean_id))
+    repeated = ids.duplicated(["dataset", "record_id"]).to_numpy()
     has_key = (frame["dataset"] != "").to_numpy(bool) & (frame["record_id"] != "").to_numpy(bool)
     return repeated & has_key
 
@@ -267,16 +321,21 @@ def _is_within(text: str, highest: float) -> bool:
         return False
 
 
+def _read_age(text: str) -> float | None:
+    """Return an age in years, also one such as ``>89``; None if it is no age."""
+    return float(text) if _is_within(text, _MAX_AGE) else parse_age(text)
+
+
 def _conflicting_sexes(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield rows that state another sex of a patient than an earlier row of the dataset."""
     first: dict[tuple[str, str], tuple[int, str]] = {}
     for number, (dataset, patient, text) in enumerate(
         zip_cells(frame["dataset"], frame["patient_id"], frame["sex"]), start=2
     ):
-        sex = parse_sex(text) if patient and text else None
+        sex = parse_sex(text) if text and not is_nobody(patient) else None
         if not sex:
             continue
-        row, earlier_sex = first.setdefault((dataset, patient), (number, sex))
+        row, earlier_sex = first.setdefault((dataset, id_key(patient)), (number, sex))
         if sex != earlier_sex:
             yield (
                 number,
@@ -317,7 +376,7 @@ def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
             patient_id=patient_id,
             fold=int(float(fold)) if fold else None,
             path=path,
-            age=float(age) if age else None,
+            age=_read_age(age) if age else None,
             sex=parse_sex(sex) or "",
             annotated=split_list(annotated),
             weight=float(weight) if weight else 1.0,
@@ -343,7 +402,7 @@ def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = rows.reindex(columns=list(COLUMNS), fill_value="").fillna("").astype(str)
+    rows = _settle_ids(rows.reindex(columns=list(COLUMNS), fill_value="").fillna("").astype(str))
     problems = find_problems(rows)
     if problems:
         raise MappingError("new rows", problems)

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from src.labels.ids import clean_id, file_key, id_key
 from src.labels.mapping import LabelRow
 from src.records.folders import MAX_ID_LENGTH, PART_IN_FILE, FoundRecord
 from src.records.reading import READABLE_SUFFIXES
@@ -65,15 +66,23 @@ def _base_without_zeros(path: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", _base_without_rate(path))
 
 
+def _base_as_number(path: str) -> str:
+    """Return the name as a table of floats makes it a number: 3 for ``0003`` and ``3.0``."""
+    return id_key(_base_without_zeros(path))
+
+
 # From strict to lenient. A row is matched at the first level where it has one candidate.
 _LEVELS: tuple[Callable[[str], str], ...] = (
     lambda path: path,
-    lambda path: path.casefold(),
-    _base,
-    lambda path: _base(path).casefold(),
-    _base_without_rate,
-    _base_without_zeros,
+    clean_id,
+    lambda path: clean_id(path).casefold(),
+    lambda path: _base(clean_id(path)),
+    lambda path: _base(clean_id(path)).casefold(),
+    lambda path: _base_without_rate(clean_id(path)),
+    lambda path: _base_without_zeros(clean_id(path)),
+    lambda path: _base_as_number(clean_id(path)),
 )
+_MAX_SHOWN = 10  # names in a reason
 
 
 def _name_in_row(row: LabelRow, containers: set[str]) -> str:
@@ -123,7 +132,9 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
             if len(claimants) == 1:
                 matched[relative] = claimants[0]
                 continue
-            ids = ", ".join(repr(row.record_id) for row in claimants)
+            ids = ", ".join(repr(row.record_id) for row in claimants[:_MAX_SHOWN])
+            if len(claimants) > _MAX_SHOWN:
+                ids += f" and {len(claimants) - _MAX_SHOWN} more"
             reason = f"ambiguous: rows {ids} all match {relative}"
             missing += [(row, reason) for row in claimants]
         waiting = level.unmatched
@@ -153,13 +164,14 @@ def _match_level(
     containers: set[str],
 ) -> _Level:
     """Match rows and records whose names are equal as `spell` spells them."""
-    index: dict[str, list[FoundRecord]] = defaultdict(list)
+    index: dict[str, _Candidates] = defaultdict(_Candidates)
     for record in free:
-        index[spell(_clean(record.relative))].append(record)
+        index[spell(_clean(record.relative))].records.append(record)
     level = _Level()
     for row in rows:
         name = _name_in_row(row, containers)
-        candidates = _closest(index.get(spell(name), []), name)
+        found = index.get(spell(name))
+        candidates = found.closest(name) if found is not None else []
         if len(candidates) == 1:
             level.claims[candidates[0].relative].append(row)
         elif candidates:
@@ -171,46 +183,67 @@ def _match_level(
     return level
 
 
-def _closest(candidates: list[FoundRecord], name: str) -> list[FoundRecord]:
-    """Return the candidates that share most of the last folders with the path in a row."""
-    if len(candidates) < 2:
-        return candidates
-    folders = _folders_upward(name)
-    n_shared = [
-        _n_equal(folders, _folders_upward(_clean(record.relative))) for record in candidates
-    ]
-    most = max(n_shared)
-    return [record for record, n in zip(candidates, n_shared, strict=True) if n == most]
+class _Candidates:
+    """The records of one spelling, found by the last folders of a path.
+
+    `_tree` has a branch for each last folder, which has one for each folder above, and so on. Each
+    branch lists its records, so that a row is not compared with all of them.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[FoundRecord] = []
+        self._tree: _Branch | None = None
+
+    def closest(self, name: str) -> list[FoundRecord]:
+        """Return the records that share most of the last folders with the path in a row."""
+        if len(self.records) < 2:
+            return self.records
+        if self._tree is None:
+            self._tree = self._grow()
+        branch = self._tree
+        for folder in _folders_upward(name):
+            if folder not in branch.below:
+                break
+            branch = branch.below[folder]
+        return branch.records
+
+    def _grow(self) -> _Branch:
+        tree = _Branch(self.records)
+        for record in self.records:
+            branch = tree
+            for folder in _folders_upward(_clean(record.relative)):
+                branch = branch.below.setdefault(folder, _Branch())
+                branch.records.append(record)
+        return tree
+
+
+@dataclass
+class _Branch:
+    """Records whose paths end in the same folders, and the folders above these."""
+
+    records: list[FoundRecord] = field(default_factory=list)
+    below: dict[str, _Branch] = field(default_factory=dict)
 
 
 def _folders_upward(path: str) -> list[str]:
-    return path.casefold().split("/")[-2::-1]
-
-
-def _n_equal(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many items two sequences have in common at their beginning."""
-    n = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        n += 1
-    return n
+    return clean_id(path).casefold().split("/")[-2::-1]
 
 
 def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
     """Return relative file -> record id: the stem, or the path if several folders hold the stem.
 
-    Ids that would still be equal on a file system without case end in a hash of the path.
+    Ids that a file system may take for one, as some do not tell case and Unicode form apart, end in
+    a hash of the path.
     """
-    n_of_stem = Counter(record.stem.casefold() for record in found)
+    n_of_stem = Counter(file_key(record.stem) for record in found)
     ids = {}
     for record in found:
         record_id = record.stem
-        if n_of_stem[record.stem.casefold()] > 1:
+        if n_of_stem[file_key(record.stem)] > 1:
             record_id = printable(_clean(record.relative), MAX_ID_LENGTH).replace("/", "-")
         ids[record.relative] = record_id
-    n_of_id = Counter(record_id.casefold() for record_id in ids.values())
+    n_of_id = Counter(file_key(record_id) for record_id in ids.values())
     for path, record_id in ids.items():
-        if n_of_id[record_id.casefold()] > 1:
+        if n_of_id[file_key(record_id)] > 1:
             ids[path] = f"{record_id}~{stable_hash(path, 6)}"
     return ids

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 LIST_SEPARATOR = ";"
 
 _DELIMITERS = ",;\t|"
+_EXPORT = "open it in a spreadsheet and export the sheet as 'CSV UTF-8'"
+# First bytes of files that users take for tables of text -> what they are, and what to do.
+_NOT_TEXT = {
+    b"PK\x03\x04": ("is an Excel workbook (.xlsx, .ods) or another zip archive", _EXPORT),
+    b"\xd0\xcf\x11\xe0": ("is an Excel workbook (.xls)", _EXPORT),
+    b"\x1f\x8b": ("is compressed with gzip", "unpack it first"),
+    b"PAR1": ("is a Parquet file", "save it with pandas' to_csv"),
+    b"ARROW1": ("is a Feather file", "save it with pandas' to_csv"),
+    b"\x89HDF": ("is an HDF5 file", "save its labels with pandas' to_csv"),
+    b"SQLite": ("is an SQLite database", "export the table of labels as CSV"),
+    b"%PDF": ("is a PDF document", "save the table as CSV"),
+}
 # The start of a formula, and of the text that `safe_cell` makes from one.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _RISKY = frozenset("=+-@\t\r\n'")  # first characters that `_FORMULA` matches
@@ -121,11 +134,14 @@ class TextTable:
         Column name -> cell, stripped, for every row but the blank ones.
     numbers
         The number of each row, where the header is row 1.
+    names
+        Column names as the table writes them, in the order of `header`.
     """
 
     header: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
     numbers: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
 
 def read_text(path: Path) -> str:
@@ -134,10 +150,14 @@ def read_text(path: Path) -> str:
     Raises
     ------
     ValueError
-        If it cannot be read or is in another encoding.
+        If it cannot be read, is a workbook or another file that is no text, or is in another
+        encoding.
     """
     try:
         raw = path.read_bytes()
+        for start, (kind, remedy) in _NOT_TEXT.items():
+            if raw.startswith(start):
+                raise ValueError(f"{path}: {kind}, expected a CSV table: {remedy}")
         is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
     except OSError as error:
@@ -146,8 +166,19 @@ def read_text(path: Path) -> str:
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: not UTF-8 at byte {error.start}: save the table in that encoding"
+            f"{path}: not UTF-8 at byte {error.start}: save the table in that encoding, in a "
+            "spreadsheet as 'CSV UTF-8'"
         ) from None
+
+
+def find_delimiter(header: str) -> str:
+    """Return the most frequent of comma, semicolon, tab and bar in the first line of a table."""
+    return max(_DELIMITERS, key=header.count)
+
+
+def find_repeated(names: Iterable[str]) -> list[str]:
+    """Return the column names that stand more than once; nameless columns do not count."""
+    return [name for name, count in Counter(names).items() if name and count > 1]
 
 
 def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
@@ -158,17 +189,18 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
     Raises
     ------
     ValueError
-        If it cannot be read, a column of `required` is missing or repeated, or a row is longer than
-        the header.
+        If it cannot be read, a column of `required` is missing, a column is repeated, or a row is
+        longer than the header.
     """
     text = read_text(path)
-    delimiter = max(_DELIMITERS, key=text.split("\n", 1)[0].count)
+    delimiter = find_delimiter(text.split("\n", 1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         lines = [[cell.strip() for cell in line] for line in reader]
     except csv.Error as error:
         raise ValueError(f"{path}: not a table ({error}, line {reader.line_num})") from None
-    header = tuple(name.lower() for name in lines[0]) if lines else ()
+    names = tuple(lines[0]) if lines else ()
+    header = tuple(name.lower() for name in names)
     _check_header(path, header, required)
     rows: list[dict[str, str]] = []
     numbers: list[int] = []
@@ -182,17 +214,17 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
             )
         rows.append(dict.fromkeys(header, "") | dict(zip(header, line, strict=False)))
         numbers.append(number)
-    return TextTable(header, tuple(rows), tuple(numbers))
+    return TextTable(header, tuple(rows), tuple(numbers), names)
 
 
 def _check_header(path: Path, header: tuple[str, ...], required: Iterable[str]) -> None:
-    """Raise a ValueError unless the header has each required column once."""
-    counts = {name: header.count(name.lower()) for name in required}
-    if missing := [name for name, count in counts.items() if not count]:
+    """Raise a ValueError unless the header has each required column, and each column once."""
+    present = set(header)
+    if missing := [name for name in required if name.lower() not in present]:
         raise ValueError(
             f"{path}: columns {', '.join(missing)} are missing: found {', '.join(header) or 'none'}"
         )
-    if repeated := [name for name, count in counts.items() if count > 1]:
+    if repeated := find_repeated(header):
         raise ValueError(
             f"{path}: columns {', '.join(repeated)} are repeated in the header: expected each "
             "name once"

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from src.config import PreprocessConfig, load_dataclass
-from src.labels.text_tables import is_plain_name, map_cells, plain_cell, save_frame, zip_cells
-from src.processed.record_files import record_keys
+from src.labels.ids import name_patients
+from src.labels.text_tables import (
+    find_repeated,
+    is_plain_name,
+    map_cells,
+    plain_cell,
+    save_frame,
+    split_list,
+    zip_cells,
+)
+from src.processed.record_files import record_key, record_keys
+from src.records.windows import window_parent
 from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+logger = logging.getLogger(__name__)
+
 CONFIG_FILE = "preprocess_config.json"
 INTERRUPTED = "was being made anew when the run was interrupted: run preprocess again"
 """Reason of a row whose record file may be outdated, until a preprocessing run has finished."""
 COPY_REASON = "the same recording as "
 """First words of the reason of a row that was rejected as a copy."""
+# Quality flags of a dataset in the summary of a run, and the lowest share of records for one
+_FLAGS_SHOWN = 4
+_LOWEST_SHARE = 0.05
 # Columns that manifests of earlier versions lack; they are read as empty.
 _LATER_COLUMNS = ("weight",)
 
@@ -45,12 +62,75 @@ def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
 def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
     """Return the patient of each row of a manifest as ``<dataset>/<patient_id>``.
 
-    A record without a patient is its own patient, named by its key.
+    A patient whose id is spelled in several ways has one name. A record without a patient is its
+    own patient, named by its key, and so are the windows of such a record.
     """
+    names = name_patients(rows["dataset"].tolist(), rows["patient_id"].tolist())
     patients = []
-    for key, dataset, patient in zip_cells(record_keys(rows), rows["dataset"], rows["patient_id"]):
-        patients.append(f"{dataset}/{patient}" if patient else key)
+    for name, (dataset, record_id, given) in zip(
+        names, zip_cells(rows["dataset"], rows["record_id"], rows["patient_id"]), strict=True
+    ):
+        if name:
+            patients.append(f"{dataset}/{name}")
+        elif given:
+            # A word such as unknown names nobody; the windows of a record are of one patient.
+            patients.append(f"{dataset}/{window_parent(record_id)}")
+        else:
+            patients.append(record_key(dataset, record_id))
     return tuple(patients)
+
+
+def report_patients(
+    datasets: Sequence[str], record_ids: Sequence[str], patient_ids: Sequence[str]
+) -> None:
+    """Log the datasets of which no patient is known, or whose records are all of one patient.
+
+    Each sequence has an entry per record; an empty patient is not known. The id of a record that
+    stands for the patient of its windows is no patient.
+    """
+    names = name_patients(datasets, patient_ids)
+    records: dict[str, set[str]] = {}
+    patients: dict[str, set[str]] = {}
+    for name, dataset, record_id in zip(names, datasets, record_ids, strict=True):
+        parent = window_parent(record_id)
+        records.setdefault(dataset, set()).add(parent)
+        patients.setdefault(dataset, set()).add("" if name == parent else name)
+    nameless = [name for name, known in patients.items() if known == {""}]
+    if nameless:
+        logger.warning(
+            "no patient is known of %s (column patient_id of the label mapping): two records of "
+            "one person may be in two splits",
+            ", ".join(nameless),
+        )
+    for dataset, known in patients.items():
+        if len(known) == 1 and "" not in known and len(records[dataset]) > 1:
+            logger.warning(
+                "all %d records of %s are of one patient, %s, and so in one split: expected "
+                "several patients, to test on others than those trained on",
+                len(records[dataset]),
+                dataset,
+                printable(repr(known.pop())),
+            )
+
+
+def summarize_quality(ok: pd.DataFrame) -> dict[str, str]:
+    """Return dataset -> its most frequent quality flags with their share of the ok records.
+
+    Flags of fewer than 5 % of the records are left out, and datasets without others.
+    """
+    summary = {}
+    for dataset, rows in ok.groupby("dataset")["quality_flags"]:
+        counts: Counter[str] = Counter()
+        for cell in rows.tolist():
+            counts.update({flag.partition(":")[0] for flag in split_list(cell)})
+        frequent = [
+            f"{kind} {count / len(rows):.0%}"
+            for kind, count in counts.most_common(_FLAGS_SHOWN)
+            if count >= _LOWEST_SHARE * len(rows)
+        ]
+        if frequent:
+            summary[str(dataset)] = ", ".join(frequent)
+    return summary
 
 
 class ManifestRow(NamedTuple):
@@ -183,21 +263,28 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a first line with far more columns than a manifest has.
+    """Refuse a first line with far more columns than a manifest has, or with one of them twice.
 
-    pandas takes seconds over many thousand columns.
+    pandas takes seconds over many thousand columns, and gives a second column another name.
 
     Raises
     ------
     ValueError
-        The message gives the number of columns.
+        The message gives the number of columns, or those that are repeated.
     """
     with open(path, "rb") as stream:
-        n_columns = stream.readline(2**20).count(b",") + 1
+        header = stream.readline(2**20)
+    n_columns = header.count(b",") + 1
     if n_columns > 10 * len(MANIFEST_COLUMNS):
         raise ValueError(
             f"{path}: not a manifest (it has {n_columns} columns); delete it and run "
             "preprocess again"
+        )
+    names = [name.strip().strip('"') for name in header.decode(errors="replace").split(",")]
+    if repeated := find_repeated(names):
+        raise ValueError(
+            f"{path}: columns {', '.join(repeated)} are repeated; delete it and run preprocess "
+            "again"
         )
 
 

@@ -2,7 +2,8 @@
 
 Records with a fold follow their fold. The others are placed by iterative stratification (Sechidis,
 Tsoumakas and Vlahavas, ECML PKDD 2011) over groups: the records of one patient stay together, and
-so do the copies of one recording.
+so do the copies of one recording. A record that had no label when it was placed is placed again
+once it has one.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import SplitConfig
+from src.labels.ids import name_patients
 from src.labels.text_tables import split_list, zip_cells
+from src.processed.label_cover import CoverGroup, cover_labels, find_wanted
 from src.processed.manifest import is_rejected_copy
 from src.processed.record_files import record_key
+from src.records.windows import window_parent
 from src.utils import join_pairs, load_json, save_json
 
 if TYPE_CHECKING:
@@ -28,6 +33,16 @@ logger = logging.getLogger(__name__)
 
 
 SPLIT_NAMES = ("train", "val", "test")
+
+_LABELS_SHOWN = 40
+# Why a label is not in every split
+_LACKING_REASONS = {
+    "rare": "too rare to be in more than one split: %s",
+    "kept": "kept from an earlier run, so some splits lack a label: %s; --restratify places all "
+    "records again",
+    "folds": "the folds leave splits without a label: %s",
+    "other": "patients and copies that stay together leave splits without a label: %s",
+}
 
 # Stands among the labels for all records. Datasets stand there too, see `_dataset_label`.
 _ALL_RECORDS = ""
@@ -103,6 +118,7 @@ def make_splits(
     test_folds: Sequence[int] = (10,),
     previous: Mapping[str, str] | None = None,
     taken_out: Sequence[SplitItem] = (),
+    provisional: Collection[str] = (),
 ) -> Splits:
     """Place every item in train, val or test.
 
@@ -122,6 +138,8 @@ def make_splits(
     taken_out
         Copies that get no split. They still link records: their patient's other records stay
         together with the other copies of the recording.
+    provisional
+        Keys of `previous` that had no label then. They stay only while their group has none.
 
     Raises
     ------
@@ -129,22 +147,29 @@ def make_splits(
         If folds, or folds and an earlier run, put the records of one patient or the copies of one
         recording in two splits; the message lists them.
     """
+    items, taken_out = _name_patients(items, taken_out)
     # A fold comes before the split of an earlier run.
     split_by_fold = _place_by_fold(items, set(val_folds), set(test_folds))
-    fixed = {**(previous or {}), **split_by_fold}
+    kept = {key: split for key, split in (previous or {}).items() if key not in provisional}
+    fixed = {**kept, **split_by_fold}
 
     # Copies that were taken out are in no split, so they cannot contradict the others. They link
     # records only once this is checked.
     groups = _group_items(items, (), seed)
-    _refuse_torn_copies(groups, fixed)
+    labelled = {item.key for item in items if item.labels}
+    free = labelled.intersection(provisional)
+    known = {key: split for key, split in (previous or {}).items() if key not in free}
+    _refuse_torn_copies(groups, {**known, **split_by_fold})
     if taken_out:
         groups = _group_items(items, taken_out, seed)
 
     assignment = _keep_fixed_groups(groups, fixed)
+    _keep_provisional_groups(groups, assignment, previous or {})
     fixed_groups = frozenset(assignment)
     _stratify(groups, assignment, fractions)
     _fill_empty_splits(groups, assignment, fractions, fixed_groups)
-    _report_rare_labels(groups, assignment)
+    _cover_labels(groups, assignment, fractions, fixed_groups)
+    _report_lacking_labels(groups, assignment, fractions, kept, split_by_fold)
 
     keys: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
     for group in groups:
@@ -165,6 +190,23 @@ def _placing_method(n_with_fold: int, n_items: int) -> str:
     if n_with_fold == 0:
         return "stratified"
     return "folds" if n_with_fold == n_items else "folds and stratified"
+
+
+def _name_patients(
+    items: Sequence[SplitItem], taken_out: Sequence[SplitItem]
+) -> tuple[list[SplitItem], list[SplitItem]]:
+    """Return the items with one spelling of each patient's id, and None for words for nobody."""
+    everyone = [*items, *taken_out]
+    names = name_patients(
+        [item.dataset for item in everyone], [item.patient_id or "" for item in everyone]
+    )
+    settled = []
+    for item, name in zip(everyone, names, strict=True):
+        # The windows of a record stay together, even if it is called *unknown*.
+        own = record_key(item.dataset, item.patient_id or "") == window_parent(item.key)
+        is_same = name == (item.patient_id or "") or (own and not name)
+        settled.append(item if is_same else replace(item, patient_id=name or None))
+    return settled[: len(items)], settled[len(items) :]
 
 
 # Records whose split is fixed ---------------------------------------------------------------------
@@ -206,6 +248,12 @@ def _place_by_fold(
 
 def _first_ten(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+
+
+def _first(names: Sequence[str], limit: int) -> str:
+    """Return the first names for a message, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _group_items(
@@ -298,6 +346,30 @@ def _keep_fixed_groups(groups: Sequence[_Group], fixed: Mapping[str, str]) -> di
     return assignment
 
 
+def _keep_provisional_groups(
+    groups: Sequence[_Group], assignment: dict[str, str], previous: Mapping[str, str]
+) -> None:
+    """Leave groups without a label where an earlier run put them; others are free to move.
+
+    A split that was made without labels is not stratified, so it does not bind records with labels.
+    """
+    n_freed = 0
+    for group in groups:
+        earlier = {previous[item.key] for item in group.members if item.key in previous}
+        if not earlier or group.name in assignment:
+            continue
+        if any(item.labels for item in group.members):
+            n_freed += len(group.members)
+        else:
+            assignment[group.name] = min(earlier, key=SPLIT_NAMES.index)
+    if n_freed:
+        logger.warning(
+            "%d records were placed by an earlier run without labels: they are placed again by "
+            "their labels",
+            n_freed,
+        )
+
+
 # Iterative stratification -------------------------------------------------------------------------
 
 
@@ -318,10 +390,15 @@ def _stratify(
                 waiting[label].append(group)
     n_waiting = {label: len(members) for label, members in waiting.items()}
 
+    # The fewer groups of a label are left, the less choice there is, so the rarest comes first. Of
+    # equally rare ones, classes come before datasets. An entry that is no longer true stays in the
+    # heap and is passed over, since the true one comes before it.
+    heap = [(n, _is_dataset_label(label), label) for label, n in n_waiting.items()]
+    heapify(heap)
     while n_waiting:
-        # The fewer groups of a label are left, the less choice there is, so the rarest comes first.
-        # Of equally rare ones, classes come before datasets.
-        label = min(n_waiting, key=lambda name: (n_waiting[name], _is_dataset_label(name), name))
+        label = heappop(heap)[2]
+        if label not in n_waiting:
+            continue
 
         # Large groups are hard to fit in late.
         for group in sorted(waiting[label], key=lambda member: -member.counts[label]):
@@ -343,6 +420,8 @@ def _stratify(
                 missing[other_label][split] -= count
                 if other_label in n_waiting:
                     n_waiting[other_label] -= 1
+                    is_dataset = _is_dataset_label(other_label)
+                    heappush(heap, (n_waiting[other_label], is_dataset, other_label))
         del n_waiting[label]
 
 
@@ -433,19 +512,98 @@ def _most_replaceable(groups: Sequence[_Group]) -> _Group:
     return max(groups, key=rank)
 
 
-def _report_rare_labels(groups: Sequence[_Group], assignment: Mapping[str, str]) -> None:
-    """Log the labels that only one split holds."""
+def _cover_labels(
+    groups: Sequence[_Group],
+    assignment: dict[str, str],
+    fractions: Mapping[str, float],
+    fixed_groups: frozenset[str],
+) -> None:
+    """Place groups anew if a label is in too few splits, although enough groups hold it."""
+    active = [name for name in SPLIT_NAMES if fractions[name] > 0]
+    held = _splits_by_label(groups, assignment)
+    n_groups = _count_groups(groups)
+    complete = {label for label, splits in held.items() if splits >= set(active)}
+    lacking = [label for label, n in n_groups.items() if n >= len(active)]
+    lacking = [name for name in lacking if not (name in complete or _is_dataset_label(name))]
+    if not lacking:
+        return
+    members = [
+        CoverGroup(
+            labels=frozenset(group.counts),
+            size=len(group.members),
+            split=assignment[group.name],
+            is_fixed=group.name in fixed_groups,
+        )
+        for group in groups
+    ]
+    wanted = find_wanted(members, active, n_groups)
+    if not set(wanted) & set(lacking):
+        return
+    # Datasets should stay in the splits where they are, but classes come first.
+    classes = [name for name in wanted if not _is_dataset_label(name)]
+    found = cover_labels(members, active, {*classes, *(set(wanted) & complete)})
+    if found is None:
+        found = cover_labels(members, active, classes)
+    if found is not None:
+        for group, split in zip(groups, found, strict=True):
+            assignment[group.name] = split
+
+
+def _count_groups(groups: Sequence[_Group]) -> Counter[str]:
+    """Return label -> number of groups that hold it."""
+    n_groups: Counter[str] = Counter()
+    for group in groups:
+        n_groups.update(group.counts.keys())
+    return n_groups
+
+
+def _report_lacking_labels(
+    groups: Sequence[_Group],
+    assignment: Mapping[str, str],
+    fractions: Mapping[str, float],
+    kept: Mapping[str, str],
+    by_fold: Mapping[str, str],
+) -> None:
+    """Log the labels that a split lacks, by the reason.
+
+    `kept` and `by_fold` are the keys whose split an earlier run, or a fold, has fixed. Labels of
+    too few groups are reported only if they are in a single split.
+    """
     if len(set(assignment.values())) <= 1:
         return
+    # Folds may leave a split empty, which is said by its size.
+    filled = set(assignment.values())
+    active = [name for name in SPLIT_NAMES if fractions[name] > 0 and name in filled]
+    held = _splits_by_label(groups, assignment)
+    n_groups = _count_groups(groups)
     n_records: Counter[str] = Counter()
+    labels_kept: set[str] = set()
+    labels_by_fold: set[str] = set()
     for group in groups:
         n_records.update(group.counts)
-    rare = []
-    for label, splits in sorted(_splits_by_label(groups, assignment).items()):
-        if len(splits) == 1 and not _is_dataset_label(label):
-            rare.append(f"{label} ({n_records[label]})")
-    if rare:
-        logger.warning("too rare to be in more than one split: %s", ", ".join(rare))
+        if any(item.key in by_fold for item in group.members):
+            labels_by_fold.update(group.counts)
+        elif any(item.key in kept for item in group.members):
+            labels_kept.update(group.counts)
+
+    reports: dict[str, list[str]] = {reason: [] for reason in _LACKING_REASONS}
+    for label in sorted(held):
+        absent = [name for name in active if name not in held[label]]
+        if not absent or _is_dataset_label(label):
+            continue
+        if n_groups[label] < len(active):
+            if len(held[label]) == 1:
+                reports["rare"].append(f"{label} ({n_records[label]})")
+            continue
+        reason = "other"
+        if label in labels_kept:
+            reason = "kept"
+        elif label in labels_by_fold:
+            reason = "folds"
+        reports[reason].append(f"{label} ({n_records[label]}) not in {' and '.join(absent)}")
+    for reason, labels in reports.items():
+        if labels:
+            logger.warning(_LACKING_REASONS[reason], _first(labels, _LABELS_SHOWN))
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -482,6 +640,7 @@ def build_splits(
     config: SplitConfig,
     previous: Mapping[str, str],
     copies: Sequence[tuple[str, ...]] = (),
+    provisional: Collection[str] = (),
 ) -> Splits:
     """Place the ok records of a manifest, with copies of a recording in one split.
 
@@ -495,6 +654,8 @@ def build_splits(
         Key -> split of an earlier run.
     copies
         The keys of each recording that several records hold.
+    provisional
+        Keys that an earlier run placed without a label.
 
     Raises
     ------
@@ -513,6 +674,7 @@ def build_splits(
         test_folds=config.test_folds,
         previous=previous,
         taken_out=_split_items(manifest[is_rejected_copy(manifest)], recordings),
+        provisional=provisional,
     )
 
 

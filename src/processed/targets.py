@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.config import FALLBACK_LABEL, TrainConfig
-from src.labels.text_tables import split_list
-from src.processed.manifest import INTERRUPTED, load_manifest, patients_of
-from src.processed.record_files import record_keys, record_path
+from src.labels.text_tables import split_list, zip_cells
+from src.processed.manifest import INTERRUPTED, load_manifest, patients_of, report_patients
+from src.processed.record_files import record_key, record_keys, record_path
 from src.processed.splits import SPLIT_NAMES
 from src.utils import Float32Array, printable
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Below this share of the records, a choice that they decide is a surprise.
+_FEW = 0.1
 
 _COLUMNS = (
     "dataset",
@@ -130,12 +133,21 @@ def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str
     if not keep_other:
         fallback = rows["label_source"] == "fallback"
         if fallback.any():
+            left_out = rows[fallback]
             logger.info(
-                "%d records have only the fallback label and are skipped (--keep-other keeps them)",
+                "%d records have only the fallback label and are skipped (--keep-other keeps "
+                "them): %s",
                 fallback.sum(),
+                _count_places(zip_cells(left_out["dataset"], left_out["split"])),
             )
         rows = rows[~fallback]
     return {name: _to_records(processed, rows[rows["split"] == name]) for name in SPLIT_NAMES}
+
+
+def _count_places(places: Iterable[tuple[str, ...]]) -> str:
+    """Return how many records are of each dataset and split, for a message."""
+    counts = Counter(" ".join(part for part in place if part) for place in places)
+    return ", ".join(f"{place} {count}" for place, count in sorted(counts.items()))
 
 
 def _to_records(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
@@ -237,11 +249,12 @@ def encode_targets(records: LabelledRecords, classes: Sequence[str]) -> Float32A
     return targets
 
 
-def choose_records(records: LabelledRecords, task: Task) -> LabelledRecords:
+def choose_records(records: LabelledRecords, task: Task, split: str = "") -> LabelledRecords:
     """Return the records that a task can train or be evaluated on.
 
-    With one label per record these carry exactly one of the task's classes, with several at least
-    one of them, or none where `Task.keep_negative` is set.
+    With one label per record these carry exactly one of the task's classes, with several labels
+    at least one of them, or none where `Task.keep_negative` is set. `split` names their split in
+    the log.
     """
     classes = set(task.classes)
     fewest = 0 if task.keep_negative else 1
@@ -251,11 +264,13 @@ def choose_records(records: LabelledRecords, task: Task) -> LabelledRecords:
         if fewest <= len(classes.intersection(labels)) <= most:
             chosen.append(row)
     if len(chosen) < len(records):
+        left_out = set(range(len(records))) - set(chosen)
         logger.info(
-            "%d of %d records are skipped: they do not carry %s of the classes",
+            "%d of %d records are skipped: they do not carry %s of the classes (%s)",
             len(records) - len(chosen),
             len(records),
             "exactly one" if task.single_label else "any",
+            _count_places((records.datasets[row], split) for row in left_out),
         )
     return records.subset(chosen)
 
@@ -282,10 +297,57 @@ def choose_task(train: LabelledRecords, config: TrainConfig) -> Task:
     single_label = config.target == "single"
     if config.target == "auto":
         single_label = is_single_label(train)
+        _report_auto_target(train, single_label)
     auxiliary: tuple[str, ...] = ()
     if config.auxiliary_weight:
         auxiliary = tuple(name for name in labels if name not in classes)
     return Task(classes, single_label, auxiliary, config.keep_negative and not single_label)
+
+
+def _report_auto_target(train: LabelledRecords, single_label: bool) -> None:
+    """Log the target that was chosen; a warning where few records decided it."""
+    n_other = sum(len(labels) != 1 for labels in train.labels)
+    n_none = sum(not labels for labels in train.labels)
+    if single_label:
+        return
+    is_surprising = n_other < _FEW * len(train)
+    logger.log(
+        logging.WARNING if is_surprising else logging.INFO,
+        "the target is several labels per record, because %d of %d training records carry %s "
+        "(--target auto); --target single leaves them out and predicts one label",
+        n_other,
+        len(train),
+        "several labels or none" if n_none else "several labels",
+    )
+
+
+def report_known_patients(splits: Mapping[str, LabelledRecords]) -> None:
+    """Log the datasets of which no patient is known, or only one."""
+    cells: list[tuple[str, str, str]] = []
+    for records in splits.values():
+        for key, dataset, patient in zip(
+            records.keys, records.datasets, records.patients, strict=True
+        ):
+            record_id = key.removeprefix(record_key(dataset, ""))
+            # A record whose patient is not known is named by its key there.
+            name = "" if patient == key else patient.removeprefix(f"{dataset}/")
+            cells.append((dataset, record_id, name))
+    if cells:
+        report_patients(*zip(*cells, strict=True))
+
+
+def report_untrained_classes(splits: Mapping[str, LabelledRecords]) -> None:
+    """Log labels of validation and test that no training record carries."""
+    trained = set().union(*splits["train"].labels)
+    for name, records in splits.items():
+        counts = Counter(label for labels in records.labels for label in labels)
+        unknown = {label: n for label, n in counts.items() if label not in trained}
+        if unknown:
+            logger.warning(
+                "%s has labels that no training record carries, so they are not trained: %s",
+                name,
+                ", ".join(f"{label} ({n})" for label, n in sorted(unknown.items())),
+            )
 
 
 def _check_classes(classes: Sequence[str], labels: Sequence[str], config: TrainConfig) -> None:

@@ -16,7 +16,10 @@ _UNIT = re.compile(
     r"[ \-]?(?:v|volts?)\.?"
 )
 _LONG_PREFIXES = {"milli": "m", "micro": "u", "nano": "n"}
-_AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", re.IGNORECASE)
+_AGE = re.compile(
+    r"(>=?|\u2265|over )? ?(\d+(?:\.\d+)?) ?(\+?) ?(?:y|yr|yrs|years?)?", re.IGNORECASE
+)
+_MAX_AGE_TEXT = 40  # characters
 _MAX_AGE = 120  # years
 
 
@@ -39,11 +42,19 @@ def millivolts_per_unit(unit: str) -> float | None:
 
 
 def parse_age(text: object) -> float | None:
-    """Return an age in years, or None for an unknown one, such as NaN, -1, 300 or Unknown."""
-    match = _AGE.fullmatch(str(text))
+    """Return an age in years, or None for an unknown one, such as NaN, -1, 300 or Unknown.
+
+    Ages that are hidden to protect old people are the lowest that they may be: 90 for ``>89`` and
+    for ``90+``.
+    """
+    text = str(text)
+    # Runs of spaces become one, so that the pattern has one way to match each text.
+    match = _AGE.fullmatch(" ".join(text.split())) if len(text) <= _MAX_AGE_TEXT else None
     if match is None:
         return None
-    age = float(match[1])
+    sign, number, plus = match.groups()
+    is_above = (sign or "").strip().lower() in (">", "over") and not plus
+    age = float(number) + is_above
     return age if age <= _MAX_AGE else None
 
 

@@ -4,12 +4,13 @@ from collections import Counter
 from pathlib import Path
 
 import bad_records
+import numpy as np
 import pytest
 from bad_records import BAD
 from settings import SMALL
 
 from src.commands.dry_run import CheckReport, DatasetCheck, check_datasets
-from src.config import DataConfig, ExecutionConfig
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.processed.manifest import load_manifest
 from src.processed.record_files import record_key, record_path
 from src.records.sample_collections import SampleData
@@ -118,3 +119,19 @@ def test_the_estimate_of_space_is_what_a_run_takes(
     keys = map(record_key, manifest["dataset"], manifest["record_id"])
     taken = sum(record_path(processed, key).stat().st_size for key in keys)
     assert sum(check.estimated_bytes for check in report.datasets) == pytest.approx(taken, rel=0.2)
+
+
+def test_lengths_are_reported_and_what_is_cut_away(tmp_path: Path) -> None:
+    for name, seconds in (("a", 2), ("b", 10), ("c", 30)):
+        samples = np.zeros((seconds * 100, 2), "<i2")
+        samples[::7] = 100
+        (tmp_path / f"{name}.dat").write_bytes(samples.tobytes())
+        lines = "".join(f"{name}.dat 16 200/mV 16 0 0 0 0 {lead}\n" for lead in ("I", "II"))
+        (tmp_path / f"{name}.hea").write_text(f"{name} 2 100 {len(samples)}\n{lines}")
+    config = PreprocessConfig(fs=50, n_samples=500)
+    report = check_datasets(DataConfig({"mine": str(tmp_path)}), config=config)
+    assert (
+        "lengths: 2 s at least, median 10 s, 30 s at most; 1 of 3 probed are longer than the "
+        "10 s kept"
+    ) in str(report)
+    assert "1 of 3 probed are longer" in report._repr_html_()

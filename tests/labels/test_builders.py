@@ -454,6 +454,90 @@ def test_csv_labels_that_hold_a_separator(tmp_path: Path, caplog: pytest.LogCapt
         build_labels("csv", tmp_path, separator="|")
 
 
+def read_csv(tmp_path: Path, text: str, **options: Any) -> pd.DataFrame:
+    """Return the rows that `labels csv` makes of a table."""
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    return build_labels("csv", tmp_path, **options)
+
+
+def test_csv_with_a_column_for_each_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = (
+        "record_id,is_male,1dAVb,AF,SB,death\n"
+        "11,True,False,True,False,True\n7,False,True,True,False,False\n5,False,False,,False,False\n"
+    )
+    frame = read_csv(tmp_path, text)
+    assert labels_of(frame) == {"11": "AF", "7": "1dAVb;AF", "5": ""}
+    assert set(frame["annotated"]) == {"1dAVb;AF;SB"}
+    assert "each of the columns 1davb, af, sb is read as a class" in caplog.text
+    chosen = read_csv(tmp_path, text, columns={"mapped_label": "AF,", "sex": "is_male"})
+    assert labels_of(chosen) == {"11": "AF", "7": "AF", "5": ""}
+    assert list(chosen["sex"]) == ["M", "F", "F"]
+
+
+def test_csv_with_labels_in_several_columns(tmp_path: Path) -> None:
+    text = "record_id,report_0,report_1,x\n1,AF,PVC,0\n2,NSR,,1\n3,,AF,0\n"
+    expected = {"1": "AF;PVC", "2": "NSR", "3": "AF"}
+    for columns in ("report_0,report_1", "Report_*"):
+        assert labels_of(read_csv(tmp_path, text, columns={"mapped_label": columns})) == expected
+    with pytest.raises(ValueError, match="columns report_9 are missing"):
+        read_csv(tmp_path, text, columns={"mapped_label": "report_0,report_9"})
+
+
+def test_csv_with_a_row_for_each_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "record_id,mapped_label,patient_id\n3,AF,p\n4,NSR,\n3.0,PVC,\n"
+    frame = read_csv(tmp_path, text)
+    assert labels_of(frame) == {"3": "AF;PVC", "4": "NSR"}
+    assert "3 rows are of 2 records" in caplog.text
+    with pytest.raises(ValueError, match=r"rows 2 and 3 are of record '3' and differ in patient"):
+        read_csv(tmp_path, "record_id,mapped_label,patient_id\n3,AF,p\n3,PVC,q\n")
+
+
+def test_csv_with_codes_as_numbers_and_empty_cells(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = read_csv(tmp_path, "record_id,mapped_label\na,0.0\nb,1\nc,0\nd,nan\n")
+    assert labels_of(frame) == {"a": "0", "b": "1", "c": "0"}
+    assert "cells read as no label: 'nan' (1)" in caplog.text
+
+
+@pytest.mark.parametrize(("sign", "written"), [("\n", r"\n"), ("\t", r"\t")])
+def test_csv_with_labels_in_lines_or_at_tabs(tmp_path: Path, sign: str, written: str) -> None:
+    text = f'record_id,mapped_label\n1,"AF{sign}PVC"\n'
+    assert labels_of(read_csv(tmp_path, text, separator=written)) == {"1": "AF;PVC"}
+    with pytest.raises(ValueError, match=rf"use --separator '\\{written[1]}'"):
+        read_csv(tmp_path, text)
+
+
+def test_a_workbook_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"PK\x03\x04\x14\x00")
+    for call in (
+        lambda: build_labels("csv", tmp_path),
+        lambda: load_mapping(tmp_path / "t.csv"),
+    ):
+        with pytest.raises(ValueError, match=r"is an Excel workbook.*export the sheet as 'CSV"):
+            call()
+    (tmp_path / "t.csv").rename(tmp_path / "t.xlsx")
+    with pytest.raises(ValueError, match=r"found the workbook t\.xlsx: export its sheet"):
+        build_labels("csv", tmp_path)
+
+
+def test_challenges_of_2024_and_2025(tmp_path: Path) -> None:
+    for name, comment in {
+        "a": "# Labels: NORM, Old MI",
+        "b": "# Labels:",
+        "c": "# Chagas label: True",
+        "d": "# Chagas label: False",
+        "e": "# Chagas label:",
+    }.items():
+        (tmp_path / f"{name}.hea").write_text(f"{name} 0 100 10\n# Age: 56\n{comment}\n")
+    frame = build_labels("challenge", tmp_path)
+    assert labels_of(frame) == {"a": "NORM;Old MI", "b": "", "c": "Chagas", "d": ""}
+    annotated = dict(zip(frame["record_id"], frame["annotated"], strict=True))
+    assert annotated["b"].startswith("NORM;Acute MI;Old MI") and annotated["d"] == "Chagas"
+    shared = build_labels("challenge", tmp_path, classes="ptbxl_superclass")
+    assert labels_of(shared)["a"] == "NORM"
+
+
 def test_csv_of_codes_and_of_class_names(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text(

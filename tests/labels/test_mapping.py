@@ -173,3 +173,42 @@ def test_columns_that_stand_twice_are_named(header: str, tmp_path: Path) -> None
     )
     with pytest.raises(MappingError, match="are repeated"):
         load_mapping(tmp_path / "m.csv")
+
+
+def test_columns_of_exactly_one_name_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER},patient_id,patient_id\na,r1,AF,p,q\n")
+    with pytest.raises(MappingError, match="columns patient_id are repeated"):
+        load_mapping(path)
+
+
+def test_patients_and_folds_have_one_spelling(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(
+        tmp_path / "m.csv",
+        (
+            f"{HEADER};patient_id;fold\n".replace(",", ";")
+            + "a;r1;AF;3;1\na;r2;AF;3.0; 1.0\na;r3;AF;unknown;nan\nb;r1;AF;0003;\n"
+        ),
+    )
+    rows = list(iter_rows(load_mapping(path)))
+    assert [row.patient_id for row in rows] == ["3", "3", "", "0003"]
+    assert [row.fold for row in rows] == [1, 1, None, None]
+    assert "'unknown' (1)" in caplog.text and "'3.0' is '3'" in caplog.text
+
+
+def test_ids_in_two_unicode_forms_are_one_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER}\na,re\u0301c,AF\na,r\u00e9c,AF\n")
+    with pytest.raises(MappingError, match=r"row 3, column record_id.*is repeated"):
+        load_mapping(path)
+
+
+@pytest.mark.parametrize("cell", ["\"['AF', 'PVC']\"", "nan", "{'AF': 1}"])
+def test_printed_labels_in_the_mapping_are_refused(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(MappingError, match="expected labels separated by ;"):
+        load_mapping(write(tmp_path / "m.csv", f"{HEADER}\na,r1,{cell}\n"))
+
+
+def test_ages_above_a_limit_are_understood(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", f"{HEADER},age\na,r1,AF,>89\na,r2,AF,90+\na,r3,AF,61 y\n")
+    assert [row.age for row in iter_rows(load_mapping(path))] == [90, 90, 61]

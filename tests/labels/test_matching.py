@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,33 @@ def test_the_path_column_comes_before_the_id() -> None:
 def test_a_file_that_two_rows_claim_is_not_left_to_a_looser_name() -> None:
     matches = match_records([row("a"), row("a.hea"), row("A")], found("a.hea"))
     assert matches.records[0].row is None and len(matches.missing) == 3
+
+
+def test_a_row_of_floats_and_of_another_unicode_form_finds_its_file() -> None:
+    records = found("0003.hea", "re\u0301c.hea")
+    matches = match_records([row("3.0"), row("r\u00e9c\u200b")], records)
+    assert [match.row.record_id for match in matches.records if match.row] == [
+        "3.0",
+        "r\u00e9c\u200b",
+    ]
+
+
+def test_names_that_a_file_system_takes_for_one_get_two_ids() -> None:
+    matches = match_records([], found("re\u0301c.hea", "r\u00e9c.hea", "b\u200b.hea", "b.hea"))
+    ids = {unicodedata.normalize("NFC", match.record_id) for match in matches.records}
+    assert len(ids) == 4 and all("~" in record_id for record_id in ids)
+
+
+def test_many_records_of_one_name_are_matched_in_linear_time() -> None:
+    records = found(*(f"p{i:05d}/ecg.hea" for i in range(4000)))
+    rows = [row(f"p{i}", f"data/p{i:05d}/ecg.hea") for i in range(4000)]
+    began = time.process_time()
+    matches = match_records(rows, records)
+    assert all(match.row for match in matches.records)
+    assert time.process_time() - began < 5
+
+
+def test_a_reason_lists_few_of_many_claims() -> None:
+    matches = match_records([row(f"r{i}", "a.hea") for i in range(500)], found("a.hea"))
+    assert len(matches.missing) == 500
+    assert "and 490 more" in matches.missing[0][1] and len(matches.missing[0][1]) < 300

@@ -15,6 +15,7 @@ from src.processed.manifest import (
     patients_of,
     save_manifest,
     select_rows,
+    summarize_quality,
 )
 
 
@@ -96,3 +97,24 @@ def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"manifest\.csv: columns dataset, record_id"):
         load_manifest(tmp_path)
+
+
+def test_quality_is_summarized_by_dataset() -> None:
+    flags = ["noise:I;noise:II;wander:I"] + ["noise:V1"] * 9 + [""] * 90
+    rows = [("a", cell) for cell in flags] + [("b", "")]
+    frame = pd.DataFrame(rows, columns=["dataset", "quality_flags"])
+    assert summarize_quality(frame) == {"a": "noise 10%"}
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(",".join([*MANIFEST_COLUMNS, "labels"]) + "\n")
+    with pytest.raises(ValueError, match="columns labels are repeated"):
+        load_manifest(tmp_path)
+
+
+def test_patients_have_one_name_and_words_for_nobody_none() -> None:
+    rows = pd.DataFrame(
+        [("d", "a", "3.0"), ("d", "b", "3"), ("d", "c", "unknown"), ("d", "e", "")],
+        columns=["dataset", "record_id", "patient_id"],
+    )
+    assert patients_of(rows) == ("d/3", "d/3", "d/c", "d__e")

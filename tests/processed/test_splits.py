@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -184,3 +185,61 @@ def test_a_patient_learned_from_copies_taken_out_moves_records_to_train(
     places = {"c0": "test", "c1": "train", "c2": "test", "c3": "val"}
     where = make_splits(kept, fractions=FRACTIONS, previous=places, taken_out=copies).of_key()
     assert where == places | {"c0": "train"} and "all go to train now" in caplog.text
+
+
+def test_spellings_of_one_patient_are_one_patient() -> None:
+    ids = ["3", "3.0", "0003", " 3", "\u200b3", "Zo\u00eb", "Zoe\u0308"]
+    source = [
+        SplitItem(f"d__{i}", ("A",), "d", patient_id=ids[i % 7] if i < 14 else f"p{i}")
+        for i in range(60)
+    ]
+    where = make_splits(source, fractions=FRACTIONS).of_key()
+    assert len({where[f"d__{i}"] for i in range(14) if i % 7 < 5}) == 1
+    assert len({where[f"d__{i}"] for i in range(14) if i % 7 >= 5}) == 1
+
+
+def test_words_for_nobody_are_not_one_patient() -> None:
+    source = [SplitItem(f"d__{i}", ("A",), "d", patient_id="unknown") for i in range(30)]
+    splits = make_splits(source, fractions=FRACTIONS)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (24, 3, 3)
+    # The windows of a record that is called so stay together.
+    windows = [SplitItem(f"d__nan__w{i:05d}", ("A",), "d", patient_id="nan") for i in range(30)]
+    assert len(make_splits(windows, fractions=FRACTIONS).train) == 30
+
+
+def test_a_label_with_enough_records_is_in_every_split_of_a_tiny_set() -> None:
+    sets = ["A", "B", "AB", "C", "AC", "BC", "ABC", "D", "AD", "BD", "ABD", "CD"]
+    source = [SplitItem(f"d__{i:02d}", tuple(names), "d") for i, names in enumerate(sets)]
+    for seed in range(20):
+        fractions = {"train": 0.6, "val": 0.2, "test": 0.2}
+        got = counts(make_splits(source, fractions=fractions, seed=seed), source)
+        assert all(set(got[name]) == set("ABCD") for name in FRACTIONS)
+
+
+def test_records_placed_without_labels_are_placed_by_their_labels(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bare = [SplitItem(f"d__{i}", (), "d") for i in range(100)]
+    first = make_splits(bare, fractions=FRACTIONS).of_key()
+    rare = sorted(key for key, split in first.items() if split == "train")[:10]
+    labelled = [
+        SplitItem(item.key, ("AF",) if item.key in rare else ("NSR",), "d") for item in bare[:90]
+    ]
+    source = labelled + bare[90:]
+    bound = make_splits(source, fractions=FRACTIONS, previous=first)
+    assert set(counts(bound, source)["test"]) == {"NSR"}
+    assert "kept from an earlier run" in caplog.text and "--restratify" in caplog.text
+    assert "AF (10) not in val and test" in caplog.text and "too rare" not in caplog.text
+    splits = make_splits(source, fractions=FRACTIONS, previous=first, provisional=set(first))
+    got = counts(splits, source)
+    assert got["val"]["AF"] == got["test"]["AF"] == 1
+    # Records without a label stay where they are.
+    assert all(splits.of_key()[item.key] == first[item.key] for item in bare[90:])
+    assert "90 records were placed by an earlier run without labels" in caplog.text
+
+
+def test_many_labels_take_time_in_proportion() -> None:
+    source = [SplitItem(f"d__{i}", (f"label {i}",), "d") for i in range(8000)]
+    began = time.process_time()
+    make_splits(source, fractions=FRACTIONS)
+    assert time.process_time() - began < 5

@@ -17,6 +17,8 @@ from src.processed.targets import (
     find_classes,
     is_single_label,
     load_records,
+    report_known_patients,
+    report_untrained_classes,
 )
 
 
@@ -126,3 +128,44 @@ def test_a_weight_that_is_none_is_refused_with_its_file(
         ValueError, match=rf"manifest\.csv: weight is '{cell}': expected a number from 0 up"
     ):
         load_records(tmp_path)
+
+
+def test_a_target_that_few_records_decide_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    several = records(*[("A",)] * 197, *[("A", "B")] * 3)
+    assert not choose_task(several, TrainConfig()).single_label
+    [message] = [entry.getMessage() for entry in caplog.records]
+    assert "because 3 of 200 training records carry several labels" in message
+    assert "--target single leaves them out" in message
+    caplog.clear()
+    choose_task(records(("A",), ("A", "B")), TrainConfig())
+    assert not caplog.records or caplog.records[0].levelname == "INFO"
+
+
+def test_records_left_out_are_counted_by_dataset_and_split(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    choose_records(records(("A",), ("A", "B"), ()), Task(("A", "B"), single_label=True), "val")
+    assert "exactly one of the classes (d val 2)" in caplog.text
+
+
+def test_classes_without_a_training_record_in_other_splits_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    report_untrained_classes({"train": records(("A",)), "val": records(("B",), ("A", "B"))})
+    assert "val has labels that no training record carries, so they are not trained: B (2)" in (
+        caplog.text
+    )
+
+
+def test_unknown_patients_and_a_single_one_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    report_known_patients({"train": records(("A",), ("B",)), "val": records()})
+    assert "no patient is known of d" in caplog.text
+    caplog.clear()
+    one = dataclasses.replace(records(("A",), ("B",)), patients=("d/p1", "d/p1"))
+    report_known_patients({"train": one})
+    assert "all 2 records of d are of one patient, 'p1'" in caplog.text
+    caplog.clear()
+    two = dataclasses.replace(one, patients=("d/p1", "d/p2"))
+    report_known_patients({"train": two})
+    assert not caplog.records

@@ -1,4 +1,8 @@
-"""PhysioNet/CinC Challenges 2020 and 2021: SNOMED CT codes in the headers."""
+"""PhysioNet/CinC Challenges 2020, 2021, 2024 and 2025: labels in the headers.
+
+The headers of 2020 and 2021 give SNOMED CT codes (``#Dx``), those of 2024 names of classes
+(``# Labels``), and those of 2025 whether Chagas disease was found (``# Chagas label``).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.labels.collections.annotation import Source, find_source, label_record
+from src.labels.cells import read_flag, split_labels
+from src.labels.collections.annotation import RecordLabels, Source, find_source, label_record
 from src.labels.collections.rows import (
     CodeReport,
     Request,
@@ -19,7 +24,8 @@ from src.labels.collections.rows import (
     report_missing,
     sex_text,
 )
-from src.labels.crosswalk import SUPERCLASSES, known_codes, load_class_set
+from src.labels.crosswalk import OWN_NAMES, SUPERCLASSES, known_codes, load_class_set
+from src.labels.ids import is_empty_cell
 from src.records.formats.wfdb_header import parse_comments
 
 if TYPE_CHECKING:
@@ -29,10 +35,27 @@ if TYPE_CHECKING:
 TASKS = ("scored", "all")
 _SETS = {"scored": "challenge2021", "all": "crosswalk"}
 _NO_CODE = {"", "unknown", "nan", "none"}
+_NAME_KEYS = ("labels", "label")
+_CHAGAS_KEY = "chagas label"
+CHAGAS = "Chagas"
+# All that the Challenge 2024 looked for, from its description
+_CLASSES_2024 = (
+    "NORM",
+    "Acute MI",
+    "Old MI",
+    "STTC",
+    "CD",
+    "HYP",
+    "PAC",
+    "PVC",
+    "AFIB/AFL",
+    "TACHY",
+    "BRADY",
+)
 
 
 def build_challenge(request: Request) -> pd.DataFrame:
-    """Build the rows of the Challenges 2020 and 2021 from every header below the root."""
+    """Build the rows of the Challenges from every header below the root."""
     classes = request.classes or load_class_set(_SETS[request.task])
     headers, unreadable, without_code = _read_headers(request.root)
     sources = _find_sources(headers)
@@ -40,8 +63,11 @@ def build_challenge(request: Request) -> pd.DataFrame:
     ids = _record_ids(list(headers))
     rows = []
     for path, comments in headers.items():
-        codes = split_codes(comments["dx"])
-        result = report.add(label_record(codes, sources[path], classes))
+        if path in sources:
+            codes = split_codes(comments["dx"])
+            result = report.add(label_record(codes, sources[path], classes))
+        else:
+            result = _label_by_name(comments, request)
         rows.append(
             Row(
                 record_id=ids[path],
@@ -53,7 +79,11 @@ def build_challenge(request: Request) -> pd.DataFrame:
             )
         )
     report_missing(request.dataset, unreadable, "have an unreadable header and are skipped")
-    report_missing(request.dataset, without_code, "have no #Dx code in their header, skipped")
+    report_missing(
+        request.dataset,
+        without_code,
+        "have no #Dx code, # Labels or # Chagas label in their header, skipped",
+    )
     report.log()
     return build_frame(request.dataset, rows)
 
@@ -62,6 +92,41 @@ def split_codes(text: str) -> list[str]:
     """Split a ``#Dx`` line into codes, each once, without words for no code."""
     parts = (part.strip("[]()'\"").removesuffix(".0") for part in re.split(r"[,;|\s]+", text))
     return list(dict.fromkeys(part for part in parts if part.lower() not in _NO_CODE))
+
+
+def split_names(comments: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the classes that a header of the Challenge 2024 names, each once."""
+    text = next((comments[key] for key in _NAME_KEYS if comments.get(key)), "")
+    return split_labels(text, ",")
+
+
+def _has_names(comments: Mapping[str, str]) -> bool:
+    """Return whether a header has labels of the Challenge 2024 or 2025, also an empty list."""
+    return _find_chagas(comments) is not None or any(key in comments for key in _NAME_KEYS)
+
+
+def _find_chagas(comments: Mapping[str, str]) -> bool | None:
+    """Return whether a header of the Challenge 2025 says Chagas disease; None if it does not say.
+
+    An empty value says nothing.
+    """
+    text = comments.get(_CHAGAS_KEY, "")
+    return None if is_empty_cell(text) else read_flag(text)
+
+
+def _label_by_name(comments: Mapping[str, str], request: Request) -> RecordLabels:
+    """Return the labels of a header without codes, and the classes that its source looked for."""
+    labels: tuple[str, ...] = ()
+    looked_for: tuple[str, ...] = ()
+    if any(key in comments for key in _NAME_KEYS):
+        labels, looked_for = split_names(comments), _CLASSES_2024
+    if (has_chagas := _find_chagas(comments)) is not None:
+        labels += (CHAGAS,) if has_chagas else ()
+        looked_for += (CHAGAS,)
+    looked_for = tuple(dict.fromkeys((*looked_for, *labels)))
+    if request.classes is None:
+        return RecordLabels(labels, looked_for)
+    return label_record(labels, Source("names", OWN_NAMES, looked_for), request.classes)
 
 
 def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
@@ -83,7 +148,7 @@ def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], lis
         except OSError:
             unreadable.append(path)
             continue
-        if split_codes(comments.get("dx", "")):
+        if split_codes(comments.get("dx", "")) or _has_names(comments):
             headers[path[:-4]] = comments
         else:
             without_code.append(path)
@@ -104,12 +169,15 @@ def _record_ids(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]:
-    """Return path -> source; records of no known source share one, of the codes among them.
+    """Return path -> source of the headers with codes.
+
+    Records of no known source share one, of the codes among them.
 
     Sinus rhythms of that source count as normal ECGs only if it also has findings of repolarization
     and conduction.
     """
-    sources = {path: find_source(path.rsplit("/", 1)[-1]) for path in headers}
+    coded = [path for path, comments in headers.items() if split_codes(comments.get("dx", ""))]
+    sources = {path: find_source(path.rsplit("/", 1)[-1]) for path in coded}
     codes: dict[str, None] = {}
     for path, source in sources.items():
         if source is None:

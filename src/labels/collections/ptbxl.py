@@ -21,12 +21,12 @@ from src.labels.collections.rows import (
     age_text,
     build_frame,
     find_table,
-    id_text,
     index_stems,
     report_missing,
     settle_sexes,
 )
 from src.labels.crosswalk import SUPERCLASSES, TABLES
+from src.labels.ids import id_text
 from src.labels.text_tables import read_table
 from src.utils import printable
 

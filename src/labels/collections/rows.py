@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from src.labels.collections.annotation import OTHER, RecordLabels
 from src.labels.crosswalk import ClassSet, known_codes
+from src.labels.ids import id_key, is_nobody
 from src.labels.mapping import COLUMNS
 from src.labels.text_tables import LIST_SEPARATOR, join_list
 from src.records.facts import parse_age, parse_sex
@@ -173,17 +173,6 @@ def sex_text(value: object) -> str:
     return {"female": "F", "male": "M"}.get(parse_sex(value) or "", "")
 
 
-def id_text(value: str) -> str:
-    """Return an identifier without the ``.0`` that a table of floats adds to it."""
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    if "." in value and math.isfinite(number) and number == int(number):
-        return str(int(number))
-    return value
-
-
 # Rows ---------------------------------------------------------------------------------------------
 
 
@@ -252,14 +241,15 @@ def settle_sexes(dataset: str, rows: Sequence[Row]) -> list[Row]:
     """
     sexes: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        sexes[row.patient_id].add(row.sex)
-    unclear = {patient for patient, stated in sexes.items() if patient and {"F", "M"} <= stated}
+        if not is_nobody(row.patient_id):
+            sexes[id_key(row.patient_id)].add(row.sex)
+    unclear = {patient for patient, stated in sexes.items() if {"F", "M"} <= stated}
     report_missing(
         dataset,
-        [row.record_id for row in rows if row.patient_id in unclear],
+        [row.record_id for row in rows if id_key(row.patient_id) in unclear],
         "belong to patients recorded with both sexes; their sex is left empty",
     )
-    return [replace(row, sex="") if row.patient_id in unclear else row for row in rows]
+    return [replace(row, sex="") if id_key(row.patient_id) in unclear else row for row in rows]
 
 
 class CodeReport:

@@ -13,13 +13,13 @@ from src.labels.collections.rows import (
     age_text,
     build_frame,
     find_table,
-    id_text,
     index_stems,
     report_missing,
     settle_sexes,
     sex_text,
 )
 from src.labels.crosswalk import known_codes, load_class_set
+from src.labels.ids import id_text
 from src.labels.text_tables import read_table
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
+from src.labels.ids import clean_id, file_key
 from src.labels.mapping import LabelRow, iter_rows
 from src.labels.matching import RecordMatch, match_records
 from src.labels.text_tables import is_plain_name
@@ -49,9 +50,10 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
     _check_data(data)
     rows: dict[str, list[LabelRow]] = {name: [] for name in data.roots}
     if mapping is not None:
+        rows_of_name = {clean_id(name): rows[name] for name in data.roots}
         for row in iter_rows(mapping):
-            if row.dataset in rows:
-                rows[row.dataset].append(row)
+            if row.dataset in rows_of_name:
+                rows_of_name[row.dataset].append(row)
         _warn_unlabelled(rows, mapping)
     tasks: list[RecordTask] = []
     missing: list[ManifestRow] = []
@@ -63,7 +65,8 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
             data.leads.get(dataset, ()),
         )
         tasks += [_build_task(dataset, root, match, hints) for match in matches.records]
-        missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
+        for row, reason in matches.missing:
+            missing.append(_missing_row(replace(row, dataset=dataset), reason, config))
     return RunPlan(tuple(tasks), tuple(missing))
 
 
@@ -117,9 +120,12 @@ def _find_name_problems(names: Collection[str]) -> list[str]:
         if not is_plain_name(name)
     ]
     folded = Counter(name.casefold() for name in names)
+    alike = Counter(file_key(name) for name in names)
     for name in names:
         if folded[name.casefold()] > 1:
             problems.append(f"dataset {name!r} differs from another in case only")
+        elif alike[file_key(name)] > 1:
+            problems.append(f"dataset {name!r} differs from another in marks that are not seen")
     return problems
 
 

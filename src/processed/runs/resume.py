@@ -27,7 +27,7 @@ from src.processed.runs.staging import Stage
 from src.processed.runs.tasks import WINDOW_COUNT, RecordTask, input_hash
 from src.processed.splits import load_splits, split_fractions
 from src.records.windows import window_name, window_parent
-from src.utils import save_json
+from src.utils import save_json, stable_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,11 +191,17 @@ def merge_manifest(
     import pandas as pd
 
     old = restore_copies(load_manifest(processed))
-    missing = pd.DataFrame(list(plan.missing), columns=old.columns, dtype=str)
-    rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
+    datasets = set(old["dataset"]) if data is None else set(data.roots)
+    # Rows without a file come from the plan of each run.
+    old = old[~((old["status"] == "missing") & old["dataset"].isin(list(datasets)))]
+    rows = pd.concat([old, journal.load()], ignore_index=True)
+    planned = {(task.dataset, task.record_id) for task in plan.tasks}
     parents = rows["record_id"]
     if windows:
-        names = [window_parent(name) for name in parents.tolist()]
+        names = []
+        for dataset, name in zip_cells(rows["dataset"], rows["record_id"]):
+            # A record that is planned under the name of a window is no window.
+            names.append(name if (dataset, name) in planned else window_parent(name))
         parents = pd.Series(names, index=rows.index, dtype=str)
         newest = rows.groupby([rows["dataset"], parents])["input_hash"].transform("last")
         rows = rows[rows["input_hash"] == newest]
@@ -203,14 +209,13 @@ def merge_manifest(
     parents = parents[rows.index]
 
     # Drop records that are neither in this run nor of a dataset that it leaves alone.
-    current = {(task.dataset, task.record_id) for task in plan.tasks}
-    current |= {(row.dataset, row.record_id) for row in plan.missing}
     in_run = pd.Series(
-        [pair in current for pair in zip_cells(rows["dataset"], parents)],
+        [pair in planned for pair in zip_cells(rows["dataset"], parents)],
         index=rows.index,
         dtype=bool,
     )
-    datasets = set(rows["dataset"]) if data is None else set(data.roots)
+    if data is None:
+        datasets = set(rows["dataset"])
     untouched = ~rows["dataset"].isin(list(datasets))
     gone = ~(untouched | in_run)
     if gone.any():
@@ -219,12 +224,60 @@ def merge_manifest(
             "limit: left out of the manifest",
             gone.sum(),
         )
-    return rows[~gone].sort_values(["dataset", "record_id"], ignore_index=True)
+    rows = pd.concat([rows[~gone], _missing_rows(plan, rows[~gone])], ignore_index=True)
+    return rows.sort_values(["dataset", "record_id"], ignore_index=True)
+
+
+def _missing_rows(plan: RunPlan, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the label mapping that have no record.
+
+    Where a record or a window has the id of such a row too, the row's id ends in a hash, so that
+    both are listed.
+    """
+    import pandas as pd
+
+    taken = set(zip_cells(rows["dataset"], rows["record_id"]))
+    missing = []
+    for row in plan.missing:
+        if (row.dataset, row.record_id) in taken:
+            digest = stable_hash((row.record_id, row.source_path), 6)
+            row = row._replace(record_id=f"{row.record_id}~{digest}")
+        missing.append(row)
+    return pd.DataFrame(missing, columns=rows.columns, dtype=str).astype(str)
+
+
+class PlacedRecords(NamedTuple):
+    """Record key -> split of an earlier run, and the keys that had no label then."""
+
+    splits: dict[str, str]
+    provisional: frozenset[str]
+
+
+def load_placed_records(processed: Path, config: SplitConfig) -> PlacedRecords:
+    """Return where an earlier run placed the records of a folder."""
+    splits = load_previous_splits(processed / "splits.json", config)
+    if not splits:
+        return PlacedRecords({}, frozenset())
+    rows = load_manifest(
+        processed, ("dataset", "record_id", "label_source", "fold", "split", "status")
+    )
+    keys = record_keys(rows)
+    journal = Journal(processed)
+    if journal.path.exists():
+        # A run that ended between its manifest and its splits file: the manifest is the newer one.
+        unfinished = set(record_keys(journal.load()))
+        for key, split in zip_cells(keys, rows["split"]):
+            if split and key in unfinished:
+                splits[key] = split
+    return PlacedRecords(splits, frozenset(keys[rows["label_source"] == "fallback"]))
 
 
 def load_previous_splits(path: Path, config: SplitConfig) -> dict[str, str]:
     """Return record key -> split of an earlier run; empty if it had other split settings."""
     if not path.exists():
+        return {}
+    if config.restratify:
+        logger.warning("%s: all records are placed again, as --restratify asks", path)
         return {}
     earlier = load_splits(path)
     rule = {

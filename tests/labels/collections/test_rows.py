@@ -14,12 +14,12 @@ from src.labels.collections.rows import (
     age_text,
     build_frame,
     find_table,
-    id_text,
     index_stems,
     list_files,
     settle_sexes,
     sex_text,
 )
+from src.labels.ids import id_text
 
 
 def touch(*paths: Path) -> None:
