@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _MAX_CHUNK_BYTES = 2**28
 # Smaller datasets are read without a look at their storage.
 _SMALL_BYTES = 2**26
-# No compression of an ECG gives so much. Values never written, or a zip bomb, give more.
+# ECGs are compressed by 2 to 15, and a collection that pads its records with zeros by more. Values
+# never written, or a zip bomb, give more still.
 _MAX_RATIO = 100
+_MAX_RATIO_AT_ONCE = 20
 
 # Names, rates, units, ids and the like: bytes of a dataset, and values of an attribute.
 _MAX_FACT_BYTES = 2**26
@@ -331,10 +333,14 @@ def read_values(
         If the dataset was never written or is too large.
     """
     n_stored = int(dataset.id.get_storage_size())
+    item_bytes = dataset.dtype.itemsize
     # To read one value, HDF5 decodes the whole chunk that holds it.
-    n_chunk = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
-    n_promised = max(int(dataset.size or 0) * dataset.dtype.itemsize, n_chunk)
-    if n_promised > _SMALL_BYTES and n_promised > n_stored * _MAX_RATIO:
+    n_chunk = math.prod(dataset.chunks or (0,)) * item_bytes
+    n_at_once = max(_count_selected(dataset.shape, selection) * item_bytes, n_chunk)
+    n_promised = max(int(dataset.size or 0) * item_bytes, n_chunk)
+    if (n_promised > _SMALL_BYTES and n_promised > n_stored * _MAX_RATIO) or (
+        n_at_once > _SMALL_BYTES and n_at_once > n_stored * _MAX_RATIO_AT_ONCE
+    ):
         raise RecordError(
             path,
             f"{dataset.name} promises {n_promised} bytes, {n_stored} are stored: expected the "
@@ -351,3 +357,15 @@ def read_values(
             path, f"{dataset.name} of shape {dataset.shape} is over {MAX_VALUES} values"
         )
     return np.asarray(dataset[selection])
+
+
+def _count_selected(
+    shape: tuple[int, ...], selection: int | slice | tuple[int | slice, ...]
+) -> int:
+    """Return how many values of an array a selection takes."""
+    axes = selection if isinstance(selection, tuple) else (selection,)
+    counts = [
+        len(range(*axis.indices(n))) if isinstance(axis, slice) else 1
+        for axis, n in zip(axes, shape, strict=False)
+    ]
+    return math.prod((*counts, *shape[len(axes) :]))
