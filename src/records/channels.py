@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from src.config import STANDARD_LEADS
 from src.records.facts import millivolts_per_unit
 from src.records.leads import canonical_lead, has_ecg_word, is_other_lead, is_unnamed
+from src.utils import Float32Array
 
 # C3 is an ECG lead on the chest and an electrode of an EEG, D1 lead I and an electrode in a brain.
 _AMBIGUOUS = re.compile(r"[CD]?\d", re.IGNORECASE)
@@ -142,6 +145,38 @@ def is_other_signal(channel: Channel) -> bool:
     return any(_OTHER_SIGNALS.fullmatch(word) or _NUMERICS.fullmatch(word) for word in words) or (
         re.fullmatch(r"C\d", channel.name.strip(), re.IGNORECASE) is not None
     )
+
+
+# Hz. Slower channels called ECG are qualities and other trends, not leads.
+MIN_LEAD_FS = 100.0
+
+
+def at_rate(values: Float32Array, first: float, step: float, n_samples: int) -> Float32Array:
+    """Return a channel's samples at the rate of the record, shape (n_samples,).
+
+    Parameters
+    ----------
+    values
+        The channel's own samples, shape (n,).
+    first
+        Position of the first sample to return among these.
+    step
+        Own samples per sample of the record. Between them the signal is a line.
+
+    Returns
+    -------
+    Float32Array
+        NaN for samples that lie beyond the channel's.
+    """
+    signal = np.full(n_samples, np.nan, np.float32)
+    if step == 1 and first == int(first):
+        found = values[int(first) : int(first) + n_samples]
+        signal[: len(found)] = found
+        return signal
+    positions = first + step * np.arange(n_samples)
+    is_stored = positions < len(values)
+    signal[is_stored] = np.interp(positions[is_stored], np.arange(len(values)), values)
+    return signal
 
 
 def _words(text: str) -> list[str]:

@@ -63,15 +63,12 @@ class _Format:
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 
 _FORMATS = {
-    ".hea": _Format(
-        lambda path, request: read_wfdb(path, request.start, request.stop),
-        lambda path, _: wfdb_extent(path),
-    ),
+    ".hea": _Format(read_wfdb, wfdb_extent),
     ".mat": _Format(lambda path, request: read_mat(path, request.hints)),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
-    ".edf": _Format(read_edf, lambda path, _: edf_extent(path)),
+    ".edf": _Format(read_edf, edf_extent),
     ".dcm": _Format(read_dicom),
     ".xml": _Format(read_xml, claims=is_ecg_xml),
     ".scp": _Format(read_scp),
