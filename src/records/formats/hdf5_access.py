@@ -41,6 +41,7 @@ _MAX_ATTRIBUTE_VALUES = 2**16
 # long one. Their sizes are known only when they are read, so they are read a few at a time.
 _MAX_TEXT_BYTES = 2**26
 _MAX_TEXTS_AT_ONCE = 512
+_MAX_TEXT_BYTES_AT_ONCE = 2**28
 
 _MAX_MEMBERS = 10_000
 _MAX_ATTRIBUTES = 1000
@@ -282,12 +283,12 @@ def _read_texts(path: Path, dataset: h5py.Dataset) -> NDArray[Any]:
         return np.array(dataset[()], object)
     row_size = max(1, math.prod(dataset.shape[1:]))
     longest = _stored_apart(dataset.file)
-    n_rows = max(1, min(_MAX_TEXTS_AT_ONCE, 2 * _MAX_TEXT_BYTES // longest) // row_size)
+    n_rows = max(1, min(_MAX_TEXTS_AT_ONCE, _MAX_TEXT_BYTES_AT_ONCE // longest) // row_size)
     parts = []
     n_bytes = 0
     for start in range(0, dataset.shape[0], n_rows):
         part = np.asarray(dataset[start : start + n_rows], object)
-        n_bytes += sum(len(text) for text in part.ravel() if isinstance(text, (bytes, str)))
+        n_bytes += sum(map(len, part.ravel().tolist()))
         if n_bytes > _MAX_TEXT_BYTES:
             raise RecordError(
                 path,
