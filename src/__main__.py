@@ -205,6 +205,7 @@ def predict(args: argparse.Namespace) -> int:
         args.out,
         source_fs=args.source_fs,
         source_gain_per_mv=args.source_gain,
+        leads=args.leads,
         batch_size=args.batch_size,
         device=device_info(args.device).device,
         allow_overlap=args.allow_overlap,
@@ -218,6 +219,7 @@ def predict(args: argparse.Namespace) -> int:
             method=args.saliency_method,
             source_fs=args.source_fs,
             source_gain_per_mv=args.source_gain,
+            leads=args.leads,
             device=args.device,
         )
         _say(saved)

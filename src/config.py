@@ -493,7 +493,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Folders of the collections, and the rate and gain of files that do not state theirs."""
+    """Folders of the collections, and the rate, gain and leads of files that do not say them."""
 
     roots: dict[str, str] = option(
         {}, "dataset name -> folder or URL; empty = the synthetic collections"
@@ -504,6 +504,11 @@ class DataConfig:
     )
     source_gain_per_mv: dict[str, float] = option(
         {}, "dataset name -> ADC units per mV, for files that do not state it"
+    )
+    leads: dict[str, tuple[str, ...]] = option(
+        {},
+        "dataset name -> leads of the channels, by place (II) or by name (ECG1:II), for files that "
+        "do not state them",
     )
     n_sample_records: int = option(180, "recordings to generate if no roots are set")
 

@@ -139,7 +139,8 @@ def _prepare_record(record: ECGRecord, config: PreprocessConfig) -> _PreparedRec
     if not leads.present.any():
         raise RejectedError(
             f"no known lead among {', '.join(map(repr, record.leads))}: expected names "
-            "such as II or V1"
+            "such as II or V1; name channels with --leads NAME=II,V5 by place, or "
+            "NAME=CHANNEL:LEAD"
         )
     if record.duration_s < config.min_duration_s:
         raise RejectedError(

@@ -170,7 +170,8 @@ class Classifier:
         fs
             Sampling rate in Hz of samples, or of a file that does not give its own.
         leads
-            Names of the rows of samples, by default `self.leads`.
+            Names of the rows of samples, by default `self.leads`; or leads of a file that does not
+            give them, as `src.records.read_record` takes them.
         gain_per_mv
             ADC units per mV of a file that does not give them.
         saliency
@@ -189,7 +190,7 @@ class Classifier:
             If the recording cannot be read or used; a `RecordError` for a file.
         """
         source = self._as_source(source, fs, leads)
-        hints = ReadingHints(fs, gain_per_mv)
+        hints = ReadingHints(fs, gain_per_mv, tuple(leads or ()))
         [prediction] = self._iter_predictions([source], hints, batch_size=64)
         if prediction.status != "ok":
             # Repeat the step that failed, to raise its error.
@@ -223,7 +224,8 @@ class Classifier:
             Inputs per batch.
         """
         as_sources = (self._as_source(source, fs, leads) for source in sources)
-        return self._iter_predictions(as_sources, ReadingHints(fs, gain_per_mv), batch_size)
+        hints = ReadingHints(fs, gain_per_mv, tuple(leads or ()))
+        return self._iter_predictions(as_sources, hints, batch_size)
 
     def _as_source(
         self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None

@@ -50,6 +50,7 @@ def predict_files(
     *,
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
+    leads: Sequence[str] = (),
     batch_size: int = 64,
     device: str = "cpu",
     allow_overlap: bool = False,
@@ -67,6 +68,8 @@ def predict_files(
         Files that `src.records.read_record` takes.
     source_fs, source_gain_per_mv
         Sampling rate in Hz and ADC units per mV of files that do not give them.
+    leads
+        Leads of files that do not give them, as `src.records.read_record` takes them.
     batch_size
         Inputs per batch.
     device
@@ -78,7 +81,7 @@ def predict_files(
         load_model(checkpoint, device),
         checkpoint.card,
         paths,
-        hints=ReadingHints(source_fs, source_gain_per_mv),
+        hints=ReadingHints(source_fs, source_gain_per_mv, tuple(leads)),
         batch_size=batch_size,
         device=device,
         trained_on=TrainingRecordings(() if allow_overlap else checkpoint.card.train_hashes),

@@ -10,6 +10,7 @@ from src.commands.options import (
     at_least,
     count,
     count_or_none,
+    lead_names,
     list_of,
     name_value,
     threshold_rule,
@@ -447,6 +448,14 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="ADU_PER_MV",
         help="gain of files that do not state it (default: none)",
+    )
+    parser.add_argument(
+        "--leads",
+        type=lead_names,
+        default=(),
+        metavar="LEADS",
+        help="leads of files that do not name them, by place (II,V5; - for a channel not to be "
+        "used) or by name (ECG1:II,ECG2:V5) (default: none)",
     )
     parser.add_argument(
         "--allow-overlap",

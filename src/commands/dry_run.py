@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from src.processed.runs.chunks import find_record_start
 from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
 from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RejectedError
-from src.records.record import RecordError, split_part
+from src.records.record import ECGRecord, RecordError, split_part
 from src.records.windows import count_windows
 from src.utils import Rich, format_duration, html_facts, html_table, shown_path
+
+# Flags of channels that are read and then have no place in the tensor
+_NOT_USED = ("unknown_lead:", "repeated_lead:")
 
 
 @dataclass
 class DatasetCheck:
-    """The contents of one collection; rates, leads and problems are those of the probed records."""
+    """The contents of one collection; rates, channels and problems are of the probed records."""
 
     name: str
     root: str
@@ -33,6 +37,7 @@ class DatasetCheck:
     formats: Counter[str] = field(default_factory=Counter)
     rates: Counter[str] = field(default_factory=Counter)
     leads: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     n_bytes: int = 0
@@ -64,6 +69,7 @@ class DatasetCheck:
             ("formats", self.formats),
             ("rates", self.rates),
             ("leads", self.leads),
+            ("channels not used", self.unused),
         ):
             if counts:
                 lines.append(f"  {title}: {_list_counts(counts)}")
@@ -125,11 +131,12 @@ class CheckReport(Rich):
             "formats",
             "rates",
             "leads",
+            "channels not used",
             "problems in those probed",
         ]
         rows: list[list[object]] = []
         for check in self.datasets:
-            counters = (check.formats, check.rates, check.leads, check.problems)
+            counters = (check.formats, check.rates, check.leads, check.unused, check.problems)
             rows.append(
                 [check.name, check.n_records, check.n_labelled, *map(_list_counts, counters)]
             )
@@ -202,6 +209,12 @@ def _check_dataset(
     return check
 
 
+def _unused_channels(record: ECGRecord, flags: Sequence[str]) -> list[str]:
+    """Return the channels of a file that its tensor does not hold: no ECG, or of no known lead."""
+    unknown = [flag.partition(":")[2] for flag in flags if flag.startswith(_NOT_USED)]
+    return [name or "(no name)" for name in (*record.unused, *unknown)]
+
+
 def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> None:
     """Process a record in memory and add it to `check`.
 
@@ -218,9 +231,11 @@ def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> N
         return
     except RejectedError as error:
         check.problems[str(error)] += 1
+        check.unused.update(dict.fromkeys(_unused_channels(record, error.flags), 1))
         return
     check.rates[f"{record.fs:g} Hz"] += 1
-    check.leads[" ".join(record.leads)] += 1
+    check.leads[" ".join(name or "(no name)" for name in record.leads)] += 1
+    check.unused.update(dict.fromkeys(_unused_channels(record, tensor.flags), 1))
 
     n_files = 1
     if config.window_s:

@@ -73,6 +73,24 @@ def name_number(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
 
 
+def lead_names(text: str) -> tuple[str, ...]:
+    """Parse leads of channels, by place (II,V5) or by name (ECG1:II,ECG2:V5)."""
+    from src.records.channels import LeadNames
+
+    names = tuple(item.strip() for item in text.split(",") if item.strip())
+    try:
+        LeadNames.parse(names)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
+
+
+def name_leads(text: str) -> tuple[str, tuple[str, ...]]:
+    """Parse NAME=LEADS, where the leads are as for `lead_names`."""
+    name, value = name_value(text)
+    return name, lead_names(value)
+
+
 def threshold_rule(text: str) -> str:
     """Check a rule for decision thresholds and return it unchanged."""
     from src.learning.thresholds import ThresholdRule
@@ -183,7 +201,7 @@ def read_settings(args: argparse.Namespace, kind: type[S], base: S) -> S:
 
 
 def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Add the options for collections, their labels, and rates and gains not in their files."""
+    """Add the options for collections, their labels, and what their files do not say."""
     default = "" if required else " (default: generated recordings)"
     parser.add_argument(
         "--data",
@@ -216,6 +234,16 @@ def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
         metavar="NAME=ADU_PER_MV",
         help="gain of a collection whose files do not state it (default: none)",
     )
+    parser.add_argument(
+        "--leads",
+        dest="source_leads",
+        type=name_leads,
+        action="append",
+        default=[],
+        metavar="NAME=LEADS",
+        help="leads of a collection whose files do not name them, by place (mine=II,V5; - for a "
+        "channel not to be used) or by name (mine=ECG1:II,ECG2:V5) (default: none)",
+    )
 
 
 def read_data(args: argparse.Namespace) -> DataConfig:
@@ -232,4 +260,10 @@ def read_data(args: argparse.Namespace) -> DataConfig:
         raise UsageError(
             f"--data names {', '.join(repeated)} more than once: expected one folder per dataset"
         )
-    return DataConfig(dict(args.data), args.mapping, dict(args.source_fs), dict(args.source_gain))
+    return DataConfig(
+        dict(args.data),
+        args.mapping,
+        dict(args.source_fs),
+        dict(args.source_gain),
+        dict(args.source_leads),
+    )

@@ -104,6 +104,7 @@ def predict_to_csv(
     *,
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
+    leads: Sequence[str] = (),
     batch_size: int = 64,
     device: str = "cpu",
     allow_overlap: bool = False,
@@ -119,7 +120,7 @@ def predict_to_csv(
     out
         The CSV file. The reason is empty for a prediction, unless the model was trained on the
         recording.
-    source_fs, source_gain_per_mv, batch_size, device, allow_overlap
+    source_fs, source_gain_per_mv, leads, batch_size, device, allow_overlap
         As for `src.classifier.file_predictions.predict_files`.
 
     Returns
@@ -139,6 +140,7 @@ def predict_to_csv(
         find_record_files(paths),
         source_fs=source_fs,
         source_gain_per_mv=source_gain_per_mv,
+        leads=leads,
         batch_size=batch_size,
         device=device,
         allow_overlap=allow_overlap,
@@ -198,6 +200,7 @@ def save_saliency(
     method: str = METHODS[0],
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
+    leads: Sequence[str] = (),
     device: str = "cpu",
 ) -> str:
     """Save a saliency map of the most probable class of each record: a figure and its arrays.
@@ -207,7 +210,7 @@ def save_saliency(
 
     Parameters
     ----------
-    checkpoint, paths, source_fs, source_gain_per_mv, device
+    checkpoint, paths, source_fs, source_gain_per_mv, leads, device
         As for `predict_to_csv`.
     folder
         Gets the files.
@@ -231,7 +234,11 @@ def save_saliency(
     for path in find_record_files(paths):
         try:
             prediction = classifier.predict(
-                path, fs=source_fs, gain_per_mv=source_gain_per_mv, saliency=method
+                path,
+                fs=source_fs,
+                gain_per_mv=source_gain_per_mv,
+                leads=leads or None,
+                saliency=method,
             )
         except (RecordError, RejectedError) as error:
             logger.info("no map: %s", error)

@@ -6,6 +6,7 @@ returns those to read. `name_leads` says which of the twelve leads the channels 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,6 +17,7 @@ import numpy as np
 from src.config import STANDARD_LEADS
 from src.records.facts import millivolts_per_unit
 from src.records.leads import canonical_lead, has_ecg_word, is_other_lead, is_unnamed
+from src.records.record import ECGRecord
 from src.utils import Float32Array
 
 # C3 is an ECG lead on the chest and an electrode of an EEG, D1 lead I and an electrode in a brain.
@@ -162,6 +164,8 @@ def at_rate(values: Float32Array, first: float, step: float, n_samples: int) -> 
         Position of the first sample to return among these.
     step
         Own samples per sample of the record. Between them the signal is a line.
+    n_samples
+        How many to return.
 
     Returns
     -------
@@ -218,6 +222,54 @@ def name_leads(names: tuple[str, ...]) -> tuple[tuple[str | None, ...], tuple[st
 def _may_be_any_lead(name: str) -> bool:
     """Return whether a name speaks neither of a lead nor of another signal."""
     return is_unnamed(name) or not (is_other_lead(name) or is_other_signal(Channel(name)))
+
+
+def name_channels(record: ECGRecord, named: tuple[str, ...]) -> ECGRecord:
+    """Return a record with the leads that its user names; see `LeadNames`.
+
+    Names by place are used where not every channel says its lead.
+
+    Raises
+    ------
+    ValueError
+        If the number of channels is another than that of the names, or two have a name that is to
+        be a lead.
+    """
+    names = LeadNames.parse(named)
+    if names.by_name:
+        leads = [names.by_name.get(_folded(channel), channel) for channel in record.leads]
+        twice = [lead for lead in names.by_name.values() if lead != "-" and leads.count(lead) > 1]
+        if twice:
+            raise ValueError(
+                f"has {leads.count(twice[0])} channels that --leads or the file calls {twice[0]}: "
+                f"its channels are {', '.join(record.leads)}, name them by place (--leads "
+                "NAME=II,V5)"
+            )
+    elif _says_all_leads(record):
+        return record
+    else:
+        leads = list(names.by_place)
+        if len(leads) != record.n_leads:
+            raise ValueError(
+                f"has {record.n_leads} ECG channels ({', '.join(map(repr, record.leads))}), "
+                f"--leads names {len(leads)}: expected one name for each, - for one not to be used"
+            )
+    kept = [row for row, lead in enumerate(leads) if lead != "-"]
+    unused = [channel for channel, lead in zip(record.leads, leads, strict=True) if lead == "-"]
+    return dataclasses.replace(
+        record,
+        signal=record.signal[kept] if unused else record.signal,
+        leads=tuple(leads[row] for row in kept),
+        flags=tuple(flag for flag in record.flags if flag != "lead_names_assumed"),
+        unused=(*record.unused, *unused),
+    )
+
+
+def _says_all_leads(record: ECGRecord) -> bool:
+    """Return whether the file of a record says which lead each channel is."""
+    leads = {canonical_lead(name) for name in record.leads}
+    is_distinct = None not in leads and len(leads) == record.n_leads
+    return is_distinct and "lead_names_assumed" not in record.flags
 
 
 class LeadNames(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.records.channels import name_channels
 from src.records.formats.dicom import read_dicom
 from src.records.formats.edf import edf_extent, read_edf
 from src.records.formats.errors import open_error
@@ -198,7 +199,11 @@ def list_records(path: str | Path) -> list[Path]:
 
 
 def read_record(
-    path: str | Path, *, source_fs: float | None = None, source_gain_per_mv: float | None = None
+    path: str | Path,
+    *,
+    source_fs: float | None = None,
+    source_gain_per_mv: float | None = None,
+    leads: Sequence[str] = (),
 ) -> ECGRecord:
     """Read one record.
 
@@ -210,13 +215,16 @@ def read_record(
         Sampling rate in Hz, for a file that does not state it.
     source_gain_per_mv
         ADC units per mV, for a file that does not state them.
+    leads
+        Leads of the channels, for a file that does not state them: by place, as in
+        ``("II", "V5")``, or by name, as in ``("ECG1:II", "ECG2:V5")``.
 
     Raises
     ------
     RecordError
         A ValueError that names the file and says what was expected.
     """
-    return read_with_hints(path, ReadingHints(source_fs, source_gain_per_mv))
+    return read_with_hints(path, ReadingHints(source_fs, source_gain_per_mv, tuple(leads)))
 
 
 def read_with_hints(path: str | Path, hints: ReadingHints) -> ECGRecord:
@@ -231,12 +239,13 @@ def iter_records(
     stride_s: float | None = None,
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
+    leads: Sequence[str] = (),
 ) -> Iterator[ECGRecord]:
     """Yield the records of a file one at a time, whole or as windows.
 
     Parameters
     ----------
-    path, source_fs, source_gain_per_mv
+    path, source_fs, source_gain_per_mv, leads
         As for `read_record`.
     window_s
         Window length in seconds; None yields records whole. WFDB, HDF5 and EDF records are read
@@ -252,7 +261,7 @@ def iter_records(
     ValueError
         If a window or stride is not positive.
     """
-    hints = ReadingHints(source_fs, source_gain_per_mv)
+    hints = ReadingHints(source_fs, source_gain_per_mv, tuple(leads))
     return iter_with_hints(path, hints, window_s=window_s, stride_s=stride_s)
 
 
@@ -355,7 +364,13 @@ def _read(path: Path, request: RecordRequest) -> ECGRecord:
         request = dataclasses.replace(request, part=part)
     # Damaged files hold numbers that overflow; `checked_record` checks the outcome.
     with _named_errors(path), np.errstate(all="ignore"):
-        return checked_record(path, _format_of(file).read(file, request))
+        record = checked_record(path, _format_of(file).read(file, request))
+        if not request.hints.leads:
+            return record
+        try:
+            return name_channels(record, request.hints.leads)
+        except ValueError as error:
+            raise RecordError(path, str(error)) from None
 
 
 def _extent(path: Path, request: RecordRequest) -> Extent | None:

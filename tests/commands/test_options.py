@@ -11,7 +11,9 @@ from src.commands.options import (
     add_settings,
     at_least,
     count_or_none,
+    lead_names,
     list_of,
+    name_leads,
     name_number,
     read_data,
     read_settings,
@@ -25,11 +27,19 @@ def test_option_types_parse_what_they_name() -> None:
     assert at_least(3)("3") == 3 and count_or_none("0") == 0
     assert list_of(int)("9, 10,") == (9, 10)
     assert name_number("a=257") == ("a", 257.0)
+    assert lead_names("ECG1:II, ECG2:v5") == ("ECG1:II", "ECG2:v5")
+    assert name_leads("mine=II,-,V5") == ("mine", ("II", "-", "V5"))
 
 
 @pytest.mark.parametrize(
     ("parse", "text"),
-    [(at_least(3), "2"), (count_or_none, "-1"), (list_of(int), "1,x"), (name_number, "a=b")],
+    [
+        (at_least(3), "2"),
+        (count_or_none, "-1"),
+        (list_of(int), "1,x"),
+        (name_number, "a=b"),
+        (name_leads, "a=ECG1"),
+    ],
 )
 def test_option_types_refuse_other_text(parse: object, text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected|not a number"):

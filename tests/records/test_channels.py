@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from src.config import STANDARD_LEADS
-from src.records.channels import Channel, LeadNames, find_ecg, name_leads
+from src.records.channels import Channel, LeadNames, find_ecg, name_channels, name_leads
+from src.records.record import ECGRecord
 
 
 def ecg_of(*names: str) -> list[str]:
@@ -83,3 +85,28 @@ def test_leads_named_by_the_user() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             LeadNames.parse(texts)
+
+
+def record_of(*leads: str, flags: tuple[str, ...] = ()) -> ECGRecord:
+    signal = np.arange(2 * len(leads), dtype=np.float32).reshape(len(leads), 2)
+    return ECGRecord("r", signal, 100.0, leads, flags=flags)
+
+
+def test_channels_are_named_by_place_where_the_file_does_not_say_their_lead() -> None:
+    named = name_channels(record_of("ECG1", "ECG2", "ECG3"), ("II", "-", "V5"))
+    assert (named.leads, named.unused) == (("II", "V5"), ("ECG2",))
+    assert named.signal.tolist() == [[0, 1], [4, 5]]
+    stated = record_of("I", "II")
+    assert name_channels(stated, ("V1", "V2")) is stated
+    assumed = record_of("I", "II", flags=("lead_names_assumed", "fs_assumed"))
+    named = name_channels(assumed, ("V1", "V2"))
+    assert (named.leads, named.flags) == (("V1", "V2"), ("fs_assumed",))
+    with pytest.raises(ValueError, match=r"has 2 ECG channels \('ECG', 'ECG'\), --leads names 1"):
+        name_channels(record_of("ECG", "ECG"), ("II",))
+
+
+def test_channels_are_named_by_their_name() -> None:
+    named = name_channels(record_of("ECG 1", "ecg2", "V1"), ("ECG2:II", "other:V3", "V1:-"))
+    assert (named.leads, named.unused) == (("ECG 1", "II"), ("V1",))
+    with pytest.raises(ValueError, match="has 2 channels that --leads or the file calls II"):
+        name_channels(record_of("ECG", "ECG"), ("ECG:II",))

@@ -18,6 +18,7 @@ from src.labels.matching import RecordMatch, match_records
 from src.labels.text_tables import is_plain_name
 from src.processed.manifest import ManifestRow
 from src.processed.runs.tasks import RecordTask, blank_row
+from src.records.channels import LeadNames
 from src.records.folders import index_folder
 from src.records.record import ReadingHints, split_part
 from src.records.remote import join_root
@@ -56,7 +57,11 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
     missing: list[ManifestRow] = []
     for dataset, root in data.roots.items():
         matches = match_records(rows[dataset], index_folder(root))
-        hints = ReadingHints(data.source_fs.get(dataset), data.source_gain_per_mv.get(dataset))
+        hints = ReadingHints(
+            data.source_fs.get(dataset),
+            data.source_gain_per_mv.get(dataset),
+            data.leads.get(dataset, ()),
+        )
         tasks += [_build_task(dataset, root, match, hints) for match in matches.records]
         missing += [_missing_row(row, reason, config) for row, reason in matches.missing]
     return RunPlan(tuple(tasks), tuple(missing))
@@ -88,8 +93,21 @@ def _check_data(data: DataConfig) -> None:
     problems += _find_shared_folders(data.roots)
     problems += _find_value_problems("source-fs", data.source_fs, data.roots)
     problems += _find_value_problems("source-gain", data.source_gain_per_mv, data.roots)
+    problems += _find_lead_problems(data)
     if problems:
         raise UsageError("; ".join(problems))
+
+
+def _find_lead_problems(data: DataConfig) -> list[str]:
+    problems = []
+    for name, leads in data.leads.items():
+        if name not in data.roots:
+            problems.append(f"--leads names {name!r}, which no --data names")
+        try:
+            LeadNames.parse(leads)
+        except ValueError as error:
+            problems.append(f"--leads {name}: {error}")
+    return problems
 
 
 def _find_name_problems(names: Collection[str]) -> list[str]:

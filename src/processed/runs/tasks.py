@@ -138,6 +138,8 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
             task.hints.fs,
             task.hints.gain_per_mv,
             label_parts,
+            # Only where they are named, so that other records need not be processed anew.
+            *([task.hints.leads] if task.hints.leads else []),
         )
     )
 

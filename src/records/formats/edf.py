@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from src.records.channels import MIN_LEAD_FS, Channel, at_rate, find_ecg
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex, years_between
+from src.records.formats.stated_facts import amplitude_of, unit_by_amplitude
 from src.records.record import (
     MAX_VALUES,
     ECGRecord,
@@ -50,6 +51,8 @@ _FIELDS = {
     "reserved": 32,
 }
 _CHANNEL_BYTES = sum(_FIELDS.values())
+# Samples by which a missing unit is judged
+_PROBED_SAMPLES = 100_000
 # Seconds between data records may be off by this much, since files round their times.
 _TIME_TOLERANCE_S = 1e-3
 
@@ -370,16 +373,45 @@ def _millivolts(
 
     A channel without a unit has the one given, else the one that explains its amplitude, else mV.
     """
-    silent = [channel for channel in selection.channels if not channel.unit]
-    assumed = 1.0 / gain_per_mv if gain_per_mv else 1.0
+    silent = tuple(channel for channel in selection.channels if not channel.unit)
+    assumed = 1.0
     flags: tuple[str, ...] = ()
-    if silent and not gain_per_mv:
+    if silent and gain_per_mv:
+        assumed = 1.0 / gain_per_mv
+    elif silent:
+        assumed = _unit_by_amplitude(header, silent, header.path.stat().st_mtime_ns)
         flags = tuple(f"unit_assumed:{channel.label}" for channel in silent)
     per_unit = [
         (millivolts_per_unit(channel.unit) or 1.0) if channel.unit else assumed
         for channel in selection.channels
     ]
     return tuple(per_unit), flags
+
+
+# The windows of a long record share the unit of the whole.
+@lru_cache(maxsize=8)
+def _unit_by_amplitude(header: EdfHeader, channels: tuple[EdfChannel, ...], mtime_ns: int) -> float:
+    """Return mV per unit of channels without one, judged by the first data records.
+
+    Raises
+    ------
+    RecordError
+        If no unit explains their amplitude.
+    """
+    n_records = min(header.n_records, max(1, _PROBED_SAMPLES // max(c.n for c in channels)))
+    amplitudes = []
+    for channel in channels:
+        values = _read_channel(header, channel, 1.0, 0, n_records * channel.n, channel.n, n_records)
+        amplitudes.append(amplitude_of(values[None]))
+    amplitude = float(np.median(amplitudes))
+    factor = unit_by_amplitude(amplitude, 1)
+    if factor is None:
+        raise RecordError(
+            header.path,
+            f"says no unit, and an amplitude of {amplitude:.3g} fits no voltage: give "
+            "--source-gain NAME=UNITS_PER_MV (source_gain_per_mv=)",
+        )
+    return factor
 
 
 # Samples ------------------------------------------------------------------------------------------

@@ -95,14 +95,26 @@ def test_channels_in_millivolts_equal_the_wfdb_package(tmp_path: Path) -> None:
     np.testing.assert_allclose(record.signal, expected.p_signal.T / 1000, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    ("unit", "factor"), [("uV", 1e-3), ("mV", 1.0), ("V", 1e3), ("µV", 1e-3), ("", 1.0)]
-)
+@pytest.mark.parametrize(("unit", "factor"), [("uV", 1e-3), ("mV", 1.0), ("V", 1e3), ("µV", 1e-3)])
 def test_units(tmp_path: Path, unit: str, factor: float) -> None:
     ecg = column("ECG", 100, unit=unit)
     record = read_record(write_edf(tmp_path / "r.edf", ecg))
     np.testing.assert_allclose(record.signal[0], ecg.physical * factor, rtol=1e-5, atol=1e-6)
-    assert record.flags == (() if unit else ("unit_assumed:ECG",))
+    assert record.flags == ()
+
+
+@pytest.mark.parametrize(("high", "factor"), [("3", 1.0), ("3000", 1e-3)])
+def test_a_missing_unit_is_judged_by_amplitude(tmp_path: Path, high: str, factor: float) -> None:
+    ecg = column("ECG", 100, unit="", low=f"-{high}", high=high)
+    path = write_edf(tmp_path / "r.edf", ecg)
+    record = read_record(path)
+    np.testing.assert_allclose(record.signal[0], ecg.physical * factor, rtol=1e-4, atol=1e-5)
+    assert record.flags == ("unit_assumed:ECG",)
+    windows = [window.signal for window in iter_records(path, window_s=1.0)]
+    np.testing.assert_array_equal(np.concatenate(windows, axis=1), record.signal)
+    odd = column("ECG", 100, unit="", low="-1e9", high="1e9")
+    with pytest.raises(RecordError, match="fits no voltage: give --source-gain"):
+        read_record(write_edf(tmp_path / "odd.edf", odd))
 
 
 @pytest.mark.parametrize(
