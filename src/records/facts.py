@@ -11,7 +11,8 @@ _MILLIVOLTS_PER_PREFIX = {"": 1e3, "m": 1.0, "u": 1e-3, "mc": 1e-3, "n": 1e-6}
 # encoding of the file, of another one, or a mark for what could not be decoded. In Big5 it ends
 # with a g.
 _UNIT = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?|\.\d+)?[ *]?"
+    r"(?:10(?:\^|\*\*)(?P<power>[+-]?\d{1,2})|"
+    r"(?P<number>(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,2})?))?[ *]?"
     r"(?P<prefix>m|u|mc|n|milli|micro|nano|\?+|[^\x00-\x7f]+g?|)"
     r"[ \-]?(?:v|volts?)\.?"
 )
@@ -27,8 +28,8 @@ _MAX_AGE = 120  # years
 def millivolts_per_unit(unit: str) -> float | None:
     """Return how many mV a unit is; None if it is no voltage. An empty unit is mV.
 
-    Any case, brackets, ``/mV``, whole words, a number such as ``0.1mV``, and a micro sign in any
-    encoding are understood.
+    Any case, brackets, ``/mV``, whole words, a number such as in ``0.1mV``, ``1e-4V`` and
+    ``10^-3 V``, and a micro sign in any encoding are understood.
     """
     text = re.sub(r"\s+", " ", unit.strip(" \t\r\n\0/[](){}<>\"'")).lower()
     if not text:
@@ -38,7 +39,8 @@ def millivolts_per_unit(unit: str) -> float | None:
         return None
     prefix = _LONG_PREFIXES.get(match["prefix"], match["prefix"])
     per_prefix = _MILLIVOLTS_PER_PREFIX.get(prefix, _MILLIVOLTS_PER_PREFIX["u"])
-    return float(match["number"] or 1) * per_prefix or None
+    number = 10.0 ** int(match["power"]) if match["power"] else float(match["number"] or 1)
+    return number * per_prefix or None
 
 
 def parse_age(text: object) -> float | None:

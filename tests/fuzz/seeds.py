@@ -212,6 +212,26 @@ def mat_seeds() -> list[Seed]:
             {"do_compression": True},
         ),
         "mat_cell": ({"val": np.array([[adc], ["x"]], object), "fs": 500.0, "gain": 1.0}, {}),
+        "mat_stated": (
+            {
+                "ECG": {
+                    "data": adc + 5,
+                    "leads": np.array(STANDARD_LEADS, object),
+                    "header": {"fs": "500 Hz", "gain": np.full(12, 1000.0), "baseline": 5},
+                },
+                "units": np.array(["mV"] * 12, object),
+            },
+            {},
+        ),
+        "mat_vectors": (
+            {
+                "rec": {"II": adc[1], "V1": adc[6], "RESP": adc[0]},
+                "siginfo": [{"Units": "uV", "Gain": 1.0}] * 3,
+                "sampling_interval": "2 ms",
+                "empty": np.empty((0, 0)),
+            },
+            {},
+        ),
         "mat_nested": (
             {"val": {"a": {"b": {"c": adc}}}, "ecg": np.zeros((2, 3, 4)), "fs": np.nan},
             {},
@@ -230,6 +250,14 @@ def mat_seeds() -> list[Seed]:
         group["data"], group["age"] = adc.T / 1000, np.array([[74.0]])
         group["sex"] = np.array([[ord(c)] for c in "Male"], np.uint16)
         group["sex"].attrs["MATLAB_class"] = np.bytes_("char")
+        group["gain"] = np.zeros(2, np.uint64)
+        group["gain"].attrs["MATLAB_empty"] = np.uint8(1)
+        refs = file.create_group("#refs#")
+        for number, lead in enumerate(STANDARD_LEADS):
+            refs[f"{number}"] = np.array([[ord(c)] for c in lead], np.uint16)
+            refs[f"{number}"].attrs["MATLAB_class"] = np.bytes_("char")
+        references = [[refs[f"{number}"].ref] for number in range(12)]
+        file.create_dataset("leads", data=references, dtype=h5py.ref_dtype)
 
     return [*seeds, _hdf5("mat73", "r.mat", write, userblock_size=512)]
 
@@ -255,11 +283,25 @@ def hdf5_seeds() -> list[Seed]:
         file["leads"] = np.array(STANDARD_LEADS, dtype=h5py.string_dtype())
         file["tracings"].attrs["fs"], file["tracings"].attrs["units"] = 400.0, "mV"
 
+    def stated(file: h5py.File) -> None:
+        file["recording/signals"] = np.moveaxis(many, 1, 2) * 1000
+        file["recording"].attrs.update({"leads": ", ".join(STANDARD_LEADS), "gain": "1000/mV"})
+        file["recording/fs"] = np.array(["250 Hz", "0.5 kHz", "400"], h5py.string_dtype())
+        file["header/baseline"] = np.zeros((3, 12))
+        file["header"].attrs["units"] = np.array(["mV"] * 12, h5py.string_dtype())
+        file["exam_id"] = np.array(["a", "b", "c"], h5py.string_dtype())
+
     def links(file: h5py.File) -> None:
         file["ecg"] = counts(12).T / 1000
         file["other"] = h5py.SoftLink("/ecg")
         file["loop"] = h5py.SoftLink("/loop")
         file["self"] = h5py.SoftLink("/")
+
+    def outside(file: h5py.File) -> None:
+        file["ecg"] = counts(12).T / 1000
+        file["fs"] = h5py.SoftLink("/out/fs")
+        file["out"] = h5py.ExternalLink("other.h5", "/")
+        file.create_dataset("leads", (12,), "S20", external=[("names", 0, 240)])
 
     def huge(file: h5py.File) -> None:
         file.create_dataset("ecg", shape=(12, 2**40), dtype="f4", chunks=(1, 1024))
@@ -273,7 +315,9 @@ def hdf5_seeds() -> list[Seed]:
         ),
         _hdf5("h5_many", "r.hdf5", lambda file: file.create_dataset("tracings", data=many)),
         _hdf5("h5_named", "r.hdf5", names),
+        _hdf5("h5_stated", "r.h5", stated),
         _hdf5("h5_links", "r.h5", links),
+        _hdf5("h5_outside", "r.h5", outside),
         _hdf5("h5_huge", "r.h5", huge),
     ]
 

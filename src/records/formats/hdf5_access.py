@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _MAX_CHUNK_BYTES = 2**28
 # Smaller datasets are read without a look at their storage.
 _SMALL_BYTES = 2**26
-# No compression of an ECG gives so much. Values never written, or a zip bomb, give more.
+# ECGs are compressed by 2 to 15, and a collection that pads its records with zeros by more. Values
+# never written, or a zip bomb, give more still.
 _MAX_RATIO = 100
+_MAX_RATIO_AT_ONCE = 20
 
 # Names, rates, units, ids and the like: bytes of a dataset, and values of an attribute.
 _MAX_FACT_BYTES = 2**26
@@ -39,6 +41,7 @@ _MAX_ATTRIBUTE_VALUES = 2**16
 # long one. Their sizes are known only when they are read, so they are read a few at a time.
 _MAX_TEXT_BYTES = 2**26
 _MAX_TEXTS_AT_ONCE = 512
+_MAX_TEXT_BYTES_AT_ONCE = 2**28
 
 _MAX_MEMBERS = 10_000
 _MAX_ATTRIBUTES = 1000
@@ -280,12 +283,12 @@ def _read_texts(path: Path, dataset: h5py.Dataset) -> NDArray[Any]:
         return np.array(dataset[()], object)
     row_size = max(1, math.prod(dataset.shape[1:]))
     longest = _stored_apart(dataset.file)
-    n_rows = max(1, min(_MAX_TEXTS_AT_ONCE, 2 * _MAX_TEXT_BYTES // longest) // row_size)
+    n_rows = max(1, min(_MAX_TEXTS_AT_ONCE, _MAX_TEXT_BYTES_AT_ONCE // longest) // row_size)
     parts = []
     n_bytes = 0
     for start in range(0, dataset.shape[0], n_rows):
         part = np.asarray(dataset[start : start + n_rows], object)
-        n_bytes += sum(len(text) for text in part.ravel() if isinstance(text, (bytes, str)))
+        n_bytes += sum(map(len, part.ravel().tolist()))
         if n_bytes > _MAX_TEXT_BYTES:
             raise RecordError(
                 path,
@@ -331,10 +334,14 @@ def read_values(
         If the dataset was never written or is too large.
     """
     n_stored = int(dataset.id.get_storage_size())
+    item_bytes = dataset.dtype.itemsize
     # To read one value, HDF5 decodes the whole chunk that holds it.
-    n_chunk = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
-    n_promised = max(int(dataset.size or 0) * dataset.dtype.itemsize, n_chunk)
-    if n_promised > _SMALL_BYTES and n_promised > n_stored * _MAX_RATIO:
+    n_chunk = math.prod(dataset.chunks or (0,)) * item_bytes
+    n_at_once = max(_count_selected(dataset.shape, selection) * item_bytes, n_chunk)
+    n_promised = max(int(dataset.size or 0) * item_bytes, n_chunk)
+    if (n_promised > _SMALL_BYTES and n_promised > n_stored * _MAX_RATIO) or (
+        n_at_once > _SMALL_BYTES and n_at_once > n_stored * _MAX_RATIO_AT_ONCE
+    ):
         raise RecordError(
             path,
             f"{dataset.name} promises {n_promised} bytes, {n_stored} are stored: expected the "
@@ -351,3 +358,15 @@ def read_values(
             path, f"{dataset.name} of shape {dataset.shape} is over {MAX_VALUES} values"
         )
     return np.asarray(dataset[selection])
+
+
+def _count_selected(
+    shape: tuple[int, ...], selection: int | slice | tuple[int | slice, ...]
+) -> int:
+    """Return how many values of an array a selection takes."""
+    axes = selection if isinstance(selection, tuple) else (selection,)
+    counts = [
+        len(range(*axis.indices(n))) if isinstance(axis, slice) else 1
+        for axis, n in zip(axes, shape, strict=False)
+    ]
+    return math.prod((*counts, *shape[len(axes) :]))

@@ -77,7 +77,7 @@ _MAX_FACT_VALUES = 10_000
 _MAX_CELLS = 1000
 # Bytes that a file of version 7.3 may hold, if it is small, and by its size.
 _SMALL_BYTES = 2**27
-_MAX_RATIO = 100
+_MAX_RATIO = 20
 _MAX_DEPTH = 5
 _NUMERIC = {
     "double",
@@ -464,10 +464,10 @@ def _hdf5_value(
     """Return a dataset as an array or text, a cell array as a list, and a group as a dictionary."""
     import h5py
 
+    budget.take(0)
     if item is None or depth > _MAX_DEPTH:
         return None
     if isinstance(item, h5py.Group):
-        budget.take(0)
         return {
             name: _hdf5_value(path, member(path, item, name), budget, depth + 1)
             for name in member_names(path, item)

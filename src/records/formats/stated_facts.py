@@ -70,6 +70,7 @@ MIN_SAMPLES = 100
 
 # Structures within structures.
 _MAX_DEPTH = 4
+_BLANK = " \t\r\n\v\f\0"
 # Letters of a rate or gain.
 _MAX_TEXT = 64
 
@@ -283,16 +284,13 @@ def _elements(values: Sequence[object]) -> NDArray[Any] | None:
     """Return the elements of a list as float64, or as texts if any is text; None if all empty."""
     plain: list[float | str] = []
     for value in values:
-        held: object = value
-        while isinstance(held, (list, tuple, np.ndarray)) and len(np.shape(held)) > 0:
-            if len(held) > 1:
-                return None
-            held = held[0] if len(held) else ""
+        # The usual case first, as collections have an id or name for each of their records.
+        held: object = value if isinstance(value, (str, bytes)) else _only_element(value)
         if isinstance(held, (str, bytes)):
             plain.append(as_text(held))
         elif isinstance(held, (int, float, np.number)):
             plain.append(float(held))
-        elif held is None or isinstance(held, np.ndarray):
+        elif held is None:
             plain.append("")
         else:
             return None
@@ -303,18 +301,31 @@ def _elements(values: Sequence[object]) -> NDArray[Any] | None:
     return np.array([_spelled(value) for value in plain], object)
 
 
+def _only_element(value: object) -> object:
+    """Return the element of a list or array of one, None for an empty one, else what it is."""
+    while isinstance(value, (list, tuple, np.ndarray)) and len(np.shape(value)) > 0:
+        if len(value) > 1:
+            return value
+        value = value[0] if len(value) else None
+    return value.item() if isinstance(value, np.ndarray) else value
+
+
 def _spelled(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
 def as_text(value: str | bytes) -> str:
     """Return text without spaces and zero bytes around it."""
-    if isinstance(value, str):
-        return value.strip().strip("\0").strip()
+    if isinstance(value, bytes):
+        return _decoded(value).strip(_BLANK)
+    return value.strip(_BLANK)
+
+
+def _decoded(value: bytes) -> str:
     try:
-        return as_text(value.decode("utf-8"))
+        return value.decode("utf-8")
     except UnicodeDecodeError:
-        return as_text(value.decode("latin-1"))
+        return value.decode("latin-1")
 
 
 def _split(text: str) -> tuple[str, ...]:
