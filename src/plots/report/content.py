@@ -106,13 +106,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Card:
-    """A record of the gallery: its ECG as safe ``<svg>`` text, and its place in the browser."""
+    """A record of the gallery: its ECG as safe ``<svg>`` text, and its place in the browser.
+
+    `shade_class` is the class that its saliency map explains, "" without one.
+    """
 
     key: str
     title: str
     note: str
     svg: str
     place: int
+    shade_class: str = ""
 
 
 @dataclass(frozen=True)

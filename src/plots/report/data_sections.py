@@ -27,6 +27,7 @@ from src.plots.report.content import (
     text,
     whole,
 )
+from src.plots.report.flag_meanings import FLAG_MEANINGS
 from src.plots.report.page import picture
 from src.plots.report.run_files import RunFiles
 from src.plots.saved import count_labels, draw_balance
@@ -96,13 +97,10 @@ def _describe_collections(
     note = (
         "Age: median with quartiles. Rates and lengths are those of the sources, before resampling."
     )
-    classes = [pictures[name] for name in ("class_balance",) if name in pictures]
-    others = [pictures[name] for name in ("source_balance", "ages") if name in pictures]
     return [
         drop_empty_columns(Table("Collections", columns, rows, note)),
-        Pictures(classes),
+        Pictures(list(pictures.values())),
         *_class_table(records),
-        Pictures(others),
     ]
 
 
@@ -192,8 +190,9 @@ def _flag_table(cells: Sequence[str]) -> Iterator[Table]:
     rows = []
     for kind, n in flags.most_common():
         shown_share = share(n, len(cells), with_bar=True)
-        rows.append([text(kind), whole(n), shown_share, _flagged_leads(kind, cells)])
-    columns = ("flag", "records", "share", "most often in")
+        meaning = text(FLAG_MEANINGS.get(kind))
+        rows.append([text(kind), whole(n), shown_share, _flagged_leads(kind, cells), meaning])
+    columns = ("flag", "records", "share", "most often in", "meaning")
     yield drop_empty_columns(Table("Quality flags", columns, rows, "Flagged records are used."))
 
 
