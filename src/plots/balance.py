@@ -56,6 +56,7 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     names = [name for name, _ in totals.most_common()]
     figure = new_figure(rows_page_mm(names), 22 + _rows_mm(len(names)))
     axes = style_axes(figure.subplots(), grid="x")
+    # The line ends at the largest split: its length is read as the size of the class
     largest = [max(of_class.get(name, 0) for of_class in counts.values()) for name in names]
     axes.hlines(range(len(names)), 0, largest, colors=LIGHT_GREY, linewidth=1)
     marks: Style = {"markersize": 3, "linestyle": "", "clip_on": False, "zorder": 3}
@@ -100,6 +101,7 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     table = np.array(
         [[counts[source].get(name, 0) for source in sources] for name in names], dtype=float
     )
+    # By class, not by source: a small source may still hold all records of a rare class
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     width = rows_page_mm(names, min(max(COLUMN_MM, 60.0 + 13 * len(sources)), PAGE_MM))
     names_mm = longest_mm(plain_text(name, NAME_LIMIT) for name in names)
@@ -112,6 +114,7 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    # A scale as long as 71 rows would be mostly empty
     shrink = min(1.0, 40 / (_rows_mm(len(names)) + 8))
     percent = PercentFormatter(1.0, decimals=0)
     bar = figure.colorbar(image, ax=axes, format=percent, aspect=30, shrink=shrink)

@@ -59,6 +59,7 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     if not (counts >= 0).all():
         raise ValueError(f"the matrix holds {counts.min():g}: expected counts of 0 or more")
     totals = counts.sum(axis=1, keepdims=True)
+    # NaN leaves the row of an absent class to the grey of the panel; 0 would look like all wrong
     share = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     names = [plain_text(name, NAME_LIMIT) for name in classes]
     figure, axes = _square_page(n, label_mm=longest_mm(names))
@@ -108,6 +109,7 @@ def _write_cells(
         text = f"{count:,.0f}"
         if not with_share and count >= 10_000:
             text = f"{count / 1000:,.0f}k"
+        # A zero needs no share, and most cells are zeros
         if with_share and count:
             text += f"\n{part:.0%}" if part >= 0.005 else "\n<1%"
         color = "white" if part > 0.6 else BLACK

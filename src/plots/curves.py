@@ -147,6 +147,7 @@ def annotated_scores(
     truth: Float64Array, scores: Float64Array, classes: Sequence[str]
 ) -> list[tuple[str, Float64Array, Float64Array]]:
     """Return name, outcomes and scores of each class over the records annotated for it."""
+    # Each class has its own records: a source that did not look for a class says nothing of it
     known = np.isfinite(truth)
     return [(name, truth[known[:, i], i], scores[known[:, i], i]) for i, name in enumerate(classes)]
 
@@ -199,6 +200,7 @@ def _curve_page(
     figure = new_figure(COLUMN_MM, 91 + _LINE_MM * n_lines)
     axes = style_axes(figure.subplots(), grid="both")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    # Grey ones first, so that they lie below those that are named
     for curve in others:
         style: Style = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{curve.name}"}
         axes.plot(curve.x, curve.y, drawstyle=drawstyle, **style)

@@ -285,12 +285,14 @@ def _draw_shade(axes: Axes, page: PageLayout, weights: Float64Array) -> None:
     for trace in page.traces:
         if trace.y is None:
             continue
+        # The weight sets the opacity, so that the grid stays visible where the map is weak
         part = weights[trace.strip.lead, trace.samples, None]  # (n_samples, 1)
         colors = np.where(part > 0, to_rgb(_FOR), to_rgb(_AGAINST))  # (n_samples, RGB)
         band = np.concatenate([colors, _SHADE_OPACITY * np.abs(part)], axis=1)
         baseline, y = page.baselines[trace.strip.row], trace.y[np.isfinite(trace.y)]
         low = baseline + y.min(initial=0.0) - _SHADE_ROOM
         high = baseline + y.max(initial=0.0) + _SHADE_ROOM
+        # Not smoothed: a border between two samples must stay where it is
         image = axes.imshow(
             band[None],  # (1, n_samples, RGBA)
             extent=(trace.left, trace.right, low, high),

@@ -49,6 +49,7 @@ def plot_f1_scores(
     """
     if not per_class:
         raise ValueError("per_class has no class: give compute_metrics(predictions)['per_class']")
+    # Undefined is not 0: such a class had no record, and stays out of the mean
     scores = {name: as_number(row.get("f1")) for name, row in per_class.items()}
     # Undefined scores come last
     names = sorted(scores, key=lambda name: math.inf if math.isnan(scores[name]) else -scores[name])

@@ -88,6 +88,7 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
             lead_present=record.lead_present,
             duration_s=duration_s,
         )
+        # All papers are scaled to one width, so their large boxes are equal
         heights.append(width * paper_height / paper_width)
 
     # The height of the page follows from papers and headings, which then get their places on it

@@ -94,6 +94,7 @@ def flag_kinds(cell: str) -> list[str]:
 
 def reason_kind(reason: str) -> str:
     """Return a reason without details of a record: parentheses, file names and numbers."""
+    # Parentheses hold leads and numbers of one record, which would make every reason unique
     text = re.sub(r"\s*\([^)]*\)", "", reason)
     text = re.sub(r"\S*[/\\]\S*?(?=:?(?:\s|$))|\S+\.(?:hea|dat|mat)\b", "(file)", text)
     return re.sub(r"(?<![A-Za-z])\d+(?:\.\d+)?", "#", text).strip()
@@ -136,6 +137,7 @@ def _draw_status(axes: Axes, datasets: Sequence[str], statuses: Sequence[str]) -
         return
     names = [name for name, _ in Counter(datasets).most_common()]
     counts = Counter(zip(datasets, statuses, strict=True))
+    # A manifest of a later version may have other statuses
     unknown = sorted(set(statuses) - set(_STATUS_COLORS))
     colors = {**_STATUS_COLORS, **dict.fromkeys(unknown, PALETTE[4])}
     left = np.zeros(len(names))

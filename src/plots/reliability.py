@@ -85,6 +85,7 @@ def plot_reliability_diagram(
 
 
 def _draw_class(axes: Axes, bins: Reliability, color: str, label: str) -> list[Line2D]:
+    # The frequency of a few predictions jumps, which reads as poor calibration
     shown = bins.counts >= _MIN_PREDICTIONS
     x, y = bins.predicted[shown], bins.observed[shown]
     return axes.plot(x, y, "o-", color=color, lw=0.9, ms=0.0, label=label)
@@ -105,4 +106,5 @@ def _draw_counts(axes: Axes, bins: Reliability) -> None:
     axes.set(xlabel="Predicted probability", ylabel="Predictions", yscale="log")
     edges = np.linspace(0, 1, len(bins.counts) + 1)
     axes.stairs(bins.counts, edges, baseline=0.5, fill=True, color=PALETTE[5])
+    # From half a prediction on: a bin of one still has a height on a logarithmic axis
     axes.set_ylim(0.5, max(2 * bins.counts.max(), 10))

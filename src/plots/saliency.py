@@ -61,6 +61,7 @@ def plot_saliency(
             "the map holds values that are not finite: expected a number for each sample"
         )
     smooth = _moving_average(weights, max(1, round(smooth_s * fs)))
+    # The scale is that of samples that exist: padding has weights, but nothing to colour
     shown = np.abs(smooth[np.isfinite(np.asarray(signal, dtype=np.float64))])
     full = float(np.quantile(shown, _FULL_COLOUR)) if shown.size else 0.0
     shade = np.clip(smooth / full, -1, 1) if full else np.zeros_like(smooth)
@@ -81,6 +82,7 @@ def _moving_average(weights: Float64Array, width: int) -> Float64Array:
     """Return the mean over `width` samples of each row, over fewer at the ends."""
     kernel = np.ones(width)
     n_samples = weights.shape[1]
+    # Divided by the samples under the window, so that the ends do not fade
     counts = np.convolve(np.ones(n_samples), kernel, mode="full")
     sums = np.stack([np.convolve(row, kernel, mode="full") for row in weights])
     start = (width - 1) // 2

@@ -64,6 +64,7 @@ def save_evaluation_figures(
         (f"{split}_{name}", figure)
         for name, figure in draw_scores(dict(evaluation.metrics), predictions)
     ]
+    # A split that is all right has no figure of mistakes
     worst = find_worst(predictions, _N_MISTAKES)
     if worst:
         gallery = plot_gallery([_gallery_record(processed, mistake) for mistake in worst])
@@ -84,6 +85,7 @@ def save_quality_figures(
 ) -> list[Path]:
     """Save a page on the quality of each collection, ``quality_<dataset>``; return the files."""
     manifest = load_manifest(processed)
+    # Only records that were read have flags; those that were not would lower every share
     was_read = manifest["status"].isin(["ok", "rejected"])
     files = []
     for name in sorted(set(manifest.loc[was_read, "dataset"])):

@@ -194,6 +194,7 @@ def join_counts(counts: Mapping[str, int], limit: int = 4) -> Cell:
     """Return names with their counts, the most frequent first; a single name without its count."""
     if len(counts) == 1:
         return text(next(iter(counts)))
+    # Equal counts in the order of names, so that the page is the same each time
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{name} ({count:,})" for name, count in order[:limit])
     rest = len(counts) - limit
@@ -202,6 +203,7 @@ def join_counts(counts: Mapping[str, int], limit: int = 4) -> Cell:
 
 def drop_empty_columns(table: Table) -> Table:
     """Return the table without its empty columns."""
+    # By their texts: a column may hold numbers in some rows and dashes in the others
     kept = []
     for column in range(len(table.columns)):
         if any(row[column].text != NOTHING for row in table.rows):

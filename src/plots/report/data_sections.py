@@ -106,6 +106,7 @@ def _describe_collections(
 
 def _collection_row(name: str, rows: pd.DataFrame) -> list[Cell]:
     records = rows[rows["status"] == "ok"]
+    # The fallback OTHER is a label too, but nobody gave it
     is_labelled = (records["label_source"] == "mapping") & (records["labels"] != "")
     rates = Counter(f"{float(rate):g}" for rate in records["fs"] if rate)
     return [
@@ -276,6 +277,7 @@ def _check_leaks(records: pd.DataFrame) -> Note:
     """Return whether a patient or a recording is in more than one split."""
     placed = records[records["split"].isin(SPLIT_NAMES)]
     known = placed[placed["patient_id"] != ""]
+    # By fingerprint as well: a copy under another name and patient is a leak too
     recordings = _recordings(list(placed["signal_hash"]))
     n_divided = {
         "patients": _count_divided(patients_of(known), list(known["split"])),

@@ -173,6 +173,7 @@ def _explain(
         if class_name not in checkpoint.card.classes:
             continue
         arrays = load_record_file(record_path(files.processed, ranked.key))
+        # The network may have fewer leads than the page; the others have no weight
         saliency = explain(model, checkpoint.card, arrays, class_name, n_steps=_SALIENCY_STEPS)
         values = np.zeros((len(STANDARD_LEADS), saliency.values.shape[1]), np.float32)
         values[model_leads] = saliency.values
@@ -275,6 +276,7 @@ def encode_example(example: Example) -> EncodedExample:
     Samples are 16-bit whole numbers of `step_mv`, lead after lead, in base64; -32768 where a sample
     is missing.
     """
+    # 16 bits hold 33 mV in steps of 1 uV; larger signals get coarser steps
     known = np.isfinite(example.signal) & example.lead_present[:, None]
     largest = float(np.abs(example.signal[known]).max(initial=0.0))
     step_mv = max(_MIN_STEP_MV, largest / 32767)

@@ -57,7 +57,7 @@ class Heartbeat:
             parts = f", {self._done} of {self._total}"
         elif self._done:
             parts = f", {self._done:,}"
-        elapsed = format_duration(time.monotonic() - self._began)
+        elapsed = format_duration(time.monotonic() - self._began, minutes_from=600)
         return f"{self.command}: {self._step}{parts} ({elapsed})"
 
     def __enter__(self) -> Heartbeat:
