@@ -194,9 +194,12 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """Predict class probabilities of recordings, a CSV row per record."""
-    from src.commands.predict_files import predict_to_csv, save_saliency
-    from src.learning.checkpoints import default_checkpoint
-    from src.utils import device_info
+    from src.processed.runs.heartbeat import Heartbeat
+
+    with Heartbeat("predict", "loading the libraries"):
+        from src.commands.predict_files import predict_to_csv, save_saliency
+        from src.learning.checkpoints import default_checkpoint
+        from src.utils import device_info
 
     checkpoint = args.checkpoint or default_checkpoint()
     summary = predict_to_csv(
@@ -228,8 +231,11 @@ def predict(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Export a checkpoint to ONNX, with a JSON file that describes its input."""
-    from src.classifier.onnx_export import compare_onnx, export_onnx
-    from src.learning.checkpoints import load_checkpoint
+    from src.processed.runs.heartbeat import Heartbeat
+
+    with Heartbeat("export", "loading the libraries"):
+        from src.classifier.onnx_export import compare_onnx, export_onnx
+        from src.learning.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
     files = export_onnx(checkpoint, args.out, int8=args.int8)
@@ -277,7 +283,10 @@ def _run_folder(run: str) -> Path:
 
 def report(args: argparse.Namespace) -> int:
     """Write a report of a run as one HTML page: data, training, results, mistakes, settings."""
-    from src.plots.report.writer import write_report
+    from src.processed.runs.heartbeat import Heartbeat
+
+    with Heartbeat("report", "loading the libraries"):
+        from src.plots.report.writer import write_report
 
     page = write_report(
         _run_folder(args.run),

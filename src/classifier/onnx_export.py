@@ -25,6 +25,7 @@ from src.learning.metrics import compute_metrics
 from src.model import MIN_SAMPLES, ResNet1d, load_model, predict_logits, to_probabilities
 from src.processed.datasets import ECGDataset, View
 from src.processed.mirror import local_copy
+from src.processed.runs.heartbeat import Heartbeat
 from src.utils import Float32Array, atomic_path, import_extra, save_json
 
 EXTRA = "-r requirements-export.txt"
@@ -77,14 +78,14 @@ def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) 
         raise ValueError(f"{out}: expected a name that ends in .onnx")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(package, "export to ONNX", EXTRA)
-    with atomic_path(out) as temporary:
+    with Heartbeat("export", f"writing {out}"), atomic_path(out) as temporary:
         _write_graph(load_model(checkpoint), checkpoint.card, temporary)
     description = out.with_suffix(".json")
     save_json(describe_input(checkpoint.card), description)
     if not int8:
         return [out, description]
     quantized = out.with_name(f"{out.stem}_int8.onnx")
-    with atomic_path(quantized) as temporary:
+    with Heartbeat("export", f"writing {quantized}"), atomic_path(quantized) as temporary:
         _quantize(out, temporary)
     return [out, description, quantized]
 
@@ -310,6 +311,13 @@ def compare_onnx(
     ValueError
         If onnxruntime is missing, or the split has no records for the checkpoint.
     """
+    with Heartbeat("export", f"comparing {path} with the checkpoint on the {split} split"):
+        return _compare_onnx(checkpoint, Path(path), processed, split, batch_size)
+
+
+def _compare_onnx(
+    checkpoint: Checkpoint, path: Path, processed: str | Path, split: str, batch_size: int
+) -> OnnxComparison:
     records = split_records(checkpoint, local_copy(processed), split)
     before = predict_records(checkpoint, records, batch_size=batch_size, device="cpu")
     card, session = checkpoint.card, _open_session(path)
@@ -320,7 +328,7 @@ def compare_onnx(
     scores = [_run_session(session, batch.signal.numpy()) for batch in loader]
     after = replace(before, y_score=np.concatenate(scores))
     return OnnxComparison(
-        path=Path(path),
+        path=path,
         n_records=len(records),
         auroc_macro=compute_metrics(after)["auroc_macro"],
         auroc_macro_torch=compute_metrics(before)["auroc_macro"],

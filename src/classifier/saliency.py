@@ -78,6 +78,8 @@ def explain(
     arrays: dict[str, NDArray[Any]],
     class_name: str,
     method: str = "integrated_gradients",
+    *,
+    n_steps: int = 64,
 ) -> Saliency:
     """Return the saliency map of a recording for one class.
 
@@ -93,6 +95,8 @@ def explain(
         One of the card's classes.
     method
         One of `METHODS`. Occlusion uses stretches of 0.25 s that overlap by half.
+    n_steps
+        Points of integrated gradients between baseline and signal.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def explain(
         return predict_logits(model, batch, card.crop_samples)
 
     if method == "integrated_gradients":
-        values = integrated_gradients(forward, signal, target)
+        values = integrated_gradients(forward, signal, target, n_steps=n_steps)
     elif method == "grad_cam":
         values = grad_cam(model, signal, target, crop_samples=card.crop_samples)
     else:

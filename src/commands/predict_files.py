@@ -19,6 +19,7 @@ from src.classifier.file_predictions import TRAINED_ON, FilePrediction, predict_
 from src.classifier.saliency import METHODS, Saliency
 from src.labels.text_tables import safe_cell
 from src.learning.checkpoints import load_checkpoint
+from src.processed.runs.heartbeat import count_aloud
 from src.processed.runs.pool import chunked
 from src.processed.runs.tasks import RejectedError
 from src.records.fetching import COPY_FIRST, fetched_records, holds_many
@@ -155,7 +156,7 @@ def predict_to_csv(
     ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["record_id", *map(safe_cell, loaded.card.classes), "status", "reason"])
-        for row in rows:
+        for row in count_aloud(rows, "predict", "reading and predicting records"):
             writer.writerow(_format_row(row, len(loaded.card.classes)))
             counts[row.status] += 1
             n_trained_on += row.reason == TRAINED_ON
@@ -231,7 +232,7 @@ def save_saliency(
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
     classifier = Classifier(load_checkpoint(checkpoint), device)
     used_stems: set[str] = set()
-    for path in find_record_files(paths):
+    for path in count_aloud(find_record_files(paths), "predict", "drawing saliency maps"):
         try:
             prediction = classifier.predict(
                 path,
@@ -274,7 +275,8 @@ def _save_map(prediction: Prediction, saliency: Saliency, stem: Path) -> None:
         saliency.fs,
         saliency.leads,
         title=title,
-        note=f"orange for {saliency.class_name}, blue against it ({saliency.method})",
+        class_name=saliency.class_name,
+        note=saliency.method.replace("_", " "),
         layout="3x4",
     )
     save_figure(figure, stem.with_name(f"{stem.name}.png"))

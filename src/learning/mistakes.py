@@ -37,10 +37,15 @@ class RankedRecord:
     scores: dict[str, float]
     error: float
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> tuple[str, str]:
+        """The true classes and the predicted ones in words."""
         true = " + ".join(self.true) or "none"
         predicted = " + ".join(self.predicted) or "none"
-        return f"{true}, predicted {predicted}"
+        return f"true: {true}", f"predicted: {predicted}"
+
+    def __str__(self) -> str:
+        return ", ".join(self.lines)
 
 
 def measure_errors(predictions: Predictions) -> Float64Array:
@@ -67,7 +72,7 @@ def find_worst(predictions: Predictions, n_records: int = 6) -> list[RankedRecor
     # By the entries, not by the error: a tie that is decided wrongly has an error of 0
     is_wrong = np.asarray(_wrong_entries(predictions).any(axis=1))
     order = [row for row in np.argsort(-errors, kind="stable") if is_wrong[row]]
-    return [_rank_record(predictions, int(row), float(errors[row])) for row in order[:n_records]]
+    return [rank_record(predictions, int(row), float(errors[row])) for row in order[:n_records]]
 
 
 def find_typical(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:
@@ -83,7 +88,7 @@ def find_typical(predictions: Predictions, n_records: int = 6) -> list[RankedRec
             best = int(candidates[predictions.y_score[candidates, column].argmax()])
             if best not in rows:
                 rows.append(best)
-    return [_rank_record(predictions, row, 0.0) for row in rows]
+    return [rank_record(predictions, row) for row in rows]
 
 
 def _wrong_entries(predictions: Predictions) -> NDArray[np.bool_]:
@@ -93,7 +98,8 @@ def _wrong_entries(predictions: Predictions) -> NDArray[np.bool_]:
     return wrong
 
 
-def _rank_record(predictions: Predictions, row: int, error: float) -> RankedRecord:
+def rank_record(predictions: Predictions, row: int, error: float = 0.0) -> RankedRecord:
+    """Return true and predicted classes of the record in a row of the predictions."""
     outcome, scores = predictions.y_true[row], predictions.y_score[row]
     true = outcome == 1
     predicted = (predictions.y_pred[row] == 1) & ~np.isnan(outcome)

@@ -55,6 +55,7 @@ def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figu
         mark_empty(axes, "no ages known")
         return figure
 
+    # A group without a record gets no entry in the legend, and no empty bars between the others
     samples, colors, labels = [], [], []
     for name, sex, color in _GROUPS:
         members = known & np.array([other == sex for other in sexes])
@@ -62,6 +63,7 @@ def plot_ages(ages: Sequence[float | None], sexes: Sequence[str | None]) -> Figu
             samples.append(years[members])
             colors.append(color)
             labels.append(f"{name} ({int(members.sum()):,})")
+    # Bands begin at multiples of five, so that ages of several collections can be compared
     low = _BAND_YEARS * math.floor(years[known].min() / _BAND_YEARS)
     high = _BAND_YEARS * math.floor(years[known].max() / _BAND_YEARS) + _BAND_YEARS
     bands = np.arange(low, high + 1, _BAND_YEARS).tolist()

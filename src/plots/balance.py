@@ -16,21 +16,24 @@ from src.plots.canvas import (
     GREY,
     LABEL_PT,
     LIGHT_GREY,
+    NAME_LIMIT,
     PAGE_MM,
     PALETTE,
     TICK_PT,
     Style,
+    longest_mm,
     name_rows,
     new_figure,
     plain_text,
+    rows_page_mm,
     style_axes,
     write_column,
 )
 from src.utils import Float64Array
 
 _MARKERS = "os^Dv"
-_CHARACTER_MM = 1.35  # of a name at TICK_PT, on average
-_BESIDE_CELLS_MM = 42  # names of the classes and the scale
+_SCALE_MM = 24.0  # beside the cells, with the gaps around it
+_NAME_GAP_MM = 1.5  # between the names of two columns
 
 
 def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
@@ -51,8 +54,9 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """
     totals = _totals(counts)
     names = [name for name, _ in totals.most_common()]
-    figure = new_figure(COLUMN_MM, 22 + _rows_mm(len(names)))
+    figure = new_figure(rows_page_mm(names), 22 + _rows_mm(len(names)))
     axes = style_axes(figure.subplots(), grid="x")
+    # The line ends at the largest split: its length is read as the size of the class
     largest = [max(of_class.get(name, 0) for of_class in counts.values()) for name in names]
     axes.hlines(range(len(names)), 0, largest, colors=LIGHT_GREY, linewidth=1)
     marks: Style = {"markersize": 3, "linestyle": "", "clip_on": False, "zorder": 3}
@@ -67,7 +71,7 @@ def plot_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
             label=plain_text(split),
             **marks,
         )
-    name_rows(axes, names, limit=26)
+    name_rows(axes, names)
     _scale_counts(axes, max(largest))
     write_column(axes, "total", [f"{totals[name]:,}" for name in names])
     style: Style = {"fontsize": TICK_PT, "frameon": False, "handletextpad": 0.1}
@@ -97,17 +101,20 @@ def plot_source_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     table = np.array(
         [[counts[source].get(name, 0) for source in sources] for name in names], dtype=float
     )
+    # By class, not by source: a small source may still hold all records of a rare class
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    width = min(max(COLUMN_MM, 60.0 + 13 * len(sources)), PAGE_MM)
+    width = rows_page_mm(names, min(max(COLUMN_MM, 60.0 + 13 * len(sources)), PAGE_MM))
+    names_mm = longest_mm(plain_text(name, NAME_LIMIT) for name in names)
     figure = new_figure(width, 30 + _rows_mm(max(len(names), 5)))
     axes = style_axes(figure.subplots())
     image = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
     _write_counts(axes, table, share)
-    axes.set_yticks(np.arange(len(names)) + 0.5, [plain_text(name, 30) for name in names])
-    _name_sources(axes, sources, width - _BESIDE_CELLS_MM)
+    axes.set_yticks(np.arange(len(names)) + 0.5, [plain_text(name, NAME_LIMIT) for name in names])
+    _name_sources(axes, sources, width - names_mm - _SCALE_MM)
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    # A scale as long as 71 rows would be mostly empty
     shrink = min(1.0, 40 / (_rows_mm(len(names)) + 8))
     percent = PercentFormatter(1.0, decimals=0)
     bar = figure.colorbar(image, ax=axes, format=percent, aspect=30, shrink=shrink)
@@ -160,8 +167,8 @@ def _write_counts(axes: Axes, table: Float64Array, share: Float64Array) -> None:
 
 def _name_sources(axes: Axes, sources: Sequence[str], room_mm: float) -> None:
     """Name the columns, the names turned where they would touch."""
+    names = [plain_text(source, NAME_LIMIT) for source in sources]
     turned: Style = {}
-    if len(sources) * max(map(len, sources)) * _CHARACTER_MM >= room_mm:
+    if len(sources) * (longest_mm(names) + _NAME_GAP_MM) >= room_mm:
         turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    names = [plain_text(source, 24) for source in sources]
     axes.set_xticks(np.arange(len(sources)) + 0.5, names, **turned)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import text_to_path
 
 from src.utils import atomic_path
 
@@ -32,6 +36,9 @@ PAGE_MM = 183.0
 TITLE_PT, LABEL_PT, TICK_PT = 9.0, 8.0, 7.0
 """Type sizes; journals ask for 7 pt at least."""
 _PAD_MM = 1.5
+NAME_LIMIT = 36
+"""Characters of a class or a collection that a figure shows; most names have 25 or fewer."""
+_USUAL_NAME_MM = 20.0
 SAVE_SUFFIXES = (".png", ".svg", ".pdf")
 
 BLACK, GREY, LIGHT_GREY = "#000000", "#767676", "#d9d9d9"
@@ -83,6 +90,16 @@ def new_figure(
     return figure
 
 
+def rows_page_mm(names: Sequence[str], width_mm: float = COLUMN_MM) -> float:
+    """Return the width of a page with one name per row, whose panel keeps its size.
+
+    A column has room for names of a usual length; longer ones widen the page up to `PAGE_MM`,
+    instead of squeezing the panel.
+    """
+    longest = longest_mm(plain_text(name, NAME_LIMIT) for name in names)
+    return min(width_mm + max(0.0, longest - _USUAL_NAME_MM), PAGE_MM)
+
+
 def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None) -> Axes:
     """Style a panel: type sizes, a frame left and below only, a pale `grid` (x, y or both)."""
     axes.tick_params(labelsize=TICK_PT, length=2.5, width=0.6)
@@ -100,15 +117,79 @@ def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None)
     return axes
 
 
+# Text ---------------------------------------------------------------------------------------------
+
+
 def plain_text(text: object, limit: int = 40) -> str:
-    """Return a text for a label: shortened with an ellipsis, and ``$`` not read as mathematics."""
+    """Return a text for a label: shortened with an ellipsis, and ``$`` not read as mathematics.
+
+    The ellipsis stands in the middle: names of diagnoses often differ only in their last word.
+    """
     name = str(text)
     if len(name) > limit:
-        name = name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        n_last = (limit - 1) // 2
+        first, last = name[: limit - 1 - n_last], name[len(name) - n_last :]
+        name = f"{first}\N{HORIZONTAL ELLIPSIS}{last}"
     return name.replace("$", r"\$")
 
 
-def name_rows(axes: Axes, names: Sequence[str], limit: int = 40) -> None:
+@lru_cache(maxsize=10_000)
+def text_mm(text: str, size_pt: float, *, bold: bool = False) -> float:
+    """Return the width of a line of text on paper, in mm."""
+    font = FontProperties(size=size_pt, weight="bold" if bold else "normal")
+    with warnings.catch_warnings():
+        # A letter that the font lacks is told once, where it is drawn
+        warnings.simplefilter("ignore")
+        width_pt, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width_pt) * MM_PER_INCH / 72
+
+
+def longest_mm(texts: Iterable[str], size_pt: float = TICK_PT) -> float:
+    """Return the width of the longest of several labels, in mm."""
+    return max((text_mm(text.replace(r"\$", "$"), size_pt) for text in texts), default=0.0)
+
+
+def wrap_text(
+    text: str, width_mm: float, size_pt: float, *, bold: bool = False, max_lines: int = 4
+) -> list[str]:
+    """Break a text into lines of at most a width; text beyond the last line becomes an ellipsis.
+
+    A word longer than a line is broken, since names of classes and records have no blanks.
+    """
+    lines = [""]
+    for word in text.split():
+        rest = word
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if text_mm(joined, size_pt, bold=bold) <= width_mm:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        while text_mm(rest, size_pt, bold=bold) > width_mm:
+            n = max(1, int(len(rest) * width_mm / text_mm(rest, size_pt, bold=bold)))
+            while n > 1 and text_mm(rest[:n], size_pt, bold=bold) > width_mm:
+                n -= 1
+            lines[-1], rest = rest[:n], rest[n:]
+            lines.append("")
+        lines[-1] = rest
+    if len(lines) > max_lines:
+        lines = lines[:max_lines]
+        lines[-1] = f"{lines[-1][:-2].rstrip(' ,;')}\N{HORIZONTAL ELLIPSIS}"
+    return [line.replace("$", r"\$") for line in lines if line]
+
+
+def name_some(names: Sequence[str], n_shown: int = 6) -> str:
+    """Return names separated by commas, the last of many as their number."""
+    shown = [name[:NAME_LIMIT] for name in names[:n_shown]]
+    if len(names) > n_shown:
+        shown[-1] += f" and {len(names) - n_shown} more"
+    return ", ".join(shown)
+
+
+# Rows and panels ----------------------------------------------------------------------------------
+
+
+def name_rows(axes: Axes, names: Sequence[str], limit: int = NAME_LIMIT) -> None:
     """Label the y axis with one name per row, the first at the top, and half a row of margin."""
     axes.set_yticks(range(len(names)), [plain_text(name, limit) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -14,9 +14,11 @@ from src.plots.canvas import (
     BLACK,
     LABEL_PT,
     LIGHT_GREY,
+    NAME_LIMIT,
     PAGE_MM,
     TICK_PT,
     Style,
+    longest_mm,
     new_figure,
     plain_text,
     style_axes,
@@ -25,6 +27,8 @@ from src.utils import Float64Array
 
 _FEW, _SEVERAL = 10, 20
 """Most classes whose cells show count and share, and most whose cells show the count."""
+_BESIDE_MM = 32.0  # the scale, the label of the axis and the gaps
+_MIN_CELL_MM = 3.0
 
 
 def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
@@ -55,9 +59,10 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     if not (counts >= 0).all():
         raise ValueError(f"the matrix holds {counts.min():g}: expected counts of 0 or more")
     totals = counts.sum(axis=1, keepdims=True)
+    # NaN leaves the row of an absent class to the grey of the panel; 0 would look like all wrong
     share = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-    names = [plain_text(name, 22) for name in classes]
-    figure, axes = _square_page(n, label_mm=1.4 * max(map(len, names)))
+    names = [plain_text(name, NAME_LIMIT) for name in classes]
+    figure, axes = _square_page(n, label_mm=longest_mm(names))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor(LIGHT_GREY)
     axes.set_yticks(range(n), names)
@@ -81,10 +86,13 @@ def _square_page(n: int, label_mm: float) -> tuple[Figure, Axes]:
         cell_mm, below = 12.0, label_mm * 0.7
     else:
         cell_mm, below = 7.0 if n <= _SEVERAL else 4.5, label_mm
+    # Cells shrink to fit a journal's page, but not below the height of the names beside them: a
+    # matrix of 71 classes is wider than the page instead
+    fitting_mm = (PAGE_MM - label_mm - _BESIDE_MM) / n
+    cell_mm = min(cell_mm, max(fitting_mm, _MIN_CELL_MM))
     side = max(cell_mm * n, 30.0)
-    width, height = side + label_mm + 32, side + below + 14
-    shrink = min(1.0, PAGE_MM / width)
-    figure = new_figure(width * shrink, height * shrink, layout="compressed")
+    width, height = side + label_mm + _BESIDE_MM, side + below + 14
+    figure = new_figure(width, height, layout="compressed")
     axes = style_axes(figure.subplots())
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -101,6 +109,7 @@ def _write_cells(
         text = f"{count:,.0f}"
         if not with_share and count >= 10_000:
             text = f"{count / 1000:,.0f}k"
+        # A zero needs no share, and most cells are zeros
         if with_share and count:
             text += f"\n{part:.0%}" if part >= 0.005 else "\n<1%"
         color = "white" if part > 0.6 else BLACK

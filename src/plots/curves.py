@@ -15,17 +15,24 @@ from src.plots.canvas import (
     BLACK,
     COLUMN_MM,
     GREY,
+    NAME_LIMIT,
     PALETTE,
     TICK_PT,
     Style,
+    longest_mm,
+    name_some,
     new_figure,
     plain_text,
     style_axes,
+    wrap_text,
 )
 from src.utils import Float64Array
 
 _NAMED_CURVES = 2 * len(PALETTE)  # solid, then dashed
 _PALE = "#b0b0b0"
+_LINE_MM = 3.7  # of a legend
+_HANDLE_MM = 12.0  # line of a legend with the gaps around it
+_LEGEND_MARGIN_MM = 8.0
 _CELLS = 2000
 """Cells along an axis; points within one cell look the same."""
 
@@ -140,6 +147,7 @@ def annotated_scores(
     truth: Float64Array, scores: Float64Array, classes: Sequence[str]
 ) -> list[tuple[str, Float64Array, Float64Array]]:
     """Return name, outcomes and scores of each class over the records annotated for it."""
+    # Each class has its own records: a source that did not look for a class says nothing of it
     known = np.isfinite(truth)
     return [(name, truth[known[:, i], i], scores[known[:, i], i]) for i, name in enumerate(classes)]
 
@@ -184,30 +192,34 @@ def _curve_page(
     """Draw the class curves on a square panel, named below it with their areas."""
     by_support = sorted(curves, key=lambda curve: -curve.n_positive)
     named, others = by_support[:_NAMED_CURVES], by_support[_NAMED_CURVES:]
-    n_lines = math.ceil(len(named) / 2) + bool(undefined) + bool(others)
-    figure = new_figure(COLUMN_MM, 91 + 3.7 * n_lines)
+    labels = [f"{plain_text(curve.name, NAME_LIMIT)}  {curve.area:.3f}" for curve in named]
+    # Two columns only where both fit: matplotlib cuts a legend that is wider than the page
+    n_columns = 2 if 2 * (longest_mm(labels) + _HANDLE_MM) <= COLUMN_MM else 1
+    title = _legend_title(curves, len(others), undefined, macro)
+    n_lines = math.ceil(len(named) / n_columns) + len(title)
+    figure = new_figure(COLUMN_MM, 91 + _LINE_MM * n_lines)
     axes = style_axes(figure.subplots(), grid="both")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    # Grey ones first, so that they lie below those that are named
     for curve in others:
         style: Style = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{curve.name}"}
         axes.plot(curve.x, curve.y, drawstyle=drawstyle, **style)
     lines = []
-    for number, curve in enumerate(named):
+    for number, (curve, label) in enumerate(zip(named, labels, strict=True)):
         style = {"linewidth": 1.2, "drawstyle": drawstyle, "gid": f"curve-{curve.name}"}
         style["color"] = PALETTE[number % len(PALETTE)]
         style["linestyle"] = "-" if number < len(PALETTE) else "--"
-        label = f"{plain_text(curve.name, 20)}  {curve.area:.3f}"
         lines += axes.plot(curve.x, curve.y, label=label, **style)
-    legend: Style = {"ncols": 2, "alignment": "left", "frameon": False}
-    legend |= {"fontsize": TICK_PT, "title_fontsize": TICK_PT}
-    title = _legend_title(curves, len(others), undefined, macro)
-    figure.legend(handles=lines, loc="outside lower center", title=title, **legend)
+    legend: Style = {"ncols": n_columns, "alignment": "left", "frameon": False}
+    legend |= {"fontsize": TICK_PT, "title_fontsize": TICK_PT, "title": "\n".join(title)}
+    figure.legend(handles=lines, loc="outside lower center", **legend)
     return figure, axes
 
 
 def _legend_title(
     curves: Sequence[_Curve], n_others: int, undefined: Sequence[str], macro: str
-) -> str:
+) -> list[str]:
+    """Return the lines above the names, none wider than the page."""
     lines = ["no curve"]
     if curves:
         noun = "class" if len(curves) == 1 else "classes"
@@ -218,5 +230,6 @@ def _legend_title(
             f"grey: the {n_others} rarer classes; named: the {_NAMED_CURVES} most frequent"
         )
     if undefined:
-        lines.append(plain_text(f"positives or negatives only: {', '.join(undefined)}", 60))
-    return "\n".join(lines)
+        lines.append(f"positives or negatives only: {name_some(undefined)}")
+    room = COLUMN_MM - _LEGEND_MARGIN_MM
+    return [part for line in lines for part in wrap_text(line, room, TICK_PT)]

@@ -25,6 +25,7 @@ from src.plots.canvas import (
     Style,
     new_figure,
     plain_text,
+    text_mm,
 )
 from src.plots.ecg_layout import (
     CHARACTER_MM,
@@ -50,6 +51,7 @@ _MARGIN = 5.0
 _MAX_WIDTH = 2000.0
 _TEXT_LINE = 5.0
 _SHADE_ROOM = 1.0  # above and below a trace
+_KEY_MM, _KEY_HEIGHT_MM = 24.0, 2.4  # scale of the shade
 _PULSE_FOOT = 1.5  # of the baseline on either side of a calibration pulse
 
 # 127 dpi show the grid evenly: 5 pixels per mm
@@ -57,6 +59,7 @@ _DPI = 127
 
 _MINOR, _MAJOR = "#f8d7d7", "#eba5a5"
 _FOR, _AGAINST, _SHADE_OPACITY = PALETTE[1], PALETTE[0], 0.75
+_KEY_STEPS = 50  # from no colour to full colour
 
 
 def plot_ecg(
@@ -72,6 +75,7 @@ def plot_ecg(
     rhythm_lead: str | None = "II",
     duration_s: float = 10.0,
     shade: ArrayLike | None = None,
+    shade_class: str = "",
     note: str = "",
 ) -> Figure:
     """Draw a recording on ECG paper, to scale: on the page as saved, 1 mm of the grid is 1 mm.
@@ -104,7 +108,9 @@ def plot_ecg(
         Seconds shown from the start; a shorter recording is shown whole.
     shade
         Shape as `signal`, -1 to 1: colours the paper behind each sample, orange above 0 and blue
-        below.
+        below. A colour key below the grid says so.
+    shade_class
+        The class that the shade speaks for or against, named in the key.
     note
         Printed below the grid after speed, gain and rate.
 
@@ -126,9 +132,11 @@ def plot_ecg(
         lead_present=lead_present,
     )
     footer = f"{page.footer}   {note}" if note else page.footer
-    figure, axes = _new_page(page.width, page.height, title or "", footer)
+    is_shaded = shade is not None
+    figure, axes = _new_page(page.width, page.height, title or "", footer, with_key=is_shaded)
     if shade is not None:
         _draw_shade(axes, page, _check_shade(shade, samples.shape))
+        _draw_shade_key(axes, shade_class)
     _draw_traces(axes, page)
     return figure
 
@@ -227,13 +235,19 @@ def _check_page(layout: str, speed: float, gain: float, duration_s: float) -> No
 # Drawing ------------------------------------------------------------------------------------------
 
 
-def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Figure, Axes]:
-    """Return a page with grid and print; its axes are in mm from the lower left of the grid."""
+def _new_page(
+    width: float, height: float, title: str, footer: str, *, with_key: bool
+) -> tuple[Figure, Axes]:
+    """Return a page with grid and print; its axes are in mm from the lower left of the grid.
+
+    With a colour key, a line for it is left empty above the other print below the grid.
+    """
     characters = int(width / CHARACTER_MM)
     title_lines = textwrap.wrap(plain_text(title, 500), characters)
     footer_lines = textwrap.wrap(plain_text(footer, 500), characters)
     top = _MARGIN + _TEXT_LINE * len(title_lines)
-    bottom = _MARGIN + _TEXT_LINE * len(footer_lines)
+    key_mm = _TEXT_LINE if with_key else 0.0
+    bottom = _MARGIN + _TEXT_LINE * len(footer_lines) + key_mm
     figure = new_figure(width + 2 * _MARGIN, height + top + bottom, dpi=_DPI, layout=None)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(-_MARGIN, width + _MARGIN), ylim=(-bottom, height + top))
@@ -245,7 +259,7 @@ def _new_page(width: float, height: float, title: str, footer: str) -> tuple[Fig
     # Legible below a trace that strays
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     style: Style = {"fontsize": LABEL_PT, "color": BLACK, "va": "top", "zorder": 5}
-    axes.text(0, -2, "\n".join(footer_lines), bbox=box, **style)
+    axes.text(0, -2 - key_mm, "\n".join(footer_lines), bbox=box, **style)
     return figure, axes
 
 
@@ -271,12 +285,14 @@ def _draw_shade(axes: Axes, page: PageLayout, weights: Float64Array) -> None:
     for trace in page.traces:
         if trace.y is None:
             continue
+        # The weight sets the opacity, so that the grid stays visible where the map is weak
         part = weights[trace.strip.lead, trace.samples, None]  # (n_samples, 1)
         colors = np.where(part > 0, to_rgb(_FOR), to_rgb(_AGAINST))  # (n_samples, RGB)
         band = np.concatenate([colors, _SHADE_OPACITY * np.abs(part)], axis=1)
         baseline, y = page.baselines[trace.strip.row], trace.y[np.isfinite(trace.y)]
         low = baseline + y.min(initial=0.0) - _SHADE_ROOM
         high = baseline + y.max(initial=0.0) + _SHADE_ROOM
+        # Not smoothed: a border between two samples must stay where it is
         image = axes.imshow(
             band[None],  # (1, n_samples, RGBA)
             extent=(trace.left, trace.right, low, high),
@@ -285,6 +301,22 @@ def _draw_shade(axes: Axes, page: PageLayout, weights: Float64Array) -> None:
             zorder=2,
         )
         image.set_gid(f"shade-{trace.name}")
+
+
+def _draw_shade_key(axes: Axes, class_name: str) -> None:
+    """Draw the scale of the shade, from against to for, and name its class beside it."""
+    weights = np.linspace(-1, 1, 2 * _KEY_STEPS + 1)
+    colors = np.where(weights[:, None] > 0, to_rgb(_FOR), to_rgb(_AGAINST))  # (n_steps, RGB)
+    band = np.concatenate([colors, _SHADE_OPACITY * np.abs(weights)[:, None]], axis=1)
+    style: Style = {"fontsize": LABEL_PT, "color": BLACK, "va": "top", "zorder": 5}
+    axes.text(0, -2, "against", **style)
+    left = text_mm("against", LABEL_PT) + 1.5
+    right = left + _KEY_MM
+    middle = -2 - _KEY_HEIGHT_MM / 2 - 0.4
+    extent = (left, right, middle - _KEY_HEIGHT_MM / 2, middle + _KEY_HEIGHT_MM / 2)
+    image = axes.imshow(band[None], extent=extent, aspect="auto", zorder=2)
+    image.set_gid("shade-key")
+    axes.text(right + 1.5, -2, f"for {plain_text(class_name or 'the class')}", **style)
 
 
 def _draw_trace(axes: Axes, trace: Trace, baseline: float, name_pt: float) -> None:

@@ -179,6 +179,7 @@ def _cut_traces(
 ) -> list[Trace]:
     """Cut each lead to the stretch that its strip shows."""
     n_columns = max(strip.stop_column for strip in strips)
+    # Columns show consecutive stretches of time, as paper does, not the same one
     edges = np.linspace(0, centred.shape[1], n_columns + 1).round().astype(int)
     traces = []
     for strip in strips:
@@ -207,6 +208,7 @@ def _space_rows(traces: Sequence[Trace], gain: float) -> tuple[list[float], floa
         strip = trace.strip
         place = strip.row, slice(strip.first_column, strip.stop_column)
         up, down = trace.reach
+        # A trace beyond the limit runs over other rows; room for a spike would dwarf the rest
         above[place], below[place] = min(up, _MAX_REACH), min(down, _MAX_REACH)
     # The calibration pulse stands before the first column
     above[:, 0] = np.maximum(above[:, 0], PULSE_MV * gain)

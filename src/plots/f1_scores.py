@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from src.plots.canvas import (
     BLACK,
-    COLUMN_MM,
     GREY,
     ORANGE,
     PALETTE,
@@ -19,6 +18,7 @@ from src.plots.canvas import (
     as_number,
     name_rows,
     new_figure,
+    rows_page_mm,
     style_axes,
     write_column,
 )
@@ -27,6 +27,8 @@ from src.plots.canvas import (
 def plot_f1_scores(
     per_class: Mapping[str, Mapping[str, object]],
     intervals: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    level: float = 0.95,
 ) -> Figure:
     """Draw the F1 score of every class as a bar, best first, with its number of records.
 
@@ -37,6 +39,8 @@ def plot_f1_scores(
         ``compute_metrics(...)["per_class"]``.
     intervals
         Class -> (low, high) of a confidence interval, for all classes or some.
+    level
+        Confidence level of the intervals, named on the axis.
 
     Raises
     ------
@@ -45,10 +49,11 @@ def plot_f1_scores(
     """
     if not per_class:
         raise ValueError("per_class has no class: give compute_metrics(predictions)['per_class']")
+    # Undefined is not 0: such a class had no record, and stays out of the mean
     scores = {name: as_number(row.get("f1")) for name, row in per_class.items()}
     # Undefined scores come last
     names = sorted(scores, key=lambda name: math.inf if math.isnan(scores[name]) else -scores[name])
-    figure = new_figure(COLUMN_MM, 16 + 3.6 * len(names))
+    figure = new_figure(rows_page_mm(names), 16 + 3.6 * len(names))
     axes = style_axes(figure.subplots(), grid="x")
     axes.barh(range(len(names)), [scores[name] for name in names], color=PALETTE[5], height=0.7)
     undefined: Style = {"fontsize": TICK_PT, "color": GREY, "style": "italic"}
@@ -57,8 +62,11 @@ def plot_f1_scores(
             axes.text(0.01, row, "undefined", va="center", **undefined)
         elif intervals is not None and name in intervals:
             axes.hlines(row, *intervals[name], colors=BLACK, linewidth=1.0)
-    name_rows(axes, names, limit=30)
-    axes.set(xlim=(0, 1), xlabel="F1 score")
+    name_rows(axes, names)
+    label = "F1 score"
+    if intervals:
+        label += f" (lines: {level * 100:g} % interval)"
+    axes.set(xlim=(0, 1), xlabel=label)
     _mark_macro(axes, [score for score in scores.values() if not math.isnan(score)])
     supports = (per_class[name].get("support") for name in names)
     write_column(axes, "n", ["" if support is None else f"{support:,.0f}" for support in supports])

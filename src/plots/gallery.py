@@ -18,16 +18,15 @@ from src.plots.canvas import (
     TITLE_PT,
     Style,
     new_figure,
-    plain_text,
+    wrap_text,
 )
 from src.plots.ecg import draw_ecg
 
 # In mm
-_MARGIN, _HEADING, _GAP = 4.0, 9.0, 4.0
-_HEADING_LINE = 4.2
-
-_MAX_TITLE = 68  # characters that fit beside the remark on the scale
-_MAX_NOTE = 130
+_MARGIN, _GAP = 4.0, 4.0
+_TITLE_LINE, _NOTE_LINE = 4.2, 3.8
+_BELOW_HEADING = 1.0
+_SCALE_MM = 40.0  # the remark on the scale, beside the first title
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +36,9 @@ class GalleryRecord:
     Attributes
     ----------
     title
-        First line of the heading, in black.
+        The heading in black; each of its lines takes two lines at most.
     note
-        Second line, in grey.
+        Below it, in grey.
     signal
         Shape (n_leads, n_samples), in mV.
     fs
@@ -75,6 +74,7 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
     """
     if not records:
         raise ValueError("there is no record to draw: give at least one")
+    headings = [_wrap_heading(record) for record in records]
     figure = new_figure(PAGE_MM, 100, layout=None)
     panels = [figure.add_axes((0, 0, 1, 1), label=str(number)) for number in range(len(records))]
     width = PAGE_MM - 2 * _MARGIN
@@ -88,15 +88,16 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
             lead_present=record.lead_present,
             duration_s=duration_s,
         )
+        # All papers are scaled to one width, so their large boxes are equal
         heights.append(width * paper_height / paper_width)
 
-    # The height of the page follows from the papers, which then get their places on it
-    total = _MARGIN + sum(heights) + len(records) * (_HEADING + _GAP)
+    # The height of the page follows from papers and headings, which then get their places on it
+    total = _MARGIN + sum(heights) + sum(_GAP + heading.height for heading in headings)
     figure.set_size_inches(PAGE_MM / MM_PER_INCH, total / MM_PER_INCH)
     top = total - _MARGIN
-    for axes, record, height in zip(panels, records, heights, strict=True):
-        _write_heading(figure, record, top / total, total)
-        bottom = top - _HEADING - height
+    for axes, heading, height in zip(panels, headings, heights, strict=True):
+        _write_heading(figure, heading, top / total, total)
+        bottom = top - heading.height - height
         axes.set_position((_MARGIN / PAGE_MM, bottom / total, width / PAGE_MM, height / total))
         top = bottom - _GAP
     style: Style = {"fontsize": TICK_PT, "color": GREY, "ha": "right", "va": "top"}
@@ -104,10 +105,33 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
     return figure
 
 
-def _write_heading(figure: Figure, record: GalleryRecord, top: float, page_mm: float) -> None:
+@dataclass(frozen=True)
+class _Heading:
+    """The lines above a recording."""
+
+    title: list[str]
+    note: list[str]
+
+    @property
+    def height(self) -> float:
+        """In mm."""
+        return len(self.title) * _TITLE_LINE + len(self.note) * _NOTE_LINE + _BELOW_HEADING
+
+
+def _wrap_heading(record: GalleryRecord) -> _Heading:
+    """Break title and note into lines: names of records and several classes take more than one."""
+    width = PAGE_MM - 2 * _MARGIN
+    title = []
+    for line in record.title.split("\n"):
+        # Two lines each, so that a long list of true classes does not push the predicted ones out
+        title += wrap_text(line, width - _SCALE_MM, TITLE_PT, bold=True, max_lines=2)
+    return _Heading(title, wrap_text(record.note, width, LABEL_PT))
+
+
+def _write_heading(figure: Figure, heading: _Heading, top: float, page_mm: float) -> None:
     """Write title and note; `top` is a share of the page, `page_mm` its height."""
     left = _MARGIN / PAGE_MM
-    title, note = plain_text(record.title, _MAX_TITLE), plain_text(record.note, _MAX_NOTE)
-    figure.text(left, top, title, fontsize=TITLE_PT, weight="bold", va="top")
-    line = _HEADING_LINE / page_mm
-    figure.text(left, top - line, note, fontsize=LABEL_PT, color=GREY, va="top")
+    style: Style = {"va": "top", "linespacing": 1.2}
+    figure.text(left, top, "\n".join(heading.title), fontsize=TITLE_PT, weight="bold", **style)
+    note_top = top - len(heading.title) * _TITLE_LINE / page_mm
+    figure.text(left, note_top, "\n".join(heading.note), fontsize=LABEL_PT, color=GREY, **style)

@@ -63,6 +63,7 @@ def plot_training_history(history: Sequence[Epoch], best_epoch: int | None = Non
     """
     if not history:
         raise ValueError("history has no epoch: train for one epoch at least")
+    # Runs without a validation split have losses and a learning rate only
     panels = [
         panel for panel in _PANELS if panel[0] == "Loss" or _has_values(history, list(panel[1]))
     ]

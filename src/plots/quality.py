@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
@@ -93,6 +94,7 @@ def flag_kinds(cell: str) -> list[str]:
 
 def reason_kind(reason: str) -> str:
     """Return a reason without details of a record: parentheses, file names and numbers."""
+    # Parentheses hold leads and numbers of one record, which would make every reason unique
     text = re.sub(r"\s*\([^)]*\)", "", reason)
     text = re.sub(r"\S*[/\\]\S*?(?=:?(?:\s|$))|\S+\.(?:hea|dat|mat)\b", "(file)", text)
     return re.sub(r"(?<![A-Za-z])\d+(?:\.\d+)?", "#", text).strip()
@@ -135,6 +137,7 @@ def _draw_status(axes: Axes, datasets: Sequence[str], statuses: Sequence[str]) -
         return
     names = [name for name, _ in Counter(datasets).most_common()]
     counts = Counter(zip(datasets, statuses, strict=True))
+    # A manifest of a later version may have other statuses
     unknown = sorted(set(statuses) - set(_STATUS_COLORS))
     colors = {**_STATUS_COLORS, **dict.fromkeys(unknown, PALETTE[4])}
     left = np.zeros(len(names))
@@ -145,7 +148,7 @@ def _draw_status(axes: Axes, datasets: Sequence[str], statuses: Sequence[str]) -
         label = f"{plain_text(status) or 'none'} ({int(values.sum()):,})"
         axes.barh(range(len(names)), values, left=left, color=color, height=0.7, label=label)
         left += values
-    name_rows(axes, names, limit=24)
+    name_rows(axes, names)
     _scale_counts(axes, float(left.max()))
     axes.set_xlabel("Records")
     axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
@@ -257,13 +260,15 @@ def _draw_shares(
     axes: Axes, kinds: Sequence[str], columns: Sequence[str], shares: Float64Array
 ) -> None:
     """Draw shares of records, (n_kinds, n_columns), as coloured cells with percentages."""
-    top = max(0.05, float(shares.max()))  # a few flagged records stay pale
     rows_edges, column_edges = (np.arange(size + 1) - 0.5 for size in shares.shape)
     cells: Style = {"cmap": "Blues", "edgecolors": "white", "linewidth": 0.6}
-    image = axes.pcolormesh(column_edges, rows_edges, shares, vmin=0, vmax=top, **cells)
+    # One scale for all collections, so that their pages can be compared. It is that of square
+    # roots, in which 1 % still has a colour
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    image = axes.pcolormesh(column_edges, rows_edges, shares, norm=norm, **cells)
     style: Style = {"ha": "center", "va": "center", "fontsize": TICK_PT}
     for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share > 0.6 * top else BLACK
+        color = "white" if norm(share) > 0.6 else BLACK
         axes.text(column, row, _percentage(share), color=color, **style)
     axes.set_xticks(np.arange(len(columns)), columns)
     axes.set_yticks(np.arange(len(kinds)), [plain_text(kind, 26) for kind in kinds])
@@ -273,6 +278,7 @@ def _draw_shares(
     axes.set_xlabel("Lead (numbers: % of records)")
     percent = PercentFormatter(1.0, decimals=0)
     bar = axes.figure.colorbar(image, ax=axes, format=percent, aspect=20, pad=0.08)
+    bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
     bar.set_label("Share of records", fontsize=LABEL_PT)
     bar.ax.tick_params(labelsize=TICK_PT)
 

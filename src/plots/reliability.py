@@ -57,29 +57,35 @@ def plot_reliability_diagram(
             f"y_score runs from {scores.min():g} to {scores.max():g}: expected "
             "probabilities from 0 to 1"
         )
-    figure = new_figure(COLUMN_MM, 112)
+    n_named = len(classes) if 1 < len(classes) <= len(PALETTE) else 0
+    figure = new_figure(COLUMN_MM, 116 + 3.7 * n_named)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     style_axes(top, grid="both").plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     lines: list[Line2D] = []
-    if 1 < len(classes) <= len(PALETTE):
+    if n_named:
         of_classes = annotated_scores(truth, scores, classes)
         for color, (name, outcome, score) in zip(PALETTE, of_classes, strict=False):
             bins = Reliability.of(outcome, score, n_bins)
-            lines += _draw_class(top, bins, color, plain_text(name, 20))
+            lines += _draw_class(top, bins, color, plain_text(name))
     known = np.isfinite(truth)
     pool = Reliability.of(truth[known], scores[known], n_bins)
     lines += _draw_pool(top, pool)
-    title = f"ECE {pool.error:.3f}" if pool.counts.any() else "no outcome"
+    title = "no outcome"
+    if pool.counts.any():
+        title = f"ECE {pool.error:.3f}; vertical lines: 95 % interval (Wilson)"
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="Observed frequency")
-    # Without handles, matplotlib leaves out names that begin with an underscore
+    # Below the panels, where no curve runs and names are whole. Without handles, matplotlib leaves
+    # out names that begin with an underscore
     style: Style = {"fontsize": TICK_PT, "title_fontsize": TICK_PT, "frameon": False}
-    top.legend(handles=lines, loc="upper left", title=title, **style)
+    style |= {"alignment": "left", "loc": "outside lower center", "title": title}
+    figure.legend(handles=lines, **style)
     _draw_counts(bottom, pool)
     figure.align_ylabels()
     return figure
 
 
 def _draw_class(axes: Axes, bins: Reliability, color: str, label: str) -> list[Line2D]:
+    # The frequency of a few predictions jumps, which reads as poor calibration
     shown = bins.counts >= _MIN_PREDICTIONS
     x, y = bins.predicted[shown], bins.observed[shown]
     return axes.plot(x, y, "o-", color=color, lw=0.9, ms=0.0, label=label)
@@ -100,4 +106,5 @@ def _draw_counts(axes: Axes, bins: Reliability) -> None:
     axes.set(xlabel="Predicted probability", ylabel="Predictions", yscale="log")
     edges = np.linspace(0, 1, len(bins.counts) + 1)
     axes.stairs(bins.counts, edges, baseline=0.5, fill=True, color=PALETTE[5])
+    # From half a prediction on: a bin of one still has a height on a logarithmic axis
     axes.set_ylim(0.5, max(2 * bins.counts.max(), 10))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from src.config import STANDARD_LEADS
 from src.labels.text_tables import split_list
-from src.learning.mistakes import RankedRecord, find_worst
+from src.learning.mistakes import RankedRecord, find_worst, rank_record
 from src.learning.predictions import Predictions
 from src.plots.ages import plot_ages
 from src.plots.balance import plot_class_balance, plot_source_balance
@@ -64,11 +64,15 @@ def save_evaluation_figures(
         (f"{split}_{name}", figure)
         for name, figure in draw_scores(dict(evaluation.metrics), predictions)
     ]
+    # A split that is all right has no figure of mistakes
     worst = find_worst(predictions, _N_MISTAKES)
     if worst:
         gallery = plot_gallery([_gallery_record(processed, mistake) for mistake in worst])
         drawn.append((f"{split}_mistakes", gallery))
-    drawn.append((f"{split}_ecg_example", plot_record(processed, predictions.keys[0])))
+    first = rank_record(predictions, 0)
+    drawn.append(
+        (f"{split}_ecg_example", plot_record(processed, first.key, f"{first.key}: {first}"))
+    )
     for name, figure in draw_data(load_manifest(processed)):
         drawn.append((f"data_{name}", figure))
     return [
@@ -81,6 +85,7 @@ def save_quality_figures(
 ) -> list[Path]:
     """Save a page on the quality of each collection, ``quality_<dataset>``; return the files."""
     manifest = load_manifest(processed)
+    # Only records that were read have flags; those that were not would lower every share
     was_read = manifest["status"].isin(["ok", "rejected"])
     files = []
     for name in sorted(set(manifest.loc[was_read, "dataset"])):
@@ -113,7 +118,9 @@ def draw_scores(
         From which they were computed.
     """
     scores = predictions.y_true, predictions.y_score, predictions.classes
-    yield "f1_scores", plot_f1_scores(metrics["per_class"], class_intervals(metrics, "f1"))
+    level = metrics["intervals"]["level"] if "intervals" in metrics else 0.95
+    intervals = class_intervals(metrics, "f1")
+    yield "f1_scores", plot_f1_scores(metrics["per_class"], intervals, level=level)
     yield "roc", plot_roc_curves(*scores)
     yield "precision_recall", plot_precision_recall_curves(*scores)
     yield "reliability", plot_reliability_diagram(*scores)
@@ -168,14 +175,14 @@ def count_labels(
     return {group: dict(of_group) for group, of_group in counts.items()}
 
 
-def plot_record(processed: str | Path, key: str) -> Figure:
-    """Draw a processed record in mV on ECG paper."""
+def plot_record(processed: str | Path, key: str, title: str = "") -> Figure:
+    """Draw a processed record in mV on ECG paper, by default with its key as the title."""
     arrays = load_record_file(record_path(processed, key))
     return plot_ecg(
         to_millivolts(arrays),
         float(arrays["fs"]),
         STANDARD_LEADS,
-        title=key,
+        title=title or key,
         lead_present=arrays["lead_present"],
     )
 
@@ -184,7 +191,7 @@ def _gallery_record(processed: str | Path, mistake: RankedRecord) -> GalleryReco
     arrays = load_record_file(record_path(processed, mistake.key))
     scores = ", ".join(f"{name} {score:.2f}" for name, score in mistake.scores.items())
     return GalleryRecord(
-        title=f"{mistake.key}: {mistake}",
+        title="\n".join([mistake.key, *mistake.lines]),
         note=f"probabilities: {scores}",
         signal=to_millivolts(arrays),
         fs=float(arrays["fs"]),

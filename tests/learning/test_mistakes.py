@@ -39,9 +39,9 @@ def test_errors_with_several_labels_are_distances_from_thresholds() -> None:
 def test_the_worst_come_first_and_right_ones_never() -> None:
     worst = find_worst(single())
     assert [record.key for record in worst] == ["b", "c"]
-    assert str(worst[0]) == "N, predicted AF" and list(worst[0].scores) == ["AF", "N", "MI"]
+    assert str(worst[0]) == "true: N, predicted: AF" and list(worst[0].scores) == ["AF", "N", "MI"]
     assert [record.key for record in find_worst(single(), 1)] == ["b"]
-    assert str(find_worst(several())[0]) == "none, predicted N + MI"
+    assert str(find_worst(several())[0]) == "true: none, predicted: N + MI"
 
 
 def test_typical_records_are_right_and_stand_once() -> None:

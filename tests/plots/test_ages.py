@@ -11,7 +11,7 @@ def test_ages_stand_in_bands_of_five_years_by_sex() -> None:
     figure = plot_ages(
         [61, 64.9, 65, 30, None, float("nan")], ["female", "female", "male", None, "male", "female"]
     )
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     (axes,) = figure.axes
     assert axes.get_xlim() == (30, 70) and axes.get_ylabel() == "Records"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [

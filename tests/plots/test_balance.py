@@ -14,7 +14,7 @@ SPLITS = {"train": {"NORM": 800, "AF": 8}, "val": {"NORM": 100, "AF": 0}, "test"
 
 
 def _draw(figure: Figure) -> Figure:
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return figure
 
 

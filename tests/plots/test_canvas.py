@@ -10,7 +10,17 @@ import pytest
 from matplotlib.image import imread
 
 import src.plots
-from src.plots.canvas import COLUMN_MM, new_figure, plain_text, save_figure, style_axes
+from src.plots.canvas import (
+    COLUMN_MM,
+    name_some,
+    new_figure,
+    plain_text,
+    rows_page_mm,
+    save_figure,
+    style_axes,
+    text_mm,
+    wrap_text,
+)
 from src.utils import PROJECT_ROOT
 
 
@@ -66,8 +76,27 @@ def test_figure_shows_itself_in_a_notebook() -> None:
 
 
 def test_names_are_shortened_and_never_read_as_mathematics() -> None:
-    assert plain_text("a" * 50, 10) == "a" * 9 + "…"
+    assert plain_text("left bundle branch block", 13) == "left b… block"
+    assert len(plain_text("a" * 50, 10)) == 10
     assert plain_text("cost_$x$") == r"cost_\$x\$"
+
+
+def test_text_is_wrapped_to_a_width_and_cut_after_the_last_line() -> None:
+    names = "incomplete_right_bundle_block + atrial_fibrillation_rapid"
+    for bold in (False, True):
+        lines = wrap_text(names, 65, 9, bold=bold)
+        assert " ".join(lines) == names and len(lines) == 2
+        assert all(text_mm(line, 9, bold=bold) <= 65 for line in lines)
+    assert "".join(wrap_text("x" * 100, 30, 9, max_lines=99)) == "x" * 100  # a word is broken
+    assert wrap_text("one two three four", 12, 9, max_lines=2)[-1].endswith("…")
+    assert wrap_text("$x$", 50, 9) == [r"\$x\$"] and wrap_text("", 50, 9) == []
+    assert name_some(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_long_names_widen_a_page_of_rows() -> None:
+    assert rows_page_mm(["AF", "NORM"]) == COLUMN_MM
+    assert COLUMN_MM < rows_page_mm(["x" * 25]) < rows_page_mm(["x" * 36])
+    assert rows_page_mm(["x" * 99]) == pytest.approx(rows_page_mm(["x" * 36]), abs=2)
 
 
 def test_plots_need_neither_pyplot_nor_torch_nor_sklearn_to_import() -> None:

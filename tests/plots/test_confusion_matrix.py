@@ -10,7 +10,7 @@ from src.plots.confusion_matrix import plot_confusion_matrix
 
 
 def _draw(figure: Figure) -> Figure:
-    figure.canvas.draw()  # layout and text warn here if they do
+    figure.draw_without_rendering()  # layout and text warn here if they do
     return figure
 
 

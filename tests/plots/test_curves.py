@@ -19,7 +19,7 @@ def _scores(n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _legend(figure: Figure) -> tuple[str, list[str]]:
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return figure.legends[0].get_title().get_text(), [
         text.get_text() for text in figure.legends[0].get_texts()
     ]

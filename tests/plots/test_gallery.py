@@ -20,7 +20,7 @@ def record(title: str, height_mv: float = 1.0) -> GalleryRecord:
 
 def test_records_stand_below_each_other_without_overlap() -> None:
     figure = plot_gallery([record("one"), record("two", 4.0), record("$three$")])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     *headings, scale = [text.get_text() for text in figure.texts]
     assert headings[::2] == ["one", "two", r"\$three\$"] and scale == "a large box: 0.2 s, 0.5 mV"
     boxes = [axes.get_window_extent() for axes in figure.axes]
@@ -31,7 +31,7 @@ def test_records_stand_below_each_other_without_overlap() -> None:
 
 def test_all_have_the_same_scale() -> None:
     figure = plot_gallery([record("one"), record("two", 4.0)])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     widths = [
         np.ptp(axes.transData.transform([[0, 0], [5, 0]])[:, 0]) / figure.dpi * MM_PER_INCH
         for axes in figure.axes

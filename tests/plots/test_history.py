@@ -43,7 +43,7 @@ def _texts(figure: Figure) -> list[str]:
 
 
 def _draw(figure: Figure) -> Figure:
-    figure.canvas.draw()  # layout and text warn here if they do
+    figure.draw_without_rendering()  # layout and text warn here if they do
     return figure
 
 

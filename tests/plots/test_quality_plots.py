@@ -27,7 +27,7 @@ MANIFEST = pd.DataFrame(
 
 
 def _draw(figure: Figure) -> Figure:
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return figure
 
 
@@ -107,6 +107,13 @@ def test_cells_are_shares_of_records_and_kinds_count_once_per_record() -> None:
         [0, 0, 0.25],
     ]
     assert texts(frame) == ["50.0", "25.0", "25.0", "2", "1", "records"]
+
+
+def test_all_collections_have_the_same_colours() -> None:
+    few = plot_collection_quality(manifest("flat:I", *[""] * 99), "d").axes[0].collections[0]
+    many = plot_collection_quality(manifest("flat:I", "flat:I"), "d").axes[0].collections[0]
+    assert few.get_clim() == many.get_clim() == (0, 1)
+    assert few.norm(0.01) == many.norm(0.01) == pytest.approx(0.1)  # 1 % can be seen
 
 
 def test_flags_of_the_record_as_a_whole_have_a_column() -> None:

@@ -34,7 +34,7 @@ class EcgBrowser {
     const codes = new Int16Array(bytes(record.data));
     const n = codes.length / record.leads.length;
     const leads = record.leads.map((name, i) => EcgBrowser.centre(name, codes.subarray(i * n, (i + 1) * n), record.step_mv));
-    const shade = record.shade && { seconds: record.shade.seconds, values: new Int8Array(bytes(record.shade.data)) };
+    const shade = record.shade && { ...record.shade, values: new Int8Array(bytes(record.shade.data)) };
     return { ...record, n, leads, shade, seconds: n / record.fs };
   }
 
@@ -49,6 +49,8 @@ class EcgBrowser {
     this.record = EcgBrowser.decode(this.records[place]);
     this.tool("record").value = String(place);
     this.part("note").textContent = this.record.note;
+    this.part("key").hidden = !this.record.shade;
+    this.part("class").textContent = this.record.shade ? this.record.shade.class : "";
     this.gain = 1;
     this.start = 0;
     this.span = this.record.seconds;

@@ -106,13 +106,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Card:
-    """A record of the gallery: its ECG as safe ``<svg>`` text, and its place in the browser."""
+    """A record of the gallery: its ECG as safe ``<svg>`` text, and its place in the browser.
+
+    `shade_class` is the class that its saliency map explains, "" without one.
+    """
 
     key: str
     title: str
     note: str
     svg: str
     place: int
+    shade_class: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ def join_counts(counts: Mapping[str, int], limit: int = 4) -> Cell:
     """Return names with their counts, the most frequent first; a single name without its count."""
     if len(counts) == 1:
         return text(next(iter(counts)))
+    # Equal counts in the order of names, so that the page is the same each time
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{name} ({count:,})" for name, count in order[:limit])
     rest = len(counts) - limit
@@ -198,6 +203,7 @@ def join_counts(counts: Mapping[str, int], limit: int = 4) -> Cell:
 
 def drop_empty_columns(table: Table) -> Table:
     """Return the table without its empty columns."""
+    # By their texts: a column may hold numbers in some rows and dashes in the others
     kept = []
     for column in range(len(table.columns)):
         if any(row[column].text != NOTHING for row in table.rows):

@@ -27,6 +27,7 @@ from src.plots.report.content import (
     text,
     whole,
 )
+from src.plots.report.flag_meanings import FLAG_MEANINGS
 from src.plots.report.page import picture
 from src.plots.report.run_files import RunFiles
 from src.plots.saved import count_labels, draw_balance
@@ -96,18 +97,16 @@ def _describe_collections(
     note = (
         "Age: median with quartiles. Rates and lengths are those of the sources, before resampling."
     )
-    classes = [pictures[name] for name in ("class_balance",) if name in pictures]
-    others = [pictures[name] for name in ("source_balance", "ages") if name in pictures]
     return [
         drop_empty_columns(Table("Collections", columns, rows, note)),
-        Pictures(classes),
+        Pictures(list(pictures.values())),
         *_class_table(records),
-        Pictures(others),
     ]
 
 
 def _collection_row(name: str, rows: pd.DataFrame) -> list[Cell]:
     records = rows[rows["status"] == "ok"]
+    # The fallback OTHER is a label too, but nobody gave it
     is_labelled = (records["label_source"] == "mapping") & (records["labels"] != "")
     rates = Counter(f"{float(rate):g}" for rate in records["fs"] if rate)
     return [
@@ -192,8 +191,9 @@ def _flag_table(cells: Sequence[str]) -> Iterator[Table]:
     rows = []
     for kind, n in flags.most_common():
         shown_share = share(n, len(cells), with_bar=True)
-        rows.append([text(kind), whole(n), shown_share, _flagged_leads(kind, cells)])
-    columns = ("flag", "records", "share", "most often in")
+        meaning = text(FLAG_MEANINGS.get(kind))
+        rows.append([text(kind), whole(n), shown_share, _flagged_leads(kind, cells), meaning])
+    columns = ("flag", "records", "share", "most often in", "meaning")
     yield drop_empty_columns(Table("Quality flags", columns, rows, "Flagged records are used."))
 
 
@@ -277,6 +277,7 @@ def _check_leaks(records: pd.DataFrame) -> Note:
     """Return whether a patient or a recording is in more than one split."""
     placed = records[records["split"].isin(SPLIT_NAMES)]
     known = placed[placed["patient_id"] != ""]
+    # By fingerprint as well: a copy under another name and patient is a leak too
     recordings = _recordings(list(placed["signal_hash"]))
     n_divided = {
         "patients": _count_divided(patients_of(known), list(known["split"])),

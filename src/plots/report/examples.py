@@ -16,6 +16,7 @@ from src.learning.mistakes import RankedRecord, find_typical, find_worst
 from src.plots.report.content import Browser, Card, Gallery, Note, Section
 from src.plots.report.run_files import RunFiles
 from src.processed.record_files import load_record_file, record_path, to_millivolts
+from src.processed.runs.heartbeat import Heartbeat
 from src.records.facts import parse_age, parse_sex
 from src.records.svg import SHADE_S, draw_ecg_svg
 from src.utils import Float32Array
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 _MAX_SAMPLES = 30_000
 """Samples of a lead that the page keeps: a minute at 500 Hz."""
 _MISSING = -32768
+# A quarter of the usual points: the sums over 0.04 s differ by less than a level of shade
+_SALIENCY_STEPS = 16
 _MIN_STEP_MV = 0.001
 
 
@@ -84,7 +87,9 @@ class EncodedExample(TypedDict):
 # Choosing -----------------------------------------------------------------------------------------
 
 
-def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -> list[Example]:
+def collect_examples(
+    files: RunFiles, n_examples: int, *, with_saliency: bool, beat: Heartbeat | None = None
+) -> list[Example]:
     """Return the worst mistakes and then typical records of the run's first evaluation.
 
     Parameters
@@ -94,8 +99,10 @@ def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -
     n_examples
         Most mistakes, and most typical records.
     with_saliency
-        Compute a saliency map for each example, if the checkpoint is there; it takes seconds for
-        each.
+        Compute a saliency map for each example, if the checkpoint is there; it takes about a second
+        for each.
+    beat
+        Is told of each map.
     """
     predictions = files.evaluations[0].predictions if files.evaluations else None
     if predictions is None or files.processed is None or files.manifest is None or not n_examples:
@@ -104,7 +111,7 @@ def collect_examples(files: RunFiles, n_examples: int, *, with_saliency: bool) -
     ranked_records = [
         ranked for ranked in candidates if record_path(files.processed, ranked.key).is_file()
     ]
-    maps = _explain(files, ranked_records) if with_saliency else {}
+    maps = _explain(files, ranked_records, beat) if with_saliency else {}
     examples = []
     for ranked in ranked_records:
         arrays = load_record_file(record_path(files.processed, ranked.key))
@@ -143,7 +150,7 @@ def _describe_record(row: Mapping[Any, Any]) -> str:
 
 
 def _explain(
-    files: RunFiles, ranked_records: Sequence[RankedRecord]
+    files: RunFiles, ranked_records: Sequence[RankedRecord], beat: Heartbeat | None
 ) -> dict[str, tuple[Float32Array, str]]:
     """Return key -> shade and class explained; nothing without the checkpoint."""
     if files.checkpoint is None or files.processed is None:
@@ -156,13 +163,18 @@ def _explain(
     checkpoint = load_checkpoint(files.checkpoint)
     model = load_model(checkpoint)
     model_leads = [STANDARD_LEADS.index(lead) for lead in checkpoint.card.leads]
-    maps = {}
+    maps: dict[str, tuple[Float32Array, str]] = {}
+    if beat is not None:
+        beat.start_step("computing saliency maps", total=len(ranked_records))
     for ranked in ranked_records:
+        if beat is not None and maps:
+            beat.count()
         class_name = _class_to_explain(ranked)
         if class_name not in checkpoint.card.classes:
             continue
         arrays = load_record_file(record_path(files.processed, ranked.key))
-        saliency = explain(model, checkpoint.card, arrays, class_name)
+        # The network may have fewer leads than the page; the others have no weight
+        saliency = explain(model, checkpoint.card, arrays, class_name, n_steps=_SALIENCY_STEPS)
         values = np.zeros((len(STANDARD_LEADS), saliency.values.shape[1]), np.float32)
         values[model_leads] = saliency.values
         maps[ranked.key] = shade_stretches(values, saliency.fs), class_name
@@ -210,8 +222,10 @@ def shade_stretches(values: Float32Array, fs: float) -> Float32Array:
 
 def build_example_sections(examples: Sequence[Example]) -> list[Section]:
     """Return the gallery of mistakes, and the browser of all examples."""
+    n_mistakes = sum(example.is_mistake for example in examples)
+    title = {0: "Mistakes", 1: "Worst mistake"}.get(n_mistakes, "Worst mistakes")
     return [
-        Section("mistakes", "Worst mistakes", _build_gallery(examples)),
+        Section("mistakes", title, _build_gallery(examples)),
         Section("browser", "Record browser", _build_browser(examples)),
     ]
 
@@ -224,9 +238,7 @@ def _build_gallery(examples: Sequence[Example]) -> list[Note | Gallery]:
         return [Note("Every record was predicted correctly.")]
     blocks: list[Note | Gallery] = [Note("Large boxes are 0.2 s and 0.5 mV.")]
     if any(example.shade is not None for example in examples):
-        blocks.append(
-            Note("Shaded by integrated gradients: orange for the class named, blue against it.")
-        )
+        blocks.append(Note("Shaded by integrated gradients, as the key of each record says."))
     return [*blocks, Gallery(cards)]
 
 
@@ -245,17 +257,16 @@ def _card(example: Example, place: int) -> Card:
         shade=example.shade,
         label=f"ECG of {example.ranked.key}",
     )
-    return Card(example.ranked.key, str(example.ranked), _describe_scores(example), svg, place)
+    title, note = str(example.ranked), _describe_scores(example)
+    return Card(example.ranked.key, title, note, svg, place, example.shade_class)
 
 
 def _describe_scores(example: Example) -> str:
-    """Return the probabilities of a record, followed by its note and the class of its map."""
+    """Return the probabilities of a record, followed by its note."""
     scores = ", ".join(f"{name} {value:.3f}" for name, value in example.ranked.scores.items())
     parts = [f"probabilities: {scores}"]
     if example.note:
         parts.append(example.note)
-    if example.shade_class:
-        parts.append(f"shaded for {example.shade_class}")
     return "; ".join(parts)
 
 
@@ -265,6 +276,7 @@ def encode_example(example: Example) -> EncodedExample:
     Samples are 16-bit whole numbers of `step_mv`, lead after lead, in base64; -32768 where a sample
     is missing.
     """
+    # 16 bits hold 33 mV in steps of 1 uV; larger signals get coarser steps
     known = np.isfinite(example.signal) & example.lead_present[:, None]
     largest = float(np.abs(example.signal[known]).max(initial=0.0))
     step_mv = max(_MIN_STEP_MV, largest / 32767)

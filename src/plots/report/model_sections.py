@@ -89,7 +89,11 @@ def build_settings_section(files: RunFiles) -> Section:
             "training run."
         )
         columns = ("section", "setting", "value", "default, if different")
-        blocks.append(Table("Settings", columns, settings, note))
+        # What was changed tells this run from others, so it comes first
+        settings.sort(key=lambda row: not row[-1].text)
+        n_changed = sum(bool(row[-1].text) for row in settings)
+        caption = f"Settings, {n_changed} changed"
+        blocks.append(Table(caption, columns, settings, note, folded=True))
     versions = [[text(name), text(value)] for name, value in _versions(files.log)]
     blocks.append(Table("Versions", ("", "version"), versions))
     return Section("settings", "Settings and versions", blocks)

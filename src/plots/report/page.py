@@ -64,6 +64,7 @@ def render_page(title: str, summary: Sequence[Block], sections: Sequence[Section
         undefined=StrictUndefined,
     )
     environment.filters["script_data"] = script_data
+    # One script, since the policy of the page names a single hash
     script = "\n".join(_read(name) for name in _SCRIPTS)
     return environment.get_template("page.html").render(
         title=title,

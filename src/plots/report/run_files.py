@@ -116,6 +116,7 @@ class RunFiles:
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint that was evaluated if it still exists, else the run's best."""
+        # The run's best may have been trained anew since the evaluation
         paths = [self.run / "models" / "best.pth"]
         if self.evaluations:
             evaluated = self.evaluations[0].metrics.get("checkpoint")
@@ -198,6 +199,7 @@ def _load_evaluation(metrics_path: Path) -> SplitEvaluation:
 
 def _find_processed(run: Path, evaluations: Sequence[SplitEvaluation]) -> Path | None:
     """Return the usual folder that holds the evaluated records, None if neither does."""
+    # Without predictions nothing tells whose folder artifacts/processed is
     candidates = [run / "processed"]
     if any(evaluation.predictions for evaluation in evaluations):
         candidates.append(project_paths().processed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from src.plots.report.content import (
@@ -63,8 +63,12 @@ _CHALLENGE = {
     "F2": "f2_measure",
     "G2": "g2_measure",
 }
+# Of several labels: the share of records whose labels are all right
+_SUBSET_ACCURACY = "subset accuracy"
+# Averages that depend on thresholds
+_AT_THRESHOLDS = {"f1_macro", "accuracy"}
 # Protocol -> description of its records
-_PROTOCOLS = {"labelled": "with a class", "all": "all annotated"}
+_PROTOCOLS = {"labelled": "with a class", "all": "annotated, with or without a class"}
 
 _CAPTIONS = {
     "f1_scores": "F1 score of each class",
@@ -82,16 +86,64 @@ def build_summary(files: RunFiles) -> list[Block]:
         return [Note(note, warns=True)]
     main = files.evaluations[0]
     intervals = main.metrics.get("intervals", {})
-    facts = [
-        (label, score(main.metrics[key], intervals.get(key))) for label, key in _MACROS.items()
-    ]
+    labels = _average_labels(main.metrics)
+    if not _is_single_label(main.metrics):
+        # With many labels hardly a record has all of them right, which says little of the model
+        del labels[_SUBSET_ACCURACY]
+    never_predicted = _predicts_nothing(main.metrics)
+    if never_predicted:
+        labels = {label: key for label, key in labels.items() if key not in _AT_THRESHOLDS}
+    facts = [(label, score(main.metrics[key], intervals.get(key))) for label, key in labels.items()]
     remark = (
         f"On {main.metrics['n_records']:,} records of the {_set_name(main)}, "
         f"{len(main.metrics['per_class'])} classes"
     )
     if intervals:
         remark += f", with {intervals['level']:.0%} intervals"
-    return [Facts(facts, large=True), Note(f"{remark}.")]
+    return [Facts(facts, large=True), Note(f"{remark}."), *_remark_on_thresholds(main.metrics)]
+
+
+def _is_single_label(metrics: Results) -> bool:
+    """Return whether each record has one class, as in results without an entry about it."""
+    return bool(metrics.get("single_label", True))
+
+
+def _has_default_thresholds(metrics: Results) -> bool:
+    """Return whether several labels were decided at 0.5, without thresholds of their own."""
+    return not _is_single_label(metrics) and not metrics.get("thresholds")
+
+
+def _predicts_nothing(metrics: Results) -> bool:
+    """Return whether no class of any record reached its threshold correctly."""
+    return not _is_single_label(metrics) and metrics.get("f1_micro") == 0
+
+
+def _average_labels(metrics: Results) -> dict[str, str]:
+    """Return label -> key of the main averages, by what they mean for this kind of labels."""
+    if _is_single_label(metrics):
+        return dict(_MACROS)
+    f1 = "macro F1 at 0.5" if _has_default_thresholds(metrics) else "macro F1"
+    # Averages that need no threshold come first
+    return {
+        "macro AUROC": "auroc_macro",
+        "macro AP": "average_precision_macro",
+        f1: "f1_macro",
+        _SUBSET_ACCURACY: "accuracy",
+    }
+
+
+def _remark_on_thresholds(metrics: Results) -> Iterator[Note]:
+    """Yield what a reader must know of the thresholds behind F1, precision and recall."""
+    if not _has_default_thresholds(metrics):
+        return
+    advice = "evaluate --thresholds chooses one for each class on the validation split"
+    if _predicts_nothing(metrics):
+        yield Note(
+            f"No true class reaches a probability of 0.5, so F1 is 0 and left out here: {advice}.",
+            warns=True,
+        )
+    else:
+        yield Note(f"Classes are predicted from a probability of 0.5 on: {advice}.")
 
 
 def build_score_sections(files: RunFiles) -> list[Section]:
@@ -137,7 +189,7 @@ def describe_results(evaluation: SplitEvaluation, pictures: PicturesByName) -> l
     """Return averages, the table of classes and the figures of scores."""
     metrics = evaluation.metrics
     intervals = metrics.get("intervals", {})
-    averages = _MACROS | _OTHER_AVERAGES
+    averages = _average_labels(metrics) | _OTHER_AVERAGES
     facts = [(label, score(metrics[key], intervals.get(key))) for label, key in averages.items()]
     blocks: list[Block] = [Facts(facts), *_compare_averages(metrics), _class_table(metrics)]
     names = ("roc", "precision_recall", "f1_scores", "confusion_matrix")
@@ -154,25 +206,23 @@ def _compare_averages(metrics: Results) -> Iterator[Table]:
     """
     protocols = metrics.get("protocols") or {"": metrics}
     n_classes = metrics["n_classes"]
-    labels = list(_MACROS)[:3]
+    labels = list(_average_labels(metrics).items())[:3]
 
-    def row(protocol: str, n_records: int, n_averaged: int, averages: Results) -> list[Cell]:
-        scores = [score(averages[_MACROS[label]]) for label in labels]
-        return [text(_PROTOCOLS.get(protocol)), whole(n_records), whole(n_averaged), *scores]
+    def row(protocol: str, n_records: int, classes: str, averages: Results) -> list[Cell]:
+        scores = [score(averages[key]) for _, key in labels]
+        records = f"{n_records:,} {_PROTOCOLS.get(protocol, 'records')}"
+        return [text(records), text(classes), *scores]
 
     rows = []
     for protocol, results in protocols.items():
-        rows.append(row(protocol, results["n_records"], n_classes, results))
+        rows.append(row(protocol, results["n_records"], f"all {n_classes}", results))
         frequent = results.get("frequent")
         if frequent and 0 < frequent["n_classes"] < n_classes:
-            rows.append(row(protocol, results["n_records"], frequent["n_classes"], frequent))
+            classes = f"{frequent['n_classes']} with {frequent['min_positives']} positives or more"
+            rows.append(row(protocol, results["n_records"], classes, frequent))
     if len(rows) > 1:
-        note = ""
-        if len(rows) > len(protocols):
-            least = metrics["frequent"]["min_positives"]
-            note = f"Fewer classes: those with {least} positives or more."
-        columns = ("records", "number", "classes", *labels)
-        yield drop_empty_columns(Table("Averages", columns, rows, note))
+        columns = ("records", "classes averaged", *(label for label, _ in labels))
+        yield drop_empty_columns(Table("Averages", columns, rows))
 
 
 def _class_table(metrics: Results) -> Table:
@@ -284,8 +334,9 @@ def describe_subgroups(evaluation: SplitEvaluation, pictures: PicturesByName) ->
     for grouping, groups in evaluation.metrics.get("subgroups", {}).items():
         if len(groups) < 2:
             continue
-        columns = (grouping, "records", "patients", *_MACROS, "undefined classes")
-        rows = [_group_row(group, results) for group, results in groups.items()]
+        labels = _average_labels(evaluation.metrics)
+        columns = (grouping, "records", "patients", *labels, "undefined classes")
+        rows = [_group_row(group, results, labels.values()) for group, results in groups.items()]
         blocks.append(Table(f"By {grouping}", columns, rows))
         title = f"F1 of each class by {grouping}"
         blocks.append(Table(title, ("class", *groups), _class_rows(groups), folded=True))
@@ -298,12 +349,12 @@ def describe_subgroups(evaluation: SplitEvaluation, pictures: PicturesByName) ->
     return blocks
 
 
-def _group_row(group: str, results: Results) -> list[Cell]:
+def _group_row(group: str, results: Results, keys: Iterable[str]) -> list[Cell]:
     return [
         text(group),
         whole(results["n_records"]),
         whole(results["n_patients"]),
-        *(score(results[key]) for key in _MACROS.values()),
+        *(score(results[key]) for key in keys),
         whole(len(results["undefined_classes"])),
     ]
 

@@ -29,6 +29,15 @@ for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => sortTable(button.closest("th")));
 }
 
+// A table that is wider than the screen says so above it.
+const hints = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const hint = target.previousElementSibling;
+    if (hint && hint.classList.contains("hint")) hint.hidden = target.scrollWidth <= target.clientWidth + 1;
+  }
+});
+for (const scroller of document.querySelectorAll(".scroll")) hints.observe(scroller);
+
 const folded = [];
 addEventListener("beforeprint", () => {
   for (const part of document.querySelectorAll("details:not([open])")) {

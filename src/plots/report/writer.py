@@ -11,6 +11,7 @@ from src.plots.report.model_sections import build_settings_section, build_traini
 from src.plots.report.page import render_page
 from src.plots.report.run_files import load_run
 from src.plots.report.score_sections import build_score_sections, build_summary
+from src.processed.runs.heartbeat import Heartbeat
 from src.utils import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -51,16 +52,18 @@ def write_report(
     """
     if n_examples < 0:
         raise ValueError(f"n_examples is {n_examples}: expected 0 or more records")
-    files = load_run(run, processed)
-    examples = collect_examples(files, n_examples, with_saliency=with_saliency)
-    sections = [
-        *build_data_sections(files),
-        build_training_section(files),
-        *build_score_sections(files),
-        *build_example_sections(examples),
-        build_settings_section(files),
-    ]
-    page = render_page(f"Report of {files.name}", build_summary(files), sections)
+    with Heartbeat("report", f"reading {run}") as beat:
+        files = load_run(run, processed)
+        examples = collect_examples(files, n_examples, with_saliency=with_saliency, beat=beat)
+        beat.start_step("drawing figures and tables")
+        sections = [
+            *build_data_sections(files),
+            build_training_section(files),
+            *build_score_sections(files),
+            *build_example_sections(examples),
+            build_settings_section(files),
+        ]
+        page = render_page(f"Report of {files.name}", build_summary(files), sections)
     out = Path(out) if out is not None else files.run / "report.html"
     with atomic_path(out) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -18,7 +18,11 @@ def test_training_and_settings_are_those_of_the_log(run: Path, read: Reader) -> 
     assert [row["train loss"][1] for row in read.tables["training: Epochs"]] == [
         str(row["train_loss"]) for row in log["history"]
     ]
-    settings = {row["setting"][0]: row["value"][0] for row in read.tables["settings: Settings"]}
+    [caption] = [name for name in read.tables if name.startswith("settings: Settings, ")]
+    defaults = [row["default, if different"][0] for row in read.tables[caption]]
+    assert defaults == sorted(defaults, key=lambda text: not text)  # what was changed comes first
+    assert caption.endswith(f"{sum(map(bool, defaults))} changed")
+    settings = {row["setting"][0]: row["value"][0] for row in read.tables[caption]}
     assert settings["epochs"] == "2" and settings["fs"] == "100" and "root" not in settings
 
 

@@ -58,6 +58,7 @@ def test_without_a_mistake_the_gallery_says_so() -> None:
     ranked = RankedRecord("d__1", ("AF",), ("AF",), {"AF": 0.9}, 0.0)
     example = Example(ranked, "", np.zeros((12, 100), np.float32), 100.0, np.ones(12, bool))
     gallery, browser = build_example_sections([example])
+    assert gallery.title == "Mistakes"
     assert gallery.blocks == [Note("Every record was predicted correctly.")]
     assert len(browser.blocks) == 1
     assert not any(section.blocks for section in build_example_sections([]))

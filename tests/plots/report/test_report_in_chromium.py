@@ -197,3 +197,41 @@ def test_dark_pages_have_dark_figures(chromium: Page, page: Path) -> None:
     light = chromium.run(ink)
     chromium.open(page, dark=True)
     assert chromium.run(ink) != light
+
+
+def test_figures_stand_side_by_side(chromium: Page, page: Path) -> None:
+    chromium.open(page, 1280, 900)
+    code = """[...document.querySelectorAll('#results .pictures')].map(block => {
+        const tops = [...block.querySelectorAll('figure')].map(f => f.getBoundingClientRect().top);
+        return tops.filter(top => top === tops[0]).length;
+    })"""
+    assert all(n in (2, 3) for n in chromium.run(code))
+
+
+def test_a_table_wider_than_a_phone_says_so_and_keeps_its_first_column(
+    chromium: Page, page: Path
+) -> None:
+    hints = "[...document.querySelectorAll('.hint')].filter(hint => !hint.hidden).length"
+    chromium.open(page, 390, 844, mobile=True)
+    chromium.wait_for(f"{hints} > 0")
+    code = """(() => {
+        const table = document.querySelector('#results table');
+        const scroller = table.parentNode;
+        scroller.scrollLeft = 200;
+        const left = scroller.getBoundingClientRect().left;
+        return [table.tHead.rows[0].cells[0], table.tBodies[0].rows[0].cells[0]].map(
+            cell => cell.getBoundingClientRect().left - left);
+    })()"""
+    assert chromium.run(code) == pytest.approx([0, 0], abs=1)
+    narrow = """[...document.querySelectorAll('tbody th')].filter(
+        cell => cell.clientWidth > 0 && cell.clientWidth < 90 && cell.innerText.length > 15
+    ).length"""
+    assert chromium.run(narrow) == 0  # not one letter a line
+
+
+def test_shaded_records_have_a_colour_key(chromium: Page, page: Path) -> None:
+    chromium.open(page)
+    keys = "[...document.querySelectorAll('.gallery .key')].map(key => key.innerText)"
+    assert all(re.match(r"against\s+for\s+\S", key) for key in chromium.run(keys))
+    assert not chromium.run("document.querySelector('[data-part=key]').hidden")
+    assert chromium.run("document.querySelector('[data-part=class]').textContent")

@@ -10,9 +10,9 @@ from report_page import Reader
 
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
-from src.plots.report.content import Table
-from src.plots.report.run_files import SplitEvaluation
-from src.plots.report.score_sections import describe_results, describe_subgroups
+from src.plots.report.content import Facts, Table
+from src.plots.report.run_files import RunFiles, SplitEvaluation
+from src.plots.report.score_sections import build_summary, describe_results, describe_subgroups
 from src.utils import load_json
 
 
@@ -60,13 +60,13 @@ def test_averages_of_both_protocols_and_of_frequent_classes_stand_side_by_side()
         )
         if getattr(block, "caption", "") == "Averages"
     )
-    assert [[cell.text for cell in row[:3]] for row in table.rows] == [
-        ["with a class", "22", "2"],
-        ["with a class", "22", "1"],
-        ["all annotated", "40", "2"],
-        ["all annotated", "40", "1"],
+    assert [[cell.text for cell in row[:2]] for row in table.rows] == [
+        ["22 with a class", "all 2"],
+        ["22 with a class", "1 with 10 positives or more"],
+        ["40 annotated, with or without a class", "all 2"],
+        ["40 annotated, with or without a class", "1 with 10 positives or more"],
     ]
-    assert table.note == "Fewer classes: those with 10 positives or more."
+    assert table.columns[1] == "classes averaged" and not table.note
     plain = describe_results(
         SplitEvaluation("val", compute_metrics(everyone.subset(range(4))), None), {}
     )
@@ -96,3 +96,36 @@ def test_a_grouping_of_several_groups_has_two_tables() -> None:
         ("0.500", "n 2"),
         ("0.500", "n 2"),
     ]
+
+
+def summary(y_score: list[list[float]], **changes: object) -> tuple[list[str], list[str]]:
+    """Return labels and notes at the top of the page, for two records of two classes each."""
+    y_true = np.array([[1, 1], [0, 1], [1, 0]])
+    predictions = Predictions(("d__1", "d__2", "d__3"), y_true, np.array(y_score), ("AF", "MI"))
+    metrics = {**compute_metrics(predictions), **changes}
+    files = RunFiles("r", Path(), {}, (SplitEvaluation("test", metrics, None),), None, None, {}, {})
+    facts, *notes = build_summary(files)
+    assert isinstance(facts, Facts)
+    return [label for label, _ in facts.items], [note.text for note in notes]
+
+
+def test_the_headline_of_several_labels_has_no_meaningless_zero() -> None:
+    labels, notes = summary([[0.9, 0.1], [0.2, 0.8], [0.7, 0.6]])
+    assert labels == ["macro AUROC", "macro AP", "macro F1 at 0.5"]
+    assert "evaluate --thresholds" in notes[1]
+    labels, notes = summary([[0.3, 0.1], [0.2, 0.3], [0.1, 0.2]])
+    assert labels == ["macro AUROC", "macro AP"]
+    assert notes[1].startswith("No true class reaches a probability of 0.5")
+    labels, notes = summary([[0.9, 0.1], [0.2, 0.8], [0.7, 0.6]], thresholds={"rule": "f1"})
+    assert labels[-1] == "macro F1" and len(notes) == 1
+
+
+def test_accuracy_keeps_its_name_only_where_each_record_has_one_class() -> None:
+    labels, notes = summary([[0.9, 0.1], [0.2, 0.8], [0.7, 0.6]], single_label=True)
+    assert labels[-1] == "accuracy" and len(notes) == 1
+    y_true = np.array([[1, 1], [0, 1]])
+    several = compute_metrics(Predictions(("d__1", "d__2"), y_true, y_true * 0.9, ("AF", "MI")))
+    facts = describe_results(SplitEvaluation("test", several, None), {})[0]
+    assert isinstance(facts, Facts)
+    names = [label for label, _ in facts.items]
+    assert "subset accuracy" in names and "accuracy" not in names
