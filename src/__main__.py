@@ -208,6 +208,8 @@ def predict(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=device_info(args.device).device,
         allow_overlap=args.allow_overlap,
+        long=args.long,
+        predict_unfit=args.predict_unfit,
     )
     _say(f"{args.out}: {summary}")
     if args.saliency:
@@ -219,6 +221,8 @@ def predict(args: argparse.Namespace) -> int:
             source_fs=args.source_fs,
             source_gain_per_mv=args.source_gain,
             device=args.device,
+            long=args.long,
+            predict_unfit=args.predict_unfit,
         )
         _say(saved)
     return 0
