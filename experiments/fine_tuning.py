@@ -105,6 +105,7 @@ def build_run_config(
         leads=card.leads,
         crop_s=card.crop_samples / card.preprocess.fs,
         normalization=card.normalization.mode,
+        highpass_hz=card.normalization.highpass_hz,
         init_from=str(source.path) if pretrained else None,
         **setting,
     )

@@ -212,6 +212,8 @@ def predict(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=device_info(args.device).device,
         allow_overlap=args.allow_overlap,
+        long=args.long,
+        predict_unfit=args.predict_unfit,
     )
     _say(f"{args.out}: {summary}")
     if args.saliency:
@@ -224,6 +226,8 @@ def predict(args: argparse.Namespace) -> int:
             source_gain_per_mv=args.source_gain,
             leads=args.leads,
             device=args.device,
+            long=args.long,
+            predict_unfit=args.predict_unfit,
         )
         _say(saved)
     return 0

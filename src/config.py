@@ -409,7 +409,13 @@ class TrainConfig:
     leads: tuple[str, ...] = option(STANDARD_LEADS, "input leads of the network, in this order")
     normalization: str = option(
         "zscore",
-        "zscore = per lead; global = one mean and standard deviation per collection; none = mV",
+        "zscore = per lead; global = one standard deviation per collection; none = mV; all "
+        "without the mean of each lead",
+    )
+    highpass_hz: float = option(
+        0.0,
+        "zero-phase high-pass of the signals at this many Hz, such as 0.5, against baseline "
+        "wander; stored in the checkpoint; 0 = none",
     )
     lead_dropout: float = option(
         0.0, "share of training records in which some leads are set to zero"
@@ -487,6 +493,7 @@ class TrainConfig:
         _require(is_known, "leads", self.leads, f"some of {', '.join(STANDARD_LEADS)}")
         _require(len(set(self.leads)) == len(self.leads), "leads", self.leads, "each lead once")
         _require_choice("normalization", self.normalization, NORMALIZATIONS)
+        _require(self.highpass_hz >= 0, "highpass_hz", self.highpass_hz, "0 or more Hz")
         _require_share("lead_dropout", self.lead_dropout)
         _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
 

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 
-from src.config import Config, LoaderConfig, config_paths
+from src.config import STANDARD_LEADS, Config, LoaderConfig, config_paths
 from src.learning.distributed import Processes, SharedBatchSampler
 from src.processed.datasets import (
-    LEAD_ARRAYS,
     Batch,
     ECGDataset,
     PackedDataset,
@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 # At most so many records of a collection decide its scale: the error of a mean over a thousand is
 # far below the spread.
 _STATISTICS_RECORDS = 1000
+# So few tell how many leads and samples the records of a collection have.
+_MEASURED_RECORDS = 20
 
 
 def sample_weights(targets: Float32Array) -> Float64Array:
@@ -371,26 +373,59 @@ def _pins_memory(config: LoaderConfig, dataset: ECGDataset | PackedDataset) -> b
 def build_view(config: Config, train: LabelledRecords) -> View:
     """Return the view of the training records, with a normalization fitted to them."""
     # Only a global normalization needs statistics; one record file tells the sampling rate.
-    rows = _statistics_rows(train.datasets) if config.train.normalization == "global" else [0]
+    is_global = config.train.normalization == "global"
+    rows = _spread_rows(train.datasets, _STATISTICS_RECORDS) if is_global else [0]
     chosen = train.subset(rows)
-    files = [load_record_file(path, *LEAD_ARRAYS, "fs") for path in chosen.paths]
-    # Each (n_chosen, n_leads)
-    mean, std, present = (np.stack([arrays[name] for arrays in files]) for name in LEAD_ARRAYS)
+    files = [load_record_file(path, "lead_std", "lead_present", "fs") for path in chosen.paths]
     normalization = fit_normalization(
-        config.train.normalization, mean, std, present, chosen.datasets
+        config.train.normalization,
+        np.stack([arrays["lead_std"] for arrays in files]),  # (n_chosen, n_leads)
+        np.stack([arrays["lead_present"] for arrays in files]),
+        chosen.datasets,
+        config.train.highpass_hz,
     )
-    crop_samples = round(config.train.crop_s * float(files[0]["fs"]))
-    return View(config.train.leads, normalization, crop_samples)
+    fs = float(files[0]["fs"])
+    if config.train.highpass_hz >= fs / 2:
+        raise ValueError(
+            f"highpass_hz is {config.train.highpass_hz:g}: expected less than half the sampling "
+            f"rate of {fs:g} Hz"
+        )
+    min_leads, min_samples = _measure_least(train, config.train.leads)
+    return View(
+        leads=config.train.leads,
+        normalization=normalization,
+        crop_samples=round(config.train.crop_s * fs),
+        fs=fs,
+        min_leads=min_leads,
+        min_samples=min_samples,
+    )
 
 
-def _statistics_rows(datasets: Sequence[str]) -> list[int]:
-    """Return the rows of the records that decide the scale, spread over each collection."""
+def _measure_least(train: LabelledRecords, leads: Sequence[str]) -> tuple[int, int]:
+    """Return how many leads and valid samples the least collection has, by medians of a sample.
+
+    Both are at least 1, which differs from the 0 of a checkpoint that does not know.
+    """
+    columns = [STANDARD_LEADS.index(lead) for lead in leads]
+    n_present: dict[str, list[int]] = defaultdict(list)
+    n_valid: dict[str, list[int]] = defaultdict(list)
+    for row in _spread_rows(train.datasets, _MEASURED_RECORDS):
+        arrays = load_record_file(train.paths[row], "lead_present", "n_valid")
+        n_present[train.datasets[row]].append(int(arrays["lead_present"][columns].sum()))
+        n_valid[train.datasets[row]].append(int(arrays["n_valid"]))
+    least_leads = min(median_low(counts) for counts in n_present.values())
+    least_samples = min(median_low(counts) for counts in n_valid.values())
+    return max(1, least_leads), max(1, least_samples)
+
+
+def _spread_rows(datasets: Sequence[str], n_records: int) -> list[int]:
+    """Return the rows of at most `n_records` of each collection, spread over it."""
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(datasets):
         rows_of[name].append(row)
     chosen: list[int] = []
     for rows in rows_of.values():
-        step = math.ceil(len(rows) / _STATISTICS_RECORDS)
+        step = math.ceil(len(rows) / n_records)
         chosen += rows[::step]
     return sorted(chosen)
 

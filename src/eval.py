@@ -323,7 +323,13 @@ def predict_records(
     dataset = ECGDataset(records.paths, targets, view, records.datasets)
     loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
     model = load_model(checkpoint, device)
-    logits, _ = predict(model, loader, device=device, crop_samples=card.crop_samples)
+    logits, _ = predict(
+        model,
+        loader,
+        device=device,
+        crop_samples=card.crop_samples,
+        unpadded_below=card.unpadded_below,
+    )
     return Predictions(
         keys=records.keys,
         y_true=targets,
@@ -351,7 +357,12 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
 
 
 def predict(
-    model: nn.Module, loader: DataLoader[Batch], *, device: str = "cpu", crop_samples: int = 0
+    model: nn.Module,
+    loader: DataLoader[Batch],
+    *,
+    device: str = "cpu",
+    crop_samples: int = 0,
+    unpadded_below: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits and targets, each (n_records, n_classes), on the CPU in the loader's order."""
     model.eval()
@@ -359,7 +370,8 @@ def predict(
     with torch.inference_mode():
         for batch in loader:
             signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, n_samples)
-            logits.append(predict_logits(model, signal, crop_samples).float().cpu())
+            of_batch = predict_logits(model, signal, crop_samples, unpadded_below)
+            logits.append(of_batch.float().cpu())
             targets.append(batch.target.cpu())
     return torch.cat(logits), torch.cat(targets)
 

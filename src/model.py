@@ -320,7 +320,48 @@ def window_starts(n_samples: int, window: int) -> list[int]:
     return [round(i * span / (count - 1)) for i in range(count)]
 
 
-def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0) -> torch.Tensor:
+def count_valid(signal: torch.Tensor) -> torch.Tensor:
+    """Return the number of samples before the padding of each record, shape (B,).
+
+    Samples at the end of a signal (B, n_leads, n_samples) that are 0 in all leads are padding. A
+    record of zeros alone is taken as whole.
+    """
+    n_samples = signal.shape[2]
+    is_valid = (signal != 0).any(dim=1)  # (B, n_samples)
+    position = torch.arange(1, n_samples + 1, device=signal.device)
+    n_valid = (is_valid * position).amax(dim=1)
+    return torch.where(n_valid > 0, n_valid, n_samples)
+
+
+def crop_starts(signal: torch.Tensor, crop_samples: int) -> torch.Tensor:
+    """Return the starts of the crops of each record, which lie before its padding.
+
+    They overlap by about half where the record fills its length. A shorter record has as many,
+    which overlap more; one shorter than a crop has them all at 0.
+
+    Parameters
+    ----------
+    signal
+        Shape (B, n_leads, n_samples).
+    crop_samples
+        Length of the crops.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, n_crops).
+    """
+    count = len(window_starts(signal.shape[2], crop_samples))
+    n_valid = count_valid(signal)[:, None]  # (B, 1)
+    span = (n_valid - crop_samples).clamp(min=0)
+    numbers = torch.arange(count, device=signal.device)
+    # In double precision, in which `window_starts` rounds
+    return (numbers * span.double() / max(count - 1, 1)).round().long()
+
+
+def predict_logits(
+    model: nn.Module, signal: torch.Tensor, crop_samples: int = 0, unpadded_below: int = 0
+) -> torch.Tensor:
     """Return the logits of signals, averaged over crops where the model was trained on crops.
 
     Parameters
@@ -330,26 +371,55 @@ def predict_logits(model: nn.Module, signal: torch.Tensor, crop_samples: int = 0
     signal
         Shape (B, n_leads, n_samples).
     crop_samples
-        Length of the crops; 0 means whole records. The windows overlap by half. Windows that hold
-        padding alone do not count, as training does not show such crops either.
+        Length of the crops; 0 means whole records. The crops lie inside the record, before its
+        padding, as those of training do (`crop_starts`). Crops in which nothing moves do not count.
+    unpadded_below
+        Whole records with fewer samples before their padding than this are predicted without it
+        (`src.learning.checkpoints.ModelCard.unpadded_below`).
 
     Returns
     -------
     Tensor
         Shape (B, n_classes).
     """
-    starts = window_starts(signal.shape[2], crop_samples)
-    if len(starts) == 1:
-        logits: torch.Tensor = model(signal)
-        return logits
-    # (n_windows, B, n_leads, T)
-    windows = torch.stack([signal[:, :, start : start + crop_samples] for start in starts])
-    logits = model(windows.flatten(0, 1)).view(len(starts), signal.shape[0], -1)
-    # Padding is constant in every lead. A record that is constant throughout keeps all windows.
-    is_moving = (windows != windows[..., :1]).flatten(2).any(dim=2)  # (n_windows, B)
+    n_records, n_leads, n_samples = signal.shape
+    if len(window_starts(n_samples, crop_samples)) == 1:
+        return _predict_whole(model, signal, unpadded_below)
+    starts = crop_starts(signal, crop_samples)  # (B, n_crops)
+    count = starts.shape[1]
+    samples = starts[:, :, None] + torch.arange(crop_samples, device=signal.device)
+    samples = samples.flatten(1)[:, None].expand(-1, n_leads, -1)  # (B, n_leads, n_crops * T)
+    crops = signal.gather(2, samples).view(n_records, n_leads, count, crop_samples)
+    crops = crops.permute(2, 0, 1, 3)  # (n_crops, B, n_leads, T)
+    logits = model(crops.flatten(0, 1)).view(count, n_records, -1)
+    # A record that is constant throughout keeps all crops.
+    is_moving = (crops != crops[..., :1]).flatten(2).any(dim=2)  # (n_crops, B)
     weights = (is_moving | ~is_moving.any(dim=0)).to(logits.dtype)[:, :, None]
     averaged: torch.Tensor = (logits * weights).sum(dim=0) / weights.sum(dim=0)
     return averaged
+
+
+def _predict_whole(model: nn.Module, signal: torch.Tensor, unpadded_below: int) -> torch.Tensor:
+    """Return the logits of whole records, the short ones without their padding."""
+    if not unpadded_below:
+        logits: torch.Tensor = model(signal)
+        return logits
+    n_kept = kept_samples(signal, unpadded_below)
+    lengths = n_kept.unique().tolist()
+    parts = [(n_kept == length, signal[n_kept == length, :, :length]) for length in lengths]
+    of_parts = [(is_part, model(part)) for is_part, part in parts]
+    logits = of_parts[0][1].new_empty(len(signal), of_parts[0][1].shape[1])
+    for is_part, of_part in of_parts:
+        logits[is_part] = of_part
+    return logits
+
+
+def kept_samples(signal: torch.Tensor, unpadded_below: int) -> torch.Tensor:
+    """Return how many samples of each record (B, n_leads, n_samples) are predicted, shape (B,)."""
+    n_samples = signal.shape[2]
+    n_valid = count_valid(signal)
+    unpadded = n_valid.clamp(min=min(MIN_SAMPLES, n_samples))
+    return torch.where(n_valid < unpadded_below, unpadded, n_samples)
 
 
 def to_probabilities(logits: torch.Tensor, single_label: bool) -> torch.Tensor:

@@ -745,6 +745,8 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
         crop_samples=0 if config.train.whole_epochs else size,
+        min_leads=loaders.view.min_leads,
+        min_samples=loaders.view.min_samples,
         config=settings,
         train_hashes=tuple(loaders.records["train"].signal_hashes),
     )

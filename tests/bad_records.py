@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from src.records.sample_collections import write_wfdb
+from src.records.synthetic import generate_ecg
+
 N_SAMPLES = 1000
 
 
@@ -34,6 +37,14 @@ def good(folder: Path, name: str = "good", n_samples: int = N_SAMPLES) -> Path:
     """Write a record of leads I and II at 100 Hz that nothing is wrong with."""
     adc = np.random.default_rng(0).normal(0, 300, (n_samples, 2)).astype("<i2")
     return _write(folder, name, _header(name, n_samples), adc.tobytes())
+
+
+def ecg(folder: Path, name: str = "ecg") -> Path:
+    """Write ten seconds of a generated ECG of twelve leads at 100 Hz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = generate_ecg("NORM", fs=100.0, rng=np.random.default_rng(0), record_id=name)
+    write_wfdb(record, folder)
+    return folder / f"{name}.hea"
 
 
 def empty_header(folder: Path, name: str = "empty_header") -> Path:

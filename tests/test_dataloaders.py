@@ -22,6 +22,7 @@ from src.learning.distributed import Processes
 from src.preprocessing import run_preprocessing
 from src.processed.datasets import ECGDataset
 from src.processed.manifest import load_manifest, save_manifest
+from src.processed.normalization import Normalization
 from src.processed.record_files import load_signal, record_path
 from src.processed.targets import (
     encode_targets,
@@ -142,7 +143,7 @@ def test_the_packed_cache_gives_the_batches_of_the_record_files(processed: Path,
     assert torch.equal(val.target, other_val.target) and torch.equal(train.row, other_train.row)
 
 
-def test_millivolts_and_lead_choice_come_from_the_view(processed: Path) -> None:
+def test_millivolts_without_offset_and_lead_choice_come_from_the_view(processed: Path) -> None:
     config = Config(train=TrainConfig(normalization="none", leads=("V1",)))
     loaders = build_dataloaders(config, processed)
     batch = next(iter(loaders.train))
@@ -150,7 +151,16 @@ def test_millivolts_and_lead_choice_come_from_the_view(processed: Path) -> None:
     from src.processed.record_files import load_record_file, to_millivolts
 
     volts = to_millivolts(load_record_file(path))[6]
-    np.testing.assert_allclose(batch.signal[0, 0, : len(volts)], volts, atol=1e-3)
+    centred = volts - volts.mean()
+    np.testing.assert_allclose(batch.signal[0, 0, : len(volts)], centred, atol=1e-3)
+
+
+def test_a_high_pass_is_in_the_view_and_below_half_the_rate(processed: Path) -> None:
+    loaders = build_dataloaders(Config(train=TrainConfig(highpass_hz=0.5)), processed)
+    assert loaders.view.normalization == Normalization(highpass_hz=0.5)
+    assert next(iter(loaders.train)).signal.std(dim=2).max() == pytest.approx(1, abs=0.01)
+    with pytest.raises(ValueError, match="highpass_hz is 50: expected less than half"):
+        build_dataloaders(Config(train=TrainConfig(highpass_hz=50)), processed)
 
 
 def test_weights_of_the_label_table_decide_how_often_a_record_is_drawn(

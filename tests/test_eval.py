@@ -14,8 +14,7 @@ from settings import QUICK
 from torch import nn
 
 from src.__main__ import build_parser
-from src.classifier.file_predictions import _average, predict_files
-from src.classifier.inputs import NoInput
+from src.classifier.file_predictions import predict_files
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import make_loader
 from src.eval import (
@@ -29,7 +28,7 @@ from src.learning.checkpoints import load_checkpoint, save_checkpoint
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.text import format_evaluation
-from src.model import load_model, predict_logits, to_scores, window_starts
+from src.model import crop_starts, load_model, predict_logits, to_scores, window_starts
 from src.preprocessing import build_tensor
 from src.processed.datasets import Batch, ECGDataset
 from src.processed.manifest import load_manifest, save_manifest
@@ -199,7 +198,7 @@ def test_scores_do_not_depend_on_the_batch(processed: Path, trained: Path) -> No
 
 
 def test_files_get_the_scores_of_their_record_files(processed: Path, trained: Path) -> None:
-    """A new file gets the prediction that the evaluation gave the same recording."""
+    """A new file gets the prediction that the evaluation gave its beginning."""
     predictions = evaluate(best(trained), processed, split="val").predictions
     manifest = load_manifest(processed)
     source = dict(
@@ -208,7 +207,10 @@ def test_files_get_the_scores_of_their_record_files(processed: Path, trained: Pa
         )
     )
     rows = predict_files(
-        load_checkpoint(best(trained)), [source[key] for key in predictions.keys], batch_size=2
+        load_checkpoint(best(trained)),
+        [source[key] for key in predictions.keys],
+        batch_size=2,
+        long="first",
     )
     np.testing.assert_allclose([row.scores for row in rows], predictions.y_score, atol=1e-5)
 
@@ -354,6 +356,32 @@ def test_training_recordings_are_marked_among_new_files(processed: Path, trained
     assert [(row.status, row.reason) for row in allowed] == [("ok", "")] * 2
 
 
+def test_crops_lie_before_the_padding() -> None:
+    signal = torch.zeros(4, 2, 1000)
+    signal[0], signal[1, 0, :300], signal[2, :, :100] = 1.0, 1.0, 1.0
+    starts = crop_starts(signal, 250)
+    whole = [0, 125, 250, 375, 500, 625, 750]
+    assert starts.tolist() == [whole, [0, 8, 17, 25, 33, 42, 50], [0] * 7, whole]
+    assert window_starts(1000, 250) == whole
+
+
+def test_a_record_answers_alike_with_and_without_padding_behind_it() -> None:
+    ramp = torch.arange(1.0, 601).repeat(1, 2, 1)
+    padded = torch.nn.functional.pad(ramp, (0, 400))
+    model = MeanOfLeads()
+    np.testing.assert_allclose(predict_logits(model, padded, 200), ramp.mean(2), rtol=1e-3)
+
+
+def test_short_whole_records_are_predicted_without_padding() -> None:
+    signal = torch.zeros(4, 2, 1000)
+    for row, n_valid in enumerate((600, 1000, 100, 900)):
+        signal[row, :, :n_valid] = 1.0
+    whole, unpadded = (predict_logits(MeanOfLeads(), signal, 0, below) for below in (0, 800))
+    np.testing.assert_allclose(whole[:, 0], [0.6, 1, 0.1, 0.9], rtol=1e-6)
+    # The network takes no fewer than 250 samples.
+    np.testing.assert_allclose(unpadded[:, 0], [1, 1, 0.4, 0.9], rtol=1e-6)
+
+
 def test_windows_of_padding_alone_say_nothing() -> None:
     signal = torch.zeros(3, 12, 1000)
     signal[0, :, :500], signal[1] = torch.randn(12, 500), torch.randn(12, 1000)
@@ -385,13 +413,6 @@ def test_a_calibration_is_not_fitted_on_training_recordings(
         evaluate(learned, processed, options=EvaluationOptions(calibrate=True))
     evaluate(learned, processed)
     evaluate(learned, processed, options=EvaluationOptions(calibrate=True), allow_overlap=True)
-
-
-def test_a_record_that_breaks_off_is_unreadable() -> None:
-    answer = _average(
-        "r", [NoInput("rejected", "gap"), torch.zeros(2), NoInput("unreadable", "truncated")]
-    )
-    assert (answer.status, answer.reason, answer.scores) == ("unreadable", "truncated", None)
 
 
 # Predictions to metrics ---------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """A trained network in use.
 
 ``from src.classifier import Classifier`` gives the network as one object. The modules:
-`classifier` holds that object, `inputs` turns recordings into inputs, `file_predictions` predicts
-for many files, `saliency` explains predictions, and `onnx_export` exports the network.
+`classifier` holds that object, `inputs` turns recordings into inputs, `fitness` tells which are
+unfit, `file_predictions` predicts for many files, `notes` says how each was used, `saliency`
+explains predictions, and `onnx_export` exports the network.
 """
 
 from __future__ import annotations

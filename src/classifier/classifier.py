@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.classifier.file_predictions import FilePrediction, predict_inputs, predict_sources
-from src.classifier.inputs import Source, iter_windows, to_input
+from src.classifier.file_predictions import FilePrediction, predict_sources, score_inputs
+from src.classifier.inputs import Input, Source, iter_inputs, iter_parts
 from src.classifier.saliency import Saliency, explain
 from src.learning.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint
 from src.learning.leaks import TrainingRecordings
 from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import load_model
 from src.preprocessing import build_tensor
-from src.processed.runs.tasks import RejectedError
 from src.records.record import ECGRecord, ReadingHints
 from src.utils import Float64Array, device_info
 
@@ -46,17 +44,21 @@ class Prediction:
     classes
         Names, in the order of `scores`.
     scores
-        Probabilities, shape (n_classes,); NaN where the status is not ok.
+        Probabilities, shape (n_classes,); NaN where the status is not ok, unless those of unfit
+        recordings were requested.
     labels
         The predicted classes: the most probable one where classes exclude each other, else all that
         reach their threshold, which may be none.
     status
-        ``ok``, ``unreadable`` or ``rejected``.
+        ``ok``; ``unfit`` where a prediction would mean nothing, as too few leads are usable or a
+        flag voids it; ``unreadable`` or ``rejected``.
     reason
         The reason for another status than ok. For a recording that the network was trained on,
         `src.classifier.file_predictions.TRAINED_ON`.
     saliency
         The saliency map, if one was requested.
+    notes
+        What the recording is and how it was used: quality flags, absent leads, windows.
     """
 
     record_id: str
@@ -66,6 +68,7 @@ class Prediction:
     status: str = "ok"
     reason: str = ""
     saliency: Saliency | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -74,14 +77,21 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The most probable class; None where the status is not ok."""
-        return self.classes[int(self.scores.argmax())] if self.status == "ok" else None
+        """The most probable class; None without probabilities."""
+        return self.classes[int(self.scores.argmax())] if self._has_scores else None
+
+    @property
+    def _has_scores(self) -> bool:
+        return bool(np.isfinite(self.scores).all())
 
     def __str__(self) -> str:
+        parts = []
         if self.status != "ok":
-            return f"{self.record_id}: {self.status}, {self.reason}"
-        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-        return f"{self.record_id}: " + ", ".join(f"{name} {score:.3f}" for name, score in ranked)
+            parts += [self.status, self.reason]
+        if self._has_scores:
+            ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+            parts += [f"{name} {score:.3f}" for name, score in ranked]
+        return f"{self.record_id}: {', '.join(parts)}"
 
 
 class Classifier:
@@ -159,6 +169,8 @@ class Classifier:
         gain_per_mv: float | None = None,
         saliency: str | None = None,
         class_name: str | None = None,
+        long: str = "mean",
+        predict_unfit: bool = False,
     ) -> Prediction:
         """Predict for one recording.
 
@@ -178,11 +190,17 @@ class Classifier:
             Add a saliency map by one of `src.classifier.saliency.METHODS`.
         class_name
             The class that the map explains, by default the most probable one.
+        long
+            For a recording longer than the input: the ``mean`` or the highest (``max``)
+            probability over its windows, or the ``first`` window alone.
+        predict_unfit
+            Return the probabilities of an unfit recording too.
 
         Returns
         -------
         Prediction
-            Always with status ok.
+            With status ok or unfit. An unfit recording has no probabilities and no map, unless
+            `predict_unfit` is set.
 
         Raises
         ------
@@ -191,15 +209,15 @@ class Classifier:
         """
         source = self._as_source(source, fs, leads)
         hints = ReadingHints(fs, gain_per_mv, tuple(leads or ()))
-        [prediction] = self._iter_predictions([source], hints, batch_size=64)
-        if prediction.status != "ok":
+        [prediction] = self._iter_predictions([source], hints, 64, long, predict_unfit)
+        if prediction.status in ("unreadable", "rejected"):
             # Repeat the step that failed, to raise its error.
-            for window in iter_windows(source, self.card.preprocess, hints):
-                build_tensor(window, self.card.preprocess)
-        if saliency is None:
+            for part in iter_parts(source, self.card.preprocess, hints, long):
+                build_tensor(part, self.card.preprocess)
+        if saliency is None or prediction.label is None:
             return prediction
-        name = class_name or self.classes[int(prediction.scores.argmax())]
-        return replace(prediction, saliency=self._explain(source, name, saliency, hints))
+        name = class_name or prediction.label
+        return replace(prediction, saliency=self._explain(source, name, saliency, hints, long))
 
     def predict_many(
         self,
@@ -209,6 +227,8 @@ class Classifier:
         leads: Sequence[str] | None = None,
         gain_per_mv: float | None = None,
         batch_size: int = 64,
+        long: str = "mean",
+        predict_unfit: bool = False,
     ) -> Iterator[Prediction]:
         """Yield a prediction per recording, in order, holding one batch at a time.
 
@@ -218,14 +238,14 @@ class Classifier:
         ----------
         sources
             As for `predict`. Samples may come as one array (n_records, n_leads, n_samples).
-        fs, leads, gain_per_mv
+        fs, leads, gain_per_mv, long, predict_unfit
             As for `predict`.
         batch_size
             Inputs per batch.
         """
         as_sources = (self._as_source(source, fs, leads) for source in sources)
         hints = ReadingHints(fs, gain_per_mv, tuple(leads or ()))
-        return self._iter_predictions(as_sources, hints, batch_size)
+        return self._iter_predictions(as_sources, hints, batch_size, long, predict_unfit)
 
     def _as_source(
         self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None
@@ -245,7 +265,12 @@ class Classifier:
         return ECGRecord("samples", samples, fs, names)
 
     def _iter_predictions(
-        self, sources: Iterable[Source], hints: ReadingHints, batch_size: int
+        self,
+        sources: Iterable[Source],
+        hints: ReadingHints,
+        batch_size: int,
+        long: str,
+        predict_unfit: bool,
     ) -> Iterator[Prediction]:
         """Yield a prediction per source."""
         rows = predict_sources(
@@ -256,6 +281,8 @@ class Classifier:
             hints=hints,
             batch_size=batch_size,
             device=self.device,
+            long=long,
+            predict_unfit=predict_unfit,
         )
         return map(self._to_prediction, rows)
 
@@ -266,7 +293,15 @@ class Classifier:
         if row.scores is not None:
             scores = np.array(row.scores)
             labels = self._predicted_labels(scores)
-        return Prediction(row.record_id, self.classes, scores, labels, row.status, row.reason)
+        return Prediction(
+            row.record_id,
+            self.classes,
+            scores,
+            labels,
+            row.status,
+            row.reason,
+            notes=row.notes,
+        )
 
     def _predicted_labels(self, scores: Float64Array) -> tuple[str, ...]:
         """Return the classes that scores (n_classes,) predict."""
@@ -276,26 +311,26 @@ class Classifier:
         return tuple(self.classes[column] for column in np.flatnonzero(scores >= thresholds))
 
     def _explain(
-        self, source: Source, class_name: str, method: str, hints: ReadingHints
+        self, source: Source, class_name: str, method: str, hints: ReadingHints, long: str
     ) -> Saliency:
         """Return the map of a recording, or of its window where the class is most probable."""
-        windows: dict[int, dict[str, NDArray[Any]]] = {}
-        for number, window in enumerate(iter_windows(source, self.card.preprocess, hints)):
-            with suppress(RejectedError):
-                windows[number] = build_tensor(window, self.card.preprocess).arrays
+        windows: dict[int, Input] = {}
+        for number, item in enumerate(iter_inputs(source, self.card, hints, long)):
+            if isinstance(item, Input):
+                windows[number] = item
+        # Unfit windows count only where all are unfit, as in the prediction.
+        fit = {number: item for number, item in windows.items() if not item.facts.unfit}
+        windows = fit or windows
         best = next(iter(windows))
         if len(windows) > 1 and class_name in self.classes:
             best = self._most_probable(windows, self.classes.index(class_name))
-        saliency = explain(self.model, self.card, windows[best], class_name, method)
+        saliency = explain(self.model, self.card, windows[best].arrays, class_name, method)
         return replace(saliency, window=best)
 
-    def _most_probable(self, windows: dict[int, dict[str, NDArray[Any]]], column: int) -> int:
+    def _most_probable(self, windows: dict[int, Input], column: int) -> int:
         """Return the number of the window with the highest score of a class."""
-        inputs = [
-            (str(number), [to_input(arrays, self.card)]) for number, arrays in windows.items()
-        ]
-        scores: dict[int, float] = {}
-        for row in predict_inputs(self.model, self.card, inputs, device=self.device):
-            if row.scores is not None:
-                scores[int(row.record_id)] = row.scores[column]
-        return max(scores, key=scores.__getitem__)
+        scores = score_inputs(self.model, self.card, windows.values(), device=self.device)
+        of_window = {
+            number: float(values[column]) for number, values in zip(windows, scores, strict=True)
+        }
+        return max(of_window, key=of_window.__getitem__)

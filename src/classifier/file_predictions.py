@@ -1,4 +1,4 @@
-"""Predictions for record files, one batch at a time."""
+"""Predictions for record files, one batch at a time, with notes on what the files hold."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from src.classifier.inputs import NoInput, Source, iter_inputs
+from src.classifier.inputs import (
+    LONG_MODES,
+    Input,
+    InputFacts,
+    NoInput,
+    Source,
+    iter_inputs,
+)
+from src.classifier.notes import list_notes
 from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.leaks import TrainingRecordings
 from src.model import load_model, predict_logits, to_scores
 from src.records.reading import record_name
 from src.records.record import NO_HINTS, ECGRecord, ReadingHints
 
-N = TypeVar("N")
 TRAINED_ON = "the model was trained on this recording"
 
 
@@ -33,15 +40,26 @@ class FilePrediction:
     scores
         Probabilities in the order of the classes; None where the status is not ok.
     status
-        ``ok``, ``unreadable`` or ``rejected``.
+        ``ok``; ``unfit`` where a prediction would mean nothing, as too few leads are usable or a
+        flag voids it; ``unreadable`` or ``rejected``.
     reason
         The reason for another status than ok, or `TRAINED_ON`.
+    notes
+        What the recording is and how it was used (`src.classifier.notes`).
     """
 
     record_id: str
     scores: tuple[float, ...] | None
     status: str
     reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class _Scored(NamedTuple):
+    """The probabilities (n_classes,) of an input, and its facts."""
+
+    scores: torch.Tensor
+    facts: InputFacts
 
 
 def predict_files(
@@ -54,11 +72,13 @@ def predict_files(
     batch_size: int = 64,
     device: str = "cpu",
     allow_overlap: bool = False,
+    long: str = "mean",
+    predict_unfit: bool = False,
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per record file, in order, holding one batch at a time.
 
-    A file that cannot be read or is rejected yields its status and reason. For a model trained on
-    windows of long records, a file is cut into windows and their probabilities are averaged.
+    A file that cannot be read, is rejected or is unfit for the network yields its status and
+    reason. A file longer than the input is cut into windows (`src.classifier.inputs.iter_parts`).
 
     Parameters
     ----------
@@ -76,6 +96,16 @@ def predict_files(
         The torch device that predicts.
     allow_overlap
         Do not mark recordings that the model was trained on.
+    long
+        For recordings longer than the input: the ``mean`` or the highest (``max``) probability over
+        their windows, or the ``first`` window alone.
+    predict_unfit
+        Return the probabilities of unfit recordings too; their status stays ``unfit``.
+
+    Raises
+    ------
+    ValueError
+        If `long` is none of these.
     """
     return predict_sources(
         load_model(checkpoint, device),
@@ -85,6 +115,8 @@ def predict_files(
         batch_size=batch_size,
         device=device,
         trained_on=TrainingRecordings(() if allow_overlap else checkpoint.card.train_hashes),
+        long=long,
+        predict_unfit=predict_unfit,
     )
 
 
@@ -97,6 +129,8 @@ def predict_sources(
     hints: ReadingHints = NO_HINTS,
     batch_size: int = 64,
     device: str = "cpu",
+    long: str = "mean",
+    predict_unfit: bool = False,
 ) -> Iterator[FilePrediction]:
     """Yield a prediction per record file or record in memory, as `predict_files` does.
 
@@ -110,55 +144,62 @@ def predict_sources(
         Recordings that the model was trained on, which are marked.
     hints
         Facts that the files may not state.
-    batch_size, device
+    batch_size, device, long, predict_unfit
         As for `predict_files`.
     """
+    if long not in LONG_MODES:
+        raise ValueError(f"long is {long!r}: expected one of {', '.join(LONG_MODES)}")
 
-    def iter_named() -> Iterator[tuple[tuple[str, list[str]], Iterable[torch.Tensor | NoInput]]]:
+    def iter_named() -> Iterator[tuple[str, Iterator[Input | NoInput]]]:
         for source in sources:
             name = source.record_id if isinstance(source, ECGRecord) else record_name(source)
-            # Filled while the inputs are read
-            fingerprints: list[str] = []
-            yield (name, fingerprints), iter_inputs(source, card, hints, fingerprints=fingerprints)
+            yield name, iter_inputs(source, card, hints, long)
 
-    for (name, fingerprints), items in _score(model, card, iter_named(), batch_size, device):
-        row = _average(name, items)
-        if row.status == "ok" and trained_on.count(fingerprints) > 0:
-            row = replace(row, reason=TRAINED_ON)
-        yield row
+    # Without a generator of its own, this function would check `long` only when iterated.
+    def iter_rows() -> Iterator[FilePrediction]:
+        for name, items in _score(model, card, iter_named(), batch_size, device):
+            row = _summarize(name, items, card, long, predict_unfit)
+            prints = [item.facts.fingerprint for item in items if isinstance(item, _Scored)]
+            if row.status == "ok" and trained_on.count(prints) > 0:
+                row = replace(row, reason=TRAINED_ON)
+            yield row
+
+    return iter_rows()
 
 
-def predict_inputs(
+def score_inputs(
     model: nn.Module,
     card: ModelCard,
-    inputs: Iterable[tuple[str, Iterable[torch.Tensor | NoInput]]],
+    inputs: Iterable[Input],
     *,
     batch_size: int = 64,
     device: str = "cpu",
-) -> Iterator[FilePrediction]:
-    """Yield a prediction per record, from its name and its inputs, holding one batch at a time.
+) -> Iterator[torch.Tensor]:
+    """Yield the probabilities (n_classes,) of inputs, in order, holding one batch at a time.
 
     Parameters
     ----------
     model, card
         The network in evaluation mode, and its card.
     inputs
-        Names and inputs of the records (`src.classifier.inputs.iter_inputs`).
+        As `src.classifier.inputs.iter_inputs` yields them.
     batch_size, device
         As for `predict_files`.
     """
-    for name, items in _score(model, card, inputs, batch_size, device):
-        yield _average(name, items)
+    numbered = ((0, "", item) for item in inputs)
+    for *_, item in _score_batches(model, card, numbered, batch_size, device):
+        if isinstance(item, _Scored):
+            yield item.scores
 
 
 def _score(
     model: nn.Module,
     card: ModelCard,
-    inputs: Iterable[tuple[N, Iterable[torch.Tensor | NoInput]]],
+    inputs: Iterable[tuple[str, Iterable[Input | NoInput]]],
     batch_size: int,
     device: str,
-) -> Iterator[tuple[N, list[torch.Tensor | NoInput]]]:
-    """Yield each name with the probabilities (n_classes,) of its inputs, or why there are none."""
+) -> Iterator[tuple[str, list[_Scored | NoInput]]]:
+    """Yield each name with the probabilities of its inputs, or why there are none."""
     # A batch may hold inputs of many records. The number of a record tells apart those of one name.
     numbered = (
         (number, name, item) for number, (name, items) in enumerate(inputs) for item in items
@@ -171,37 +212,55 @@ def _score(
 def _score_batches(
     model: nn.Module,
     card: ModelCard,
-    inputs: Iterable[tuple[int, N, torch.Tensor | NoInput]],
+    inputs: Iterable[tuple[int, str, Input | NoInput]],
     batch_size: int,
     device: str,
-) -> Iterator[tuple[int, N, torch.Tensor | NoInput]]:
-    """Replace inputs by their probabilities (n_classes,); a `NoInput` stays as it is."""
+) -> Iterator[tuple[int, str, _Scored | NoInput]]:
+    """Replace inputs by their probabilities and facts; a `NoInput` stays as it is."""
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
-        signals = [item for *_, item in chunk if isinstance(item, torch.Tensor)]
-        scores: Iterator[Any] = iter(())
+        signals = [item.signal for *_, item in chunk if isinstance(item, Input)]
+        scores: Iterator[torch.Tensor] = iter(())
         if signals:
             batch = torch.stack(signals).to(device)  # (B, n_leads, n_samples)
             with torch.inference_mode():
-                logits = predict_logits(model, batch, card.crop_samples).cpu()
-            scores = iter(to_scores(logits, card.single_label))
+                logits = predict_logits(model, batch, card.crop_samples, card.unpadded_below)
+            scores = iter(torch.from_numpy(to_scores(logits.cpu(), card.single_label)))
         for number, name, item in chunk:
-            if isinstance(item, torch.Tensor):
-                yield number, name, torch.as_tensor(next(scores))
+            if isinstance(item, Input):
+                yield number, name, _Scored(next(scores), item.facts)
             else:
                 yield number, name, item
 
 
-def _average(name: str, items: Sequence[torch.Tensor | NoInput]) -> FilePrediction:
-    """Return the mean prediction over the windows of a record.
+def _summarize(
+    name: str,
+    items: Sequence[_Scored | NoInput],
+    card: ModelCard,
+    long: str,
+    predict_unfit: bool,
+) -> FilePrediction:
+    """Return the prediction for a record from those for its windows.
 
-    Rejected windows do not count, unless all were rejected. A window that cannot be read makes the
+    Rejected and unfit windows do not count, unless all are. A window that cannot be read makes the
     whole record unreadable.
     """
-    scores = [item for item in items if isinstance(item, torch.Tensor)]
+    scored = [item for item in items if isinstance(item, _Scored)]
     failures = [item for item in items if isinstance(item, NoInput)]
     unreadable = [failure for failure in failures if failure.status == "unreadable"]
-    if unreadable or not scores:
+    notes = list_notes([item.facts for item in scored], failures, card, long)
+    if unreadable or not scored:
         failure = (unreadable or failures)[0]
-        return FilePrediction(name, None, failure.status, failure.reason)
-    return FilePrediction(name, tuple(torch.stack(scores).mean(0).tolist()), "ok")
+        return FilePrediction(name, None, failure.status, failure.reason, notes)
+    fit = [item for item in scored if not item.facts.unfit]
+    if fit:
+        return FilePrediction(name, _combine(fit, long), "ok", notes=notes)
+    scores = _combine(scored, long) if predict_unfit else None
+    return FilePrediction(name, scores, "unfit", scored[0].facts.unfit, notes)
+
+
+def _combine(scored: Sequence[_Scored], long: str) -> tuple[float, ...]:
+    """Return the mean or the highest probabilities over windows."""
+    scores = torch.stack([item.scores for item in scored])  # (n_windows, n_classes)
+    combined = scores.amax(0) if long == "max" else scores.mean(0)
+    return tuple(combined.tolist())

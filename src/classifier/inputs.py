@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.config import PreprocessConfig
+from src.classifier.fitness import find_unfit
+from src.config import STANDARD_LEADS, PreprocessConfig
 from src.learning.checkpoints import ModelCard
 from src.preprocessing import build_tensor
 from src.processed.datasets import View, scale_signal
-from src.processed.runs.tasks import RejectedError
+from src.processed.resampling import source_samples_needed
+from src.processed.runs.tasks import RecordTensor, RejectedError
 from src.records.reading import iter_with_hints, list_records, read_with_hints
 from src.records.record import NO_HINTS, ECGRecord, ReadingHints, RecordError
-from src.records.windows import cut_windows
+from src.records.windows import cut_windows, window_name
 
 Source = str | Path | ECGRecord
+
+LONG_MODES = ("mean", "first", "max")
+"""Ways to predict for a recording that is longer than the input: the mean or the highest
+probability over its windows, or its beginning alone.
+"""
+
+# A rest shorter than this share of a window gets no window of its own.
+_NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,53 @@ class NoInput:
 
     status: str
     reason: str
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What is known of an input beside its samples.
+
+    Attributes
+    ----------
+    flags
+        Quality and integrity flags, as in the manifest.
+    absent
+        Leads of the network that the recording lacks.
+    unfit
+        Why a prediction would mean nothing; empty if it means something.
+    n_valid
+        Samples before the padding.
+    duration_s
+        Length of the recording in seconds, or of the window that was read.
+    fingerprint
+        Of the recording, or of the window.
+    """
+
+    flags: tuple[str, ...]
+    absent: tuple[str, ...]
+    unfit: str
+    n_valid: int
+    duration_s: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """An input of a network, made of a recording or of a window of it.
+
+    Attributes
+    ----------
+    signal
+        Shape (n_leads, n_samples).
+    facts
+        Its flags, leads and length.
+    arrays
+        The arrays that `signal` was made of (`src.preprocessing.build_tensor`).
+    """
+
+    signal: torch.Tensor
+    facts: InputFacts
+    arrays: dict[str, NDArray[Any]]
 
 
 def to_input(arrays: dict[str, NDArray[Any]], card: ModelCard) -> torch.Tensor:
@@ -79,35 +138,92 @@ def iter_windows(
         yield read_with_hints(source, hints)
 
 
+def iter_parts(
+    source: Source, config: PreprocessConfig, hints: ReadingHints = NO_HINTS, long: str = "mean"
+) -> Iterator[ECGRecord]:
+    """Yield a recording, or the windows of it that a network predicts for.
+
+    A network of windows gets the windows that `config` sets. For any other network, a recording
+    longer than the input is cut into windows of the input's length, which reach both its ends and
+    overlap no more than they must. The first of these is the whole recording, of which
+    `src.preprocessing.build_tensor` keeps the beginning.
+
+    Parameters
+    ----------
+    source, config, hints
+        As for `iter_windows`.
+    long
+        One of `LONG_MODES`; ``first`` yields the first window alone.
+
+    Raises
+    ------
+    RecordError
+        As `iter_windows`.
+    """
+    windows = iter_windows(source, config, hints)
+    if long == "first":
+        yield from islice(windows, 1)
+    elif config.window_s:
+        yield from windows
+    else:
+        for record in windows:
+            yield record
+            yield from _cut_rest(record, config)
+
+
+def _cut_rest(record: ECGRecord, config: PreprocessConfig) -> Iterator[ECGRecord]:
+    """Yield the windows of a recording after its first one."""
+    size = config.n_samples * record.fs / config.fs
+    n_rest = record.n_samples - size
+    if n_rest <= _NEGLIGIBLE * size:
+        return
+    count = int(np.ceil(record.n_samples / size - _NEGLIGIBLE))
+    n_read = source_samples_needed(config.n_samples, record.fs, config.fs)
+    for index in range(1, count):
+        start = int(n_rest * index / (count - 1))
+        yield dataclasses.replace(
+            record,
+            signal=record.signal[:, start : start + n_read],
+            record_id=window_name(record.record_id, index),
+        )
+
+
 def iter_inputs(
-    source: Source,
-    card: ModelCard,
-    hints: ReadingHints = NO_HINTS,
-    *,
-    fingerprints: list[str] | None = None,
-) -> Iterator[torch.Tensor | NoInput]:
-    """Yield the input (n_leads, n_samples) of a recording or of each of its windows.
+    source: Source, card: ModelCard, hints: ReadingHints = NO_HINTS, long: str = "mean"
+) -> Iterator[Input | NoInput]:
+    """Yield the input of a recording or of each of its windows.
 
     A recording that cannot be read and a rejected window yield a `NoInput`.
 
     Parameters
     ----------
-    source, hints
-        As for `iter_windows`.
+    source, hints, long
+        As for `iter_parts`.
     card
         Card of the model.
-    fingerprints
-        Gets the fingerprint of each input before it is yielded.
     """
     try:
-        for window in iter_windows(source, card.preprocess, hints):
+        for part in iter_parts(source, card.preprocess, hints, long):
             try:
-                tensor = build_tensor(window, card.preprocess)
+                tensor = build_tensor(part, card.preprocess)
             except RejectedError as error:
                 yield NoInput("rejected", str(error))
                 continue
-            if fingerprints is not None:
-                fingerprints.append(tensor.fingerprint)
-            yield to_input(tensor.arrays, card)
+            yield _make_input(tensor, part.duration_s, card)
     except RecordError as error:
         yield NoInput("unreadable", error.message)
+
+
+def _make_input(tensor: RecordTensor, duration_s: float, card: ModelCard) -> Input:
+    """Return the input and its facts."""
+    rows = [STANDARD_LEADS.index(lead) for lead in card.leads]
+    present = tensor.arrays["lead_present"][rows]
+    facts = InputFacts(
+        flags=tensor.flags,
+        absent=tuple(lead for lead, has in zip(card.leads, present, strict=True) if not has),
+        unfit=find_unfit(tensor, card),
+        n_valid=int(tensor.arrays["n_valid"]),
+        duration_s=duration_s,
+        fingerprint=tensor.fingerprint,
+    )
+    return Input(to_input(tensor.arrays, card), facts, tensor.arrays)

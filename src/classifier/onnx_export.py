@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from src.classifier.fitness import VOID_FLAGS, least_leads
 from src.config import LoaderConfig
 from src.dataloaders import make_loader
 from src.eval import predict_records, split_records
@@ -25,6 +26,7 @@ from src.learning.metrics import compute_metrics
 from src.model import MIN_SAMPLES, ResNet1d, load_model, predict_logits, to_probabilities
 from src.processed.datasets import ECGDataset, View
 from src.processed.mirror import local_copy
+from src.processed.normalization import HIGHPASS_ORDER
 from src.processed.runs.heartbeat import Heartbeat
 from src.utils import Float32Array, atomic_path, import_extra, save_json
 
@@ -174,24 +176,30 @@ def describe_input(card: ModelCard) -> dict[str, object]:
         "crops": crop_facts,
         "windows": window_facts,
         "preprocessing": _describe_steps(card),
+        "advice": _give_advice(card),
     }
 
 
 def _describe_steps(card: ModelCard) -> list[str]:
     """Return the preprocessing as sentences, for those who implement it elsewhere."""
-    settings = card.preprocess
+    settings, mode = card.preprocess, card.normalization.mode
     scaling = {
         "zscore": [],
         "global": [
-            "multiply by that standard deviation and add that mean, then subtract mean_mv and "
-            "divide by std_mv of the "
-            "normalization (the entry with the empty name serves any dataset); "
-            "absent leads stay 0"
+            "multiply by that standard deviation and divide by std_mv of the normalization (the "
+            "entry with the empty name serves any dataset)"
         ],
-        "none": [
-            ("multiply by that standard deviation and add that mean: mV again; absent leads stay 0")
-        ],
+        "none": ["multiply by that standard deviation: mV without the mean of each lead"],
     }
+    filtering = []
+    if hz := card.normalization.highpass_hz:
+        filtering.append(
+            f"high-pass the samples before the padding: scipy.signal.sosfiltfilt with "
+            f"butter({HIGHPASS_ORDER}, {hz:g}, 'highpass', fs={settings.fs:g}, output='sos') and "
+            f"padlen {round(settings.fs / hz)}, or the number of samples - 1 if that is less; "
+            "then subtract the mean of each lead"
+            + (" and divide by its standard deviation" if mode == "zscore" else "")
+        )
     return [
         "put the leads into the order of `leads`, in mV; an absent lead is 0 throughout",
         (
@@ -209,9 +217,40 @@ def _describe_steps(card: ModelCard) -> list[str]:
             f"n); a lead whose standard deviation is up to {settings.flat_std_mv:g} mV "
             "becomes 0"
         ),
-        f"append zeros up to {settings.n_samples} samples",
-        *scaling[card.normalization.mode],
+        _describe_padding(card),
+        *scaling[mode],
+        *filtering,
     ]
+
+
+def _describe_padding(card: ModelCard) -> str:
+    """Return the step that pads short recordings."""
+    step = f"append zeros up to {card.preprocess.n_samples} samples"
+    # A graph of crops takes them from the samples before the padding.
+    if card.unpadded_below <= MIN_SAMPLES:
+        return step
+    return (
+        f"{step}; a recording of fewer than {card.unpadded_below} samples is only padded up to "
+        f"{MIN_SAMPLES}"
+    )
+
+
+def _give_advice(card: ModelCard) -> list[str]:
+    """Return what `predict` does beside the computation, for those who implement it elsewhere."""
+    settings = card.preprocess
+    void = "; ".join(f"{name} ({meaning})" for name, meaning in VOID_FLAGS.items())
+    advice = [
+        f"do not predict for a recording with fewer than {least_leads(card)} of the "
+        f"{len(card.leads)} leads that are neither absent nor flat",
+        f"do not predict for a recording with one of these flags: {void}; docs/quality.md says "
+        "how they are found",
+    ]
+    if not settings.window_s:
+        advice.append(
+            f"cut a recording longer than {settings.n_samples / settings.fs:g} s into windows of "
+            "that length that reach both its ends, and average their probabilities"
+        )
+    return advice
 
 
 # Evaluation ---------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from src.classifier.inputs import to_input
 from src.config import STANDARD_LEADS
 from src.learning.checkpoints import ModelCard
-from src.model import ResNet1d, predict_logits, window_starts
+from src.model import ResNet1d, crop_starts, kept_samples, predict_logits, window_starts
 from src.processed.record_files import to_millivolts
 from src.utils import Float32Array
 
@@ -108,6 +108,8 @@ def explain(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
     signal = to_input(arrays, card).to(next(model.parameters()).device)  # (n_leads, n_samples)
+    # As in the prediction, a short record loses its padding.
+    signal = signal[:, : int(kept_samples(signal[None], card.unpadded_below))]
     target = card.classes.index(class_name)
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
@@ -120,8 +122,9 @@ def explain(
     else:
         window = max(1, round(_OCCLUDED_S * card.preprocess.fs))
         values = occlude_stretches(forward, signal, target, window=window)
+    n_padding = arrays["signal"].shape[1] - values.shape[1]
     return Saliency(
-        values=values,
+        values=np.pad(values, ((0, 0), (0, n_padding))),
         signal_mv=_input_mv(arrays, card.leads),
         leads=card.leads,
         fs=card.preprocess.fs,
@@ -216,10 +219,11 @@ def grad_cam(
         Shape (n_leads, n_samples), 0 or more.
     """
     n_leads, n_samples = signal.shape
-    starts = window_starts(n_samples, crop_samples)
-    size = n_samples if len(starts) == 1 else crop_samples
+    starts, size = [0], n_samples
+    if len(window_starts(n_samples, crop_samples)) > 1:
+        starts, size = crop_starts(signal[None], crop_samples)[0].tolist(), crop_samples
     windows = [slice(start, start + size) for start in starts]
-    # As in `predict_logits`, windows of padding do not count. Padding is constant in every lead.
+    # As in `predict_logits`, windows in which nothing moves do not count.
     moving = [window for window in windows if (signal[:, window] != signal[:, window][:, :1]).any()]
     total = torch.zeros(n_samples, device=signal.device)
     count = torch.zeros(n_samples, device=signal.device)

@@ -29,6 +29,7 @@ from src.utils import project_paths
 # Copies of names in modules that are too heavy to import for --help; a test compares them.
 KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")
 SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
+LONG_MODES = ("mean", "first", "max")
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 EXAMPLES = {
@@ -464,6 +465,19 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "--allow-overlap",
         action="store_true",
         help="do not mark recordings that the model was trained on (default: off)",
+    )
+    parser.add_argument(
+        "--long",
+        choices=LONG_MODES,
+        default=LONG_MODES[0],
+        help="recordings longer than the network's input: mean or max (highest) probability over "
+        "their windows, or first = their beginning alone (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--predict-unfit",
+        action="store_true",
+        help="also write probabilities of recordings with status unfit: too few usable leads, or "
+        "a flag that voids the prediction (default: off)",
     )
     parser.add_argument(
         "--saliency",

@@ -7,6 +7,7 @@ import glob
 import logging
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import count
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Records at URLs that are fetched at a time.
 _N_FETCHED = 64
+# Characters of the notes that a map's title has room for
+_NOTES_SHOWN = 140
 
 
 def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -109,8 +112,12 @@ def predict_to_csv(
     batch_size: int = 64,
     device: str = "cpu",
     allow_overlap: bool = False,
+    long: str = "mean",
+    predict_unfit: bool = False,
 ) -> str:
-    """Write a CSV with a row per record: record_id, a probability per class, status, reason.
+    """Write a CSV with a row per record.
+
+    Its columns are record_id, a probability per class, status, reason and notes.
 
     Parameters
     ----------
@@ -121,7 +128,7 @@ def predict_to_csv(
     out
         The CSV file. The reason is empty for a prediction, unless the model was trained on the
         recording.
-    source_fs, source_gain_per_mv, leads, batch_size, device, allow_overlap
+    source_fs, source_gain_per_mv, leads, batch_size, device, allow_overlap, long, predict_unfit
         As for `src.classifier.file_predictions.predict_files`.
 
     Returns
@@ -132,8 +139,8 @@ def predict_to_csv(
     Raises
     ------
     ValueError
-        If the checkpoint is wrong, a path names nothing, or no record could be read; the rows are
-        written even then.
+        If the checkpoint is wrong, a path names nothing, or no record got a probability; the rows
+        are written even then.
     """
     loaded = load_checkpoint(checkpoint, device)
     rows = predict_files(
@@ -145,8 +152,11 @@ def predict_to_csv(
         batch_size=batch_size,
         device=device,
         allow_overlap=allow_overlap,
+        long=long,
+        predict_unfit=predict_unfit,
     )
     counts: Counter[str] = Counter()
+    n_predicted = 0
     n_trained_on = 0
     n_formulas = 0
     last_failure = ("", "")
@@ -155,10 +165,12 @@ def predict_to_csv(
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["record_id", *map(safe_cell, loaded.card.classes), "status", "reason"])
+        classes = map(safe_cell, loaded.card.classes)
+        writer.writerow(["record_id", *classes, "status", "reason", "notes"])
         for row in count_aloud(rows, "predict", "reading and predicting records"):
             writer.writerow(_format_row(row, len(loaded.card.classes)))
             counts[row.status] += 1
+            n_predicted += row.scores is not None
             n_trained_on += row.reason == TRAINED_ON
             n_formulas += safe_cell(row.record_id) != row.record_id
             if row.reason:
@@ -176,11 +188,20 @@ def predict_to_csv(
             out,
             n_formulas,
         )
-    if not counts["ok"]:
+    if counts["unfit"] and n_predicted:
+        logger.warning(
+            "%s: %d recordings are unfit for the network; the column reason says why",
+            out,
+            counts["unfit"],
+        )
+    if not n_predicted:
         record_id, reason = last_failure
+        done, advice = "read", ""
+        if counts["unfit"]:
+            done, advice = "predicted", "; --predict-unfit predicts for unfit ones all the same"
         raise ValueError(
-            f"{out}: not one of {counts.total()} records could be read, the last "
-            f"({record_id}) because: {reason}"
+            f"{out}: not one of {counts.total()} records could be {done}, the last "
+            f"({record_id}) because: {reason}{advice}"
         )
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
@@ -190,7 +211,8 @@ def _format_row(row: FilePrediction, n_classes: int) -> list[str]:
         scores = [""] * n_classes
     else:
         scores = [f"{score:.6g}" for score in row.scores]
-    return [row.record_id, *scores, row.status, safe_cell(row.reason)]
+    notes = safe_cell("; ".join(row.notes))
+    return [row.record_id, *scores, row.status, safe_cell(row.reason), notes]
 
 
 def save_saliency(
@@ -203,15 +225,17 @@ def save_saliency(
     source_gain_per_mv: float | None = None,
     leads: Sequence[str] = (),
     device: str = "cpu",
+    long: str = "mean",
+    predict_unfit: bool = False,
 ) -> str:
     """Save a saliency map of the most probable class of each record: a figure and its arrays.
 
     The files are named by the record id, ``.png`` and ``.npz``; a second record with the same id
-    gets ``-2``. Records that cannot be predicted are skipped.
+    gets ``-2``. Records that cannot be predicted, and unfit ones without a prediction, are skipped.
 
     Parameters
     ----------
-    checkpoint, paths, source_fs, source_gain_per_mv, leads, device
+    checkpoint, paths, source_fs, source_gain_per_mv, leads, device, long, predict_unfit
         As for `predict_to_csv`.
     folder
         Gets the files.
@@ -240,14 +264,18 @@ def save_saliency(
                 gain_per_mv=source_gain_per_mv,
                 leads=leads or None,
                 saliency=method,
+                long=long,
+                predict_unfit=predict_unfit,
             )
         except (RecordError, RejectedError) as error:
             logger.info("no map: %s", error)
             continue
+        if prediction.saliency is None:
+            logger.info("no map: %s", prediction)
+            continue
         stem = _choose_stem(prediction.record_id, used_stems)
         used_stems.add(stem.casefold())
-        if prediction.saliency is not None:
-            _save_map(prediction, prediction.saliency, Path(folder) / stem)
+        _save_map(prediction, prediction.saliency, Path(folder) / stem)
     return f"{folder}: {len(used_stems)} maps by {method}"
 
 
@@ -269,6 +297,9 @@ def _save_map(prediction: Prediction, saliency: Saliency, stem: Path) -> None:
     title = str(prediction)
     if saliency.window:
         title = f"{prediction}, window {saliency.window}"
+    if prediction.notes:
+        notes = textwrap.shorten("; ".join(prediction.notes), _NOTES_SHOWN, placeholder=" ...")
+        title = f"{title}\n{notes}"
     figure = plot_saliency(
         saliency.signal_mv,
         saliency.values,

@@ -42,6 +42,11 @@ class ModelCard:
         How signals are scaled.
     crop_samples
         Length of the crops that the model was trained on; 0 means whole records.
+    min_leads
+        Leads that the records of the training collection with the fewest leads have; 0 if unknown.
+    min_samples
+        Samples before the padding that the records of the training collection with the shortest
+        records have; 0 if unknown.
     thresholds
         Decision threshold of each class; empty means 0.5. No command sets them, but
         ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
@@ -63,6 +68,8 @@ class ModelCard:
     leads: tuple[str, ...] = STANDARD_LEADS
     normalization: Normalization = field(default_factory=Normalization)
     crop_samples: int = 0
+    min_leads: int = 0
+    min_samples: int = 0
     thresholds: tuple[float, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     train_hashes: tuple[str, ...] = ()
@@ -76,6 +83,16 @@ class ModelCard:
                 f"{len(self.thresholds)} thresholds for {len(self.classes)} classes: expected "
                 "one from 0 to 1 for each"
             )
+
+    @property
+    def unpadded_below(self) -> int:
+        """Samples below which a whole record is predicted without its padding; 0 means never.
+
+        These are records shorter than those that the model was trained on. On the first 6 s of the
+        records of fold 9 of PTB-XL, padding to 10 s changed one probability in a hundred by more
+        than 0.36, its absence by 0.07. A model of crops takes these before the padding anyway.
+        """
+        return 0 if self.crop_samples else self.min_samples or self.preprocess.n_samples
 
     def _check_classes(self) -> None:
         names = self.classes
@@ -99,6 +116,11 @@ class ModelCard:
                 f"input is {len(self.leads)} leads of {n_samples} samples in crops of "
                 f"{self.crop_samples}: expected at most {_MAX_INPUT} values, and crops no "
                 "longer than the samples"
+            )
+        if self.min_leads < 0 or self.min_samples < 0:
+            raise ValueError(
+                f"min_leads is {self.min_leads} and min_samples {self.min_samples}: expected 0 or "
+                "more"
             )
 
 
@@ -190,10 +212,24 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
             f"{path}: not a checkpoint of this program (card, weights and state must be tables)"
         )
     try:
-        card = from_dict(ModelCard, content["card"])
+        card = from_dict(ModelCard, _current_fields(content["card"]))
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
     return Checkpoint(card, content["weights"], content["state"], path)
+
+
+def _current_fields(card: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a card without those of older versions.
+
+    They subtracted the mean of the collection (`mean_mv`), which is that of all its leads. Now each
+    lead's own mean is subtracted. On fold 9 of PTB-XL this changes the macro AUROC of networks that
+    were trained the old way from 0.9353 to 0.9354, and a lead with an offset no longer counts.
+    """
+    normalization = card.get("normalization")
+    if not isinstance(normalization, dict):
+        return card
+    kept = {name: value for name, value in normalization.items() if name != "mean_mv"}
+    return {**card, "normalization": kept}
 
 
 def _check_archive(path: Path) -> None:

@@ -20,9 +20,6 @@ from src.processed.packed import PackedSplit
 from src.processed.record_files import load_record_file
 from src.utils import Float32Array
 
-LEAD_ARRAYS = ("lead_mean", "lead_std", "lead_present")
-"""The arrays of a record file that a normalization needs."""
-
 # Records copied to another device at a time
 _RECORDS_COPIED = 1024
 
@@ -50,11 +47,18 @@ class View:
         Scaling of the signals.
     crop_samples
         Length of the window drawn from a record each time it is read; 0 returns whole records.
+    fs
+        Sampling rate of the records in Hz, which a high-pass of packed records needs.
+    min_leads, min_samples
+        As in `src.learning.checkpoints.ModelCard`.
     """
 
     leads: tuple[str, ...] = STANDARD_LEADS
     normalization: Normalization = Normalization()
     crop_samples: int = 0
+    fs: float = 0.0
+    min_leads: int = 0
+    min_samples: int = 0
 
     def lead_rows(self) -> list[int] | slice:
         """Return the rows of the leads in a record file."""
@@ -144,7 +148,10 @@ class ECGDataset(_BatchDataset):
 
     def _read(self, index: int) -> Float32Array:
         """Return the signal (n_leads, n_samples) of a record, cropped if the view crops."""
-        arrays = load_record_file(self.paths[index], "signal", *LEAD_ARRAYS, "n_valid")
+        names = ["signal", "lead_std", "n_valid"]
+        if self.view.normalization.highpass_hz:
+            names.append("fs")
+        arrays = load_record_file(self.paths[index], *names)
         scaled = scale_signal(arrays, self.view.normalization, self.datasets[index])
         signal = scaled[self.view.lead_rows()]
         size = self.view.crop_samples
@@ -164,17 +171,17 @@ def scale_signal(
     arrays
         The arrays of a record file, or those of `src.preprocessing.build_tensor`.
     normalization
-        Scaling; its mode ``zscore`` returns the stored signal.
+        Scaling; its mode ``zscore`` without a high-pass returns the stored signal.
     dataset
         The dataset of the record, for a normalization by collection.
     """
     signal: Float32Array = arrays["signal"]
-    if normalization.mode == "zscore":
-        return signal
-    mean, std, present = (arrays[name][None] for name in LEAD_ARRAYS)
-    gain, bias = normalization.affine(mean, std, present, [dataset])
-    scaled: Float32Array = signal * gain[0][:, None] + bias[0][:, None]
-    return scaled
+    if normalization.mode != "zscore":
+        gains = normalization.gains(arrays["lead_std"][None], [dataset])  # (1, 12)
+        signal = signal * gains[0][:, None]
+    if normalization.highpass_hz:
+        signal = normalization.remove_wander(signal, int(arrays["n_valid"]), float(arrays["fs"]))
+    return signal
 
 
 class PackedDataset(_BatchDataset):
@@ -193,12 +200,13 @@ class PackedDataset(_BatchDataset):
     datasets
         The dataset of each record, for a normalization by collection.
     device
-        Where batches are made. If it is not the CPU, all codes are copied there.
+        Where batches are made. If it is not the CPU, all codes are copied there. A high-pass runs
+        on the CPU, whatever the device.
 
     Raises
     ------
     ValueError
-        If a record is not in the cache.
+        If a record is not in the cache, or the view has a high-pass but no sampling rate.
     """
 
     def __init__(
@@ -218,6 +226,10 @@ class PackedDataset(_BatchDataset):
                 "delete packed/ and try again"
             )
         self.view = view or View()
+        if self.view.normalization.highpass_hz:
+            device = "cpu"
+            if not self.view.fs:
+                raise ValueError("the view has a high-pass: give its fs, the sampling rate in Hz")
         self.packed = packed
         self.rows = torch.tensor([row_of[key] for key in keys], dtype=torch.long)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.float32)).to(device)
@@ -245,13 +257,11 @@ class PackedDataset(_BatchDataset):
         """Return gain and bias (n_records, n_leads, 1) from codes to the normalized signal."""
         packed = self.packed
         rows = self.rows.numpy()
-        gain, bias = self.view.normalization.affine(
-            packed.lead_mean[rows], packed.lead_std[rows], packed.lead_present[rows], datasets
-        )
+        gain = self.view.normalization.gains(packed.lead_std[rows], datasets)
         leads = self.view.lead_rows()
         # From codes to the stored signal, and on to the normalized one, in one step
         whole_gain = (packed.scale[rows] * gain)[:, leads]
-        whole_bias = (packed.offset[rows] * gain + bias)[:, leads]
+        whole_bias = (packed.offset[rows] * gain)[:, leads]
         return torch.from_numpy(whole_gain)[:, :, None], torch.from_numpy(whole_bias)[:, :, None]
 
     def __len__(self) -> int:
@@ -265,10 +275,27 @@ class PackedDataset(_BatchDataset):
         starts = None
         if 0 < size < n_samples:
             starts = draw_starts(self.n_valid[chosen], size, n_samples)
-        codes = self._gather(self.rows[chosen], starts, size)  # (B, n_leads, T)
         on_device = self._send(chosen)
-        signal = codes.float().mul_(self.gain[on_device]).add_(self.bias[on_device])
+        if self.view.normalization.highpass_hz:
+            signal = self._read_filtered(chosen, starts, size)
+        else:
+            codes = self._gather(self.rows[chosen], starts, size)  # (B, n_leads, T)
+            signal = codes.float().mul_(self.gain[on_device]).add_(self.bias[on_device])
         return Batch(signal, self.targets[on_device], chosen)
+
+    def _read_filtered(
+        self, chosen: torch.Tensor, starts: torch.Tensor | None, size: int
+    ) -> torch.Tensor:
+        """Return signals (B, n_leads, T) after the high-pass, which needs whole records."""
+        codes = self._gather(self.rows[chosen], None, 0)
+        scaled = codes.float().mul_(self.gain[chosen]).add_(self.bias[chosen]).numpy()
+        normalization, fs = self.view.normalization, self.view.fs
+        filtered = []
+        for i, n_valid in enumerate(self.n_valid[chosen].tolist()):
+            start = 0 if starts is None else int(starts[i])
+            stop = start + size if starts is not None else None
+            filtered.append(normalization.remove_wander(scaled[i], n_valid, fs)[:, start:stop])
+        return torch.from_numpy(np.stack(filtered))
 
     def _gather(self, rows: torch.Tensor, starts: torch.Tensor | None, size: int) -> torch.Tensor:
         """Return the codes (B, n_leads, T) of whole records or of a window of each."""

@@ -13,7 +13,7 @@ import scipy.signal
 import torch
 
 from src.classifier.file_predictions import predict_files
-from src.classifier.inputs import iter_inputs
+from src.classifier.inputs import Input, iter_inputs
 from src.classifier.onnx_export import compare_onnx, describe_input, export_onnx, score_onnx
 from src.config import STANDARD_LEADS, ModelConfig, PreprocessConfig
 from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint, save_checkpoint
@@ -110,11 +110,11 @@ def test_real_recordings_get_the_same_probabilities(
 ) -> None:
     paths = sorted(real_data("challenge2021").rglob("*.hea"))[::10]
     inputs = [next(iter_inputs(path, checkpoint.card)) for path in paths]
-    rows = predict_files(checkpoint, paths)
+    rows = predict_files(checkpoint, paths, long="first", predict_unfit=True)
     used = [
-        (item, row.scores)
+        (item.signal, row.scores)
         for item, row in zip(inputs, rows, strict=True)
-        if isinstance(item, torch.Tensor)
+        if isinstance(item, Input) and item.signal.shape[1] == 1000
     ]
     assert len(used) > 10
     found = score_onnx(exported, torch.stack([item for item, _ in used]).numpy())
@@ -153,7 +153,7 @@ def test_exporting_says_nothing_and_leaves_whole_files(
 
 
 def test_the_description_has_all_that_an_input_needs() -> None:
-    spread = Normalization("global", {"": 0.01}, {"": 0.2})
+    spread = Normalization("global", {"": 0.2}, 0.5)
     settings = dataclasses.replace(SMALL, window_s=10.0, stride_s=5.0)
     card = ModelCard(
         ("A", "B"),
@@ -172,33 +172,51 @@ def test_the_description_has_all_that_an_input_needs() -> None:
         False,
     )
     assert (found["input"]["n_samples"], found["input"]["n_samples_is_fixed"]) == (1000, True)
-    assert found["normalization"] == {"mode": "global", "mean_mv": {"": 0.01}, "std_mv": {"": 0.2}}
+    assert found["normalization"] == {"mode": "global", "std_mv": {"": 0.2}, "highpass_hz": 0.5}
     assert (found["crops"]["crop_samples"], found["windows"]["stride_s"], found["thresholds"]) == (
         250,
         5.0,
         (0.2, 0.4),
     )
-    assert "std_mv" in found["preprocessing"][-1]
+    assert "std_mv" in found["preprocessing"][-2] and "0.5" in found["preprocessing"][-1]
+    assert "fewer than 2 of the 2 leads" in found["advice"][0]
+    assert "gain_high" in found["advice"][1] and len(found["advice"]) == 2
     plain = describe_input(ModelCard(("A", "B"), True, preprocess=SMALL))
+    assert "cut a recording longer than 10 s into windows" in plain["advice"][2]
+    assert "fewer than 1000 samples is only padded up to 250" in plain["preprocessing"][-1]
     assert (
         plain["crops"] is plain["windows"] is plain["thresholds"] is None
         and not plain["input"]["n_samples_is_fixed"]
     )
 
 
-def test_the_description_can_be_followed_without_this_program(sample: SampleData) -> None:
+@pytest.mark.parametrize("highpass_hz", [0.0, 0.5])
+@pytest.mark.parametrize("mode", ["zscore", "none"])
+def test_the_description_can_be_followed_without_this_program(
+    sample: SampleData, mode: str, highpass_hz: float
+) -> None:
     """Its steps, done with NumPy and SciPy alone, make the same input."""
     record = read_record(
         sorted(sample.data["synthetic_mat"].glob("*.mat"))[0],
         source_fs=257,
         source_gain_per_mv=1000,
     )
-    [ours] = iter_inputs(record, ModelCard(("A", "B"), True, preprocess=SMALL))
+    normalization = Normalization(mode, {}, highpass_hz)
+    card = ModelCard(("A", "B"), True, preprocess=SMALL, normalization=normalization)
+    ours = next(iter_inputs(record, card))
+    assert isinstance(ours, Input)
     signal = record.signal[[record.leads.index(lead) for lead in STANDARD_LEADS]].astype(float)
     signal = scipy.signal.resample_poly(signal, 100, 257, axis=1)[:, :1000]
-    signal = (signal - signal.mean(axis=1, keepdims=True)) / signal.std(axis=1, keepdims=True)
-    theirs = np.pad(signal, ((0, 0), (0, 1000 - signal.shape[1])))
-    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    signal = signal - signal.mean(axis=1, keepdims=True)
+    if highpass_hz:
+        sections = scipy.signal.butter(2, 0.5, "highpass", fs=100, output="sos")
+        signal = scipy.signal.sosfiltfilt(
+            sections, signal, axis=1, padlen=min(200, signal.shape[1] - 1)
+        )
+        signal = signal - signal.mean(axis=1, keepdims=True)
+    if mode == "zscore":
+        signal = signal / signal.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(signal, ours.signal, atol=1e-4)
 
 
 def test_what_cannot_be_written_is_refused(

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from src.classifier.inputs import LONG_MODES
 from src.classifier.saliency import METHODS
 from src.commands import arguments
 from src.commands.options import (
@@ -78,3 +79,4 @@ def test_collections_are_read_from_their_options() -> None:
 def test_choices_are_those_of_the_heavy_modules() -> None:
     assert tuple(BUILDERS) == arguments.KINDS
     assert tuple(METHODS) == arguments.SALIENCY_METHODS
+    assert LONG_MODES == arguments.LONG_MODES

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import bad_records
@@ -11,7 +12,8 @@ from bad_records import BAD
 
 from src.commands.predict_files import find_record_files, predict_to_csv, save_saliency
 from src.learning.checkpoints import load_checkpoint
-from src.records.sample_collections import SampleData
+from src.records.sample_collections import SampleData, write_wfdb
+from src.records.synthetic import generate_ecg
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +25,9 @@ def checkpoint(trained: Path) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good records in three folders, two of the same name, one with dots in its name."""
     root = tmp_path_factory.mktemp("files")
-    bad_records.good(root, "a")
-    bad_records.good(root / "deep" / "er", "a")
-    bad_records.good(root / "deep", "b.c-01_hr")
+    bad_records.ecg(root, "a")
+    bad_records.ecg(root / "deep" / "er", "a")
+    bad_records.ecg(root / "deep", "b.c-01_hr")
     (root / "RECORDS").write_text("a\n")
     return root
 
@@ -80,10 +82,10 @@ def test_a_row_per_record_with_a_column_per_class(
     assert predict_to_csv(checkpoint, [folder], tmp_path / "p.csv") == "3 ok"
     rows = read_rows(tmp_path / "p.csv")
     classes = load_checkpoint(checkpoint).card.classes
-    assert list(rows[0]) == ["record_id", *classes, "status", "reason"]
+    assert list(rows[0]) == ["record_id", *classes, "status", "reason", "notes"]
     assert sorted(row["record_id"] for row in rows) == ["a", "a", "b.c-01_hr"]
     for row in rows:
-        assert (row["status"], row["reason"]) == ("ok", "")
+        assert (row["status"], row["reason"], row["notes"]) == ("ok", "", "")
         assert sum(float(row[name]) for name in classes) == pytest.approx(1, abs=1e-4)
 
 
@@ -108,7 +110,7 @@ def test_unreadable_files_are_rows_and_the_others_are_predicted(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     paths = [
-        bad_records.good(tmp_path / "in"),
+        bad_records.ecg(tmp_path / "in", "good"),
         *(write(tmp_path / "in") for write, _, _ in BAD.values()),
     ]
     foreign = tmp_path / "in" / "tracing.pdf"
@@ -152,6 +154,38 @@ def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path
         )
         == "1 ok"
     )
+
+
+def test_notes_and_unfit_recordings_are_in_the_table(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    whole = generate_ecg("AF", fs=100.0, rng=np.random.default_rng(0), record_id="whole")
+    signals = {
+        "a": (whole.signal, whole.leads),
+        "b": (whole.signal[:2], whole.leads[:2]),
+        "c": (whole.signal * 200, whole.leads),
+    }
+    for name, (signal, leads) in signals.items():
+        write_wfdb(replace(whole, record_id=name, signal=signal, leads=leads), tmp_path / "in")
+    out = tmp_path / "p.csv"
+    assert predict_to_csv(checkpoint, [tmp_path / "in"], out) == "1 ok, 2 unfit"
+    rows = {row["record_id"]: row for row in read_rows(out)}
+    classes = load_checkpoint(checkpoint).card.classes
+    assert rows["a"]["status"] == "ok"
+    for name, reason, note in (
+        ("b", "too few usable leads", "absent:"),
+        ("c", "gain", "gain_high"),
+    ):
+        row = rows[name]
+        assert row["status"] == "unfit" and {row[each] for each in classes} == {""}
+        assert row["reason"].startswith(reason) and note in row["notes"]
+    assert "2 recordings are unfit" in caplog.text
+
+    assert predict_to_csv(checkpoint, [tmp_path / "in"], out, predict_unfit=True) == "1 ok, 2 unfit"
+    assert all(row[classes[0]] and row["status"] for row in read_rows(out))
+    with pytest.raises(ValueError, match=r"not one of 1 records could be predicted.*--predict-unf"):
+        predict_to_csv(checkpoint, [tmp_path / "in" / "b.hea"], out)
 
 
 # Maps ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from src.config import ModelConfig, PreprocessConfig
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.model import build_model, load_model
+from src.processed.normalization import Normalization
 from src.utils import restore_rng_state, rng_state
 
 CARD = ModelCard(
@@ -81,3 +83,23 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.pth", CARD, other.state_dict())
     with pytest.raises(ValueError, match=r"c\.pth: weights do not fit the model it describes"):
         load_model(load_checkpoint(tmp_path / "c.pth"))
+
+
+def test_records_shorter_than_those_of_training_lose_their_padding() -> None:
+    card = ModelCard(("A", "B"), True, preprocess=PreprocessConfig(fs=100.0, n_samples=1000))
+    assert card.unpadded_below == 1000
+    assert replace(card, min_samples=600).unpadded_below == 600
+    assert replace(card, crop_samples=300).unpadded_below == 0
+    with pytest.raises(ValueError, match="min_leads is -1 and min_samples 0"):
+        replace(card, min_leads=-1)
+
+
+def test_the_collections_mean_of_older_checkpoints_is_dropped(tmp_path: Path) -> None:
+    card = ModelCard(("A", "B"), True, normalization=Normalization("global", {"": 0.2}))
+    save_checkpoint(tmp_path / "c.pth", card, {})
+    content = torch.load(tmp_path / "c.pth", weights_only=True)
+    content["card"]["normalization"]["mean_mv"] = {"": 0.01}
+    for name in ("min_leads", "min_samples"):
+        del content["card"][name]
+    torch.save(content, tmp_path / "old.pth")
+    assert load_checkpoint(tmp_path / "old.pth").card == card

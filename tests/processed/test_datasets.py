@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_crops_are_consecutive_valid_samples_and_whole_records_come_back(path: P
     assert whole[0].signal.shape == (12, 300) and dataset[0].signal.shape == (12, 100)
 
 
-def test_without_normalization_signals_are_in_mv() -> None:
+def test_without_normalization_signals_are_in_mv_without_their_offsets() -> None:
     arrays = {
         "signal": np.array([[-1.0, 1.0]] * 11 + [[0.0, 0.0]], np.float32),
         "lead_mean": np.array([0.5] * 11 + [0.0], np.float32),
@@ -80,8 +81,43 @@ def test_without_normalization_signals_are_in_mv() -> None:
     }
     assert scale_signal(arrays, Normalization()) is arrays["signal"]
     millivolts = scale_signal(arrays, Normalization("none"))
-    np.testing.assert_allclose(millivolts[0], [-1.5, 2.5])
+    np.testing.assert_allclose(millivolts[0], [-2, 2])
     np.testing.assert_array_equal(millivolts[11], [0, 0])
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [Normalization("global", {"": 0.2}), Normalization("none"), Normalization("none", {}, 0.5)],
+)
+def test_an_offset_of_a_lead_changes_nothing(path: Path, normalization: Normalization) -> None:
+    with np.load(path) as stored:
+        arrays = dict(stored) | {"fs": np.array(100.0, np.float32)}
+    arrays["signal"] = np.random.default_rng(0).normal(size=(12, 300)).astype(np.float32)
+    moved = {**arrays, "lead_mean": arrays["lead_mean"] + 5}
+    first, second = (scale_signal(each, normalization) for each in (arrays, moved))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("highpass_hz", [0.0, 0.5])
+@pytest.mark.parametrize("mode", ["zscore", "none"])
+def test_packed_signals_are_scaled_and_filtered_as_those_of_files(
+    processed: Path, mode: str, highpass_hz: float
+) -> None:
+    split = load_records(processed)["val"]
+    targets = np.eye(len(split), dtype=np.float32)
+    view = View(("V2", "I"), Normalization(mode, {}, highpass_hz), fs=100.0)
+    packed = PackedDataset(load_packed(processed, "val"), split.keys, targets, view)
+    file = ECGDataset(split.paths, targets, view)
+    torch.testing.assert_close(packed[0].signal, file[0].signal, atol=3e-3, rtol=0)
+    if highpass_hz:
+        cropped = PackedDataset(
+            packed.packed, split.keys, targets, replace(view, crop_samples=250)
+        )[0].signal
+        assert cropped.shape == (2, 250)
+        rows = packed[0].signal.unfold(1, 250, 1)  # (2, n_starts, 250)
+        assert (rows == cropped[:, None]).all(dim=2).all(dim=0).any()
+        with pytest.raises(ValueError, match="give its fs"):
+            PackedDataset(packed.packed, split.keys, targets, replace(view, fs=0.0))
 
 
 def test_packed_records_are_those_of_the_files(processed: Path) -> None:
