@@ -79,6 +79,9 @@ class ECGRecord(Rich):
         Patient id in the source, or None.
     flags
         Quality and integrity flags, such as ``checksum_mismatch:V1``.
+    before, after
+        For a window of a longer record: what was recorded just before and after it, shape
+        (n_leads, any), for resampling; else None.
     """
 
     record_id: str
@@ -90,6 +93,8 @@ class ECGRecord(Rich):
     sex: str | None = None
     patient_id: str | None = None
     flags: tuple[str, ...] = field(default=())
+    before: Float32Array | None = field(default=None, repr=False)
+    after: Float32Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads):
