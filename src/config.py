@@ -80,6 +80,7 @@ QUALITY_FLAGS = (
     "flat",
     "flat_part",
     "gap_filled",
+    "no_samples",
     "clipped",
     "wander",
     "noise",
@@ -183,6 +184,10 @@ class PreprocessConfig:
         1e-6, "flag leads as flat if their standard deviation is at most this many mV"
     )
     min_duration_s: float = option(0.5, "reject records shorter than this many seconds")
+    derive_leads: bool = option(
+        True,
+        "compute absent limb leads that follow from two of I, II and III, and flag them as derived",
+    )
     window_s: float = option(
         0.0,
         "cut each record into windows of this many seconds, one record file each; 0 = only "

@@ -64,9 +64,16 @@ from src.processed.runs.tasks import (
     blank_row,
     unreadable_row,
 )
-from src.processed.signals import OrderedLeads, fill_gaps, fit_length, order_leads, standardize
+from src.processed.signals import (
+    derive_leads,
+    drop_missing_leads,
+    fill_gaps,
+    fit_length,
+    order_leads,
+    standardize,
+)
 from src.processed.splits import SPLIT_NAMES, Splits, build_splits, save_splits
-from src.records.record import ECGRecord, RecordError
+from src.records.record import ECGRecord, RecordError, all_finite
 from src.utils import Float32Array, Rich, html_facts, html_table, shown_path
 
 if TYPE_CHECKING:
@@ -133,11 +140,28 @@ def build_tensors(
 
 
 class _PreparedRecord(NamedTuple):
-    """A record's standard leads, the gap-filled samples its tensor needs, and its flags."""
+    """A record's standard leads, ready to be measured and resampled.
 
-    leads: OrderedLeads
+    Attributes
+    ----------
+    whole
+        All samples of the record, shape (12, any), missing ones included.
+    signal
+        The samples that its tensor needs, without gaps, shape (12, n_samples).
+    present
+        Mask of its leads (12,).
+    flags
+        Those of the record, of its leads and of its gaps.
+    before, after
+        Samples around a window of a longer recording, shape (12, any), or None.
+    """
+
+    whole: Float32Array
     signal: Float32Array
+    present: NDArray[np.bool_]
     flags: list[str]
+    before: Float32Array | None
+    after: Float32Array | None
 
 
 def _prepare_record(record: ECGRecord, config: PreprocessConfig) -> _PreparedRecord:
@@ -159,14 +183,47 @@ def _prepare_record(record: ECGRecord, config: PreprocessConfig) -> _PreparedRec
             "expected at most some hundred times that"
         )
     n_needed = source_samples_needed(config.n_samples, record.fs, config.fs)
-    signal, gap_flags = _fill_short_gaps(leads.signal[:, :n_needed], record.fs, config)
-    return _PreparedRecord(leads, signal, [*record.flags, *leads.flags, *gap_flags])
+    signal = leads.signal[:, :n_needed]
+    present, missing_flags = _find_missing_leads(signal, leads.present)
+    signal, gap_flags = _fill_short_gaps(signal, present, record.fs, config)
+    before = _order_margin(record.before, record, present)
+    # The samples after the part that is needed are the better ones, where there are any.
+    after = None if n_needed < record.n_samples else _order_margin(record.after, record, present)
+    prepared = _PreparedRecord(
+        leads.signal,
+        signal,
+        present,
+        [*record.flags, *leads.flags, *missing_flags, *gap_flags],
+        before,
+        after,
+    )
+    return _derive_leads(prepared) if config.derive_leads else prepared
+
+
+def _find_missing_leads(
+    signal: Float32Array, present: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return the mask of the leads that have samples, and a flag for each lead without any."""
+    with_samples = drop_missing_leads(signal, present)
+    if with_samples is present:
+        return present, []
+    if not with_samples.any():
+        raise RejectedError("all samples are missing in every known lead: expected voltages")
+    missing = np.flatnonzero(present & ~with_samples).tolist()
+    return with_samples, [f"no_samples:{STANDARD_LEADS[row]}" for row in missing]
 
 
 def _fill_short_gaps(
-    signal: Float32Array, fs: float, config: PreprocessConfig
+    signal: Float32Array, present: NDArray[np.bool_], fs: float, config: PreprocessConfig
 ) -> tuple[Float32Array, list[str]]:
-    """Interpolate short gaps and flag their leads; a longer gap rejects the record."""
+    """Interpolate short gaps and flag their leads; a longer gap rejects the record.
+
+    Absent leads, which may have the source's mark of missing samples, become zeros.
+    """
+    if all_finite(signal):
+        return signal, []
+    if not np.isfinite(signal[~present]).all():
+        signal = np.where(present[:, None], signal, np.float32(0))
     max_gap = int(config.max_gap_s * fs)
     filled, longest = fill_gaps(signal, max_gap)
     if longest == 0:
@@ -182,16 +239,49 @@ def _fill_short_gaps(
     return filled, [f"gap_filled:{lead}" for lead in gapped]
 
 
+def _order_margin(
+    margin: Float32Array | None, record: ECGRecord, present: NDArray[np.bool_]
+) -> Float32Array | None:
+    """Return the standard leads of the samples beside a window, or None if some are missing."""
+    if margin is None or not margin.shape[1]:
+        return None
+    ordered = order_leads(margin, record.leads, STANDARD_LEADS).signal
+    if not all_finite(ordered[present]):
+        return None
+    return ordered if present.all() else np.where(present[:, None], ordered, np.float32(0))
+
+
+def _derive_leads(prepared: _PreparedRecord) -> _PreparedRecord:
+    """Add the limb leads that follow from two of I, II and III, each with a flag."""
+    if prepared.present.all():
+        return prepared
+    parts = [prepared.whole, prepared.signal, prepared.before, prepared.after]
+    derived: list[int] = []
+    for i, part in enumerate(parts):
+        if part is not None:
+            # The samples may be those of the record, which stays as it is.
+            parts[i] = part = part.copy()
+            derived = derive_leads(part, prepared.present)
+    if not derived:
+        return prepared
+    present = prepared.present.copy()
+    present[derived] = True
+    whole, signal, before, after = parts
+    assert whole is not None and signal is not None
+    flags = [*prepared.flags, *[f"derived:{STANDARD_LEADS[row]}" for row in derived]]
+    return _PreparedRecord(whole, signal, present, flags, before, after)
+
+
 def _build_group(
     group: Sequence[_PreparedRecord], fs: float, config: PreprocessConfig
 ) -> Iterator[RecordTensor | RejectedError]:
     """Yield the tensors of records of one rate and length."""
-    present = np.stack([prepared.leads.present for prepared in group])  # (n_records, 12)
+    present = np.stack([prepared.present for prepared in group])  # (n_records, 12)
     measures = measure_quality([prepared.signal for prepared in group], fs, present)
     constant = measures.highest_mv == measures.lowest_mv  # (n_records, 12)
     flags = quality_flags(measures, present, config.quality, config.max_amplitude_mv)
     # Fingerprints are of the uncut signals, so that copies match whatever length the tensor has.
-    fingerprints = compute_fingerprints([prepared.leads.signal for prepared in group], fs)
+    fingerprints = compute_fingerprints([prepared.whole for prepared in group], fs)
     for i, prepared in enumerate(group):
         yield _standardize_record(prepared, fs, config, constant[i], flags[i], fingerprints[i])
 
@@ -205,10 +295,12 @@ def _standardize_record(
     fingerprint: str,
 ) -> RecordTensor | RejectedError:
     """Resample, z-score and pad a record; `constant` marks the leads (12,) that never change."""
-    present = prepared.leads.present
-    resampled = resample(prepared.signal, fs, config.fs)[:, : config.n_samples]
+    present = prepared.present
+    resampled = resample(
+        prepared.signal, fs, config.fs, before=prepared.before, after=prepared.after
+    )[:, : config.n_samples]
     if constant.any() and rate_ratio(fs, config.fs) != 1:
-        # The edges of the resampling filter would make a flat lead look alive.
+        # Rounding, and what was recorded around a window, would make a flat lead look alive.
         resampled[constant] = prepared.signal[constant, :1]
     scaled = standardize(resampled, config.flat_std_mv)
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from src.processed.targets import load_records
 from src.records.reading import read_record
 from src.records.record import ECGRecord, RecordError
 from src.records.sample_collections import SampleData
+from src.records.windows import cut_windows
 
 ONE = ExecutionConfig(workers=1)
 RNG = np.random.default_rng(5)
@@ -245,6 +247,64 @@ def test_gaps_are_filled_up_to_the_limit_and_reject_beyond() -> None:
         build_tensor(record(signal), SMALL)
 
 
+def test_limb_leads_are_derived_unless_switched_off() -> None:
+    signal = RNG.normal(size=(3, 1000))
+    source = record(signal, leads=("II", "III", "V1"))
+    tensor = build_tensor(source, SMALL)
+    voltages = to_millivolts(tensor.arrays)
+    np.testing.assert_allclose(voltages[0], signal[0] - signal[1], atol=1e-5)
+    np.testing.assert_allclose(voltages[5], (signal[0] + signal[1]) / 2, atol=1e-5)
+    assert tensor.arrays["lead_present"].nonzero()[0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    derived = {flag for flag in tensor.flags if flag.startswith("derived:")}
+    assert derived == {f"derived:{name}" for name in ("I", "aVR", "aVL", "aVF")}
+    plain = build_tensor(source, replace(SMALL, derive_leads=False))
+    assert plain.arrays["lead_present"].nonzero()[0].tolist() == [1, 2, 6]
+    assert not [flag for flag in plain.flags if flag.startswith("derived:")]
+
+
+def test_a_difference_of_leads_is_not_lead_iii() -> None:
+    signal = RNG.normal(size=(3, 1000))
+    tensor = build_tensor(record(signal, leads=("I", "II", "I-II")), SMALL)
+    np.testing.assert_allclose(to_millivolts(tensor.arrays)[2], signal[1] - signal[0], atol=1e-5)
+    assert {"unknown_lead:I-II", "derived:III"} <= set(tensor.flags)
+
+
+def test_a_lead_without_any_sample_is_absent() -> None:
+    signal = RNG.normal(size=(3, 1000))
+    signal[1] = np.nan
+    signal[0, 5] = np.nan
+    tensor = build_tensor(record(signal, leads=("II", "V1", "V2")), SMALL)
+    assert tensor.arrays["lead_present"].nonzero()[0].tolist() == [1, 7]
+    assert "no_samples:V1" in tensor.flags and "gap_filled:II" in tensor.flags
+    assert not tensor.arrays["signal"][6].any()
+    # One that is missing only in part still decides by its gap.
+    signal[1, :500] = 0.1
+    with pytest.raises(RejectedError, match=r"5 s of samples .* \(leads V1\)"):
+        build_tensor(record(signal[[1, 2]], leads=("V1", "V2")), SMALL)
+    with pytest.raises(RejectedError, match="all samples are missing in every known lead"):
+        build_tensor(record(np.full((2, 1000), np.nan)), SMALL)
+
+
+def test_a_missing_limb_lead_is_derived_from_the_others() -> None:
+    signal = RNG.normal(size=(3, 1000))
+    signal[0] = np.nan
+    tensor = build_tensor(record(signal, leads=("I", "II", "III")), SMALL)
+    np.testing.assert_allclose(to_millivolts(tensor.arrays)[0], signal[1] - signal[2], atol=1e-5)
+    assert {"no_samples:I", "derived:I"} <= set(tensor.flags)
+
+
+@pytest.mark.parametrize("leads", [("II", "V1"), ("I", "II")])
+def test_windows_are_what_the_whole_record_is(leads: tuple[str, str]) -> None:
+    """Nothing of the filter's edge is left where a long record is cut."""
+    source = record(RNG.normal(size=(2, 10_000)).cumsum(axis=1) / 100, 500.0, leads)
+    config = PreprocessConfig(fs=100.0, n_samples=500, window_s=5.0)
+    whole = to_millivolts(build_tensor(source, PreprocessConfig(fs=100.0, n_samples=2000)).arrays)
+    for number, window in enumerate(cut_windows(source, 5.0)):
+        voltages = to_millivolts(build_tensor(window, config).arrays)
+        expected = whole[:, 500 * number : 500 * (number + 1)]
+        np.testing.assert_allclose(voltages, expected, atol=1e-5)
+
+
 def test_other_reasons_to_reject_and_to_flag() -> None:
     with pytest.raises(RejectedError, match="no known lead among 'RESP', 'ABP'"):
         build_tensor(record(np.ones((2, 500)), leads=("RESP", "ABP")), SMALL)
@@ -446,7 +506,7 @@ def test_bad_records_become_rows_and_the_rest_is_processed(tmp_path: Path) -> No
         "r5": "ok",
     }
     assert "holds 0 samples of 2 leads, the header promises 1000" in rows.loc["r0", "reason"]
-    assert "missing in one gap" in rows.loc["r2", "reason"] and rows.loc["gone", "reason"]
+    assert "samples are missing" in rows.loc["r2", "reason"] and rows.loc["gone", "reason"]
     assert {p.stem for p in (tmp_path / "out" / "records").iterdir()} == {"d__r3", "d__r4", "d__r5"}
     assert summary.by_status == {"missing": 1, "unreadable": 2, "rejected": 1, "ok": 3}
     with pytest.raises(RecordError, match="d/gone"):

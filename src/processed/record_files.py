@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every config hash; to be raised when the content of a record file changes its meaning."""
 # Larger archives are left to NumPy, which writes the ZIP64 format.
 _ZIP64_LIMIT = 2**31

@@ -1,29 +1,52 @@
-"""Resampling with an anti-alias filter, computed as matrix products with a bank of filters."""
+"""Resampling with an anti-alias filter, computed as matrix products with a bank of filters.
+
+Beyond its ends a signal is taken to keep its first and last value (SciPy's padtype ``edge``), or to
+be what was recorded there, if it is a window of a longer recording.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from src.processed.signals import row_sums
 from src.utils import Float32Array, Float64Array
 
 # Outputs per matrix product: more of them multiply more zeros, fewer copy more samples.
 _OUTPUTS = 32
+# Fractions of usual rates have smaller terms. The bank of a larger one takes megabytes.
+_USUAL_TERM = 1000
+_LARGEST_TERM = 30_000
+# Rates farther apart than this are left to the caller to refuse.
+_MAX_RATE_ERROR = 1e-3
+# A ratio is close enough if the signal drifts by this share of an output sample in 10 s.
+_MAX_DRIFT = 0.1
+_DRIFT_S = 10.0
 
 
 @lru_cache(maxsize=256)
 def rate_ratio(source_fs: float, target_fs: float) -> Fraction:
-    """Return target / source as the fraction up / down, with down at most 1000.
+    """Return target / source as the fraction up / down.
 
-    It is exact for usual rates, and within 0.1 % for odd ones up to a hundred times the target.
+    It is exact for usual rates. For odd ones such as 500.24 Hz the signal drifts by less than half
+    an output sample in 10 s. A source of more than some hundred times the target has no such
+    fraction: the result is then off by more than 0.1 %.
     """
-    return Fraction(target_fs / source_fs).limit_denominator(1000)
+    exact = target_fs / source_fs
+    ratio = Fraction(exact).limit_denominator(_USUAL_TERM)
+    if abs(ratio / exact - 1) > _MAX_RATE_ERROR:
+        return ratio
+    allowed = _MAX_DRIFT / (_DRIFT_S * target_fs)
+    # Terms are doubled until the fraction is close enough, because small ones are faster.
+    largest = _USUAL_TERM
+    while abs(ratio / exact - 1) > allowed and largest < _LARGEST_TERM:
+        largest = min(2 * largest, _LARGEST_TERM)
+        # The larger of the two terms is limited.
+        ratio = Fraction(exact).limit_denominator(int(largest / max(1.0, exact)) or 1)
+    return ratio
 
 
 @lru_cache(maxsize=64)
@@ -56,7 +79,7 @@ class _FilterBank:
 
     step: int
     period: int
-    parts: tuple[tuple[int, NDArray[np.floating]], ...]
+    parts: tuple[tuple[int, Float32Array], ...]
 
     @property
     def before(self) -> int:
@@ -89,28 +112,18 @@ def _filter_bank(up: int, down: int) -> _FilterBank:
         tap_index = outputs * down - inputs[:, None] * up + half  # (n_inputs, n_outputs)
         inside = (tap_index >= 0) & (tap_index < len(taps))
         weights = np.where(inside, taps[tap_index.clip(0, len(taps) - 1)], 0.0)
-        parts.append((int(first), weights))
+        parts.append((int(first), weights.astype(np.float32)))
     return _FilterBank(down * repetitions, period, tuple(parts))
 
 
-@lru_cache(maxsize=64)
-def _single_precision_bank(up: int, down: int) -> _FilterBank:
-    bank = _filter_bank(up, down)
-    parts: list[tuple[int, NDArray[np.floating]]] = []
-    for first, weights in bank.parts:
-        parts.append((first, weights.astype(np.float32)))
-    return replace(bank, parts=tuple(parts))
+def _apply(bank: _FilterBank, padded: Float32Array, n_out: int) -> Float32Array:
+    """Return the filtered signal (n_leads, n_out).
 
-
-def _apply(bank: _FilterBank, signal: NDArray[Any], n_out: int) -> NDArray[Any]:
-    """Return the filtered signal (n_leads, n_out); samples before and after it count as zeros."""
-    n_leads, n_samples = signal.shape
+    Its first sample is column `bank.before` of `padded`, as from `_pad`.
+    """
+    n_leads = len(padded)
     n_blocks = -(-n_out // bank.period)
-    width = bank.before + max(n_samples, (n_blocks - 1) * bank.step + bank.after)
-    padded = np.zeros((n_leads, width), signal.dtype)
-    padded[:, bank.before : bank.before + n_samples] = signal
-
-    outputs = []
+    outputs: list[Float32Array] = []
     for first, weights in bank.parts:
         # One window per block, as rows of a matrix, gives the same outputs of all blocks at once.
         views = np.lib.stride_tricks.sliding_window_view(
@@ -119,24 +132,68 @@ def _apply(bank: _FilterBank, signal: NDArray[Any], n_out: int) -> NDArray[Any]:
         windows = views[:, :: bank.step][:, :n_blocks]  # (n_leads, n_blocks, n_inputs)
         rows = np.ascontiguousarray(windows).reshape(-1, len(weights))
         outputs.append((rows @ weights).reshape(n_leads, n_blocks, -1))
+        if n_blocks == 1 and sum([part.shape[2] for part in outputs]) >= n_out:
+            break
     joined = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
     return joined.reshape(n_leads, -1)[:, :n_out]  # (n_leads, n_blocks * period), cut
 
 
-@lru_cache(maxsize=16)
-def _step_response(up: int, down: int, n_samples: int, n_out: int) -> Float32Array:
-    """Return a constant signal of 1 after resampling, shape (n_out,).
+def _pad(
+    bank: _FilterBank,
+    signal: Float32Array,
+    n_out: int,
+    before: Float32Array | None,
+    after: Float32Array | None,
+) -> Float32Array:
+    """Return the signal with the samples around it that the filter reaches.
 
-    It is 1 except at the edges, where the zeros outside the signal come in.
+    Those that are not known repeat the nearest known one.
     """
-    response = _apply(_filter_bank(up, down), np.ones((1, n_samples)), n_out)
-    return np.asarray(response[0], np.float32)
+    n_samples = signal.shape[1]
+    n_blocks = -(-n_out // bank.period)
+    width = bank.before + max(n_samples, (n_blocks - 1) * bank.step + bank.after)
+    padded = np.empty((len(signal), width), signal.dtype)
+    start = bank.before
+    stop = start + n_samples
+    padded[:, start:stop] = signal
+    if before is not None:
+        n_before = min(start, before.shape[1])
+        padded[:, start - n_before : start] = before[:, before.shape[1] - n_before :]
+        start -= n_before
+    if after is not None:
+        n_after = min(width - stop, after.shape[1])
+        padded[:, stop : stop + n_after] = after[:, :n_after]
+        stop += n_after
+    padded[:, :start] = padded[:, start : start + 1]
+    padded[:, stop:] = padded[:, stop - 1 : stop]
+    return padded
 
 
-def resample(signal: Float32Array, source_fs: float, target_fs: float) -> Float32Array:
+@lru_cache(maxsize=16)
+def _constant_response(up: int, down: int, n_out: int) -> Float32Array:
+    """Return a constant signal of 1 after resampling, shape (n_out,): the filter's ripple."""
+    taps = _anti_alias_filter(up, down)
+    # Output m uses every `up`-th tap, from the one that an input sample meets first.
+    phases = (np.arange(n_out) * down + len(taps) // 2) % up
+    sums = np.add.reduceat(
+        np.concatenate([taps[phase::up] for phase in range(up)]),
+        np.cumsum([0, *[len(taps[phase::up]) for phase in range(up - 1)]]),
+    )
+    return sums[phases].astype(np.float32)
+
+
+def resample(
+    signal: Float32Array,
+    source_fs: float,
+    target_fs: float,
+    *,
+    before: Float32Array | None = None,
+    after: Float32Array | None = None,
+) -> Float32Array:
     """Resample with an anti-aliased polyphase filter.
 
-    The result equals that of ``scipy.signal.resample_poly`` within rounding.
+    The result equals that of ``scipy.signal.resample_poly`` with ``padtype="edge"`` within
+    rounding.
 
     Parameters
     ----------
@@ -144,6 +201,9 @@ def resample(signal: Float32Array, source_fs: float, target_fs: float) -> Float3
         Shape (n_leads, n_samples).
     source_fs, target_fs
         Hz; any positive rates, 257 and non-integers included.
+    before, after
+        The samples that were recorded before the first and after the last, shape (n_leads, any),
+        where `signal` is a window of a longer recording. Output starts at the first of `signal`.
 
     Returns
     -------
@@ -157,10 +217,13 @@ def resample(signal: Float32Array, source_fs: float, target_fs: float) -> Float3
     down = ratio.denominator
     n_samples = signal.shape[1]
     n_out = -(-n_samples * up // down)
+    bank = _filter_bank(up, down)
+    padded = _pad(bank, signal, n_out, before, after)
     # The offset is resampled apart, so that single precision is as exact for a lead far from zero.
     offset = (row_sums(signal) / n_samples).astype(np.float32)[:, None]
-    resampled: Float32Array = _apply(_single_precision_bank(up, down), signal - offset, n_out)
-    resampled += offset * _step_response(up, down, n_samples, n_out)
+    padded -= offset
+    resampled = _apply(bank, padded, n_out)
+    resampled += offset * _constant_response(up, down, n_out)
     return resampled
 
 

@@ -1,4 +1,4 @@
-"""Pure signal functions: order leads, fill gaps, standardize, cut or pad."""
+"""Pure signal functions: order and derive leads, fill gaps, standardize, cut or pad."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from src.config import STANDARD_LEADS
 from src.records.channels import name_leads
+from src.records.leads import limb_weights
 from src.records.record import all_finite
 from src.utils import Float32Array, Float64Array
 
@@ -80,6 +81,58 @@ def _find_leads(
     # The cached array is shared by all callers.
     present.setflags(write=False)
     return tuple(rows.get(name) for name in wanted), present, tuple(flags)
+
+
+def drop_missing_leads(signal: Float32Array, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask of the leads (n_leads,) that have a valid sample in a signal.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples); NaN or infinite where a sample is missing.
+    present
+        Mask of the leads that the source has.
+    """
+    if all_finite(signal):
+        return present
+    return present & np.isfinite(signal).any(axis=1)
+
+
+def derive_leads(
+    signal: Float32Array, present: NDArray[np.bool_], leads: Sequence[str] = STANDARD_LEADS
+) -> list[int]:
+    """Write the absent limb leads that follow from two of I, II and III into their rows.
+
+    Parameters
+    ----------
+    signal
+        Shape (n_leads, n_samples); changed in place.
+    present
+        Mask of the leads that the source has.
+    leads
+        Standard names of the rows.
+
+    Returns
+    -------
+    list of int
+        The rows of the derived leads.
+    """
+    pair, weights = _derivable(tuple(leads), present.tobytes())
+    for row, (first, second) in weights:
+        signal[row] = np.float32(first) * signal[pair[0]] + np.float32(second) * signal[pair[1]]
+    return [row for row, _ in weights]
+
+
+@lru_cache(maxsize=256)
+def _derivable(
+    leads: tuple[str, ...], present: bytes
+) -> tuple[tuple[int, int], list[tuple[int, tuple[float, float]]]]:
+    """Return the rows of two limb leads, and row and weights of each that follows from them."""
+    known = [name for name, is_present in zip(leads, present, strict=True) if is_present]
+    pair, weights = limb_weights(known)
+    row_of = {name: row for row, name in enumerate(leads)}
+    derived = [(row_of[name], two) for name, two in weights.items() if name in row_of]
+    return (row_of.get(pair[0], -1), row_of.get(pair[1], -1)), derived
 
 
 def fill_gaps(signal: Float32Array, max_gap: int) -> tuple[Float32Array, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
@@ -69,8 +70,17 @@ _OTHER_LEAD = re.compile(
 # Pairs of the EASI system and of the Long-Term ST Database
 _OTHER_PAIRS = frozenset({("A", "S"), ("E", "S"), ("A", "I")})
 
-# Weights of I and II.
-_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+# Weights of the two leads from which the others follow (Einthoven 1912, Goldberger 1942)
+_FROM_TWO = {
+    ("I", "II"): {
+        "III": (-1.0, 1.0),
+        "aVR": (-0.5, -0.5),
+        "aVL": (1.0, -0.5),
+        "aVF": (-0.5, 1.0),
+    },
+    ("I", "III"): {"II": (1.0, 1.0), "aVR": (-1.0, -0.5), "aVL": (0.5, -0.5), "aVF": (0.5, 1.0)},
+    ("II", "III"): {"I": (1.0, -1.0), "aVR": (-1.0, 0.5), "aVL": (0.5, -1.0), "aVF": (0.5, 0.5)},
+}
 
 
 @lru_cache(maxsize=4096)
@@ -157,13 +167,32 @@ def is_unnamed(name: str) -> bool:
     return has_ecg_word(name) and canonical_lead(name) is None and not is_other_lead(name)
 
 
+def limb_weights(known: Collection[str]) -> tuple[tuple[str, str], dict[str, tuple[float, float]]]:
+    """Return two of the leads I, II and III, and the weights of both in each lead that follows.
+
+    Parameters
+    ----------
+    known
+        Standard names of the leads of a source.
+
+    Returns
+    -------
+    pair
+        The two leads; empty names if fewer are known.
+    weights
+        By name of the limb leads that are not known. III = II - I, aVR = -(I + II) / 2,
+        aVL = I - II / 2, aVF = II - I / 2 (Einthoven 1912, Goldberger 1942).
+    """
+    for pair, weights in _FROM_TWO.items():
+        if pair[0] in known and pair[1] in known:
+            return pair, {name: two for name, two in weights.items() if name not in known}
+    return ("", ""), {}
+
+
 def derive_limb_leads(
     signal: Float32Array, leads: tuple[str, ...]
 ) -> tuple[Float32Array, tuple[str, ...], tuple[str, ...]]:
-    """Add the limb leads that follow from I and II, for formats that store only these.
-
-    III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Einthoven 1912,
-    Goldberger 1942).
+    """Add the limb leads that follow from two of I, II and III, as `limb_weights` states them.
 
     Parameters
     ----------
@@ -180,10 +209,10 @@ def derive_limb_leads(
         One for each derived lead, such as ``derived:aVF``.
     """
     rows = {canonical_lead(name): row for row, name in enumerate(leads)}
-    absent = [name for name in _FROM_I_AND_II if name not in rows]
-    if "I" not in rows or "II" not in rows or not absent:
+    pair, weights_of = limb_weights([name for name in rows if name])
+    if not weights_of:
         return signal, leads, ()
-    weights = np.array([_FROM_I_AND_II[name] for name in absent], np.float32)
-    derived = weights @ signal[[rows["I"], rows["II"]]]  # (n_absent, n_samples)
-    flags = tuple(f"derived:{name}" for name in absent)
-    return np.concatenate([signal, derived]), (*leads, *absent), flags
+    weights = np.array(list(weights_of.values()), np.float32)
+    derived = weights @ signal[[rows[pair[0]], rows[pair[1]]]]  # (n_absent, n_samples)
+    flags = tuple(f"derived:{name}" for name in weights_of)
+    return np.concatenate([signal, derived]), (*leads, *weights_of), flags

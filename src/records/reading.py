@@ -35,7 +35,7 @@ from src.records.record import (
     checked_record,
     split_part,
 )
-from src.records.windows import cut_windows, window_name, window_spans
+from src.records.windows import MARGIN_S, cut_window, cut_windows, window_name, window_spans
 
 
 @dataclass(frozen=True)
@@ -291,9 +291,14 @@ def _iter_windows(
     if extent is None:
         yield from cut_windows(_read(path, request), window_s, stride_s)
         return
+    margin = round(MARGIN_S * extent.fs)
     for index, (start, stop) in enumerate(window_spans(extent, window_s, stride_s)):
-        window = _read(path, dataclasses.replace(request, start=start, stop=stop))
-        yield dataclasses.replace(window, record_id=window_name(window.record_id, index))
+        # The samples around a window are read with it.
+        first = max(0, start - margin)
+        last = min(stop + margin, extent.n_samples)
+        part = _read(path, dataclasses.replace(request, start=first, stop=last))
+        name = window_name(part.record_id, index)
+        yield cut_window(part, name, start - first, stop - first)
 
 
 class RecordStart(NamedTuple):

@@ -81,6 +81,9 @@ class ECGRecord(Rich):
         Quality and integrity flags, such as ``checksum_mismatch:V1``.
     unused
         Names of the channels of the file that are not part of the signal.
+    before, after
+        For a window of a longer record: what was recorded just before and after it, shape
+        (n_leads, any), for resampling; else None.
     """
 
     record_id: str
@@ -93,6 +96,8 @@ class ECGRecord(Rich):
     patient_id: str | None = None
     flags: tuple[str, ...] = field(default=())
     unused: tuple[str, ...] = ()
+    before: Float32Array | None = field(default=None, repr=False)
+    after: Float32Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads):

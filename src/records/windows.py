@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from src.records.record import ECGRecord, Extent
 
+MARGIN_S = 1.0
+"""Seconds around a window that are kept for resampling, whose filter reaches ten samples far."""
 _NAME_ENDING = re.compile(r"__w\d{5,}$")  # as `window_name` writes it
 
 
@@ -44,6 +46,28 @@ def window_spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[t
             yield first + start, min(first + start + size, last)
 
 
+def cut_window(record: ECGRecord, name: str, start: int, stop: int) -> ECGRecord:
+    """Return samples `start` to `stop` of a record, with the samples around them.
+
+    Parameters
+    ----------
+    record
+        A record, or the part of one that holds the window and its surroundings.
+    name
+        Id of the window.
+    start, stop
+        In samples of `record`.
+    """
+    margin = round(MARGIN_S * record.fs)
+    return dataclasses.replace(
+        record,
+        signal=record.signal[:, start:stop],
+        record_id=name,
+        before=record.signal[:, max(0, start - margin) : start],
+        after=record.signal[:, stop : stop + margin],
+    )
+
+
 def cut_windows(
     record: ECGRecord, window_s: float, stride_s: float | None = None
 ) -> Iterator[ECGRecord]:
@@ -52,11 +76,7 @@ def cut_windows(
         stride_s = window_s
     extent = Extent(record.n_samples, record.fs)
     for index, (start, stop) in enumerate(window_spans(extent, window_s, stride_s)):
-        yield dataclasses.replace(
-            record,
-            signal=record.signal[:, start:stop],
-            record_id=window_name(record.record_id, index),
-        )
+        yield cut_window(record, window_name(record.record_id, index), start, stop)
 
 
 def _window_starts(extent: Extent, window_s: float, stride_s: float) -> range:

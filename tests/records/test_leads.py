@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from src.config import STANDARD_LEADS
-from src.records.leads import canonical_lead, is_unnamed
+from src.records.leads import canonical_lead, derive_limb_leads, is_unnamed
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,10 @@ from src.records.leads import canonical_lead, is_unnamed
         ("131134", "aVR"),
         ("5.6.3-9-64", "aVF"),
         ("2:99", None),
+        ("I - II", None),
+        ("II_I", None),
+        ("aVL-III", None),
+        ("ECG-II", "II"),
     ],
 )
 def test_spellings(name: str, expected: str | None) -> None:
@@ -67,3 +72,20 @@ def test_the_first_channel_is_not_lead_i() -> None:
     assert [
         canonical_lead(name) for name in ("Lead 1", "ECG lead 2", "D3", "MDC_ECG_LEAD_III")
     ] == ["I", "II", "III", "III"]
+
+
+@pytest.mark.parametrize("pair", [("I", "II"), ("DI", "D3"), ("MLII", "lead III")])
+def test_the_limb_leads_follow_from_any_two_of_three(pair: tuple[str, str]) -> None:
+    lead_i, lead_ii = 0.3, 1.0
+    values = {"I": 0.3, "II": 1.0, "III": 0.7, "aVR": -0.65, "aVL": -0.2, "aVF": 0.85}
+    assert values["III"] == pytest.approx(lead_ii - lead_i)
+    given = [values[canonical_lead(name) or ""] for name in pair]
+    signal, leads, flags = derive_limb_leads(np.array(given, np.float32)[:, None], pair)
+    found = {canonical_lead(name): float(row[0]) for name, row in zip(leads, signal, strict=True)}
+    assert found == pytest.approx(values)
+    assert set(flags) == {f"derived:{name}" for name in leads[2:]} and len(flags) == 4
+
+
+def test_nothing_follows_from_one_limb_lead() -> None:
+    signal = np.ones((2, 4), np.float32)
+    assert derive_limb_leads(signal, ("II", "I-II")) == (signal, ("II", "I-II"), ())

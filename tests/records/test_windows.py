@@ -19,9 +19,15 @@ from src.preprocessing import RunSummary, run_preprocessing
 from src.processed.manifest import Journal, load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.processed.splits import load_splits
-from src.records.reading import find_start, read_record
+from src.records.reading import find_start, iter_records, read_record
 from src.records.record import Extent
-from src.records.windows import count_windows, window_name, window_parent, window_spans
+from src.records.windows import (
+    count_windows,
+    cut_windows,
+    window_name,
+    window_parent,
+    window_spans,
+)
 
 ONE = ExecutionConfig(workers=1)
 WINDOWS = PreprocessConfig(fs=100.0, n_samples=1000, window_s=10.0, stride_s=5.0)
@@ -237,3 +243,25 @@ def test_spans_are_full_windows_or_the_whole_of_a_short_record() -> None:
     assert list(window_spans(Extent(1000, 100.0), 4.0, 3.0)) == [(0, 400), (300, 700), (600, 1000)]
     assert count_windows(1000, 100.0, 4.0, 3.0) == 3
     assert list(window_spans(Extent(99, 100.0), 4.0, 4.0)) == [(0, 99)]
+
+
+def test_windows_know_the_samples_around_them(tmp_path: Path) -> None:
+    """Read from disk one by one, or cut in memory, they are the same."""
+    write_long(tmp_path, "r", 30)
+    path = tmp_path / "r.hea"
+    whole = read_record(path)
+    cut = list(cut_windows(whole, 10.0))
+    margin = round(whole.fs)
+    for read, part in zip(iter_records(path, window_s=10.0), cut, strict=True):
+        np.testing.assert_array_equal(read.signal, part.signal)
+        assert read.before is not None and part.before is not None
+        assert read.after is not None and part.after is not None
+        np.testing.assert_array_equal(read.before, part.before)
+        np.testing.assert_array_equal(read.after, part.after)
+        assert (read.record_id, read.n_samples) == (part.record_id, part.n_samples)
+    widths = [
+        (part.before.shape[1], part.after.shape[1])
+        for part in cut
+        if part.before is not None and part.after is not None
+    ]
+    assert widths == [(0, margin), (margin, margin), (margin, 0)]
