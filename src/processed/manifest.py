@@ -22,7 +22,6 @@ from src.labels.text_tables import (
     zip_cells,
 )
 from src.processed.record_files import record_key, record_keys
-from src.records.windows import window_parent
 from src.utils import printable
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ def patients_of(rows: pd.DataFrame) -> tuple[str, ...]:
     A patient whose id is spelled in several ways has one name. A record without a patient is its
     own patient, named by its key, and so are the windows of such a record.
     """
+    from src.records.windows import window_parent
+
     names = name_patients(rows["dataset"].tolist(), rows["patient_id"].tolist())
     patients = []
     for name, (dataset, record_id, given) in zip(
@@ -88,6 +89,8 @@ def report_patients(
     Each sequence has an entry per record; an empty patient is not known. The id of a record that
     stands for the patient of its windows is no patient.
     """
+    from src.records.windows import window_parent
+
     names = name_patients(datasets, patient_ids)
     records: dict[str, set[str]] = {}
     patients: dict[str, set[str]] = {}

@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING
 from src.config import SplitConfig
 from src.labels.ids import name_patients
 from src.labels.text_tables import split_list, zip_cells
-from src.processed.label_cover import CoverGroup, cover_labels, find_wanted
 from src.processed.manifest import is_rejected_copy
 from src.processed.record_files import record_key
-from src.records.windows import window_parent
 from src.utils import join_pairs, load_json, save_json
 
 if TYPE_CHECKING:
@@ -196,6 +194,9 @@ def _name_patients(
     items: Sequence[SplitItem], taken_out: Sequence[SplitItem]
 ) -> tuple[list[SplitItem], list[SplitItem]]:
     """Return the items with one spelling of each patient's id, and None for words for nobody."""
+    # A processed folder is loaded without the readers, which this import would bring.
+    from src.records.windows import window_parent
+
     everyone = [*items, *taken_out]
     names = name_patients(
         [item.dataset for item in everyone], [item.patient_id or "" for item in everyone]
@@ -519,6 +520,8 @@ def _cover_labels(
     fixed_groups: frozenset[str],
 ) -> None:
     """Place groups anew if a label is in too few splits, although enough groups hold it."""
+    from src.processed.label_cover import CoverGroup, cover_labels, find_wanted
+
     active = [name for name in SPLIT_NAMES if fractions[name] > 0]
     held = _splits_by_label(groups, assignment)
     n_groups = _count_groups(groups)
