@@ -191,7 +191,7 @@ def merge_manifest(
     import pandas as pd
 
     old = restore_copies(load_manifest(processed))
-    missing = pd.DataFrame(list(plan.missing), columns=old.columns, dtype=str)
+    missing = pd.DataFrame([*plan.missing, *plan.unread], columns=old.columns, dtype=str)
     rows = pd.concat([old, journal.load(), missing.astype(str)], ignore_index=True)
     parents = rows["record_id"]
     if windows:
@@ -204,7 +204,7 @@ def merge_manifest(
 
     # Drop records that are neither in this run nor of a dataset that it leaves alone.
     current = {(task.dataset, task.record_id) for task in plan.tasks}
-    current |= {(row.dataset, row.record_id) for row in plan.missing}
+    current |= {(row.dataset, row.record_id) for row in (*plan.missing, *plan.unread)}
     in_run = pd.Series(
         [pair in current for pair in zip_cells(rows["dataset"], parents)],
         index=rows.index,

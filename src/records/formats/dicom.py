@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +41,49 @@ _LEAD_OF_CODE = {
 }
 
 
+# Class of the list of files on a medium, which is no recording.
+_DIRECTORY = b"1.2.840.10008.1.3.10"
+# Value representations that the first elements of a file have.
+_FIRST_VRS = frozenset((b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"DT", b"IS"))
+# Groups of the first elements of a file without a preamble.
+_FIRST_GROUPS = (0x0002, 0x0008)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Return whether a file is DICOM, by its first bytes: with or without preamble."""
+    if _DIRECTORY in head[:400]:
+        return False
+    return head[128:132] == b"DICM" or _begins_with_elements(head)
+
+
+def _begins_with_elements(head: bytes) -> bool:
+    """Return whether a file without preamble begins with two elements in the order of their tags.
+
+    Older files are without it, and so are those saved from a network.
+    """
+    at, last = 0, (0, -1)
+    for _ in range(2):
+        if len(head) < at + 12:
+            return False
+        group, element, length = struct.unpack_from("<HHI", head, at)
+        vr = head[at + 4 : at + 6]
+        if vr in _FIRST_VRS:
+            is_long = vr == b"OB"
+            length = struct.unpack_from(
+                "<I" if is_long else "<H", head, at + (8 if is_long else 6)
+            )[0]
+            at += 12 if is_long else 8
+        else:
+            at += 8
+        if group not in _FIRST_GROUPS or (group, element) <= last or length % 2 or length > 1024:
+            return False
+        last = group, element
+        at += length
+    return True
+
+
 def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the multiplex group of the most leads times seconds.
+    """Read the multiplex group of the most leads times seconds; others are flagged.
 
     A median beat is short, and a rhythm strip has few leads, so neither is taken for the recording.
 
@@ -71,6 +114,10 @@ def _read(path: Path) -> ECGRecord:
         )
     index = max(range(len(groups)), key=lambda i: _amount(groups[i]))
     signal, names, flags = _read_group(path, dataset, index)
+    # What was computed from the recording, such as a median beat, is no part of it.
+    n_recorded = sum(str(group.get("WaveformOriginality") or "") != "DERIVED" for group in groups)
+    if n_recorded > 1:
+        flags.append(f"waveform_groups:{n_recorded}")
     signal, leads, derived = derive_limb_leads(signal, names)
     return ECGRecord(
         record_id=path.stem,
@@ -93,11 +140,15 @@ def _load(path: Path) -> Dataset:
         import pydicom
     except ImportError:
         raise missing_extra(path, "pydicom", "DICOM") from None
-    content = io.BytesIO(read_whole(path, _MAX_BYTES, "one recording"))
+    raw = read_whole(path, _MAX_BYTES, "one recording")
+    has_no_preamble = raw[128:132] != b"DICM"
+    if has_no_preamble and not _begins_with_elements(raw[:4096]):
+        raise RecordError(path, "is no DICOM file: expected a preamble and DICM, or elements")
+    content = io.BytesIO(raw)
     # The encoding is in the first elements. Others are not parsed before it is known to be safe:
     # deflated content may inflate to any size.
     meta = pydicom.filereader.read_partial(
-        content, stop_when=lambda tag, vr, length: tag.group > 2
+        content, stop_when=lambda tag, vr, length: tag.group > 2, force=has_no_preamble
     ).file_meta
     syntax = meta.get("TransferSyntaxUID")
     if syntax is not None and (str(syntax) == _DEFLATED or not syntax.is_little_endian):
@@ -105,7 +156,7 @@ def _load(path: Path) -> Dataset:
             path, f"is encoded as {syntax.name}: expected little endian, not deflated"
         )
     content.seek(0)
-    return pydicom.dcmread(content)
+    return pydicom.dcmread(content, force=has_no_preamble)
 
 
 def _amount(group: Dataset) -> tuple[bool, float]:
@@ -122,6 +173,7 @@ def _read_group(
     """Return a group's voltages in mV, shape (n_leads, n_samples), their leads, and flags."""
     group = dataset.WaveformSequence[index]
     counts = _counts(path, dataset, index)
+    fs = float(group.SamplingFrequency)
     rows: list[Float32Array] = []
     names: list[str] = []
     flags: list[str] = []
@@ -134,7 +186,8 @@ def _read_group(
         per_count, per_unit = factors
         # The baseline is in the unit of the channel.
         baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
-        rows.append((counts[:, column] * per_count + baseline).astype(np.float32))
+        row = (counts[:, column] * per_count + baseline).astype(np.float32)
+        rows.append(_shifted(row, _delay(path, channel, fs)))
         names.append(name)
     if not rows:
         raise RecordError(path, "no channel is a voltage: expected a sensitivity in uV, mV or V")
@@ -163,11 +216,64 @@ def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
         raise RecordError(
             path, f"samples are of type {error}: expected 8, 16 or 32-bit integers"
         ) from None
-    counts: Float64Array = raw.astype(np.float64)
+    expand = _COMPANDED.get(str(group.WaveformSampleInterpretation))
+    # A code of 8 bits stands for a number of 14 or 13.
+    counts: Float64Array = (expand()[raw] if expand else raw).astype(np.float64)
     padding = group.get("WaveformPaddingValue")
     if isinstance(padding, bytes) and len(padding) >= raw.dtype.itemsize:
         counts[raw == np.frombuffer(padding, raw.dtype, 1)[0]] = np.nan
     return counts
+
+
+def _mu_law() -> Float64Array:
+    """Return the numbers that the 256 codes of the mu-law stand for (ITU-T G.711), -32124 to 32124.
+
+    A code is inverted, and has a sign, three bits of exponent and four of mantissa.
+    """
+    code = ~np.arange(256) & 0xFF
+    size = ((((code & 0xF) << 3) + 0x84) << (code >> 4 & 7)) - 0x84
+    return np.where(code & 0x80, -size, size).astype(np.float64)
+
+
+def _a_law() -> Float64Array:
+    """Return the numbers that the 256 codes of the A-law stand for (ITU-T G.711), -32256 to 32256.
+
+    Every other bit of a code is inverted, and the smallest numbers have no exponent.
+    """
+    code = np.arange(256) ^ 0x55
+    exponent, mantissa = code >> 4 & 7, (code & 0xF) << 4
+    size = np.where(exponent, (mantissa + 0x108) << np.maximum(exponent - 1, 0), mantissa + 8)
+    return np.where(code & 0x80, size, -size).astype(np.float64)
+
+
+# Sample interpretation -> the numbers of its codes.
+_COMPANDED: dict[str, Callable[[], Float64Array]] = {"MB": _mu_law, "AB": _a_law}
+
+
+def _delay(path: Path, channel: Dataset, fs: float) -> int:
+    """Return how many samples later than the others a channel was taken, rounded.
+
+    Time skew and offset are in seconds, sample skew in samples (PS3.3, C.10.9.1.4).
+    """
+    samples = float(channel.get("ChannelSampleSkew") or 0.0)
+    seconds = float(channel.get("ChannelTimeSkew") or 0.0)
+    seconds += float(channel.get("ChannelOffset") or 0.0)
+    delay = samples + seconds * fs
+    if not abs(delay) <= MAX_VALUES:
+        raise RecordError(path, f"a channel has a skew of {delay:g} samples: expected few")
+    return round(delay)
+
+
+def _shifted(row: Float32Array, delay: int) -> Float32Array:
+    """Return a channel in the time of the others; samples beyond its ends are NaN."""
+    if not delay:
+        return row
+    shifted = np.full_like(row, np.nan)
+    if 0 < delay < len(row):
+        shifted[delay:] = row[:-delay]
+    elif 0 < -delay < len(row):
+        shifted[:delay] = row[-delay:]
+    return shifted
 
 
 def _lead_name(channel: Dataset) -> str:
