@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import STANDARD_LEADS
-from src.records.leads import canonical_lead, is_unnamed
+from src.records.channels import name_leads
 from src.records.record import all_finite
 from src.utils import Float32Array, Float64Array
 
@@ -66,13 +66,8 @@ def _find_leads(
 
     A name that is unknown or repeated gives a flag.
     """
-    flags: list[str] = []
-    if len(leads) == 1 and is_unnamed(leads[0]):
-        names: list[str | None] = ["I"]
-        flags.append("single_lead_as_I")
-    else:
-        names = [canonical_lead(name) for name in leads]
-
+    names, assumptions = name_leads(leads)
+    flags = list(assumptions)
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
         if name is None:

@@ -6,29 +6,36 @@ import re
 from datetime import date
 from functools import lru_cache
 
-_MILLIVOLTS_PER_UNIT = {
-    "": 1.0,
-    "mv": 1.0,
-    "millivolt": 1.0,
-    "millivolts": 1.0,
-    "uv": 1e-3,
-    "µv": 1e-3,  # micro sign
-    "μv": 1e-3,  # Greek letter mu
-    "microvolt": 1e-3,
-    "microvolts": 1e-3,
-    "nv": 1e-6,
-    "v": 1e3,
-    "volt": 1e3,
-    "volts": 1e3,
-}
+_MILLIVOLTS_PER_PREFIX = {"": 1e3, "m": 1.0, "u": 1e-3, "mc": 1e-3, "n": 1e-6}
+# A number may come first, as in "0.1mV". Whatever is not ASCII before the V is a micro sign, in the
+# encoding of the file, of another one, or a mark for what could not be decoded. In Big5 it ends
+# with a g.
+_UNIT = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?|\.\d+)?[ *]?"
+    r"(?P<prefix>m|u|mc|n|milli|micro|nano|\?+|[^\x00-\x7f]+g?|)"
+    r"[ \-]?(?:v|volts?)\.?"
+)
+_LONG_PREFIXES = {"milli": "m", "micro": "u", "nano": "n"}
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yr|yrs|years?)?\s*", re.IGNORECASE)
 _MAX_AGE = 120  # years
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def millivolts_per_unit(unit: str) -> float | None:
-    """Return how many mV a unit is, in any case or as ``/mV``; None if it is no voltage."""
-    return _MILLIVOLTS_PER_UNIT.get(unit.strip().lstrip("/").lower())
+    """Return how many mV a unit is; None if it is no voltage. An empty unit is mV.
+
+    Any case, brackets, ``/mV``, whole words, a number such as ``0.1mV``, and a micro sign in any
+    encoding are understood.
+    """
+    text = re.sub(r"\s+", " ", unit.strip(" \t\r\n\0/[](){}<>\"'")).lower()
+    if not text:
+        return 1.0
+    match = _UNIT.fullmatch(text)
+    if match is None:
+        return None
+    prefix = _LONG_PREFIXES.get(match["prefix"], match["prefix"])
+    per_prefix = _MILLIVOLTS_PER_PREFIX.get(prefix, _MILLIVOLTS_PER_PREFIX["u"])
+    return float(match["number"] or 1) * per_prefix or None
 
 
 def parse_age(text: object) -> float | None:

@@ -77,10 +77,7 @@ _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 _TEXT = _Format(read_text, begins=is_text_signal, is_told_by_suffix=False)
 
 _FORMATS = {
-    ".hea": _Format(
-        lambda path, request: read_wfdb(path, request.start, request.stop),
-        lambda path, _: wfdb_extent(path),
-    ),
+    ".hea": _Format(read_wfdb, wfdb_extent),
     ".mat": _Format(
         lambda path, request: read_mat(path, request.hints.fs, request.hints.gain_per_mv),
         begins=_begins_with(b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"),

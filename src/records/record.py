@@ -79,6 +79,8 @@ class ECGRecord(Rich):
         Patient id in the source, or None.
     flags
         Quality and integrity flags, such as ``checksum_mismatch:V1``.
+    unused
+        Names of the channels of the file that are not part of the signal.
     """
 
     record_id: str
@@ -90,6 +92,7 @@ class ECGRecord(Rich):
     sex: str | None = None
     patient_id: str | None = None
     flags: tuple[str, ...] = field(default=())
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads):
@@ -134,6 +137,7 @@ class ECGRecord(Rich):
             "patient": self.patient_id,
             "codes": ", ".join(self.codes),
             "flags": ", ".join(self.flags),
+            "channels not used": ", ".join(self.unused),
         }
         html = html_facts(facts)
         if self.signal.size:
@@ -151,10 +155,14 @@ class ReadingHints:
         Sampling rate in Hz, or None.
     gain_per_mv
         ADC units per mV, or None.
+    leads
+        Leads of the channels, by place (``II``) or by name (``ECG1:II``); see
+        `src.records.channels.LeadNames`.
     """
 
     fs: float | None = None
     gain_per_mv: float | None = None
+    leads: tuple[str, ...] = ()
 
 
 NO_HINTS = ReadingHints()
@@ -246,11 +254,14 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
     leads = _printable_texts(record.leads)
     codes = _printable_texts(record.codes)
     flags = _printable_texts(record.flags)
+    unused = _printable_texts(record.unused)
     patient_id = printable(record.patient_id) if record.patient_id else None
-    as_read = (record.leads, record.codes, record.flags, record.patient_id)
-    if (leads, codes, flags, patient_id) == as_read:
+    as_read = (record.leads, record.codes, record.flags, record.unused, record.patient_id)
+    if (leads, codes, flags, unused, patient_id) == as_read:
         return record
-    return replace(record, leads=leads, codes=codes, flags=flags, patient_id=patient_id)
+    return replace(
+        record, leads=leads, codes=codes, flags=flags, unused=unused, patient_id=patient_id
+    )
 
 
 # Records of a collection share their leads, codes and flags.

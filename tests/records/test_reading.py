@@ -248,16 +248,116 @@ def test_skewed_signals_are_aligned_as_the_package_does(tmp_path: Path, fmt: str
     assert record.flags == ("checksum_mismatch:I",)
 
 
-def test_signals_of_several_samples_a_frame_equal_the_package(tmp_path: Path) -> None:
+def test_signals_of_several_samples_a_frame_are_read_at_their_rate(tmp_path: Path) -> None:
     adc = RNG.integers(-500, 500, (200, 7))
     lines = [f"r.dat 16x{n} 200 12 0 0 0 0 {lead}" for n, lead in ((1, "I"), (2, "II"), (4, "V1"))]
-    path = write_int16(tmp_path, adc, "\n".join(["r 3 250 200", *lines]))
+    path = write_int16(tmp_path, adc, "\n".join(["r 3 62.5 200", *lines]))
+    expected = wfdb.rdrecord(str(tmp_path / "r"), smooth_frames=False).e_p_signal
+    record = read_record(path)
+    assert (record.fs, record.leads, record.n_samples) == (250.0, ("II", "V1"), 800)
+    # I has 62.5 Hz, which is too slow for an ECG.
+    assert record.flags == ("other_rate:I", "upsampled:II") and record.unused == ("I",)
+    np.testing.assert_allclose(record.signal[1], expected[2], atol=1e-6)
+    np.testing.assert_allclose(record.signal[0, ::2], expected[1], atol=1e-6)
     np.testing.assert_allclose(
-        read_record(path).signal, wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, atol=1e-6
+        record.signal[0, 1:-1:2], (expected[1][1:] + expected[1][:-1]) / 2, atol=1e-6
     )
+    for i, window in enumerate(iter_records(path, window_s=0.5)):
+        np.testing.assert_array_equal(window.signal, record.signal[:, i * 125 : i * 125 + 125])
     adc[3, 5] = -(2**15)
     record = read_record(write_int16(tmp_path, adc, "\n".join(["r 3 250 200", *lines])))
-    assert np.argwhere(np.isnan(record.signal)).tolist() == [[2, 3]]
+    assert np.argwhere(np.isnan(record.signal)).tolist() == [[2, 14]]
+
+
+def test_a_slow_signal_beside_the_ecg_does_not_set_the_rate(tmp_path: Path) -> None:
+    adc = np.arange(33 * 4).reshape(4, 33)
+    header = "r 2 15.5 4\nr.dat 16x32 1000/mV 16 0 0 0 0 ECG\nr.dat 16 100/mmHg 16 0 0 0 0 ABP\n"
+    record = read_record(write_int16(tmp_path, adc, header))
+    assert (record.fs, record.leads, record.unused) == (496.0, ("ECG",), ("ABP",))
+    np.testing.assert_allclose(record.signal[0], adc[:, :32].reshape(-1) / 1000, atol=1e-6)
+
+
+def test_skews_are_undone_in_every_storage_format(tmp_path: Path) -> None:
+    adc = RNG.integers(-50, 50, (97, 2))
+    for fmt, dtype, skews in (
+        ("16", "<i2", (17, 1)),
+        ("61", ">i2", (3, 0)),
+        ("32", "<i4", (0, 96)),
+        ("8", "i1", (2, 5)),
+    ):
+        stored = np.diff(adc, axis=0, prepend=0) if fmt == "8" else adc
+        stored.astype(dtype).tofile(tmp_path / "r.dat")
+        # Format 8 needs the initial values; a line may end earlier in others.
+        rest = " 8 0 0 0 0 {}" if fmt == "8" else ""
+        lines = [
+            f"r.dat {fmt}:{skew} 200/mV" + rest.format(lead)
+            for skew, lead in zip(skews, ("I", "II"), strict=True)
+        ]
+        path = write_header(tmp_path, "\n".join(["r 2 100 97", *lines]))
+        record = read_record(path)
+        for row, skew in enumerate(skews):
+            np.testing.assert_allclose(
+                record.signal[row, : 97 - skew], adc[skew:, row] / 200, atol=1e-6
+            )
+            assert np.isnan(record.signal[row, 97 - skew :]).all()
+        windows = [window.signal for window in iter_records(path, window_s=0.2)]
+        np.testing.assert_array_equal(
+            np.concatenate(windows, axis=1), record.signal[:, : 20 * len(windows)]
+        )
+
+
+def test_a_skew_counts_samples_of_its_signal(tmp_path: Path) -> None:
+    path = write_int16(
+        tmp_path,
+        np.arange(1, 301).reshape(100, 3),
+        "r 1 100 100\nr.dat 16x3:3 100(-500)/mV 16 0 0 0 0 II\n",
+    )
+    signal = read_record(path).signal[0]
+    assert np.isnan(signal[-3:]).all()
+    np.testing.assert_allclose(signal[:297], (np.arange(4, 301) + 500) / 100, atol=1e-5)
+
+
+def test_more_lines_than_promised_are_ignored(tmp_path: Path) -> None:
+    lines = "".join(f"s1.dat 16 100/mV 16 0 0 0 0 {lead}\n" for lead in ("I", "II", "V9"))
+    path = write_int16(tmp_path, np.ones((50, 2)), "s1 2 100 50\n" + lines, "s1")
+    assert read_record(path).leads == ("I", "II")
+    write_header(tmp_path, "m/1 2 100 50\ns1 50\ngone 50\n", "m")
+    assert read_record(tmp_path / "m.hea").n_samples == 50
+
+
+def test_given_rate_and_gain_are_used_where_a_header_is_silent(tmp_path: Path) -> None:
+    silent = write_int16(tmp_path, np.full((40, 1), 500), "a 1\na.dat 16\n", "a")
+    record = read_record(silent)
+    assert (record.fs, record.signal[0, 0]) == (250.0, 2.5)
+    assert record.flags == ("gain_assumed:", "fs_assumed")
+    given = read_record(silent, source_fs=360, source_gain_per_mv=1000)
+    assert (given.fs, given.signal[0, 0], given.flags) == (360.0, 0.5, ())
+    stated = write_int16(
+        tmp_path, np.full((40, 1), 500), "b 1 100\nb.dat 16 200/mV 16 0 0 0 0 I\n", "b"
+    )
+    assert read_record(stated, source_fs=360, source_gain_per_mv=1000).signal[0, 0] == 2.5
+    write_header(tmp_path, "m/1 1\na 40\n", "m")
+    given = read_record(tmp_path / "m.hea", source_fs=360, source_gain_per_mv=1000)
+    assert (given.fs, given.signal[0, 0], given.flags) == (360.0, 0.5, ())
+
+
+def test_a_signal_that_nobody_wants_does_not_cost_the_record(tmp_path: Path) -> None:
+    lines = (
+        "r.dat 16 nan/mV 16 0 0 0 0 RESP\nr.dat 16 100/mV 16 0 0 0 0 II\n"
+        "r.dat 16 1e99/mV 16 0 0 0 0 V1\n"
+    )
+    record = read_record(write_int16(tmp_path, np.ones((50, 3)), "r 3 100 50\n" + lines))
+    assert (record.leads, record.unused) == (("II",), ("RESP", "V1"))
+    assert record.flags == ("broken_scale:V1",)
+
+
+def test_the_ecg_beside_other_voltages_is_found(tmp_path: Path) -> None:
+    lines = "".join(f"r.dat 16 100/mV 16 0 0 0 0 {lead}\n" for lead in ("RESP", "ECG", "EOG"))
+    record = read_record(write_int16(tmp_path, np.ones((50, 3)), "r 3 100 50\n" + lines))
+    assert (record.leads, record.unused, record.flags) == (("ECG",), ("RESP", "EOG"), ())
+    lines = lines.replace("ECG", "EEG")
+    with pytest.raises(RecordError, match=r"no ECG signal: signals are 'RESP' \(mV\)"):
+        read_record(write_int16(tmp_path, np.ones((50, 3)), "r 3 100 50\n" + lines))
 
 
 def test_units_baseline_gain_and_missing_samples(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from src.records.facts import millivolts_per_unit
 from src.records.formats.errors import open_error
-from src.records.record import RecordError
+from src.records.record import ReadingHints, RecordError
 
 # header(5): used if the record line gives no rate.
 DEFAULT_FS = 250.0
@@ -31,6 +32,7 @@ _SMALL_HEADER_BYTES = 65_536
 _MAX_LINE = 2000
 _MAX_LEADS = 1000
 _MAX_SAMPLES = 2**53
+_MAX_BASELINE = 2**40
 # Windows opens a device, not a file, by each of these names.
 _DEVICES = {
     "CON",
@@ -81,7 +83,7 @@ class SignalSpec(NamedTuple):
     samples_per_frame
         Samples of this signal in each frame.
     skew
-        Samples by which the signal is shifted.
+        Samples of the signal before its nominal first sample.
     byte_offset
         Bytes of the file before the first sample.
     gain
@@ -94,6 +96,8 @@ class SignalSpec(NamedTuple):
         Physical unit; empty means mV.
     description
         Name of the lead.
+    problem
+        A scale that cannot be right, in words; empty if there is none.
     """
 
     file: str
@@ -108,6 +112,7 @@ class SignalSpec(NamedTuple):
     baseline: int
     units: str
     description: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Header(NamedTuple):
         The segments of a record in several.
     facts
         Facts about the patient from its comments, as `parse_comments` returns them.
+    fs_assumed
+        Whether the header gives no rate.
     """
 
     path: Path
@@ -143,6 +150,7 @@ class Header(NamedTuple):
     signals: tuple[SignalSpec, ...]
     segments: tuple[Segment, ...]
     facts: dict[str, str]
+    fs_assumed: bool = False
 
 
 def read_header(path: Path) -> Header:
@@ -255,8 +263,29 @@ def parse_header(text: str, path: Path) -> Header:
     n_samples = _count(match["n"], _MAX_SAMPLES, "samples", path) or None
     if match["segments"]:
         segments = _parse_segments(lines[1:], int(match["segments"]), path)
-        return Header(path, fs, n_samples, (), segments, facts)
-    return Header(path, fs, n_samples, _parse_signals(lines[1:], n_leads, path), (), facts)
+        return Header(path, fs, n_samples, (), segments, facts, not match["fs"])
+    signals = _parse_signals(lines[1:], n_leads, path)
+    return Header(path, fs, n_samples, signals, (), facts, not match["fs"])
+
+
+def with_hints(header: Header, hints: ReadingHints) -> Header:
+    """Return a header with the rate and the gain that a user gives where it is silent."""
+    if header.fs_assumed and hints.fs:
+        header = header._replace(fs=hints.fs, fs_assumed=False)
+    if not hints.gain_per_mv or not any(spec.gain_assumed for spec in header.signals):
+        return header
+    signals = [
+        spec._replace(gain=hints.gain_per_mv, gain_assumed=False, units=_unit_of_hint(spec))
+        if spec.gain_assumed
+        else spec
+        for spec in header.signals
+    ]
+    return header._replace(signals=tuple(signals))
+
+
+def _unit_of_hint(spec: SignalSpec) -> str:
+    """Return the unit of a signal whose gain is given per mV; other signals keep their unit."""
+    return "mV" if millivolts_per_unit(spec.units) is not None else spec.units
 
 
 def _count(text: str | None, largest: int, what: str, path: Path) -> int:
@@ -268,12 +297,13 @@ def _count(text: str | None, largest: int, what: str, path: Path) -> int:
 
 
 def _parse_segments(lines: list[str], n_segments: int, path: Path) -> tuple[Segment, ...]:
-    if len(lines) != n_segments or not n_segments:
+    # header(5) asks for at least as many lines as promised.
+    if len(lines) < n_segments or not n_segments:
         raise RecordError(
             path, f"record line promises {n_segments} segments, {len(lines)} segment lines follow"
         )
     segments = []
-    for line in lines:
+    for line in lines[:n_segments]:
         match = _SEGMENT_LINE.match(line) if len(line) <= _MAX_LINE else None
         if match is None:
             raise RecordError(path, f"segment line {line[:80]!r} is not 'name n_samples'")
@@ -283,12 +313,14 @@ def _parse_segments(lines: list[str], n_segments: int, path: Path) -> tuple[Segm
 
 
 def _parse_signals(lines: list[str], n_leads: int, path: Path) -> tuple[SignalSpec, ...]:
-    if len(lines) != n_leads:
+    # header(5) asks for at least as many lines as promised.
+    if len(lines) < n_leads:
         raise RecordError(
             path, f"record line promises {n_leads} leads, {len(lines)} signal lines follow"
         )
     if n_leads > _MAX_LEADS:
         raise RecordError(path, f"header promises {n_leads} leads: expected {_MAX_LEADS} at most")
+    lines = lines[:n_leads]
     return _parse_complete_lines(lines, path) or tuple(_parse_line(line, path) for line in lines)
 
 
@@ -341,14 +373,14 @@ def _parse_line(line: str, path: Path) -> SignalSpec:
     if match is None:
         raise RecordError(path, f"signal line {line[:80]!r} is not 'file format gain/units ...'")
     gain = float(match["gain"] or 0)
-    if not math.isfinite(gain) or (gain and not 1e-12 < abs(gain) < 1e12):
-        raise RecordError(
-            path, f"gain {match['gain']} is implausible: expected ADC units per physical unit"
-        )
     adc_zero = int(match["adc_zero"] or 0)
     baseline = int(match["baseline"]) if match["baseline"] else adc_zero
-    if abs(baseline) > 2**40:
-        raise RecordError(path, f"baseline {baseline} is implausible: expected an ADC value")
+    # Reported only where an ECG is scaled by them.
+    problem = ""
+    if not math.isfinite(gain) or (gain and not 1e-12 < abs(gain) < 1e12):
+        problem = f"gain {match['gain']} is implausible: expected ADC units per physical unit"
+    elif abs(baseline) > _MAX_BASELINE:
+        problem = f"baseline {baseline} is implausible: expected an ADC value"
     return SignalSpec(
         file=plain_name(match["file"], "signal file", path),
         initial=int(match["initial"]) if match["initial"] else None,
@@ -357,11 +389,12 @@ def _parse_line(line: str, path: Path) -> SignalSpec:
         samples_per_frame=_count(match["frame"], 10_000, "samples per frame", path) or 1,
         skew=_count(match["skew"], 1_000_000, "samples of skew", path),
         byte_offset=_count(match["offset"], _MAX_SAMPLES, "bytes before the samples", path),
-        gain=gain or DEFAULT_GAIN,
+        gain=1.0 if problem else gain or DEFAULT_GAIN,
         gain_assumed=not gain,
-        baseline=baseline,
+        baseline=0 if problem else baseline,
         units=match["units"] or "",
         description=(match["description"] or "").strip(),
+        problem=problem,
     )
 
 

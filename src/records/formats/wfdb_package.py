@@ -77,25 +77,37 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
 
 
 def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
-    """Return the ADC values of frames `first` to `stop` of each signal."""
+    """Return the ADC values of frames `first` to `stop` of each signal, as stored."""
+    # The package finds files by the names in the header, which may differ in case from those on
+    # disk. It is given what was parsed here: it misreads headers without the later fields.
+    signals = header.signals
     try:
         with warnings.catch_warnings():
             # The package and pandas warn of their own code and of unusual headers.
             warnings.simplefilter("ignore")
             # Imported here because it loads pandas, and few records need it.
-            import wfdb
+            from wfdb.io._signal import _rd_segment
 
-            record = wfdb.rdrecord(
-                str(header.path.with_suffix("")),
+            decoded: list[NDArray[Any]] = _rd_segment(
+                file_name=[spec.file for spec in signals],
+                dir_name=str(header.path.parent),
+                pn_dir=None,
+                fmt=[spec.fmt for spec in signals],
+                n_sig=len(signals),
+                sig_len=header.n_samples,
+                byte_offset=[spec.byte_offset for spec in signals],
+                samps_per_frame=[spec.samples_per_frame for spec in signals],
+                skew=[0] * len(signals),
+                init_value=[spec.initial or 0 for spec in signals],
                 sampfrom=first,
                 sampto=stop,
-                physical=False,
-                smooth_frames=False,
+                channels=list(range(len(signals))),
+                # Skews are undone after reading.
+                ignore_skew=True,
             )
     # The package raises whatever its parsers meet in a damaged file.
     except Exception as error:  # noqa: BLE001
         raise package_error(header.path, error, "WFDB") from None
-    decoded: list[NDArray[Any]] = record.e_d_signal
     return decoded
 
 
