@@ -79,13 +79,13 @@ _TEXT = _Format(read_text, begins=is_text_signal, is_told_by_suffix=False)
 _FORMATS = {
     ".hea": _Format(read_wfdb, wfdb_extent),
     ".mat": _Format(
-        lambda path, request: read_mat(path, request.hints.fs, request.hints.gain_per_mv),
+        lambda path, request: read_mat(path, request.hints),
         begins=_begins_with(b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"),
     ),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
-    ".edf": _Format(read_edf, lambda path, _: edf_extent(path), begins=_begins_with(b"0       ")),
+    ".edf": _Format(read_edf, edf_extent, begins=_begins_with(b"0       ")),
     ".dcm": _Format(read_dicom, begins=is_dicom),
     ".xml": _Format(read_xml, begins=is_ecg_xml, is_told_by_suffix=False),
     ".scp": _Format(read_scp, begins=is_scp),

@@ -191,10 +191,21 @@ class RecordRequest:
 
 
 class Extent(NamedTuple):
-    """Samples per lead and sampling rate in Hz of a record, known before its samples are read."""
+    """The length of a record, known before its samples are read.
+
+    Attributes
+    ----------
+    n_samples
+        Samples per lead.
+    fs
+        Sampling rate in Hz.
+    runs
+        First sample of each continuous run and the one after its last; empty without gaps.
+    """
 
     n_samples: int
     fs: float
+    runs: tuple[tuple[int, int], ...] = ()
 
 
 def split_part(path: str | Path) -> tuple[Path, str]:

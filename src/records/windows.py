@@ -30,11 +30,18 @@ def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -
 def window_spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[tuple[int, int]]:
     """Yield the first sample of each full window, and the sample after its last.
 
-    A record shorter than a window is its only window.
+    A record shorter than a window is its only window. In a record with gaps, windows start anew
+    after each of them, and shorter runs are left out.
     """
     size = _n_samples(window_s, extent.fs)
-    for start in _window_starts(extent, window_s, stride_s):
-        yield start, min(start + size, extent.n_samples)
+    runs = [run for run in extent.runs if run[1] - run[0] >= size]
+    if not runs:
+        whole = [(0, extent.n_samples)]
+        runs = [max(extent.runs or whole, key=lambda run: run[1] - run[0])]
+    for first, last in runs:
+        run = extent._replace(n_samples=last - first)
+        for start in _window_starts(run, window_s, stride_s):
+            yield first + start, min(first + start + size, last)
 
 
 def cut_windows(

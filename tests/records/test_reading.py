@@ -463,9 +463,7 @@ def test_bare_mat_takes_rate_and_gain(tmp_path: Path, version: str) -> None:
         STANDARD_LEADS,
         ("lead_names_assumed",),
     )
-    with pytest.raises(
-        RecordError, match=r"x\.mat: has no header and no sampling rate: give --source-fs"
-    ):
+    with pytest.raises(RecordError, match=r"x\.mat: says no sampling rate: give --source-fs"):
         read_record(path)
     with pytest.raises(RecordError, match="no gain: give --source-gain"):
         read_record(path, source_fs=257)
@@ -545,7 +543,7 @@ def test_cpsc2018_structure_is_in_millivolts(tmp_path: Path, version: str) -> No
         500.0,
         74.0,
         "male",
-        ("lead_names_assumed", "fs_assumed"),
+        ("fs_assumed", "unit_assumed:mV", "lead_names_assumed"),
     )
 
 

@@ -17,10 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import STANDARD_LEADS
 from src.records.formats.errors import open_error
-from src.records.formats.hdf5 import _amplitude as amplitude_of
-from src.records.formats.hdf5 import unit_by_amplitude
+from src.records.formats.stated_facts import amplitude_of, is_whole, unit_by_amplitude
 from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError, RecordRequest
 from src.utils import Float32Array
 
@@ -83,7 +81,9 @@ def choose_rate(path: Path, n_samples: int, given: float | None) -> Rate:
     raise RecordError(path, "says no sampling rate: give --source-fs NAME=HZ (source_fs=)")
 
 
-def choose_scale(path: Path, values: Float32Array, given: float | None) -> Scale:
+def choose_scale(
+    path: Path, values: Float32Array, given: float | None, *, may_be_counts: bool = False
+) -> Scale:
     """Return the scale that is given, else that of the unit which explains the amplitude.
 
     Parameters
@@ -94,16 +94,25 @@ def choose_scale(path: Path, values: Float32Array, given: float | None) -> Scale
         Samples in an unknown unit, shape (n_leads, n_samples).
     given
         Units per mV as the user gave them, or None.
+    may_be_counts
+        Whether whole numbers are accepted, since the format has no others.
 
     Raises
     ------
     RecordError
-        If none is given and no unit explains the amplitude.
+        If none is given, and samples are whole numbers, as converters of any gain give them, or no
+        unit explains the amplitude.
     """
     if given:
         return Scale(1 / given)
     amplitude = amplitude_of(values)
     factor = unit_by_amplitude(amplitude, 1)
+    if not may_be_counts and amplitude and is_whole(values):
+        raise RecordError(
+            path,
+            "holds whole numbers and says no unit and no gain: give --source-gain NAME=ADU_PER_MV "
+            "(source_gain_per_mv=), 1000 if it is in uV",
+        )
     if factor is None:
         raise RecordError(
             path,
@@ -111,13 +120,6 @@ def choose_scale(path: Path, values: Float32Array, given: float | None) -> Scale
             "--source-gain NAME=UNITS_PER_MV (source_gain_per_mv=)",
         )
     return Scale(factor, (f"unit_assumed:{_UNIT_NAMES[factor]}",))
-
-
-def choose_leads(n_leads: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return names and flags of leads without names: twelve are in the standard order."""
-    if n_leads == len(STANDARD_LEADS):
-        return STANDARD_LEADS, ("lead_names_assumed",)
-    return ("",) * n_leads, ()
 
 
 def looks_like_signal(values: NDArray[Any]) -> bool:
@@ -206,13 +208,12 @@ def read_npy(path: Path, request: RecordRequest) -> ECGRecord:
     probed = _as_floats(by_lead[:, :_PROBED])
     scale = choose_scale(path, probed, request.hints.gain_per_mv)
     values = _as_floats(by_lead[:, request.start : request.stop])
-    leads, lead_flags = choose_leads(layout.n_leads)
     return ECGRecord(
         record_id=path.stem,
         signal=values * np.float32(scale.mv_per_unit),
         fs=rate.fs,
-        leads=leads,
-        flags=(*rate.flags, *scale.flags, *lead_flags),
+        leads=("",) * layout.n_leads,
+        flags=(*rate.flags, *scale.flags),
     )
 
 

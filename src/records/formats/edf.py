@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from src.records.channels import MIN_LEAD_FS, Channel, at_rate, find_ecg
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex, years_between
-from src.records.leads import canonical_lead, is_unnamed
-from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError, RecordRequest
+from src.records.record import (
+    MAX_VALUES,
+    ECGRecord,
+    Extent,
+    ReadingHints,
+    RecordError,
+    RecordRequest,
+)
 from src.utils import Float32Array
 
 _MAIN_BYTES = 256
@@ -43,21 +50,20 @@ _FIELDS = {
     "reserved": 32,
 }
 _CHANNEL_BYTES = sum(_FIELDS.values())
-_ECG_WORD = re.compile(r"ECG|EKG", re.IGNORECASE)
-# C3 is an ECG lead on the chest, and an EEG electrode on the scalp.
-_AMBIGUOUS = re.compile(r"C?\d", re.IGNORECASE)
 # Seconds between data records may be off by this much, since files round their times.
 _TIME_TOLERANCE_S = 1e-3
 
 
 @dataclass(frozen=True)
-class Channel:
+class EdfChannel:
     """One channel of a header.
 
     Attributes
     ----------
     label
         Name of the channel.
+    transducer
+        Its sensor.
     unit
         Physical unit as in the header.
     first
@@ -65,10 +71,12 @@ class Channel:
     n
         Its samples in a data record.
     scale, offset
-        Physical value = digital value x scale + offset.
+        Physical value = digital value x scale + offset. A scale of 0 marks a range that is no
+        range.
     """
 
     label: str
+    transducer: str
     unit: str
     first: int
     n: int
@@ -93,7 +101,7 @@ class EdfHeader:
     n_records
         Number of data records.
     duration_s
-        Length of a data record in seconds.
+        Length of a data record in seconds; 0 if the header does not say it.
     record_size
         Samples of all channels in a data record.
     channels
@@ -108,52 +116,62 @@ class EdfHeader:
     n_records: int
     duration_s: float
     record_size: int
-    channels: tuple[Channel, ...]
+    channels: tuple[EdfChannel, ...]
+
+
+class _Selection(NamedTuple):
+    """The ECG channels of a file, its samples per data record and rate, and remarks."""
+
+    channels: tuple[EdfChannel, ...]
+    n: int
+    fs: float
+    flags: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 def read_edf(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the ECG channels of an EDF or EDF+ file.
+    """Read the ECG channels of an EDF or EDF+ file; gaps of an EDF+D file are NaN.
 
     Raises
     ------
     RecordError
-        If the header is damaged, the file is shorter than it promises, has gaps in time, or has no
-        ECG channel.
+        If the header is damaged, the file is shorter than it promises, or has no ECG channel.
     """
     header = read_edf_header(path)
-    channels, flags = _ecg_channels(header)
-    n = channels[0].n
-    total = header.n_records * n
+    selection = _select_channels(header, request.hints)
+    runs = _find_runs(header, selection)
+    total = runs[-1].stop
     stop = total if request.stop is None else min(request.stop, total)
     if stop <= request.start:
         raise RecordError(path, "holds no samples: expected one or more")
-    if header.plus == "EDF+D":
-        _check_continuous(header, path.stat().st_mtime_ns)
-    if (stop - request.start) * len(channels) > MAX_VALUES:
+    if (stop - request.start) * len(selection.channels) > MAX_VALUES:
         raise RecordError(
             path,
-            f"holds {len(channels)} ECG channels of {total} samples, the limit is "
-            f"{MAX_VALUES} values",
+            f"holds {len(selection.channels)} ECG channels of {total} samples, gaps included: the "
+            f"limit is {MAX_VALUES} values, read it in windows (window_s)",
         )
     patient_id, sex, age = _patient(header)
+    scales, unit_flags = _millivolts(header, selection, request.hints.gain_per_mv)
     return ECGRecord(
         record_id=path.stem,
-        signal=_read_channels(header, channels, request.start, stop),
-        fs=n / header.duration_s,
-        leads=tuple(channel.label for channel in channels),
+        signal=_read_runs(header, selection, scales, runs, request.start, stop),
+        fs=selection.fs,
+        leads=tuple(channel.label for channel in selection.channels),
         age=age,
         sex=sex,
         patient_id=patient_id,
-        flags=flags,
+        flags=(*selection.flags, *unit_flags, *_gap_flags(runs, selection.fs)),
+        unused=selection.unused,
     )
 
 
-def edf_extent(path: Path) -> Extent:
-    """Return the length and rate of the ECG channels, from the header."""
+def edf_extent(path: Path, request: RecordRequest) -> Extent:
+    """Return the length, rate and continuous runs of the ECG channels."""
     header = read_edf_header(path)
-    channels, _ = _ecg_channels(header)
-    n = channels[0].n
-    return Extent(header.n_records * n, n / header.duration_s)
+    selection = _select_channels(header, request.hints)
+    runs = _find_runs(header, selection)
+    spans = tuple((run.start, run.stop) for run in runs) if len(runs) > 1 else ()
+    return Extent(runs[-1].stop, selection.fs, spans)
 
 
 # Header -------------------------------------------------------------------------------------------
@@ -193,7 +211,7 @@ def read_edf_header(path: Path) -> EdfHeader:
         )
     channels = _parse_channels(path, table, n_channels)
     record_size = sum(channel.n for channel in channels)
-    if not (record_size and duration_s > 0):
+    if not record_size or duration_s < 0:
         raise RecordError(
             path,
             "data records hold no samples: expected ECG channels, this may be a file of "
@@ -217,7 +235,7 @@ def read_edf_header(path: Path) -> EdfHeader:
     )
 
 
-def _parse_channels(path: Path, table: bytes, n_channels: int) -> tuple[Channel, ...]:
+def _parse_channels(path: Path, table: bytes, n_channels: int) -> tuple[EdfChannel, ...]:
     """Parse the fields of all channels."""
     columns: dict[str, list[bytes]] = {}
     at = 0
@@ -231,22 +249,33 @@ def _parse_channels(path: Path, table: bytes, n_channels: int) -> tuple[Channel,
         if not 0 <= n <= _MAX_SAMPLES:
             raise RecordError(path, f"a data record promises {n} samples of channel {i + 1}")
         label = _text(columns["label"][i])
-        low, high, digital_low, digital_high = (
-            _number(path, columns[name][i], f"range of channel {label!r}")
-            for name in ("low", "high", "digital_low", "digital_high")
+        scale, offset = _scale(
+            [columns[name][i] for name in ("low", "high", "digital_low", "digital_high")]
         )
-        # Without a digital range a channel cannot be scaled. If it is an ECG, it is left out later.
-        scale = 0.0
-        if digital_high != digital_low:
-            scale = (high - low) / (digital_high - digital_low)
-        offset = low - scale * digital_low
-        channels.append(Channel(label, _text(columns["unit"][i]), first, n, scale, offset))
+        transducer = _text(columns["transducer"][i])
+        unit = _text(columns["unit"][i])
+        channels.append(EdfChannel(label, transducer, unit, first, n, scale, offset))
         first += n
     return tuple(channels)
 
 
+def _scale(fields: list[bytes]) -> tuple[float, float]:
+    """Return scale and offset from the physical and the digital range.
+
+    Both are 0 if there is no such range: a channel that is no ECG may say anything there.
+    """
+    low, high, digital_low, digital_high = map(_finite, fields)
+    if low is None or high is None or digital_low is None or digital_high is None:
+        return 0.0, 0.0
+    if digital_high == digital_low:
+        return 0.0, 0.0
+    scale = (high - low) / (digital_high - digital_low)
+    return scale, low - scale * digital_low
+
+
 def _text(raw: bytes) -> str:
-    # EDF is ASCII, but many recorders write the micro sign of uV in Latin-1.
+    # EDF is ASCII, but recorders write names and the micro sign of uV in the encoding of their
+    # place. Latin-1 keeps each byte.
     return raw.decode("latin-1").strip(" \0")
 
 
@@ -259,8 +288,7 @@ def _integer(path: Path, raw: bytes, what: str) -> int:
 
 def _number(path: Path, raw: bytes, what: str) -> float:
     try:
-        # Some exporters write a decimal comma.
-        value = float(_text(raw).replace(",", "."))
+        value = _float(raw)
     except ValueError:
         raise RecordError(path, f"{what} is {_text(raw)!r}: expected a number") from None
     if not math.isfinite(value):
@@ -268,13 +296,28 @@ def _number(path: Path, raw: bytes, what: str) -> float:
     return value
 
 
+def _finite(raw: bytes) -> float | None:
+    """Return a finite number, or None if there is none."""
+    try:
+        value = _float(raw)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _float(raw: bytes) -> float:
+    # Some exporters write a decimal comma.
+    return float(_text(raw).replace(",", "."))
+
+
 # Channels -----------------------------------------------------------------------------------------
 
 
-def _ecg_channels(header: EdfHeader) -> tuple[tuple[Channel, ...], tuple[str, ...]]:
-    """Return the ECG channels and flags for channels left out.
+def _select_channels(header: EdfHeader, hints: ReadingHints) -> _Selection:
+    """Return the ECG channels; see `src.records.channels.find_ecg`.
 
-    A record has one rate, so channels of another rate than most are left out.
+    The rate is the highest of theirs. Others are brought to it, or left out if they are too slow
+    for an ECG.
 
     Raises
     ------
@@ -282,54 +325,133 @@ def _ecg_channels(header: EdfHeader) -> tuple[tuple[Channel, ...], tuple[str, ..
         If no ECG channel is a voltage.
     """
     channels = [channel for channel in header.channels if channel.label != _ANNOTATIONS]
-    ecg = [channel for channel in channels if _ECG_WORD.search(channel.label)]
-    if not ecg:
-        ecg = _with_lead_names(channels)
-    # A recording of a single channel without a name is taken for an ECG.
-    if not ecg and len(channels) == 1 and is_unnamed(channels[0].label):
-        ecg = channels
-    voltages = [
-        channel
-        for channel in ecg
-        if millivolts_per_unit(channel.unit) is not None and channel.scale and channel.n
-    ]
-    if not voltages:
+    found = find_ecg(
+        tuple(Channel(item.label, item.transducer, item.unit, item.n) for item in channels),
+        hints.leads,
+    )
+    usable = [row for row in found.rows if channels[row].scale and channels[row].n]
+    if not usable:
         names = ", ".join(f"{channel.label} ({channel.unit})" for channel in channels[:20])
         raise RecordError(
             header.path,
             f"no ECG channel: channels are {names or 'none'}, expected a name such as ECG or II, "
-            "in uV, mV or V",
+            "in uV, mV or V; name others with --leads NAME=CHANNEL:LEAD",
         )
-    n = Counter(channel.n for channel in voltages).most_common(1)[0][0]
-    kept = tuple(channel for channel in voltages if channel.n == n)
-    flags = [f"not_a_voltage:{channel.label}" for channel in ecg if channel not in voltages]
-    flags += [f"other_rate:{channel.label}" for channel in voltages if channel.n != n]
-    flags += [f"unit_assumed:{channel.label}" for channel in kept if not channel.unit]
-    return kept, tuple(flags)
+    n = max(channels[row].n for row in usable)
+    fs = _rate(header, n, hints)
+    flags = [f"not_a_voltage:{channels[row].label}" for row in found.not_voltages]
+    flags += [f"broken_scale:{channels[row].label}" for row in found.rows if row not in usable]
+    slow = [row for row in usable if channels[row].n < n]
+    left_out = [row for row in slow if channels[row].n * fs / n < MIN_LEAD_FS]
+    flags += [
+        f"{'other_rate' if row in left_out else 'upsampled'}:{channels[row].label}" for row in slow
+    ]
+    kept = [row for row in usable if row not in left_out]
+    unused = [channel.label for row, channel in enumerate(channels) if row not in kept]
+    return _Selection(tuple(channels[row] for row in kept), n, fs, tuple(flags), tuple(unused))
 
 
-def _with_lead_names(channels: list[Channel]) -> list[Channel]:
-    """Return the channels named after a lead, unless all names are those of an EEG as well."""
-    leads = [channel for channel in channels if canonical_lead(channel.label)]
-    is_ecg = any(not _AMBIGUOUS.fullmatch(channel.label) for channel in leads)
-    return leads if is_ecg else []
+def _rate(header: EdfHeader, n: int, hints: ReadingHints) -> float:
+    """Return the rate of `n` samples in each data record."""
+    if header.duration_s:
+        return n / header.duration_s
+    if not hints.fs:
+        raise RecordError(
+            header.path,
+            "says that a data record lasts 0 s: give --source-fs NAME=HZ (source_fs=)",
+        )
+    return hints.fs
 
 
-def _read_channels(
-    header: EdfHeader, channels: tuple[Channel, ...], start: int, stop: int
+def _millivolts(
+    header: EdfHeader, selection: _Selection, gain_per_mv: float | None
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Return mV per unit of each channel, and flags of assumptions.
+
+    A channel without a unit has the one given, else the one that explains its amplitude, else mV.
+    """
+    silent = [channel for channel in selection.channels if not channel.unit]
+    assumed = 1.0 / gain_per_mv if gain_per_mv else 1.0
+    flags: tuple[str, ...] = ()
+    if silent and not gain_per_mv:
+        flags = tuple(f"unit_assumed:{channel.label}" for channel in silent)
+    per_unit = [
+        (millivolts_per_unit(channel.unit) or 1.0) if channel.unit else assumed
+        for channel in selection.channels
+    ]
+    return tuple(per_unit), flags
+
+
+# Samples ------------------------------------------------------------------------------------------
+
+
+class _Run(NamedTuple):
+    """Data records that follow each other without a gap.
+
+    Attributes
+    ----------
+    start, stop
+        Its first sample and the one after its last, counted from the beginning of the recording
+        with gaps included.
+    first_record
+        Its first data record.
+    """
+
+    start: int
+    stop: int
+    first_record: int
+
+
+def _read_runs(
+    header: EdfHeader,
+    selection: _Selection,
+    scales: tuple[float, ...],
+    runs: tuple[_Run, ...],
+    start: int,
+    stop: int,
 ) -> Float32Array:
-    """Return samples `start` to `stop` of channels in mV, shape (n_leads, n_samples)."""
-    n = channels[0].n
-    # Only the data records that the samples lie in are read from disk.
-    first, last = start // n, -(-stop // n)
-    records = _records(header)[first:last]
-    signal = np.empty((len(channels), stop - start), np.float32)
-    for row, channel in enumerate(channels):
-        digital = records[:, channel.first : channel.first + n].reshape(-1)
-        digital = digital[start - first * n : stop - first * n]
-        per_unit = millivolts_per_unit(channel.unit) or 1.0
-        signal[row] = digital * (channel.scale * per_unit) + channel.offset * per_unit
+    """Return samples `start` to `stop` in mV, shape (n_leads, n_samples), NaN within gaps."""
+    signal = np.full((len(selection.channels), stop - start), np.nan, np.float32)
+    for run in runs:
+        begin, end = max(run.start, start), min(run.stop, stop)
+        if begin >= end:
+            continue
+        first = run.first_record * selection.n + begin - run.start
+        last_record = run.first_record + (run.stop - run.start) // selection.n
+        for row, channel in enumerate(selection.channels):
+            signal[row, begin - start : end - start] = _read_channel(
+                header, channel, scales[row], first, end - begin, selection.n, last_record
+            )
     return signal
+
+
+def _read_channel(
+    header: EdfHeader,
+    channel: EdfChannel,
+    per_unit: float,
+    start: int,
+    n_samples: int,
+    n: int,
+    last_record: int,
+) -> Float32Array:
+    """Return `n_samples` of a channel in mV from sample `start` on, counted at `n` a data record.
+
+    Data records up to `last_record` are used.
+    """
+    # Only the data records that the samples lie in are read from disk. A slower channel needs the
+    # next sample as well, to lie between.
+    is_slower = channel.n < n
+    first = start // n
+    last = min(-(-(start + n_samples) // n) + is_slower, last_record)
+    records = _records(header)[first:last]
+    digital = records[:, channel.first : channel.first + channel.n].reshape(-1)
+    scale, offset = channel.scale * per_unit, channel.offset * per_unit
+    if not is_slower:
+        digital = digital[start - first * n : start - first * n + n_samples]
+        return (digital * scale + offset).astype(np.float32)
+    step = channel.n / n
+    values = (digital * scale + offset).astype(np.float32)
+    return at_rate(values, (start - first * n) * step, step, n_samples)
 
 
 def _records(header: EdfHeader) -> NDArray[np.int16]:
@@ -338,17 +460,49 @@ def _records(header: EdfHeader) -> NDArray[np.int16]:
     return np.memmap(header.path, "<i2", "r", offset=header.n_bytes, shape=shape)
 
 
-# A long record is read window by window, and checked once.
+# Gaps ---------------------------------------------------------------------------------------------
+
+
+def _find_runs(header: EdfHeader, selection: _Selection) -> tuple[_Run, ...]:
+    """Return the continuous runs of a recording: one, unless it is EDF+D with gaps."""
+    n, fs = selection.n, selection.fs
+    if header.plus != "EDF+D" or not header.n_records:
+        return (_Run(0, header.n_records * n, 0),)
+    starts = np.array(_start_times(header, header.path.stat().st_mtime_ns))
+    steps = np.diff(starts) - n / fs
+    if (steps < -_TIME_TOLERANCE_S).any():
+        first = int(np.flatnonzero(steps < -_TIME_TOLERANCE_S)[0])
+        raise RecordError(
+            header.path,
+            f"is EDF+D and data record {first + 2} begins before the one before it has ended: "
+            "expected data records in the order of time",
+        )
+    firsts = [0, *(np.flatnonzero(steps > _TIME_TOLERANCE_S) + 1).tolist()]
+    runs: list[_Run] = []
+    for first, following in zip(firsts, [*firsts[1:], header.n_records], strict=True):
+        begin = round((starts[first] - starts[0]) * fs)
+        # Rounded times never make runs overlap.
+        begin = max(begin, runs[-1].stop if runs else 0)
+        runs.append(_Run(begin, begin + (following - first) * n, first))
+    return tuple(runs)
+
+
+def _gap_flags(runs: tuple[_Run, ...], fs: float) -> tuple[str, ...]:
+    """Return a flag that says after how many seconds the first gap is."""
+    return (f"gap_after:{runs[0].stop / fs:g}s",) if len(runs) > 1 else ()
+
+
+# A long record is read window by window, and its times are read once.
 @lru_cache(maxsize=8)
-def _check_continuous(header: EdfHeader, mtime_ns: int) -> None:
-    """Refuse an EDF+D recording with gaps.
+def _start_times(header: EdfHeader, mtime_ns: int) -> tuple[float, ...]:
+    """Return the time of each data record of an EDF+D file in seconds.
 
     A data record gives its time as the first text of the first annotation channel: ``+12.5``.
 
     Raises
     ------
     RecordError
-        If a data record does not give its time, or does not follow the one before at once.
+        If a data record does not give its time.
     """
     annotations = next((item for item in header.channels if item.label == _ANNOTATIONS), None)
     if annotations is None:
@@ -365,13 +519,10 @@ def _check_continuous(header: EdfHeader, mtime_ns: int) -> None:
                 header.path, f"is EDF+D and data record {len(starts)} does not give its time"
             )
         starts.append(float(match[1]))
-    gaps = np.flatnonzero(np.abs(np.diff(starts) - header.duration_s) > _TIME_TOLERANCE_S)
-    if gaps.size:
-        raise RecordError(
-            header.path,
-            f"is EDF+D with {gaps.size} gaps, the first after "
-            f"{starts[gaps[0]] - starts[0]:g} s: expected a continuous recording",
-        )
+    return tuple(starts)
+
+
+# Patient ------------------------------------------------------------------------------------------
 
 
 def _patient(header: EdfHeader) -> tuple[str | None, str | None, float | None]:

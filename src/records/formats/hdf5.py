@@ -1,7 +1,7 @@
 """HDF5: one record in a file (SPH's dataset ``ecg``) or many (CODE-15%'s ``tracings``).
 
 A file of many records is never loaded whole: its ids are listed once, and a record is read by its
-row. Files without a unit are in the one that explains the amplitude of their signals.
+row. What the file states in attributes, datasets and groups is used (see `stated_facts`).
 """
 
 from __future__ import annotations
@@ -17,41 +17,65 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import STANDARD_LEADS
-from src.records.facts import millivolts_per_unit
 from src.records.formats.errors import open_error
-from src.records.formats.hdf5_access import members, open_hdf5, read_values
+from src.records.formats.hdf5_access import (
+    attribute_names,
+    member,
+    member_names,
+    open_hdf5,
+    read_attribute,
+    read_fact,
+    read_values,
+)
+from src.records.formats.stated_facts import (
+    MIN_SAMPLES,
+    Choice,
+    Facts,
+    Place,
+    Probe,
+    SignalKind,
+    amplitude_of,
+    as_text,
+    choose_channels,
+    count_of_leads,
+    fact_of,
+    find_facts,
+    is_whole,
+    lead_names,
+    names_or_standard,
+    sampling_rate,
+    stated_rates,
+    stated_units,
+    voltage_scale,
+)
 from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError, RecordRequest
-from src.utils import Float32Array
 
 if TYPE_CHECKING:
     import h5py
 
 
-# Names under which sources store signals, ids, rates, units and leads.
-_SIGNAL_NAMES = ("ecg", "tracings", "signal", "signals", "data", "val", "ECG", "p_signal")
+# Names under which sources store signals and ids.
+_SIGNAL_NAMES = (
+    "ecg",
+    "tracings",
+    "signal",
+    "signals",
+    "data",
+    "val",
+    "ECG",
+    "p_signal",
+    "d_signal",
+)
 _ID_NAMES = ("exam_id", "id_exam", "record_id", "ecg_id", "ids", "id")
-_FS_NAMES = ("fs", "Fs", "sampling_rate", "sampling_frequency", "sample_rate", "freq")
-_UNIT_NAMES = ("units", "unit")
-_LEAD_NAMES = ("leads", "lead_names", "sig_name")
 # Hz. SPH and CODE-15% give their rate in their papers, not in their files.
 _PUBLISHED_FS = {"ecg": 500.0, "tracings": 400.0}
 
 _MAX_RECORDS = 10_000_000
-# Of a dataset that gives the rate of each record.
-_MAX_RATES = 1_000_000
 _MAX_BLOCK_BYTES = 2**27
-_MAX_FS = 1e6
-
+# Groups that are searched for signals and for what is stated of them.
+_MAX_GROUPS = 100
 # Records whose amplitude is measured to find the unit.
 _N_PROBED = 64
-# The median of at least this many records tells units apart that differ by a factor of ten.
-_MANY = 8
-# Lowest amplitude, highest amplitude, and mV per unit.
-_RANGES_OF_MANY = ((3e-4, 3e-3, 1e3), (0.3, 3.0, 1.0), (3.0, 30.0, 0.1), (300.0, 3000.0, 1e-3))
-_RANGES_OF_ONE = ((1e-4, 1e-2, 1e3), (0.03, 30.0, 1.0), (100.0, 10_000.0, 1e-3))
-# mV per unit -> its name in a flag.
-_UNIT_OF = {1e3: "V", 0.1: "0.1mV", 1e-3: "uV"}
 
 
 @dataclass(frozen=True)
@@ -61,31 +85,28 @@ class _Layout:
     Attributes
     ----------
     name
-        Name of the dataset of signals.
+        Name of the dataset of signals, with its group.
     shape
         Its shape: of one record, or (n_records, ...) of many. Leads come first or last.
     is_integer
         Whether samples are integers, so that their unit cannot be guessed.
+    leads_last
+        Whether a record is stored as samples by leads.
     block
         Number of rows that are read at a time.
     rows
         Row of each record id; empty for a file of one record.
-    fs
-        Sampling rate in Hz, or None if the file has none.
-    unit
-        Unit of the samples, or empty if the file has none.
-    leads
-        Lead names, or nothing if the file has none.
+    facts
+        What the file states about its signals.
     """
 
     name: str
     shape: tuple[int, ...]
     is_integer: bool
+    leads_last: bool
     block: int
     rows: dict[str, int]
-    fs: float | None
-    unit: str
-    leads: tuple[str, ...]
+    facts: Facts
 
     @property
     def has_many(self) -> bool:
@@ -93,14 +114,34 @@ class _Layout:
         return len(self.shape) == 3
 
     @property
-    def leads_last(self) -> bool:
-        """Whether a record is stored as samples by leads; the shorter side is the leads."""
-        return self.shape[-1] < self.shape[-2]
-
-    @property
     def n_leads(self) -> int:
         """The number of leads."""
-        return min(self.shape[-2:])
+        return self.shape[-1 if self.leads_last else -2]
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples per lead, padding included."""
+        return self.shape[-2 if self.leads_last else -1]
+
+    @property
+    def published_fs(self) -> float | None:
+        """The rate that the source of a known layout publishes, or None."""
+        return _PUBLISHED_FS.get(self.name.rpartition("/")[2])
+
+    @property
+    def kind(self) -> SignalKind:
+        """What name and type say of the samples."""
+        name = self.name.rpartition("/")[2]
+        return SignalKind(
+            is_physical=name.startswith("p_"),
+            is_integer=self.is_integer,
+            is_code=name == "tracings",
+        )
+
+    def place(self, row: int | None) -> Place:
+        """Return the place of a record."""
+        n_records = self.shape[0] if self.has_many else 1
+        return Place(row, n_records, self.n_leads, tuple(range(self.n_leads)))
 
 
 def hdf5_parts(path: Path) -> tuple[str, ...]:
@@ -127,24 +168,33 @@ def read_hdf5(path: Path, request: RecordRequest) -> ECGRecord:
     """
     layout = _layout(path)
     row = _row(path, layout, request.part)
-    fs = layout.fs or request.hints.fs or _PUBLISHED_FS.get(layout.name)
-    if fs is None:
-        raise RecordError(path, "says no sampling rate: give --source-fs NAME=HZ (source_fs=)")
-    fs_flags = () if layout.fs or request.hints.fs else ("fs_assumed",)
+    names, choice, place = _chosen(path, layout, row, request)
+    fs, fs_flags = sampling_rate(path, layout.facts, place, request.hints, layout.published_fs)
     values = _read_rows(path, layout, row, request.start, request.stop)
+    if choice.unused:
+        values = values[list(choice.kept)]
     # The samples of a whole file are here already. Otherwise the file is probed for its unit.
     is_whole_file = not (layout.has_many or request.start or request.stop)
-    amplitude = (_amplitude(values), 1) if is_whole_file else None
-    scale, unit_flags = _millivolts(path, layout, request.hints.gain_per_mv, amplitude)
+
+    def probe() -> Probe:
+        if is_whole_file:
+            return Probe(amplitude_of(values), 1, is_whole(values))
+        status = os.stat(path)
+        return _probe(str(path), status.st_mtime_ns, status.st_size, choice.kept)
+
+    gain_per_mv = request.hints.gain_per_mv
+    scale = voltage_scale(path, layout.facts, place, layout.kind, gain_per_mv, probe)
     if row is not None:
         values = _without_padding(path, values, request.part)
-    leads, lead_flags = _lead_names(layout)
+    kept_names = tuple([names[row] for row in choice.kept]) if names else ()
+    leads, lead_flags = names_or_standard(kept_names, len(choice.kept))
     return ECGRecord(
         record_id=request.part or path.stem,
-        signal=values if scale == 1 else values * np.float32(scale),
-        fs=float(fs),
+        signal=scale.apply(values),
+        fs=fs,
         leads=leads,
-        flags=(*fs_flags, *unit_flags, *lead_flags),
+        flags=(*fs_flags, *scale.flags, *choice.flags, *lead_flags),
+        unused=choice.unused,
     )
 
 
@@ -155,8 +205,23 @@ def hdf5_extent(path: Path, request: RecordRequest) -> Extent | None:
     file without a rate.
     """
     layout = _layout(path)
-    fs = layout.fs or request.hints.fs or _PUBLISHED_FS.get(layout.name)
-    return None if layout.has_many or fs is None else Extent(max(layout.shape), float(fs))
+    if layout.has_many:
+        return None
+    _, _, place = _chosen(path, layout, None, request)
+    rates, _ = stated_rates(path, layout.facts, place)
+    fs = rates[0] if rates else request.hints.fs or layout.published_fs
+    return None if fs is None else Extent(layout.n_samples, float(fs))
+
+
+def _chosen(
+    path: Path, layout: _Layout, row: int | None, request: RecordRequest
+) -> tuple[tuple[str, ...], Choice, Place]:
+    """Return the names of a record's channels, which are its ECG, and the place of these."""
+    place = layout.place(row)
+    names = lead_names(path, layout.facts, place)
+    units = stated_units(path, layout.facts, place)
+    choice = choose_channels(path, names, units, request.hints.leads)
+    return names, choice, place._replace(kept=choice.kept)
 
 
 # Layout -------------------------------------------------------------------------------------------
@@ -174,54 +239,132 @@ def _layout(path: Path) -> _Layout:
 @lru_cache(maxsize=32)
 def _cached_layout(path: str, mtime_ns: int, size: int) -> _Layout:
     with open_hdf5(Path(path)) as file:
-        items = members(Path(path), file)
-        name, dataset = _find_signals(Path(path), items)
+        name, group, dataset = _find_signals(Path(path), file)
         shape = tuple(int(n) for n in dataset.shape)
+        facts = _stated_facts(Path(path), file, group, dataset)
+        axis = count_of_leads(facts, (shape[-2], shape[-1]))
         return _Layout(
             name=name,
             shape=shape,
             is_integer=dataset.dtype.kind in "iu",
+            # The shorter side is the leads.
+            leads_last=shape[-1] < shape[-2] if axis is None else axis == 1,
             block=_rows_per_block(dataset),
-            rows=_rows(Path(path), file, items, dataset) if len(shape) == 3 else {},
-            fs=_sampling_rate(dataset, file, items),
-            unit=_unit(dataset, file),
-            leads=_stored_lead_names(dataset, file, items, min(shape[-2:])),
+            rows=_rows(Path(path), file, group, dataset) if len(shape) == 3 else {},
+            facts=facts,
         )
 
 
-def _find_signals(
-    path: Path, items: Mapping[str, h5py.Dataset | h5py.Group]
-) -> tuple[str, h5py.Dataset]:
-    """Return the name of the dataset of signals, and the dataset."""
+def _find_signals(path: Path, file: h5py.File) -> tuple[str, h5py.Group, h5py.Dataset]:
+    """Return the name of the dataset of signals, its group, and the dataset.
+
+    It is beside the groups of the file, or else in one of them.
+    """
     import h5py
 
+    names = member_names(path, file)
     for name in _SIGNAL_NAMES:
-        item = items.get(name)
-        if not isinstance(item, h5py.Dataset):
+        item = member(path, file, name) if name in names else None
+        if isinstance(item, h5py.Dataset) and _may_be_signals(path, name, item):
+            return name, file, item
+    for group_name in names[:_MAX_GROUPS]:
+        group = _inner_group(path, file, group_name)
+        if group is None:
             continue
-        if item.dtype.kind not in "iuf" or item.ndim not in (2, 3):
-            continue
-        if not item.size:
-            raise RecordError(path, f"{name} has shape {item.shape}: expected leads and samples")
-        if math.prod(item.shape[-2:]) > MAX_VALUES:
-            raise RecordError(
-                path,
-                f"a record of {name} has shape {item.shape[-2:]}, the limit is {MAX_VALUES} values",
-            )
-        return name, item
-    names = ", ".join(sorted(items)[:10]) or "nothing"
+        held = member_names(path, group)
+        for name in [name for name in _SIGNAL_NAMES if name in held]:
+            item = member(path, group, name)
+            if isinstance(item, h5py.Dataset) and _may_be_signals(path, name, item):
+                return f"{group_name}/{name}", group, item
+    listed = ", ".join(sorted(names)[:10]) or "nothing"
     raise RecordError(
         path,
-        f"holds {names}: expected signals of 2 or 3 dimensions called {', '.join(_SIGNAL_NAMES)}",
+        f"holds {listed}: expected signals of 2 or 3 dimensions called {', '.join(_SIGNAL_NAMES)}",
     )
 
 
-def _rows(
-    path: Path,
-    file: h5py.File,
-    items: Mapping[str, h5py.Dataset | h5py.Group],
-    dataset: h5py.Dataset,
-) -> dict[str, int]:
+def _inner_group(path: Path, group: h5py.Group, name: str) -> h5py.Group | None:
+    """Return a group inside a group, and None for anything else and for what leads elsewhere."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return None
+    item = group[name]
+    return item if isinstance(item, h5py.Group) else None
+
+
+def _may_be_signals(path: Path, name: str, item: h5py.Dataset) -> bool:
+    """Return whether a dataset has the type and dimensions of signals.
+
+    Raises
+    ------
+    RecordError
+        If it has, but is empty or too large.
+    """
+    if item.dtype.kind not in "iuf" or item.ndim not in (2, 3):
+        return False
+    if not item.size:
+        raise RecordError(path, f"{name} has shape {item.shape}: expected leads and samples")
+    if math.prod(item.shape[-2:]) > MAX_VALUES:
+        raise RecordError(
+            path,
+            f"a record of {name} has shape {item.shape[-2:]}, the limit is {MAX_VALUES} values",
+        )
+    return True
+
+
+def _stated_facts(path: Path, file: h5py.File, group: h5py.Group, dataset: h5py.Dataset) -> Facts:
+    """Return what is stated about the signals: by them, in their group, and around it."""
+    levels: list[Mapping[str, object]] = [_attributes(dataset)]
+    for around in [group, file] if group.name != "/" else [file]:
+        levels += [_attributes(around), _stated_in(path, around, 0)]
+    return find_facts(levels)
+
+
+def _attributes(item: h5py.Dataset | h5py.Group) -> dict[str, object]:
+    """Return the attributes of an object that state a fact."""
+    return {name: read_attribute(item, name) for name in attribute_names(item) if fact_of(name)}
+
+
+def _stated_in(path: Path, group: h5py.Group, depth: int) -> dict[str, object]:
+    """Return the datasets in a group that state a fact, and the groups in it that do."""
+    import h5py
+
+    stated: dict[str, object] = {}
+    n_groups = 0
+    for name in member_names(path, group):
+        if fact_of(name):
+            item = member(path, group, name)
+            if isinstance(item, h5py.Dataset):
+                stated[name] = read_fact(path, item, _MAX_RECORDS)
+        elif depth == 0 and n_groups < _MAX_GROUPS:
+            inner = _inner_group(path, group, name)
+            n_groups += 1
+            # What is in a group of other signals is said of those.
+            if inner is not None and not _has_signals(path, inner):
+                stated[name] = {**_stated_in(path, inner, 1), **_attributes(inner)}
+    return stated
+
+
+def _has_signals(path: Path, group: h5py.Group) -> bool:
+    """Return whether a group holds signals, as far as names and sizes tell."""
+    import h5py
+
+    for name in member_names(path, group)[:_MAX_GROUPS]:
+        link = group.get(name, getlink=True)
+        if fact_of(name) or not isinstance(link, h5py.HardLink):
+            continue
+        item = group[name]
+        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf":
+            continue
+        # The shape of values in other files must not be asked for.
+        is_outside = item.is_virtual or item.external
+        if is_outside or max(item.shape or (0,), default=0) >= MIN_SAMPLES:
+            return True
+    return False
+
+
+def _rows(path: Path, file: h5py.File, group: h5py.Group, dataset: h5py.Dataset) -> dict[str, int]:
     """Return the row of each record id.
 
     Without ids in the file, an id is the file's stem and the row.
@@ -229,12 +372,12 @@ def _rows(
     n_records = int(dataset.shape[0])
     if n_records > _MAX_RECORDS:
         raise RecordError(path, f"promises {n_records} records, the limit is {_MAX_RECORDS}")
-    ids = _find_ids(items, n_records)
+    ids = _read_ids(path, file, group, n_records)
     if ids is None:
         return {f"{path.stem}-{row:05d}": row for row in range(n_records)}
     rows: dict[str, int] = {}
-    for row, value in enumerate(np.ravel(read_values(path, ids)).tolist()):
-        name = _as_text(value)
+    for row, value in enumerate(ids):
+        name = _as_id(value)
         rows[name if name not in rows else f"{name}-row{row}"] = row
     # CODE-15%'s files end in a row of zeros with the id 0, which is not a record. A damaged float
     # there makes NumPy warn.
@@ -244,103 +387,30 @@ def _rows(
     return rows
 
 
-def _find_ids(
-    items: Mapping[str, h5py.Dataset | h5py.Group], n_records: int
-) -> h5py.Dataset | None:
-    """Return the dataset that has an id for each record."""
+def _read_ids(
+    path: Path, file: h5py.File, group: h5py.Group, n_records: int
+) -> list[object] | None:
+    """Return an id for each record, beside the signals or in the root, or None."""
     import h5py
 
-    for name in _ID_NAMES:
-        item = items.get(name)
-        if isinstance(item, h5py.Dataset) and item.size == n_records:
-            return item
+    for around in (group, file):
+        names = set(member_names(path, around))
+        for name in [name for name in _ID_NAMES if name in names]:
+            item = member(path, around, name)
+            if isinstance(item, h5py.Dataset) and item.shape and item.size == n_records:
+                ids = read_fact(path, item, _MAX_RECORDS)
+                if ids is not None:
+                    return list(np.ravel(ids).tolist())
     return None
 
 
-def _as_text(value: object) -> str:
-    """Return an id, unit or name as text, without spaces and slashes around it."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
+def _as_id(value: object) -> str:
+    """Return an id as text, without spaces and slashes around it."""
     # Ids that went through a table with missing values are stored as 12.0.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip().strip("/")
-
-
-def _attribute(dataset: h5py.Dataset, file: h5py.File, name: str) -> object:
-    """Return an attribute of the dataset, or else of the file, or None."""
-    return dataset.attrs.get(name, file.attrs.get(name))
-
-
-def _sampling_rate(
-    dataset: h5py.Dataset, file: h5py.File, items: Mapping[str, h5py.Dataset | h5py.Group]
-) -> float | None:
-    """Return the sampling rate in Hz, or None if the file has none.
-
-    It is an attribute of the signals or the file, or a dataset that holds it once or for each
-    record. Records of different rates in a file give None.
-    """
-    for name in _FS_NAMES:
-        stored = _attribute(dataset, file, name)
-        item = items.get(name)
-        if stored is None and item is not None and _is_list_of_numbers(item):
-            stored = read_values(Path(file.filename), item)
-        if stored is None:
-            continue
-        try:
-            rates = np.ravel(np.asarray(stored)).astype(np.float64)
-        # A text that is not a number.
-        except (TypeError, ValueError):
-            continue
-        if rates.size and (rates == rates[0]).all() and 0 < rates[0] <= _MAX_FS:
-            return float(rates[0])
-    return None
-
-
-def _is_list_of_numbers(item: h5py.Dataset | h5py.Group) -> bool:
-    """Return whether a member of a file is a dataset of at least one number, and not too many."""
-    kind = getattr(item, "dtype", np.dtype("O")).kind
-    return kind in "iuf" and 0 < (item.size or 0) <= _MAX_RATES
-
-
-def _unit(dataset: h5py.Dataset, file: h5py.File) -> str:
-    """Return the unit of the samples, or nothing if the file has none."""
-    for name in _UNIT_NAMES:
-        stored = _attribute(dataset, file, name)
-        if isinstance(stored, (str, bytes)):
-            return _as_text(stored)
-    return ""
-
-
-def _stored_lead_names(
-    dataset: h5py.Dataset,
-    file: h5py.File,
-    items: Mapping[str, h5py.Dataset | h5py.Group],
-    n_leads: int,
-) -> tuple[str, ...]:
-    """Return lead names from an attribute or a dataset of strings, or nothing if there is none."""
-    for name in _LEAD_NAMES:
-        stored = _attribute(dataset, file, name)
-        if stored is None and getattr(items.get(name), "size", None) == n_leads:
-            stored = items[name][()]
-        if stored is None:
-            continue
-        names = np.ravel(np.asarray(stored))
-        if names.size == n_leads and names.dtype.kind in "OSU":
-            return tuple(_as_text(value) for value in names.tolist())
-    return ()
-
-
-def _lead_names(layout: _Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return lead names and flags.
-
-    Twelve unnamed leads are in the standard order, as SPH and CODE-15% publish them.
-    """
-    if layout.leads:
-        return layout.leads, ()
-    if layout.n_leads == len(STANDARD_LEADS):
-        return STANDARD_LEADS, ("lead_names_assumed",)
-    return ("",) * layout.n_leads, ()
+    text = as_text(value) if isinstance(value, (str, bytes)) else str(value)
+    return text.strip("/")
 
 
 # Samples ------------------------------------------------------------------------------------------
@@ -367,7 +437,7 @@ def _row(path: Path, layout: _Layout, part: str) -> int | None:
 
 def _read_rows(
     path: Path, layout: _Layout, row: int | None, start: int, stop: int | None
-) -> Float32Array:
+) -> NDArray[Any]:
     """Return samples `start` to `stop` of a record in the unit of the file.
 
     The shape is (n_leads, n_samples). Samples that are not finite are NaN.
@@ -380,8 +450,10 @@ def _read_rows(
     else:
         raw = _read_slice(path, layout, row, start, stop)
     by_lead = raw.T if layout.leads_last else raw  # (n_leads, n_samples)
-    # Always a copy: the block is kept for the records beside this one.
-    values = np.array(by_lead, np.float32, order="C")
+    # Always a copy: the block is kept for the records beside this one. Large integers need more
+    # digits than single precision has.
+    is_wide = raw.dtype.kind in "iu" and raw.dtype.itemsize > 2
+    values = np.array(by_lead, np.float64 if is_wide else np.float32, order="C")
     if not values.size:
         raise RecordError(path, "holds no samples: expected one or more")
     finite = np.isfinite(values)
@@ -398,8 +470,18 @@ def _read_slice(
     whole = slice(None)
     axes = (samples, whole) if layout.leads_last else (whole, samples)
     with open_hdf5(path) as file:
-        dataset = members(path, file)[layout.name]
+        dataset = _dataset(path, file, layout)
         return read_values(path, dataset, axes if row is None else (row, *axes))
+
+
+def _dataset(path: Path, file: h5py.File, layout: _Layout) -> h5py.Dataset:
+    """Return the dataset of signals of a file that is open again."""
+    import h5py
+
+    dataset = member(path, file, layout.name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape != layout.shape:
+        raise RecordError(path, "has changed while it was read")
+    return dataset
 
 
 # HDF5 decodes a chunk of rows for each of them. Records are read in order, so the last block is
@@ -410,7 +492,7 @@ def _read_block(path: str, mtime_ns: int, size: int, index: int) -> NDArray[Any]
     layout = _layout(Path(path))
     with open_hdf5(Path(path)) as file:
         rows = slice(index * layout.block, (index + 1) * layout.block)
-        return read_values(Path(path), members(Path(path), file)[layout.name], rows)
+        return read_values(Path(path), _dataset(Path(path), file, layout), rows)
 
 
 def _rows_per_block(dataset: h5py.Dataset) -> int:
@@ -420,7 +502,7 @@ def _rows_per_block(dataset: h5py.Dataset) -> int:
     return n_rows if n_bytes <= _MAX_BLOCK_BYTES else 1
 
 
-def _without_padding(path: Path, values: Float32Array, part: str) -> Float32Array:
+def _without_padding(path: Path, values: NDArray[Any], part: str) -> NDArray[Any]:
     """Cut off the samples at both ends that are zero in all leads."""
     nonzero = np.flatnonzero((values != 0).any(axis=0))
     if not nonzero.size:
@@ -431,104 +513,22 @@ def _without_padding(path: Path, values: Float32Array, part: str) -> Float32Arra
 # Unit ---------------------------------------------------------------------------------------------
 
 
-def _millivolts(
-    path: Path, layout: _Layout, gain_per_mv: float | None, amplitude: tuple[float, int] | None
-) -> tuple[float, tuple[str, ...]]:
-    """Return mV per unit of the file, and flags.
-
-    The unit is that of the file, else the one given, else the one that explains the amplitude of
-    the signals.
-
-    Parameters
-    ----------
-    path
-        The file.
-    layout
-        Its layout.
-    gain_per_mv
-        Units per mV as the user gave them, or None.
-    amplitude
-        Arguments for `unit_by_amplitude` if they are known; None measures several records.
-    """
-    if layout.unit:
-        factor = millivolts_per_unit(layout.unit)
-        if factor is None:
-            raise RecordError(path, f"its unit is {layout.unit}: expected mV, uV or V")
-        return factor, ()
-    if gain_per_mv:
-        return 1.0 / gain_per_mv, ()
-    # Integers are ADC values, and the gains of converters are of any size.
-    if layout.is_integer:
-        raise RecordError(
-            path,
-            "holds integers and says no unit: give --source-gain NAME=ADU_PER_MV "
-            "(source_gain_per_mv=)",
-        )
-    if amplitude is None:
-        status = os.stat(path)
-        amplitude = _typical_amplitude(str(path), status.st_mtime_ns, status.st_size)
-    factor = unit_by_amplitude(*amplitude)
-    if factor is None:
-        raise RecordError(
-            path,
-            f"says no unit, and an amplitude of {amplitude[0]:.3g} fits no voltage: give "
-            "--source-gain NAME=UNITS_PER_MV (source_gain_per_mv=)",
-        )
-    return factor, () if factor == 1 else (f"unit_assumed:{_UNIT_OF[factor]}",)
-
-
-def unit_by_amplitude(amplitude: float, n_records: int) -> float | None:
-    """Return mV per unit for signals of a typical amplitude, or None if no unit explains it.
-
-    Parameters
-    ----------
-    amplitude
-        Median over records and leads of the range from the 1st to the 99th percentile. In mV it is
-        near 1: single records of PTB-XL and the Challenges have 0.3 to 6.2, the median of several
-        0.9 to 1.2.
-    n_records
-        Number of records in the median. Only the median of several tells mV from tenths of mV, the
-        unit of the CODE studies.
-    """
-    # Flat signals look the same in any unit.
-    if not amplitude or math.isnan(amplitude):
-        return 1.0
-    ranges = _RANGES_OF_MANY if n_records >= _MANY else _RANGES_OF_ONE
-    for low, high, factor in ranges:
-        if low <= amplitude < high:
-            return factor
-    return None
-
-
 @lru_cache(maxsize=32)
-def _typical_amplitude(path: str, mtime_ns: int, size: int) -> tuple[float, int]:
-    """Return the amplitude in the unit of the file, and the number of records that it is of."""
+def _probe(path: str, mtime_ns: int, size: int, kept: tuple[int, ...]) -> Probe:
+    """Look at the samples of some records of a file, in its unit; `kept` are the rows of leads."""
     layout = _layout(Path(path))
     rows: list[int | None] = list(layout.rows.values()) if layout.has_many else [None]
     # Two runs of neighbours, at the start and in the middle: a chunk is then decoded once.
     middle, half = len(rows) // 2, _N_PROBED // 2
     probed_rows = rows[:half] + rows[max(middle, half) :][:half]
     amplitudes = []
+    are_whole = True
     for row in probed_rows:
-        amplitude = _amplitude(_read_rows(Path(path), layout, row, 0, 100_000))
+        values = _read_rows(Path(path), layout, row, 0, 100_000)[list(kept)]
+        amplitude = amplitude_of(values)
         # Flat records say nothing about the unit.
         if amplitude:
             amplitudes.append(amplitude)
-    return (float(np.median(amplitudes)) if amplitudes else 0.0), len(amplitudes)
-
-
-def _amplitude(values: Float32Array) -> float:
-    """Return the median over leads of the range from the 1st to the 99th percentile.
-
-    Flat leads do not count. The amplitude is 0 if all leads are flat.
-    """
-    # About two thousand samples are enough.
-    thinned = np.nan_to_num(values[:, :: max(1, values.shape[1] // 2000)])
-    thinned = thinned[:, (thinned != 0).any(axis=0)]
-    if not thinned.shape[1]:
-        return 0.0
-    # Damaged floats may be as large as floats get.
-    with np.errstate(all="ignore"):
-        low, high = np.percentile(thinned, (1, 99), axis=1)
-        ranges = (high - low)[high > low]
-    return float(np.median(ranges)) if ranges.size else 0.0
+            are_whole = are_whole and is_whole(values)
+    typical = float(np.median(amplitudes)) if amplitudes else 0.0
+    return Probe(typical, len(amplitudes), are_whole)

@@ -1,8 +1,8 @@
 """MATLAB files without a WFDB header: versions 4 to 7.2 through SciPy, 7.3 through h5py.
 
 Known layouts: the Challenge's matrix ``val``, the CPSC 2018 structure ``ECG`` (sex, age, data in mV
-at 500 Hz), and a plain matrix called data, signal or ecg. Scalars ``fs`` and ``gain`` and lead
-names are used if they are beside the matrix.
+at 500 Hz), a plain matrix called data, signal or ecg, one vector for each lead under its name, and
+each of these inside a structure. What the file states beside them is used (see `stated_facts`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,48 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import STANDARD_LEADS
 from src.records.facts import parse_age, parse_sex
 from src.records.formats.errors import open_error, package_error, read_whole
-from src.records.formats.hdf5_access import members, read_values
+from src.records.formats.hdf5_access import (
+    dereference,
+    member,
+    member_names,
+    open_hdf5,
+    read_attribute,
+    read_fact,
+    read_values,
+)
 from src.records.formats.mat_check import plain_mat
-from src.records.record import MAX_VALUES, ECGRecord, RecordError
+from src.records.formats.stated_facts import (
+    MIN_SAMPLES,
+    Facts,
+    Place,
+    Probe,
+    SignalKind,
+    Statement,
+    amplitude_of,
+    as_structure,
+    choose_channels,
+    count_of_leads,
+    fact_of,
+    find_facts,
+    is_whole,
+    lead_names,
+    names_or_standard,
+    sampling_rate,
+    stated_units,
+    voltage_scale,
+)
+from src.records.leads import canonical_lead
+from src.records.record import MAX_VALUES, ECGRecord, ReadingHints, RecordError
 from src.utils import Float64Array
 
 if TYPE_CHECKING:
@@ -31,64 +60,105 @@ if TYPE_CHECKING:
 _MAX_BYTES = 2**30
 # Hz. CPSC 2018 publishes the rate, its files do not have it.
 _CPSC2018_FS = 500.0
-_MATRIX_NAMES = ("val", "data", "signal", "signals", "ecg", "ECG", "ecg_signal")
-_FS_NAMES = ("fs", "Fs", "FS", "freq", "sampling_rate", "SamplingFrequency")
-_GAIN_NAMES = ("gain", "gain_per_mv", "adc_gain")
-_LEAD_NAMES = ("leads", "lead_names", "sig_name")
-_KNOWN_NAMES = (*_MATRIX_NAMES, *_FS_NAMES, *_GAIN_NAMES, *_LEAD_NAMES)
-_STRUCT_FIELDS = ("data", "age", "sex", *_FS_NAMES)
-# A matrix of any other name must have at least this many samples to be taken for the signal.
-_MIN_SAMPLES = 100
-# Lead names in a cell array, and letters of a name.
-_MAX_TEXTS = 1000
+_MATRIX_NAMES = (
+    "val",
+    "data",
+    "signal",
+    "signals",
+    "ecg",
+    "ECG",
+    "ecg_signal",
+    "p_signal",
+    "d_signal",
+)
+_STRUCT_NAMES = ("ECG", "ecg")
+# Values of a fact, elements of a cell array, and structures within structures.
+_MAX_FACT_VALUES = 10_000
+_MAX_CELLS = 1000
+# Bytes that a file of version 7.3 may hold, if it is small, and by its size.
+_SMALL_BYTES = 2**27
+_MAX_RATIO = 100
+_MAX_DEPTH = 5
 _NUMERIC = {
     "double",
     "single",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
+# Classes of variables that hold numbers, text or these in structures, and no code.
+_DATA_CLASSES = {*_NUMERIC, "char", "cell", "struct", "logical"}
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Marks a missing sample in 16-bit files.
 _MISSING = -(2**15)
 
 
-def read_mat(path: Path, source_fs: float | None, source_gain_per_mv: float | None) -> ECGRecord:
+@dataclass(frozen=True)
+class _Signals:
+    """The signals of a file.
+
+    Attributes
+    ----------
+    name
+        Name of the matrix.
+    matrix
+        Two dimensions, or one for a single lead.
+    leads
+        Names of its rows, if it was put together of vectors with names.
+    levels
+        What is beside the matrix, then what is around that, and so on.
+    is_cpsc2018
+        Whether this is the field `data` of a structure ECG.
+    """
+
+    name: str
+    matrix: NDArray[Any]
+    leads: tuple[str, ...]
+    levels: tuple[Mapping[str, object], ...]
+    is_cpsc2018: bool
+
+
+def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
     """Read a .mat file that has no .hea beside it.
 
     Parameters
     ----------
     path
         The file.
-    source_fs
-        Sampling rate in Hz, used if the file has none.
-    source_gain_per_mv
-        ADC units per mV, used if the file has no gain; 1 if the matrix is in mV.
+    hints
+        Rate and gain, used if the file states none.
 
     Raises
     ------
     RecordError
         If the file is damaged, has no signal matrix, or the rate or gain is neither in the file nor
-        given.
+        given, and the gain cannot be told from the amplitude.
     """
-    variables = _load_variables(path)
-    for name in ("ECG", "ecg"):
-        struct = variables.get(name)
-        if isinstance(struct, dict):
-            return _from_struct(path, struct, source_fs, source_gain_per_mv)
-    matrix = _find_matrix(path, variables)
-    fs = _positive_scalar(variables, _FS_NAMES) or source_fs
-    gain = _positive_scalar(variables, _GAIN_NAMES) or source_gain_per_mv
-    if not fs:
-        raise RecordError(
-            path, "has no header and no sampling rate: give --source-fs NAME=HZ (source_fs=)"
-        )
-    if not gain:
-        raise RecordError(
-            path,
-            "has no header and no gain: give --source-gain NAME=ADU_PER_MV "
-            "(source_gain_per_mv=), 1 if it is in mV",
-        )
-    leads, flags = _lead_names(matrix.shape[0], variables)
-    return ECGRecord(path.stem, (matrix / gain).astype(np.float32), float(fs), leads, flags=flags)
+    signals = _find_signals(path, _load_variables(path))
+    facts = find_facts(signals.levels)
+    matrix = _as_leads_by_samples(path, signals.matrix, facts)
+    place = Place(None, 1, matrix.shape[0], tuple(range(matrix.shape[0])))
+    names = signals.leads or lead_names(path, facts, place)
+    choice = choose_channels(path, names, stated_units(path, facts, place), hints.leads)
+    place = place._replace(kept=choice.kept)
+    if choice.unused:
+        matrix = matrix[list(choice.kept)]
+    published = _CPSC2018_FS if signals.is_cpsc2018 else None
+    fs, fs_flags = sampling_rate(path, facts, place, hints, published)
+    kind = SignalKind(
+        is_physical=signals.name.startswith("p_"), is_integer=signals.matrix.dtype.kind in "iu"
+    )
+    scale = voltage_scale(path, facts, place, kind, hints.gain_per_mv, _probe_of(matrix))
+    kept_names = tuple([names[row] for row in choice.kept]) if names else ()
+    leads, lead_flags = names_or_standard(kept_names, matrix.shape[0])
+    return ECGRecord(
+        path.stem,
+        scale.apply(matrix),
+        fs,
+        leads,
+        age=parse_age(_first(facts.age)),
+        sex=parse_sex(_first(facts.sex)),
+        flags=(*fs_flags, *scale.flags, *choice.flags, *lead_flags),
+        unused=choice.unused,
+    )
 
 
 def load_counts(path: Path) -> NDArray[np.int32]:
@@ -101,7 +171,9 @@ def load_counts(path: Path) -> NDArray[np.int32]:
     RecordError
         If the file is damaged or has no matrix of integers.
     """
-    matrix = np.nan_to_num(_find_matrix(path, _load_variables(path)), nan=float(_MISSING))
+    signals = _find_signals(path, _load_variables(path))
+    matrix = _as_leads_by_samples(path, signals.matrix, Facts())
+    matrix = np.nan_to_num(matrix, nan=float(_MISSING))
     if np.abs(matrix).max() >= 2**31 or (matrix != np.rint(matrix)).any():
         raise RecordError(
             path, "holds numbers that are no ADC values: expected integers, as its header says"
@@ -109,48 +181,36 @@ def load_counts(path: Path) -> NDArray[np.int32]:
     return np.ascontiguousarray(matrix.T.astype(np.int32))
 
 
-def _from_struct(
-    path: Path, struct: Mapping[str, object], source_fs: float | None, source_gain: float | None
-) -> ECGRecord:
-    """Read the CPSC 2018 layout, in which `data` is in mV."""
-    data = struct.get("data")
-    if not isinstance(data, np.ndarray):
+def _probe_of(matrix: Float64Array) -> Callable[[], Probe]:
+    return lambda: Probe(amplitude_of(matrix), 1, is_whole(matrix))
+
+
+def _first(statement: Statement | None) -> object:
+    return None if statement is None else statement.values.flat[0]
+
+
+# Finding the signals ------------------------------------------------------------------------------
+
+
+def _find_signals(path: Path, variables: Mapping[str, object]) -> _Signals:
+    """Return the matrix of a known name, else the vectors of leads, else the only matrix.
+
+    Structures are searched after what is beside them, and one called ECG before others.
+    """
+    levels = [chain for chain in _chains(variables) if chain]
+    for find in (_find_known, _find_lead_vectors, _find_only):
+        for chain in levels:
+            signals = find(chain)
+            if signals is not None:
+                return signals
+    struct = next((as_structure(variables.get(name)) for name in _STRUCT_NAMES), None)
+    if struct is not None:
         raise RecordError(
             path,
             f"structure ECG has fields {', '.join(struct) or 'none'}: expected a matrix 'data'",
         )
-    matrix = _as_leads_by_samples(path, data)
-    leads, flags = _lead_names(matrix.shape[0], {})
-    fs = _positive_scalar(struct, _FS_NAMES) or source_fs
-    if fs is None:
-        flags = (*flags, "fs_assumed")
-    return ECGRecord(
-        path.stem,
-        (matrix / (source_gain or 1.0)).astype(np.float32),
-        float(fs or _CPSC2018_FS),
-        leads,
-        age=parse_age(_as_scalar(struct.get("age"))),
-        sex=parse_sex(struct.get("sex")),
-        flags=flags,
-    )
-
-
-def _find_matrix(path: Path, variables: Mapping[str, object]) -> Float64Array:
-    """Return the signal matrix, shape (n_leads, n_samples): that of a known name, or the only one.
-
-    Missing samples are NaN.
-    """
-    for name in _MATRIX_NAMES:
-        value = variables.get(name)
-        if isinstance(value, np.ndarray):
-            return _as_leads_by_samples(path, value)
-    others = [
-        value
-        for name, value in variables.items()
-        if isinstance(value, np.ndarray) and _may_be_signal(name, value.shape)
-    ]
-    if len(others) == 1:
-        return _as_leads_by_samples(path, others[0])
+    if any(_is_empty(variables.get(name)) for name in _MATRIX_NAMES):
+        raise RecordError(path, "signal matrix is empty: expected leads x samples")
     names = ", ".join(sorted(variables)) or "nothing"
     raise RecordError(
         path,
@@ -159,15 +219,106 @@ def _find_matrix(path: Path, variables: Mapping[str, object]) -> Float64Array:
     )
 
 
+# The names on the way to a structure with the structure itself, the innermost first.
+_Chain = tuple[tuple[str, Mapping[str, object]], ...]
+
+
+def _chains(variables: Mapping[str, object]) -> Iterator[_Chain]:
+    """Yield the variables, then each structure among them, then those inside, with all around."""
+    current: list[_Chain] = [(("", variables),)]
+    for _ in range(_MAX_DEPTH):
+        yield from current
+        inner: list[_Chain] = []
+        for chain in current:
+            structures = {name: as_structure(value) for name, value in chain[0][1].items()}
+            ordered = sorted(structures, key=lambda name: name not in _STRUCT_NAMES)
+            inner += [
+                ((name, structure), *chain)
+                for name in ordered
+                if (structure := structures[name]) is not None
+            ]
+        current = inner[:_MAX_CELLS]
+
+
+def _signals(
+    name: str, matrix: NDArray[Any], chain: _Chain, leads: tuple[str, ...] = ()
+) -> _Signals:
+    levels = tuple(level for _, level in chain)
+    is_cpsc2018 = chain[0][0] in _STRUCT_NAMES and name == "data"
+    return _Signals(name, matrix, leads, levels, is_cpsc2018)
+
+
+def _find_known(chain: _Chain) -> _Signals | None:
+    """Return the matrix of a known name."""
+    for name in _MATRIX_NAMES:
+        matrix = _as_matrix(chain[0][1].get(name))
+        if matrix is not None:
+            return _signals(name, matrix, chain)
+    return None
+
+
+def _find_lead_vectors(chain: _Chain) -> _Signals | None:
+    """Return the vectors that have names of leads as one matrix."""
+    vectors = {
+        name: np.ravel(value)
+        for name, value in chain[0][1].items()
+        if canonical_lead(name)
+        and isinstance(value, np.ndarray)
+        and value.dtype.kind in "iuf"
+        and value.size == max(value.shape, default=0) >= MIN_SAMPLES
+    }
+    if not vectors or len({len(vector) for vector in vectors.values()}) > 1:
+        return None
+    return _signals("leads", np.stack(list(vectors.values())), chain, tuple(vectors))
+
+
+def _find_only(chain: _Chain) -> _Signals | None:
+    """Return the only matrix of any name that may be a signal."""
+    others = {
+        name: value
+        for name, value in chain[0][1].items()
+        if isinstance(value, np.ndarray)
+        and value.dtype.kind in "iuf"
+        and _may_be_signal(name, value.shape)
+    }
+    return _signals(*next(iter(others.items())), chain) if len(others) == 1 else None
+
+
+def _as_matrix(value: object) -> NDArray[Any] | None:
+    """Return a matrix, or a cell array of one matrix or of vectors of one length as a matrix."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return value if value.size > 1 else None
+    cells = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(cells, list) or len(cells) > _MAX_CELLS:
+        return None
+    arrays = [cell for cell in cells if isinstance(cell, np.ndarray) and cell.dtype.kind in "iuf"]
+    if len(arrays) == 1:
+        return arrays[0] if arrays[0].size > 1 else None
+    if not arrays or len(arrays) < len(cells) or len({array.size for array in arrays}) > 1:
+        return None
+    if any(array.size != max(array.shape, default=0) for array in arrays):
+        return None
+    return np.stack([array.ravel() for array in arrays])
+
+
+def _is_empty(value: object) -> bool:
+    return isinstance(value, np.ndarray) and not value.size
+
+
 def _may_be_signal(name: str, shape: tuple[int, ...]) -> bool:
     """Return whether a variable of an unknown name has the shape of a signal matrix."""
-    return name not in _KNOWN_NAMES and len(shape) == 2 and max(shape) >= _MIN_SAMPLES
+    return (
+        name not in _MATRIX_NAMES
+        and fact_of(name) is None
+        and len(shape) in (1, 2)
+        and max(shape) >= MIN_SAMPLES
+    )
 
 
-def _as_leads_by_samples(path: Path, matrix: NDArray[Any]) -> Float64Array:
+def _as_leads_by_samples(path: Path, matrix: NDArray[Any], facts: Facts) -> Float64Array:
     """Return a matrix as (n_leads, n_samples), NaN where a sample is missing.
 
-    The shorter side is the leads.
+    The leads are the side that has as many names or gains as the file states, else the shorter.
     """
     matrix = np.atleast_2d(np.squeeze(matrix))
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
@@ -176,47 +327,14 @@ def _as_leads_by_samples(path: Path, matrix: NDArray[Any]) -> Float64Array:
             f"signal matrix has shape {matrix.shape} and type {matrix.dtype}: expected "
             "leads x samples",
         )
-    if matrix.shape[0] > matrix.shape[1]:
+    axis = count_of_leads(facts, (matrix.shape[0], matrix.shape[1]))
+    if axis == 1 or (axis is None and matrix.shape[0] > matrix.shape[1]):
         matrix = matrix.T
-    if not matrix.size:
-        raise RecordError(path, "signal matrix is empty: expected leads x samples")
     values = matrix.astype(np.float64)
     if matrix.dtype == np.int16:
         values[matrix == _MISSING] = np.nan
     values[~np.isfinite(values)] = np.nan
     return values
-
-
-def _lead_names(
-    n_leads: int, variables: Mapping[str, object]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return lead names and flags.
-
-    All known sources store twelve unnamed leads in the standard order.
-    """
-    for key in _LEAD_NAMES:
-        names = variables.get(key)
-        if isinstance(names, np.ndarray) and names.size == n_leads and names.dtype.kind in "UO":
-            return tuple(str(name).strip() for name in names.ravel()), ()
-    if n_leads == len(STANDARD_LEADS):
-        return STANDARD_LEADS, ("lead_names_assumed",)
-    return ("",) * n_leads, ()
-
-
-def _positive_scalar(variables: Mapping[str, object], names: Iterable[str]) -> float | None:
-    """Return the first positive number among the variables of these names."""
-    for name in names:
-        value = _as_scalar(variables.get(name))
-        if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
-            return float(value)
-    return None
-
-
-def _as_scalar(value: object) -> object:
-    """Return the element of an array of one, and anything else as it is."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
-        return value.item()
-    return value
 
 
 # Loading ------------------------------------------------------------------------------------------
@@ -257,10 +375,8 @@ def _load_scipy(path: Path) -> dict[str, object]:
         warnings.simplefilter("ignore")
         listed = scipy.io.whosmat(content)
         shapes = {name: shape for name, shape, _ in listed}
-        others = [
-            name for name, shape, kind in listed if kind in _NUMERIC and _may_be_signal(name, shape)
-        ]
-        names = _names_to_load(shapes, others)
+        held = {name: shape for name, shape, kind in listed if kind in _DATA_CLASSES}
+        names = _names_to_load(held)
         for name in names:
             if math.prod(shapes[name]) > MAX_VALUES:
                 raise RecordError(
@@ -272,85 +388,136 @@ def _load_scipy(path: Path) -> dict[str, object]:
             loaded = scipy.io.loadmat(content, variable_names=names, simplify_cells=True)
     # SciPy adds __header__, __version__ and __globals__.
     variables = {name: value for name, value in loaded.items() if not name.startswith("__")}
-    return variables or dict.fromkeys(shapes)
+    return {**dict.fromkeys(shapes), **variables}
 
 
-def _names_to_load(names: Iterable[str], others: Sequence[str]) -> list[str]:
-    """Return the known names, and the only other matrix if no known name is one of a matrix.
+def _names_to_load(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return the names of variables to load: possible signals, and what is small.
 
-    Parameters
-    ----------
-    names
-        All names in the file.
-    others
-        The matrices of unknown names that may be the signal.
+    Large matrices of unknown names are loaded only if no matrix has a known name, and there is one,
+    or they are named as leads.
     """
-    known = [name for name in names if name in _KNOWN_NAMES]
-    if len(others) == 1 and not set(known) & set(_MATRIX_NAMES):
-        return [*known, *others]
-    return known
+    large = [
+        name
+        for name, shape in shapes.items()
+        if math.prod(shape) > _MAX_FACT_VALUES and name not in _MATRIX_NAMES
+    ]
+    others = [name for name in large if canonical_lead(name) is None]
+    has_known = any(name in _MATRIX_NAMES and math.prod(shapes[name]) > 1 for name in shapes)
+    left_out = {*(large if has_known else ()), *(others if len(others) > 1 else ())}
+    return [name for name in shapes if name not in left_out]
 
 
 def _load_hdf5(path: Path) -> dict[str, object]:
     """Load the variables of a file of version 7.3."""
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, "a MAT file") as file:
         # MATLAB keeps the elements of cell arrays in #refs#.
         items = {
-            name: item for name, item in members(path, file).items() if not name.startswith("#")
+            name: member(path, file, name)
+            for name in member_names(path, file)
+            if not name.startswith("#")
         }
-        others = [
-            name
+        shapes = {
+            name: tuple(item.shape or ()) if isinstance(item, h5py.Dataset) else ()
             for name, item in items.items()
-            if isinstance(item, h5py.Dataset)
-            and item.dtype.kind in "iuf"
-            and _may_be_signal(name, item.shape)
-        ]
-        loaded = {name: _hdf5_value(path, items[name]) for name in _names_to_load(items, others)}
-        return loaded or dict.fromkeys(items)
-
-
-def _hdf5_value(path: Path, item: h5py.Dataset | h5py.Group) -> object:
-    """Return a dataset as an array or text, and a group as a dictionary of its known fields."""
-    import h5py
-
-    if isinstance(item, h5py.Group):
-        # Unknown fields keep their names, for error messages.
-        return {
-            name: _hdf5_value(path, child) if name in _STRUCT_FIELDS else None
-            for name, child in members(path, item).items()
-            if isinstance(child, h5py.Dataset)
+            if item is not None
         }
-    if item.dtype.kind == "O":
-        return _cell_texts(path, item) if item.name.strip("/") in _LEAD_NAMES else None
-    values = read_values(path, item)
-    if item.attrs.get("MATLAB_class", b"") == b"char":
-        # MATLAB stores a matrix of characters column by column: each column is a text.
-        columns = list(map(_text, np.atleast_2d(values).T))
-        is_single_text = min(values.shape, default=0) <= 1
-        return "".join(columns) if is_single_text else np.array(columns, object)
-    # MATLAB stores matrices column by column, so HDF5 shows them transposed.
-    return values.T
+        budget = _Budget(path, max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size))
+        loaded: dict[str, object] = dict.fromkeys(items)
+        for name in _names_to_load(shapes):
+            loaded[name] = _hdf5_value(path, items[name], budget, 0)
+        return loaded
 
 
-def _cell_texts(path: Path, item: h5py.Dataset) -> NDArray[np.object_] | None:
-    """Return the texts of a cell array, or None if it holds anything else.
+class _Budget:
+    """Bounds what is read of a file, since cells may name one large matrix many times.
 
-    Its elements are references to datasets of characters.
+    Parameters
+    ----------
+    path
+        The file, for error messages.
+    n_bytes
+        Number of bytes that may be read.
     """
+
+    def __init__(self, path: Path, n_bytes: int) -> None:
+        self.path = path
+        self.n_bytes = n_bytes
+        self.n_values = _MAX_FACT_VALUES
+
+    def take(self, n_bytes: int) -> None:
+        """Count a value of so many bytes, and refuse the file if there are too many."""
+        self.n_bytes -= n_bytes
+        self.n_values -= 1
+        if min(self.n_bytes, self.n_values) < 0:
+            raise RecordError(
+                self.path,
+                "holds more in structures and cells than its bytes can: expected a recording",
+            )
+
+
+def _hdf5_value(
+    path: Path, item: h5py.Dataset | h5py.Group | None, budget: _Budget, depth: int
+) -> object:
+    """Return a dataset as an array or text, a cell array as a list, and a group as a dictionary."""
     import h5py
 
-    if item.dtype != h5py.ref_dtype or item.size > _MAX_TEXTS:
+    if item is None or depth > _MAX_DEPTH:
         return None
-    elements = [item.file[reference] for reference in np.ravel(read_values(path, item))]
-    for element in elements:
-        if not isinstance(element, h5py.Dataset) or element.size >= _MAX_TEXTS:
-            return None
-        if element.attrs.get("MATLAB_class", b"") != b"char":
-            return None
-    return np.array([_text(np.ravel(read_values(path, element))) for element in elements], object)
+    if isinstance(item, h5py.Group):
+        budget.take(0)
+        return {
+            name: _hdf5_value(path, member(path, item, name), budget, depth + 1)
+            for name in member_names(path, item)
+        }
+    # An empty matrix is stored as its dimensions.
+    if read_attribute(item, "MATLAB_empty") or item.shape is None:
+        return np.empty((0, 0))
+    budget.take(int(item.size) * item.dtype.itemsize)
+    if item.dtype == h5py.ref_dtype:
+        return _cell_values(path, item, budget, depth)
+    if _matlab_class(item) == "char":
+        return _char_texts(read_fact(path, item, _MAX_FACT_VALUES))
+    if item.dtype.kind not in "biuf":
+        # A text that another program wrote
+        return read_fact(path, item, _MAX_FACT_VALUES)
+    # MATLAB stores matrices column by column, so HDF5 shows them transposed.
+    return read_values(path, item).T
+
+
+def _matlab_class(item: h5py.Dataset) -> str:
+    held = read_attribute(item, "MATLAB_class")
+    return held.decode("latin-1") if isinstance(held, bytes) else str(held)
+
+
+def _cell_values(
+    path: Path, item: h5py.Dataset, budget: _Budget, depth: int
+) -> list[object] | None:
+    """Return the elements of a cell array, or of a field of an array of structures.
+
+    They are references to datasets and groups.
+    """
+    if not 0 < int(item.size) <= _MAX_CELLS:
+        return None
+    return [
+        _hdf5_value(path, dereference(path, item.file, reference), budget, depth + 1)
+        for reference in np.ravel(read_values(path, item))
+    ]
+
+
+def _char_texts(codes: NDArray[Any] | None) -> object:
+    """Return characters as a text, or as several if they are a matrix.
+
+    MATLAB stores a matrix of characters column by column: each column is a text.
+    """
+    if codes is None or codes.dtype.kind not in "iu":
+        return None
+    columns = [_text(column) for column in np.atleast_2d(codes).T]
+    is_single_text = min(codes.shape, default=0) <= 1
+    return "".join(columns) if is_single_text else np.array(columns, object)
 
 
 def _text(codes: NDArray[Any]) -> str:
-    return "".join(chr(int(code)) for code in codes)
+    return "".join(chr(code) for code in codes.tolist() if 0 <= code < 0x110000)

@@ -20,7 +20,6 @@ from src.records.facts import millivolts_per_unit
 from src.records.formats.arrays import (
     MAX_LEADS,
     Rate,
-    choose_leads,
     choose_rate,
     choose_scale,
     looks_like_signal,
@@ -171,13 +170,13 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
     values[~np.isfinite(values)] = np.nan
     rate = _rate(path, layout, columns, table, request.hints.fs)
     signal, unit_flags = _to_millivolts(path, layout, columns, values, request.hints.gain_per_mv)
-    names, lead_flags = _lead_names(layout, columns, len(signal))
+    names = _lead_names(layout, columns, len(signal))
     return ECGRecord(
         record_id=path.stem,
         signal=signal,
         fs=rate.fs,
         leads=names,
-        flags=(*columns.flags, *rate.flags, *unit_flags, *lead_flags),
+        flags=(*columns.flags, *rate.flags, *unit_flags),
     )
 
 
@@ -551,12 +550,10 @@ def _to_millivolts(
     return signal * np.array(known, np.float32)[:, None], ()
 
 
-def _lead_names(
-    layout: Layout, columns: _Columns, n_leads: int
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the leads, and flags."""
+def _lead_names(layout: Layout, columns: _Columns, n_leads: int) -> tuple[str, ...]:
+    """Return the names of the leads, empty where none is stated."""
     if layout.names:
-        return tuple(layout.names[i] for i in columns.leads), ()
+        return tuple(layout.names[i] for i in columns.leads)
     if layout.lead and n_leads == 1:
-        return (layout.lead,), ()
-    return choose_leads(n_leads)
+        return (layout.lead,)
+    return ("",) * n_leads

@@ -188,7 +188,8 @@ def test_an_unfinished_and_a_continuous_recording(tmp_path: Path) -> None:
     [
         ({"promised": 6}, "holds 5 data records, the header promises 6"),
         ({"promised": 99_999_999}, "holds 5 data records, the header promises 99999999"),
-        ({"duration": "0"}, "data records hold no samples"),
+        ({"duration": "0"}, "a data record lasts 0 s: give --source-fs"),
+        ({"duration": "-1"}, "data records hold no samples"),
         ({"duration": "nan"}, "duration of a data record is 'nan': expected a finite number"),
         ({"duration": "x"}, "duration of a data record is 'x': expected a number"),
     ],
@@ -218,7 +219,73 @@ def test_other_bad_files(tmp_path: Path) -> None:
         read_record(write_edf(tmp_path / "r.edf", column("C3", 50), column("Resp", 50)))
     with pytest.raises(RecordError, match="no ECG channel"):
         read_record(write_edf(tmp_path / "r.edf", column("ECG", 50, low="5", high="5")))
-    with pytest.raises(RecordError, match=r"is EDF\+D with 1 gaps, the first after 1 s"):
+    with pytest.raises(RecordError, match="data record 3 begins before the one before it"):
         read_record(
-            write_edf(tmp_path / "r.edf", column("II", 100), times(0, 1, 5, 6, 7), plus="EDF+D")
+            write_edf(tmp_path / "r.edf", column("II", 100), times(0, 1, 1.5, 6, 7), plus="EDF+D")
         )
+
+
+def test_gaps_are_missing_and_windows_begin_anew_after_each(tmp_path: Path) -> None:
+    ecg = column("II", 100)
+    path = write_edf(tmp_path / "r.edf", ecg, times(3, 4, 9.5, 10.5, 11.5), plus="EDF+D")
+    record = read_record(path)
+    assert record.flags == ("gap_after:2s",) and record.n_samples == 950
+    np.testing.assert_allclose(record.signal[0, :200], ecg.physical[:200] / 1000, atol=1e-6)
+    assert np.isnan(record.signal[0, 200:650]).all()
+    np.testing.assert_allclose(record.signal[0, 650:], ecg.physical[200:] / 1000, atol=1e-6)
+    windows = list(iter_records(path, window_s=2.0))
+    assert [window.record_id for window in windows] == ["r__w00000", "r__w00001"]
+    np.testing.assert_array_equal(windows[0].signal, record.signal[:, :200])
+    np.testing.assert_array_equal(windows[1].signal, record.signal[:, 650:850])
+    # A recording without a run of a window's length is one window: the longest run.
+    (only,) = iter_records(path, window_s=4.0)
+    np.testing.assert_array_equal(only.signal, record.signal[:, 650:])
+
+
+@pytest.mark.parametrize(
+    "unit", ["[uV]", "microV", "\u00c2\u00b5V", "\u00a6\u00ccV", "\u0083\u00caV", "?V"]
+)
+def test_microvolts_in_any_encoding(tmp_path: Path, unit: str) -> None:
+    ecg = column("ECG", 100, unit=unit)
+    record = read_record(write_edf(tmp_path / "r.edf", ecg))
+    np.testing.assert_allclose(record.signal[0], ecg.physical / 1000, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [("", "5"), ("nan", "5"), ("-1.#IND", "1.#INF")])
+def test_a_broken_range_costs_its_channel_alone(tmp_path: Path, low: str, high: str) -> None:
+    broken = column("ECG V1", 100, low=low, high=high)
+    record = read_record(write_edf(tmp_path / "r.edf", column("ECG II", 100), broken))
+    assert (record.leads, record.flags) == (("ECG II",), ("broken_scale:ECG V1",))
+    other = column("-", 50, low=low, high=high)
+    record = read_record(write_edf(tmp_path / "r.edf", column("ECG II", 100), other))
+    assert (record.flags, record.unused) == ((), ("-",))
+
+
+def test_the_highest_rate_of_the_ecg_channels_is_that_of_the_record(tmp_path: Path) -> None:
+    slow = column("ECG I", 125)
+    status = [column(f"ECG status {i}", 1, unit="") for i in range(4)]
+    path = write_edf(tmp_path / "r.edf", *status, slow, column("ECG II", 250))
+    record = read_record(path)
+    assert (record.fs, record.leads, record.flags) == (
+        250.0,
+        ("ECG I", "ECG II"),
+        ("upsampled:ECG I",),
+    )
+    np.testing.assert_allclose(record.signal[0, ::2], slow.physical / 1000, atol=1e-6)
+    np.testing.assert_allclose(
+        record.signal[0, 1:-1:2], (slow.physical[1:] + slow.physical[:-1]) / 2000, atol=1e-6
+    )
+    for i, window in enumerate(iter_records(path, window_s=0.7)):
+        np.testing.assert_array_equal(window.signal, record.signal[:, i * 175 : (i + 1) * 175])
+
+
+def test_given_gain_and_rate_are_used_where_a_file_is_silent(tmp_path: Path) -> None:
+    ecg = column("ECG", 100, unit="")
+    path = write_edf(tmp_path / "r.edf", ecg, duration="0")
+    record = read_record(path, source_fs=360, source_gain_per_mv=1000)
+    assert (record.fs, record.flags) == (360.0, ())
+    np.testing.assert_allclose(record.signal[0], ecg.physical / 1000, atol=1e-6)
+    stated = write_edf(tmp_path / "s.edf", column("ECG", 100))
+    given = read_record(stated, source_fs=360, source_gain_per_mv=7)
+    np.testing.assert_array_equal(given.signal, read_record(stated).signal)
+    assert given.fs == 100.0

@@ -16,7 +16,8 @@ from src.preprocessing import run_preprocessing
 from src.processed.manifest import load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.records.folders import index_folder
-from src.records.formats.hdf5 import hdf5_parts, unit_by_amplitude
+from src.records.formats.hdf5 import hdf5_parts
+from src.records.formats.stated_facts import unit_by_amplitude
 from src.records.reading import iter_records, list_records, read_record, record_name
 from src.records.record import RecordError
 from src.records.synthetic import CLASSES, generate_ecg
@@ -55,7 +56,7 @@ def test_sph_layout(tmp_path: Path) -> None:
     record = read_record(tmp_path / "S1.h5")
     np.testing.assert_array_equal(record.signal, signal.astype(np.float32))
     assert (record.record_id, record.fs, record.leads) == ("S1", 500.0, STANDARD_LEADS)
-    assert record.flags == ("fs_assumed", "lead_names_assumed")
+    assert record.flags == ("fs_assumed", "unit_assumed:mV", "lead_names_assumed")
     assert read_record(tmp_path / "S1", source_fs=250).fs == 250.0
     windows = list(iter_records(tmp_path / "S1.h5", window_s=3, stride_s=2))
     assert [w.record_id for w in windows] == [
@@ -91,7 +92,8 @@ def test_what_the_file_says_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "flags"), [(1.0, ()), (1e3, ("unit_assumed:uV",)), (1e-3, ("unit_assumed:V",))]
+    ("unit", "flags"),
+    [(1.0, ("unit_assumed:mV",)), (1e3, ("unit_assumed:uV",)), (1e-3, ("unit_assumed:V",))],
 )
 def test_a_unit_is_told_by_amplitude(tmp_path: Path, unit: float, flags: tuple[str, ...]) -> None:
     signal = ecg(2, 2000)
@@ -122,7 +124,9 @@ def test_units_by_amplitude(amplitude: float, n_records: int, expected: float | 
 # Many records per file ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("unit", "flags"), [(1.0, ()), (10.0, ("unit_assumed:0.1mV",))])
+@pytest.mark.parametrize(
+    ("unit", "flags"), [(1.0, ("unit_assumed:mV",)), (10.0, ("unit_assumed:0.1mV",))]
+)
 def test_code15_layout(tmp_path: Path, unit: float, flags: tuple[str, ...]) -> None:
     path = tmp_path / "exams_part0.hdf5"
     signals = write_code15(path, unit=unit)
@@ -261,7 +265,7 @@ def unwritten(path: Path, shape: tuple[int, ...] = (12, 30_000_000), **options: 
         (lambda p: fill(p, signal=np.ones((2, 90))), "says no sampling rate: give --source-fs"),
         (
             lambda p: fill(p, ecg=np.ones((12, 90), np.int16)),
-            "holds integers and says no unit: give --source-gain",
+            "holds whole numbers and says no unit and no gain: give --source-gain",
         ),
         (lambda p: fill(p, ecg=RNG.normal(size=(12, 90)) * 15), "fits no voltage"),
         (
@@ -269,7 +273,7 @@ def unwritten(path: Path, shape: tuple[int, ...] = (12, 30_000_000), **options: 
             r"holds many records, 2 in all \(a-00000, a-00001, \.\.\.\): name one as a\.h5::ID",
         ),
         (external, "ecg is a link to another file"),
-        (outside, "is stored outside the file"),
+        (outside, "ecg is stored outside the file"),
         (unwritten, "promises 1440000000 bytes, 0 are stored"),
         (
             lambda p: unwritten(p, (12, 2_000_000_000)),
@@ -305,7 +309,7 @@ def test_real_sph_records(real_data: Callable[[str], Path]) -> None:
             expected = file["ecg"][()].astype(np.float32)
         record = read_record(path)
         np.testing.assert_array_equal(record.signal, expected)
-        assert record.flags == ("fs_assumed", "lead_names_assumed")
+        assert record.flags == ("fs_assumed", "unit_assumed:mV", "lead_names_assumed")
 
 
 def test_damaged_bytes_give_one_kind_of_error(tmp_path: Path) -> None:
