@@ -15,14 +15,14 @@ import numpy as np
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex, years_between
 from src.records.formats.safe_xml import number_of, text_of
 from src.records.leads import canonical_lead, derive_limb_leads
-from src.records.record import ECGRecord, RecordError
+from src.records.record import ECGRecord, ReadingHints, RecordError
 from src.utils import Float32Array
 
 # Seconds in the units of a time increment.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
-def read_aecg(path: Path, root: Element) -> ECGRecord:
+def read_aecg(path: Path, root: Element, hints: ReadingHints) -> ECGRecord:
     """Read the sequence set of the most leads times seconds; other sets and series are flagged.
 
     Raises
@@ -39,7 +39,7 @@ def read_aecg(path: Path, root: Element) -> ECGRecord:
     for item in sets:
         # A set may hold other things, such as heart rates.
         try:
-            candidates.append(_read_set(path, item))
+            candidates.append(_read_set(path, item, hints))
         except RecordError as error:
             problems.append(error)
     if not candidates:
@@ -88,7 +88,7 @@ def _rhythms(path: Path, root: Element) -> list[Element]:
     return found
 
 
-def _read_set(path: Path, sequences: Element) -> _Set:
+def _read_set(path: Path, sequences: Element, hints: ReadingHints) -> _Set:
     """Read a sequence set; a lead without samples is absent."""
     fs = None
     rows: dict[str, Float32Array] = {}
@@ -101,7 +101,8 @@ def _read_set(path: Path, sequences: Element) -> _Set:
         if code.startswith("TIME_"):
             fs = fs or _rate(path, value)
         elif is_lead and value.find("digits") is not None:
-            rows[code] = _samples(path, code, value)
+            rows[code] = _samples(path, code, value, hints.gain_per_mv)
+    fs = fs or hints.fs
     empty = [code for code, row in rows.items() if not len(row)]
     rows = {code: row for code, row in rows.items() if len(row)}
     if fs is None or not rows:
@@ -130,13 +131,15 @@ def _rate(path: Path, value: Element) -> float:
     return round(1.0 / (step * _SECONDS[unit]), 6)
 
 
-def _samples(path: Path, code: str, value: Element) -> Float32Array:
+def _samples(path: Path, code: str, value: Element, gain_per_mv: float | None) -> Float32Array:
     """Return origin + scale x digits in mV, shape (n_samples,)."""
     origin, origin_unit = _quantity(value, "origin")
     scale, scale_unit = _quantity(value, "scale")
     # An origin without a unit is in that of the scale.
     origin_mv = millivolts_per_unit(origin_unit or scale_unit)
     scale_mv = millivolts_per_unit(scale_unit)
+    if value.find("scale") is None and gain_per_mv:
+        scale, scale_unit, scale_mv = 1 / gain_per_mv, "mV", 1.0
     # A scale without a unit may be that of anything.
     if not scale or not scale_unit or scale_mv is None or origin_mv is None:
         raise RecordError(

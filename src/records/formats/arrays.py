@@ -18,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.records.formats.errors import open_error
-from src.records.formats.stated_facts import amplitude_of, is_whole, unit_by_amplitude
+from src.records.formats.stated_facts import (
+    amplitude_of,
+    is_whole,
+    names_or_standard,
+    unit_by_amplitude,
+)
 from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError, RecordRequest
 from src.utils import Float32Array
 
@@ -208,12 +213,13 @@ def read_npy(path: Path, request: RecordRequest) -> ECGRecord:
     probed = _as_floats(by_lead[:, :_PROBED])
     scale = choose_scale(path, probed, request.hints.gain_per_mv)
     values = _as_floats(by_lead[:, request.start : request.stop])
+    leads, lead_flags = names_or_standard((), layout.n_leads)
     return ECGRecord(
         record_id=path.stem,
         signal=values * np.float32(scale.mv_per_unit),
         fs=rate.fs,
-        leads=("",) * layout.n_leads,
-        flags=(*rate.flags, *scale.flags),
+        leads=leads,
+        flags=(*rate.flags, *scale.flags, *lead_flags),
     )
 
 

@@ -11,14 +11,15 @@ import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from src.records.channels import Channel, find_ecg
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
 from src.records.formats.errors import missing_extra, package_error, read_whole
 from src.records.leads import canonical_lead, derive_limb_leads
-from src.records.record import MAX_VALUES, ECGRecord, RecordError, RecordRequest
+from src.records.record import MAX_VALUES, ECGRecord, ReadingHints, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array
 
 if TYPE_CHECKING:
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
 _MAX_BYTES = 2**30
 # UID of the transfer syntax Deflated Explicit VR Little Endian.
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# The last number of a lead's code is the same in ISO/IEEE 11073 (MDC 2:1) and in SCP-ECG
-# (5.6.3-9-1).
-_LEAD_OF_CODE = {
-    1: "I",
-    2: "II",
-    **{i: f"V{i - 2}" for i in range(3, 9)},
-    61: "III",
-    62: "aVR",
-    63: "aVL",
-    64: "aVF",
-}
-
-
 # Class of the list of files on a medium, which is no recording.
 _DIRECTORY = b"1.2.840.10008.1.3.10"
 # Value representations that the first elements of a file have.
@@ -96,7 +84,7 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
         with warnings.catch_warnings():
             # The package warns of values that are not needed here.
             warnings.simplefilter("ignore")
-            return _read(path)
+            return _read(path, request.hints)
     except RecordError:
         raise
     # The package raises whatever a damaged file makes it meet.
@@ -104,7 +92,7 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
         raise package_error(path, error, "DICOM") from None
 
 
-def _read(path: Path) -> ECGRecord:
+def _read(path: Path, hints: ReadingHints) -> ECGRecord:
     dataset = _load(path)
     groups = dataset.get("WaveformSequence") or []
     if not groups:
@@ -112,22 +100,23 @@ def _read(path: Path) -> ECGRecord:
         raise RecordError(
             path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph"
         )
-    index = max(range(len(groups)), key=lambda i: _amount(groups[i]))
-    signal, names, flags = _read_group(path, dataset, index)
+    group = _read_fullest(path, dataset, hints)
+    flags = list(group.flags)
     # What was computed from the recording, such as a median beat, is no part of it.
     n_recorded = sum(str(group.get("WaveformOriginality") or "") != "DERIVED" for group in groups)
     if n_recorded > 1:
         flags.append(f"waveform_groups:{n_recorded}")
-    signal, leads, derived = derive_limb_leads(signal, names)
+    signal, leads, derived = derive_limb_leads(group.signal, group.names)
     return ECGRecord(
         record_id=path.stem,
         signal=signal,
-        fs=float(groups[index].SamplingFrequency),
+        fs=group.fs,
         leads=leads,
         age=_age(str(dataset.get("PatientAge") or "")),
         sex=parse_sex(dataset.get("PatientSex") or ""),
         patient_id=str(dataset.get("PatientID") or "") or None,
         flags=(*flags, *derived),
+        unused=group.unused,
     )
 
 
@@ -159,39 +148,70 @@ def _load(path: Path) -> Dataset:
     return pydicom.dcmread(content, force=has_no_preamble)
 
 
-def _amount(group: Dataset) -> tuple[bool, float]:
+class _Group(NamedTuple):
+    """A multiplex group: its signal in mV (n_leads, n_samples), leads, rate, flags, other names."""
+
+    signal: Float32Array
+    names: tuple[str, ...]
+    fs: float
+    flags: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def _read_fullest(path: Path, dataset: Dataset, hints: ReadingHints) -> _Group:
+    """Read the group of the most leads times seconds that is not damaged."""
+    amounts = [_amount(group, hints) for group in dataset.WaveformSequence]
+    problems = []
+    for index in sorted(range(len(amounts)), key=lambda i: amounts[i], reverse=True):
+        try:
+            return _read_group(path, dataset, index, hints)
+        except RecordError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _amount(group: Dataset, hints: ReadingHints) -> tuple[bool, float]:
     """Return whether a group has a standard lead, and its leads times seconds."""
     channels = group.get("ChannelDefinitionSequence") or []
     n_leads = sum(canonical_lead(_lead_name(channel)) is not None for channel in channels)
-    seconds = int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6)
-    return n_leads > 0, n_leads * seconds
+    fs = float(group.get("SamplingFrequency") or hints.fs or 0)
+    seconds = int(group.get("NumberOfWaveformSamples") or 0) / max(fs, 1e-6)
+    return n_leads > 0, (n_leads or len(channels)) * seconds
 
 
-def _read_group(
-    path: Path, dataset: Dataset, index: int
-) -> tuple[Float32Array, tuple[str, ...], list[str]]:
-    """Return a group's voltages in mV, shape (n_leads, n_samples), their leads, and flags."""
+def _read_group(path: Path, dataset: Dataset, index: int, hints: ReadingHints) -> _Group:
+    """Read the ECG channels of a group."""
     group = dataset.WaveformSequence[index]
+    fs = float(group.get("SamplingFrequency") or hints.fs or 0)
+    if not fs > 0:
+        raise RecordError(path, "says no sampling rate: give --source-fs NAME=HZ (source_fs=)")
     counts = _counts(path, dataset, index)
-    fs = float(group.SamplingFrequency)
+    channels = list(group.ChannelDefinitionSequence)
+    names = [_lead_name(channel) for channel in channels]
+    scales = [_millivolts(channel, hints.gain_per_mv) for channel in channels]
+    found = find_ecg(
+        tuple(
+            Channel(name, unit="mV" if scale else "none")
+            for name, scale in zip(names, scales, strict=True)
+        ),
+        hints.leads,
+    )
     rows: list[Float32Array] = []
-    names: list[str] = []
-    flags: list[str] = []
-    for column, channel in enumerate(group.ChannelDefinitionSequence):
-        name = _lead_name(channel)
-        factors = _millivolts(channel)
-        if factors is None:
-            flags.append(f"not_a_voltage:{name}")
-            continue
-        per_count, per_unit = factors
-        # The baseline is in the unit of the channel.
-        baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
-        row = (counts[:, column] * per_count + baseline).astype(np.float32)
-        rows.append(_shifted(row, _delay(path, channel, fs)))
-        names.append(name)
+    for column in found.rows:
+        scale = scales[column]
+        assert scale is not None
+        row = (counts[:, column] * scale.per_count + scale.baseline).astype(np.float32)
+        rows.append(_shifted(row, _delay(path, channels[column], fs)))
     if not rows:
         raise RecordError(path, "no channel is a voltage: expected a sensitivity in uV, mV or V")
-    return np.stack(rows), tuple(names), flags
+    flags = [f"not_a_voltage:{names[i]}" for i in found.unused if scales[i] is None]
+    return _Group(
+        np.stack(rows),
+        tuple(names[i] for i in found.rows),
+        fs,
+        tuple(flags),
+        tuple(names[i] for i in found.unused),
+    )
 
 
 def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
@@ -281,22 +301,40 @@ def _lead_name(channel: Dataset) -> str:
     source = (channel.get("ChannelSourceSequence") or [None])[0]
     if source is None:
         return str(channel.get("ChannelLabel") or "")
-    coded = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source.get("CodeValue") or ""))
-    if coded and int(coded[1]) in _LEAD_OF_CODE:
-        return _LEAD_OF_CODE[int(coded[1])]
-    return re.sub(r"\s*\(.*\)", "", str(source.get("CodeMeaning") or "")).strip()
+    # An MDC or SCP-ECG code
+    coded = canonical_lead(str(source.get("CodeValue") or ""))
+    if coded is not None:
+        return coded
+    meaning = re.sub(r"\s*\(.*\)", "", str(source.get("CodeMeaning") or "")).strip()
+    label = str(channel.get("ChannelLabel") or "")
+    return label if canonical_lead(meaning) is None and canonical_lead(label) else meaning
 
 
-def _millivolts(channel: Dataset) -> tuple[float, float] | None:
-    """Return mV per count and mV per unit of a channel, or None if it is not a voltage."""
+class _Scale(NamedTuple):
+    """mV per count, and the baseline in mV."""
+
+    per_count: float
+    baseline: float
+
+
+def _millivolts(channel: Dataset, gain_per_mv: float | None) -> _Scale | None:
+    """Return the scale of a channel, or None if it is not a voltage.
+
+    A channel without sensitivity has the gain that is given.
+    """
     units = channel.get("ChannelSensitivityUnitsSequence") or []
-    per_unit = millivolts_per_unit(str(units[0].get("CodeValue") or "?")) if units else None
     sensitivity = channel.get("ChannelSensitivity")
+    if sensitivity is None and not units and gain_per_mv:
+        return _Scale(1 / gain_per_mv, 0.0)
+    # An empty unit says nothing.
+    per_unit = millivolts_per_unit(str(units[0].get("CodeValue") or "?")) if units else None
     if per_unit is None or sensitivity is None:
         return None
     correction = channel.get("ChannelSensitivityCorrectionFactor")
     correction = 1.0 if correction is None else float(correction)
-    return float(sensitivity) * correction * per_unit, per_unit
+    # The baseline is in the unit of the channel.
+    baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
+    return _Scale(float(sensitivity) * correction * per_unit, baseline)
 
 
 def _age(text: str) -> float | None:

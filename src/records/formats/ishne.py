@@ -138,9 +138,7 @@ def _millivolts(
         return stated, ()
     # The beginning tells the unit of all windows.
     start = _counts(path, header, 0, _PROBED)[:, silent]
-    scale = choose_scale(
-        path, np.ascontiguousarray(start.T), gain_per_mv, may_be_counts=True
-    )
+    scale = choose_scale(path, np.ascontiguousarray(start.T), gain_per_mv, may_be_counts=True)
     return np.where(silent, np.float32(scale.mv_per_unit), stated), scale.flags
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
 from src.records.formats.safe_xml import number_of, text_of
 from src.records.leads import derive_limb_leads
-from src.records.record import ECGRecord, RecordError
+from src.records.record import ECGRecord, ReadingHints, RecordError
 from src.utils import Float32Array
 
 # ADC value that marks a missing sample.
@@ -35,7 +35,7 @@ class _Wave(NamedTuple):
     flags: tuple[str, ...]
 
 
-def read_muse(path: Path, root: Element) -> ECGRecord:
+def read_muse(path: Path, root: Element, hints: ReadingHints) -> ECGRecord:
     """Read the rhythm waveform of the most leads times seconds; others are flagged.
 
     Raises
@@ -49,7 +49,7 @@ def read_muse(path: Path, root: Element) -> ECGRecord:
     for rhythm in rhythms:
         # A damaged waveform does not cost another one.
         try:
-            waves.append(_read_wave(path, rhythm))
+            waves.append(_read_wave(path, rhythm, hints))
         except RecordError as error:
             problems.append(error)
     if not waves:
@@ -89,10 +89,12 @@ def _rhythms(path: Path, root: Element) -> list[Element]:
     return rhythms
 
 
-def _read_wave(path: Path, waveform: Element) -> _Wave:
+def _read_wave(path: Path, waveform: Element, hints: ReadingHints) -> _Wave:
     """Read a waveform; a lead without samples is absent."""
     base = number_of(text_of(waveform, "SampleBase"))
     exponent = number_of(text_of(waveform, "SampleExponent") or "0")
+    if not text_of(waveform, "SampleBase") and hints.fs:
+        base, exponent = hints.fs, 0
     if not base or exponent is None or abs(exponent) > 6:
         raise RecordError(
             path, f"SampleBase is {text_of(waveform, 'SampleBase')!r}: expected a rate in Hz"
@@ -102,7 +104,7 @@ def _read_wave(path: Path, waveform: Element) -> _Wave:
     flags: list[str] = []
     for lead in waveform.findall("LeadData"):
         name = text_of(lead, "LeadID")
-        row = _samples(path, name, lead)
+        row = _samples(path, name, lead, hints.gain_per_mv)
         if not len(row):
             flags.append(f"no_samples:{name}")
             continue
@@ -118,7 +120,7 @@ def _read_wave(path: Path, waveform: Element) -> _Wave:
     return _Wave(np.stack(rows), tuple(names), base * 10.0**exponent, tuple(flags))
 
 
-def _samples(path: Path, name: str, lead: Element) -> Float32Array:
+def _samples(path: Path, name: str, lead: Element, gain_per_mv: float | None) -> Float32Array:
     """Return the samples of a lead in mV, shape (n_samples,), NaN where one is missing."""
     if text_of(lead, "LeadSampleSize") not in ("", "2"):
         raise RecordError(
@@ -140,6 +142,8 @@ def _samples(path: Path, name: str, lead: Element) -> Float32Array:
     per_bit = number_of(text_of(lead, "LeadAmplitudeUnitsPerBit"))
     unit = text_of(lead, "LeadAmplitudeUnits") or "MICROVOLTS"
     per_unit = millivolts_per_unit(unit)
+    if not text_of(lead, "LeadAmplitudeUnitsPerBit") and gain_per_mv:
+        per_bit, per_unit = 1 / gain_per_mv, 1.0
     if not per_bit or per_unit is None:
         raise RecordError(path, f"lead {name} has {per_bit} {unit} per bit: expected a voltage")
     counts = np.frombuffer(raw, "<i2", n_promised)

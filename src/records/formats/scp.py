@@ -7,6 +7,7 @@ outside the QRS complexes. Format: EN 1064:2005+A1:2007 (ISO 11073-91064), secti
 from __future__ import annotations
 
 import binascii
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from src.records.facts import parse_age
 from src.records.formats.errors import read_whole
-from src.records.leads import derive_limb_leads
-from src.records.record import ECGRecord, RecordError, RecordRequest
+from src.records.leads import LEAD_OF_CODE, derive_limb_leads
+from src.records.record import ECGRecord, ReadingHints, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array
 
 _MAX_BYTES = 2**26
@@ -27,16 +28,6 @@ _MAX_BYTES = 2**26
 _HEADER = 16
 # Number that stands for the Huffman table of the standard.
 _DEFAULT_TABLE = 19999
-# Names of the leads by their codes.
-_LEADS = {
-    1: "I",
-    2: "II",
-    **{i: f"V{i - 2}" for i in range(3, 9)},
-    61: "III",
-    62: "aVR",
-    63: "aVL",
-    64: "aVF",
-}
 # Years in the units of an age: years, months, weeks, days, hours.
 _YEARS = {1: 1.0, 2: 1 / 12, 3: 1 / 52.18, 4: 1 / 365.25, 5: 1 / 8766}
 _CONVERT = "convert the file with BioSig (save2gdf -f=EDF)"
@@ -99,7 +90,7 @@ def read_scp(path: Path, request: RecordRequest) -> ECGRecord:
     try:
         stated = _leads(path, sections[3])
         table = _huffman_table(path, sections.get(2, b""))
-        signal, fs, names = _rhythm(path, sections[6], stated, table)
+        signal, fs, names = _rhythm(path, sections[6], stated, table, request.hints)
         age, sex, patient_id = _patient(sections.get(1, b""))
     except (struct.error, IndexError) as error:
         raise RecordError(path, f"ends within a section ({error})") from None
@@ -185,12 +176,12 @@ def _leads(path: Path, data: bytes) -> list[_Lead]:
     for i in range(count):
         # First sample, last sample and code.
         start, end, code = struct.unpack_from("<IIB", data, 2 + 9 * i)
-        leads.append(_Lead(_LEADS.get(code, f"SCP {code}"), start, end - start + 1))
+        leads.append(_Lead(LEAD_OF_CODE.get(code, f"SCP {code}"), start, end - start + 1))
     return leads
 
 
 def _rhythm(
-    path: Path, data: bytes, leads: Sequence[_Lead], table: Table | None
+    path: Path, data: bytes, leads: Sequence[_Lead], table: Table | None, hints: ReadingHints
 ) -> tuple[Float32Array, float, tuple[str, ...]]:
     """Return the signal in mV, shape (n_leads, n_samples), the rate in Hz and the leads' names.
 
@@ -206,8 +197,12 @@ def _rhythm(
         The leads.
     table
         Huffman table, or None if samples are 16-bit numbers.
+    hints
+        Rate and gain where section 6 has zeros.
     """
     nanovolts, microseconds, order, bimodal = struct.unpack_from("<HHBB", data)
+    nanovolts = nanovolts or 1e6 / (hints.gain_per_mv or math.inf)
+    microseconds = microseconds or 1e6 / (hints.fs or math.inf)
     if bimodal:
         raise RecordError(path, f"is compressed bimodally: {_CONVERT}")
     if not nanovolts or not microseconds or order > 2:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from src.records.formats.arrays import (
     looks_like_signal,
 )
 from src.records.formats.errors import HEAD_BYTES, read_whole
-from src.records.leads import canonical_lead, is_unnamed
+from src.records.formats.stated_facts import choose_channels, names_or_standard
+from src.records.leads import canonical_lead, has_ecg_word, is_other_lead, is_unnamed
 from src.records.record import MAX_VALUES, ECGRecord, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array, printable
 
@@ -50,6 +51,8 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 _NAME_AND_UNIT = re.compile(
     r"(?P<name>.*?)\s*(?:[\[(/]\s*(?P<unit>[^\])]*?)\s*[\])]?|_(?P<tail>[munµμ]?V))", re.DOTALL
 )
+_ID = re.compile(r"(?:^|[\W_])(?:id|name|file|path|label|date|rate)s?$", re.IGNORECASE)
+_COUNTS = re.compile(r"\s*(?:adu?|counts?|lsb|raw|digital|units?|a\.?u\.?|-)\s*", re.IGNORECASE)
 _OTHER_NAMES = re.compile(r"(?:voltage|amplitude|value|data|raw|ecg|ekg)[\s_]*\d*", re.IGNORECASE)
 
 _FACT = r"[\s_:=,;\"'\t]*(?:\(?\s*(?:hz|in|per|second|/|s)\s*\)?)?[\s_:=,;\"'\t]*"
@@ -105,11 +108,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns are leads, and which is the time."""
+    """Which columns are leads, which is the time, flags, and names of columns not used."""
 
     leads: tuple[int, ...]
     time: int | None = None
-    flags: tuple[str, ...] = field(default=())
+    flags: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def is_text_signal(head: bytes) -> bool:
@@ -160,7 +164,7 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
         raise RecordError(path, "is no matrix of numbers: expected a line per sample")
     table = _parse_table(path, lines, layout)
     del lines
-    columns = _find_columns(path, layout, table)
+    columns = _find_columns(path, layout, table, request.hints.leads)
     values = table[:, columns.leads].T
     if not layout.names and values.shape[0] > values.shape[1]:
         values = values.T
@@ -170,13 +174,14 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
     values[~np.isfinite(values)] = np.nan
     rate = _rate(path, layout, columns, table, request.hints.fs)
     signal, unit_flags = _to_millivolts(path, layout, columns, values, request.hints.gain_per_mv)
-    names = _lead_names(layout, columns, len(signal))
+    names, lead_flags = _lead_names(layout, columns, len(signal))
     return ECGRecord(
         record_id=path.stem,
         signal=signal,
         fs=rate.fs,
         leads=names,
-        flags=(*columns.flags, *rate.flags, *unit_flags),
+        flags=(*columns.flags, *rate.flags, *unit_flags, *lead_flags),
+        unused=columns.unused,
     )
 
 
@@ -331,7 +336,13 @@ def _may_be_lead(name: str) -> bool:
     if not name or _TIME.fullmatch(name) or _COUNTER.fullmatch(name):
         return False
     is_named = is_unnamed(name) and not name.isdigit()
-    return canonical_lead(name) is not None or is_named or bool(_OTHER_NAMES.fullmatch(name))
+    return (
+        canonical_lead(name) is not None
+        or is_named
+        or (is_other_lead(name) and not name.isdigit())
+        or (has_ecg_word(name) and _ID.search(name) is None)
+        or _OTHER_NAMES.fullmatch(name) is not None
+    )
 
 
 def _names_a_lead(layout: Layout) -> bool:
@@ -432,26 +443,34 @@ def _parse_slowly(path: Path, rows: Sequence[str], layout: Layout) -> Float64Arr
 # Meaning of the columns ---------------------------------------------------------------------------
 
 
-def _find_columns(path: Path, layout: Layout, table: Float64Array) -> _Columns:
+def _find_columns(
+    path: Path, layout: Layout, table: Float64Array, named: tuple[str, ...]
+) -> _Columns:
     """Return the columns that are leads, and the column of times."""
     if not layout.names:
         has_time = layout.n_columns > 1 and len(table) > layout.n_columns and _is_even(table[:, 0])
         leads = tuple(range(int(has_time), layout.n_columns))
         return _Columns(leads, 0 if has_time else None)
-    leads = tuple(i for i, name in enumerate(layout.names) if canonical_lead(name))
-    if not leads:
-        leads = tuple(i for i, name in enumerate(layout.names) if _may_be_lead(name))
     times = [i for i, name in enumerate(layout.names) if _TIME.fullmatch(name)]
-    counters = [i for i, name in enumerate(layout.names) if not name or _COUNTER.fullmatch(name)]
-    if not leads:
-        raise RecordError(
-            path,
-            f"has the columns {', '.join(layout.names[:10])}: expected one called like a lead",
-        )
-    known = {*leads, *times, *counters}
-    others = [name for i, name in enumerate(layout.names) if i not in known]
-    flags = tuple(f"not_an_ecg:{name}" for name in others)
-    return _Columns(leads, times[0] if times else None, flags)
+    signals = [
+        i
+        for i, name in enumerate(layout.names)
+        if name and i not in times and not _COUNTER.fullmatch(name)
+    ]
+    units = [layout.units[i] if layout.units else "" for i in signals]
+    names = tuple(layout.names[i] for i in signals)
+    choice = choose_channels(path, names, tuple(map(_unit_of_signal, units)), named)
+    return _Columns(
+        tuple(signals[row] for row in choice.kept),
+        times[0] if times else None,
+        choice.flags,
+        choice.unused,
+    )
+
+
+def _unit_of_signal(unit: str) -> str:
+    """Return the unit of a column, empty for one that only says that samples are counts."""
+    return "" if _COUNTS.fullmatch(unit) else unit
 
 
 def _is_even(values: Float64Array) -> bool:
@@ -550,10 +569,12 @@ def _to_millivolts(
     return signal * np.array(known, np.float32)[:, None], ()
 
 
-def _lead_names(layout: Layout, columns: _Columns, n_leads: int) -> tuple[str, ...]:
-    """Return the names of the leads, empty where none is stated."""
+def _lead_names(
+    layout: Layout, columns: _Columns, n_leads: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the leads, and flags."""
     if layout.names:
-        return tuple(layout.names[i] for i in columns.leads)
+        return tuple(layout.names[i] for i in columns.leads), ()
     if layout.lead and n_leads == 1:
-        return (layout.lead,)
-    return ("",) * n_leads
+        return (layout.lead,), ()
+    return names_or_standard((), n_leads)

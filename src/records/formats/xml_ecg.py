@@ -28,7 +28,7 @@ def read_xml(path: Path, request: RecordRequest) -> ECGRecord:
             f"its root element is {root.tag[:80]}: expected RestingECG (GE MUSE) or "
             "AnnotatedECG (HL7 aECG)",
         )
-    return reader(path, root)
+    return reader(path, root, request.hints)
 
 
 def is_ecg_xml(head: bytes) -> bool:
