@@ -233,7 +233,7 @@ def explain_unread(name: str, head: bytes) -> Unread | None:
     known = describe_known(name, head)
     if kind is _TEXT and known is None:
         reason = explain_text(head) or ""
-        return Unread(reason, is_side_file="run like a signal" not in reason)
+        return Unread(reason, is_side_file=not reason.startswith("holds numbers"))
     return known or describe_unread(name, head)
 
 

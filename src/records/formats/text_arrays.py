@@ -72,6 +72,7 @@ _GAIN_FACT = re.compile(
     re.IGNORECASE,
 )
 _LEAD_FACT = re.compile(r"^\W*leads?\s*[:=,;\t]\s*(?P<lead>.{1,40}?)\W*$", re.IGNORECASE)
+_LINE_FACTS = (_RATE_FACT, _UNIT_FACT, _GAIN_FACT, _LEAD_FACT)
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,18 @@ def explain_text(head: bytes) -> str | None:
             f"is a table with the columns {printable(', '.join(layout.names[:5]), 80)}: expected "
             "a column called like a lead, such as II"
         )
-    numbers = _parse_lines(lines[layout.first :], layout)
-    if numbers is None or not numbers.size:
+    try:
+        numbers = _parse_table(Path("text"), lines, layout)
+    except RecordError:
         return "is a table: expected a column of numbers per lead"
     with np.errstate(all="ignore"):
+        if layout.names:
+            numbers = numbers[:, [i for i, name in enumerate(layout.names) if _may_be_lead(name)]]
         table = numbers.T if numbers.shape[1] <= max(MAX_LEADS, numbers.shape[0]) else numbers
         if looks_like_signal(table[:MAX_LEADS]):
             return None
+    if layout.names:
+        return "is a table of numbers that do not run like a signal: expected a column per lead"
     return "holds numbers that do not run like a signal: expected a column per lead"
 
 
@@ -212,6 +218,8 @@ def find_layout(lines: Sequence[str]) -> Layout | None:
         if not _may_be_numbers(line) or not follows:
             continue
         for delimiter in _DELIMITERS:
+            if delimiter is not None and delimiter not in line:
+                continue
             if (layout := _layout_at(start, at, follows, delimiter)) is not None:
                 return layout
     return None
@@ -225,19 +233,23 @@ def _layout_at(lines: Sequence[str], at: int, follows: str, delimiter: str | Non
     """Return the layout of numbers that begin at a line, if `delimiter` separates them."""
     header, units = _header_before(lines, at, delimiter)
     fields, later = _split(lines[at], delimiter), _split(follows, delimiter)
-    # The exports of R have no name above the numbers of the rows.
-    if header and len(header) == len(fields) - 1:
-        header = ("", *header)
-    facts = _facts(lines[: max(0, at)])
+    if len(header) == len(fields) - 1:
+        # Lines may end in their delimiter. The exports of R have no name above row numbers.
+        ends = not fields[-1] and not later[-1]
+        header = (*header, "") if ends else ("", *header) if header else ()
+    facts = _facts(lines[:at])
     has_comma = delimiter != "," or (len(fields) == 2 and bool(facts.lead) and not header)
     if has_comma and delimiter == ",":
         delimiter, fields, later = None, [lines[at].strip()], [follows.strip()]
     if len(fields) != len(later) or (delimiter is None and len(fields) > 1 and "," in lines[at]):
         return None
-    wanted = range(len(fields))
+    wanted: Sequence[int] = range(len(fields))
+    if len(fields) == 1 and len(header) > 1:
+        # White space separates no columns here.
+        header = (" ".join(header),)
     if header and len(header) == len(fields):
         named = [i for i, name in enumerate(header) if _may_be_lead(_name_and_unit(name)[0])]
-        wanted = named or wanted  # type: ignore[assignment]
+        wanted = named or wanted
     else:
         header, units = (), ()
     if not all(_is_number(row[i], has_comma) for row in (fields, later) for i in wanted):
@@ -265,7 +277,8 @@ def _header_before(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the columns and their units, from the lines before the numbers."""
     before = [line.lstrip("#% ") for line in lines[:at] if line.strip()]
-    if not before:
+    # "Unit,mV" is no name of two columns.
+    if not before or any(fact.search(before[-1][:500]) for fact in _LINE_FACTS):
         return (), ()
     last = tuple(_split(before[-1], delimiter))
     if len(before) > 1 and all(_is_unit(text) for text in last):
@@ -283,16 +296,13 @@ def _is_unit(text: str) -> bool:
 def _split(line: str, delimiter: str | None) -> list[str]:
     """Return the fields of a line without quotes and white space around them."""
     if delimiter is None:
-        fields = line.split()
+        # A unit in brackets belongs to the name before it.
+        fields = re.split(r"\s+(?![\[(])", line.strip())
     elif '"' in line:
         fields = next(csv.reader([line], delimiter=delimiter), [])
     else:
         fields = line.split(delimiter)
-    stripped = [text.strip().strip("\"'").strip() for text in fields]
-    # A line may end in its delimiter.
-    if len(stripped) > 1 and not stripped[-1] and delimiter is not None:
-        stripped.pop()
-    return stripped
+    return [text.strip().strip("\"'").strip() for text in fields]
 
 
 def _is_number(text: str, has_comma: bool) -> bool:
@@ -333,14 +343,15 @@ def _name_and_unit(text: str) -> tuple[str, str]:
 
 def _may_be_lead(name: str) -> bool:
     """Return whether a column may hold an ECG, by its name."""
-    if not name or _TIME.fullmatch(name) or _COUNTER.fullmatch(name):
+    is_other = _TIME.fullmatch(name) or _COUNTER.fullmatch(name) or _ID.search(name)
+    if not name or is_other:
         return False
     is_named = is_unnamed(name) and not name.isdigit()
     return (
         canonical_lead(name) is not None
         or is_named
         or (is_other_lead(name) and not name.isdigit())
-        or (has_ecg_word(name) and _ID.search(name) is None)
+        or has_ecg_word(name)
         or _OTHER_NAMES.fullmatch(name) is not None
     )
 
@@ -431,7 +442,7 @@ def _parse_slowly(path: Path, rows: Sequence[str], layout: Layout) -> Float64Arr
                     path, f"line {number}, column {i + 1} is {text[:40]!r}: expected a number"
                 )
             table[n_rows, i] = np.nan if value is None else value
-        if len(fields) > layout.n_columns:
+        if any(fields[layout.n_columns :]):
             raise RecordError(
                 path,
                 f"line {number} has {len(fields)} columns: expected {layout.n_columns} as before",
@@ -448,8 +459,11 @@ def _find_columns(
 ) -> _Columns:
     """Return the columns that are leads, and the column of times."""
     if not layout.names:
+        if not np.isfinite(table[:, -1]).any() and table.shape[1] > 1:
+            # Lines end in their delimiter.
+            table = table[:, :-1]
         has_time = layout.n_columns > 1 and len(table) > layout.n_columns and _is_even(table[:, 0])
-        leads = tuple(range(int(has_time), layout.n_columns))
+        leads = tuple(range(int(has_time), table.shape[1]))
         return _Columns(leads, 0 if has_time else None)
     times = [i for i, name in enumerate(layout.names) if _TIME.fullmatch(name)]
     signals = [

@@ -176,7 +176,9 @@ def describe_known(name: str, head: bytes) -> Unread | None:
     """Describe a file of a kind that is known and not read; None for other files."""
     suffix = os.path.splitext(name)[1].lower()
     if not head:
-        return Unread("is empty: expected a recording", is_side_file=is_side_name(name))
+        # Such as an empty list of labels
+        is_text = suffix in (".csv", ".tsv", ".txt", ".asc")
+        return Unread("is empty: expected a recording", is_side_file=is_text or is_side_name(name))
     if suffix == ".dat":
         header = f"{os.path.splitext(name)[0]}.hea"
         return Unread(f"its header {header} is not in the folder", is_recording=True)
@@ -194,6 +196,8 @@ def describe_known(name: str, head: bytes) -> Unread | None:
         return Unread(f"is {archive}: unpack it")
     if head.startswith(b"PK\x03\x04"):
         return _describe_zip(suffix)
+    if head.startswith(b"\x93NUMPY"):
+        return Unread("is an array of numbers that do not run like a signal")
     if head.startswith(b"PAR1"):
         return Unread("is a Parquet table: save each recording as .npy or .csv")
     if is_side_name(name):
