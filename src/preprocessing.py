@@ -526,9 +526,11 @@ def _plan(
     table = load_mapping(mapping) if mapping is not None else None
     plan = plan_run(data, table, config)
     if limit is not None:
-        plan = replace(plan, tasks=choose_evenly(plan.tasks, limit), missing=())
-    if execution.on_error == "raise" and plan.missing:
-        first = plan.missing[0]
+        plan = replace(plan, tasks=choose_evenly(plan.tasks, limit), missing=(), unread=())
+    labelled = [row for row in plan.unread if row.label_source == "mapping"]
+    failed = [*plan.missing, *labelled]
+    if execution.on_error == "raise" and failed:
+        first = failed[0]
         raise RecordError(f"{first.dataset}/{first.record_id}", first.reason)
     return plan
 

@@ -18,9 +18,13 @@ from src.processed.runs.chunks import find_record_start
 from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
 from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RejectedError
+from src.records.folders import PassedOver
+from src.records.reading import record_stem
 from src.records.record import ECGRecord, RecordError, split_part
 from src.records.windows import count_windows
-from src.utils import Rich, format_duration, html_facts, html_table, shown_path
+from src.utils import Rich, format_duration, html_facts, html_table, printable, shown_path
+
+_MAX_REASONS = 8  # of files that are passed over, for each collection
 
 # Flags of channels that are read and then have no place in the tensor
 _NOT_USED = ("unknown_lead:", "repeated_lead:")
@@ -40,6 +44,7 @@ class DatasetCheck:
     leads: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
+    passed_over: tuple[PassedOver, ...] = ()
     seconds: float = 0.0
     n_bytes: int = 0
     n_files: int = 0
@@ -98,6 +103,22 @@ class DatasetCheck:
             lines.append(f"  windows: about {n_windows:.0f} in all")
         for text, n in self.problems.most_common(5):
             lines.append(f"  problem in {n} of {self.n_probed} probed: {text}")
+        return lines + self._passed_over_lines()
+
+    def _passed_over_lines(self) -> list[str]:
+        """Return a line for each reason why files are passed over."""
+        files: dict[str, list[str]] = {}
+        for file in self.passed_over:
+            files.setdefault(file.unread.reason, []).append(printable(file.relative))
+        if not files:
+            return []
+        lines = [f"  passed over: {len(self.passed_over)} files that are no records"]
+        by_number = sorted(files.items(), key=lambda item: -len(item[1]))
+        for reason, names in by_number[:_MAX_REASONS]:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            lines.append(f"    {names[0]}{others}: {reason}")
+        if len(files) > _MAX_REASONS:
+            lines.append(f"    ... and {len(files) - _MAX_REASONS} other reasons")
         return lines
 
 
@@ -110,6 +131,7 @@ class CheckReport(Rich):
     unlabelled: tuple[str, ...]
     labels: Counter[str]
     workers: int
+    unread: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -123,6 +145,7 @@ class CheckReport(Rich):
             lines.append(f"labels: {counts}")
         for title, names in (
             ("rows of the mapping have no file", self.unmatched),
+            ("rows of the mapping name a file that is not read", self.unread),
             ("records have no row of the mapping", self.unlabelled),
         ):
             if names:
@@ -161,6 +184,11 @@ class CheckReport(Rich):
             facts_of_check = [check.name, check.n_records, check.n_labelled]
             found = [*map(_list_counts, counters), check.lengths, _list_counts(check.problems)]
             rows.append([*facts_of_check, *found])
+        passed_over = [
+            [check.name, file.relative, file.unread.reason]
+            for check in self.datasets
+            for file in check.passed_over[:_MAX_REASONS]
+        ]
         facts = html_facts(
             {
                 "estimate": self.estimate,
@@ -172,10 +200,13 @@ class CheckReport(Rich):
         tables = [html_table(header, rows)]
         for title, names in (
             ("rows without a file", self.unmatched),
+            ("rows whose file is not read", self.unread),
             ("records without a row", self.unlabelled),
         ):
             if names:
                 tables.append(html_table([title], [[name] for name in names[:10]]))
+        if passed_over:
+            tables.append(html_table(["collection", "passed over", "reason"], passed_over))
         return facts + "".join(tables)
 
 
@@ -216,7 +247,19 @@ def check_datasets(
     unlabelled = []
     if mapping is not None:
         unlabelled = [f"{task.dataset}/{task.record_id}" for task in plan.tasks if task.row is None]
-    return CheckReport(checks, tuple(unmatched), tuple(unlabelled), labels, execution.n_workers)
+    unread = [
+        f"{row.dataset}/{row.record_id}: {row.reason}"
+        for row in plan.unread
+        if row.label_source == "mapping"
+    ]
+    return CheckReport(
+        checks,
+        tuple(unmatched),
+        tuple(unlabelled),
+        labels,
+        execution.n_workers,
+        unread=tuple(unread),
+    )
 
 
 def _check_dataset(
@@ -224,7 +267,11 @@ def _check_dataset(
 ) -> DatasetCheck:
     tasks = [task for task in plan.tasks if task.dataset == name]
     check = DatasetCheck(name, str(root), len(tasks), sum(task.row is not None for task in tasks))
-    check.formats.update(split_part(task.path)[0].suffix.lower() for task in tasks)
+    check.formats.update(_suffix(task.path) for task in tasks)
+    # Labels, pictures and the like belong to a collection and are no news.
+    check.passed_over = tuple(
+        file for file in plan.passed_over.get(name, ()) if not file.unread.is_side_file
+    )
     for task in choose_evenly(tasks, n_probe):
         _probe(check, task, config)
     return check
@@ -244,6 +291,12 @@ def _add_length(check: DatasetCheck, n_samples: int, fs: float, config: Preproce
     # Half a sample: a rate such as 500.24 Hz makes no record longer.
     is_longer = seconds > check.kept_s + 0.5 / min(fs, config.fs)
     check.n_cut += is_longer and not config.window_s
+
+
+def _suffix(path: str) -> str:
+    """Return the suffix of a record's file, or that it has none."""
+    name = split_part(path)[0].name
+    return name[len(record_stem(name)) :].lower() or "no suffix"
 
 
 def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> None:

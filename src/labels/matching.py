@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from src.labels.ids import clean_id, file_key, id_key
 from src.labels.mapping import LabelRow
-from src.records.folders import MAX_ID_LENGTH, PART_IN_FILE, FoundRecord
+from src.records.folders import MAX_ID_LENGTH, PART_IN_FILE, FolderIndex, FoundRecord, PassedOver
 from src.records.reading import READABLE_SUFFIXES
 from src.utils import printable, stable_hash
 
 _KNOWN_SUFFIX = re.compile(
     rf"({'|'.join(map(re.escape, (*READABLE_SUFFIXES, '.dat')))})$", re.IGNORECASE
 )
+_NO_FILE = "no file of this name in the folder"
 _RATE_SUFFIX = re.compile(r"_(hr|lr)$")
 
 
@@ -29,6 +30,15 @@ class RecordMatch:
 
 
 @dataclass(frozen=True)
+class UnreadMatch:
+    """A file that is not read, with its row, or None, and the id that it has in the manifest."""
+
+    record_id: str
+    file: PassedOver
+    row: LabelRow | None
+
+
+@dataclass(frozen=True)
 class Matches:
     """The matches of one dataset.
 
@@ -38,10 +48,13 @@ class Matches:
         Every record, in the order of the index.
     missing
         Rows without a record of their own, with the reason.
+    unread
+        Files that are no records but hold a recording or are named by a row, with that row or None.
     """
 
     records: tuple[RecordMatch, ...]
     missing: tuple[tuple[LabelRow, str], ...] = field(default=())
+    unread: tuple[UnreadMatch, ...] = field(default=())
 
 
 # Spellings ----------------------------------------------------------------------------------------
@@ -56,6 +69,11 @@ def _clean(record_id: str) -> str:
 
 def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
+
+
+def _without_base(path: str) -> str:
+    """Return the folder of a path with its slash, empty for a bare name."""
+    return path[: len(path) - len(_base(path))]
 
 
 def _base_without_rate(path: str) -> str:
@@ -108,6 +126,44 @@ class _Level:
     unmatched: list[LabelRow] = field(default_factory=list)
 
 
+def match_folder(rows: Sequence[LabelRow], index: FolderIndex) -> Matches:
+    """Match the rows of one dataset to its records, and those left to files that are not read.
+
+    A row whose file is there has another trouble than one whose file is not.
+    """
+    matches = match_records(rows, index.records)
+    as_found = [FoundRecord(file.relative, file.stem) for file in index.passed_over]
+    left = [row for row, reason in matches.missing if reason == _NO_FILE]
+    row_of = {}
+    for match in match_records(left, as_found).records:
+        if match.row is not None:
+            row_of[match.found.relative] = match.row
+    taken = {id(row) for row in row_of.values()}
+    missing = [(row, reason) for row, reason in matches.missing if id(row) not in taken]
+    wanted = [
+        file for file in index.passed_over if file.unread.is_recording or file.relative in row_of
+    ]
+    ids = _ids_of_unread(wanted, row_of, {match.record_id for match in matches.records})
+    unread = [UnreadMatch(ids[file.relative], file, row_of.get(file.relative)) for file in wanted]
+    return Matches(matches.records, tuple(missing), tuple(unread))
+
+
+def _ids_of_unread(
+    files: Sequence[PassedOver], row_of: Mapping[str, LabelRow], taken: set[str]
+) -> dict[str, str]:
+    """Return relative file -> id in the manifest: that of its row, its stem, or else its path."""
+    ids: dict[str, str] = {}
+    used = {record_id.casefold() for record_id in taken}
+    for file in sorted(files, key=lambda file: file.relative not in row_of):
+        row = row_of.get(file.relative)
+        path = printable(file.relative, MAX_ID_LENGTH).replace("/", "-")
+        choices = [row.record_id] if row else []
+        choices += [file.stem, path, f"{path}~{stable_hash(file.relative, 6)}"]
+        ids[file.relative] = next(name for name in choices if name.casefold() not in used)
+        used.add(ids[file.relative].casefold())
+    return ids
+
+
 def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Matches:
     """Match the rows of one dataset to its records.
 
@@ -138,7 +194,7 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
             reason = f"ambiguous: rows {ids} all match {relative}"
             missing += [(row, reason) for row in claimants]
         waiting = level.unmatched
-    missing += [(row, "no file of this name in the folder") for row in waiting]
+    missing += [(row, _NO_FILE) for row in waiting]
     record_ids = _record_ids(found)
     records = tuple(
         RecordMatch(record_ids[record.relative], record, matched.get(record.relative))
@@ -166,7 +222,10 @@ def _match_level(
     """Match rows and records whose names are equal as `spell` spells them."""
     index: dict[str, _Candidates] = defaultdict(_Candidates)
     for record in free:
-        index[spell(_clean(record.relative))].records.append(record)
+        path = _clean(record.relative)
+        # A file that was recognized by its content may have any suffix.
+        for name in {spell(path), spell(_without_base(path) + record.stem)}:
+            index[name].records.append(record)
     level = _Level()
     for row in rows:
         name = _name_in_row(row, containers)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from src.records.formats.errors import HEAD_BYTES
 from src.records.formats.wfdb_header import lone_headers, named_files, segment_names
-from src.records.reading import MANY_SUFFIXES, may_be_record
+from src.records.reading import MANY_SUFFIXES
 from src.records.remote import RemoteFile, RemoteFolder
 from src.utils import stable_hash
 
@@ -29,8 +30,8 @@ _MAX_DEPTH = 3  # a record, its segments, their samples
 def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]:
     """List the files below a URL once.
 
-    Files that are no records of their own are removed: XML files of other kinds, segments of WFDB
-    records, and files that may hold many records, which are skipped with a warning.
+    Segments of WFDB records are removed, and files that may hold many records, which are skipped
+    with a warning.
 
     Returns
     -------
@@ -55,20 +56,9 @@ def list_folders(url: str) -> tuple[dict[str, list[str]], dict[str, RemoteFile]]
         folder, _, name = path.rpartition("/")
         if not any(part.startswith(".") for part in path.split("/")):
             folders[folder or "."].append(name)
-    _drop_other_xml(url, folders)
     _drop_segments(url, folders)
     _drop_files_of_many(url, folders)
     return folders, files
-
-
-def _drop_other_xml(url: str, folders: dict[str, list[str]]) -> None:
-    """Remove XML files that are not ECG records; this needs their content."""
-    xml_files = []
-    for folder, names in folders.items():
-        xml_files += [(folder, name) for name in names if name.lower().endswith(".xml")]
-    for folder, name, copy in _local_copies(url, xml_files):
-        if not may_be_record(copy):
-            folders[folder].remove(name)
 
 
 def _drop_segments(url: str, folders: dict[str, list[str]]) -> None:
@@ -97,6 +87,18 @@ def _drop_files_of_many(url: str, folders: dict[str, list[str]]) -> None:
             skipped[0].removeprefix("./"),
             COPY_FIRST,
         )
+
+
+def fetch_heads(url: str, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the first bytes of files in a folder below a URL, by name.
+
+    Raises
+    ------
+    OSError
+        If the store cannot be reached or refuses.
+    """
+    source = RemoteFolder(url if folder == "." else f"{url}/{folder}")
+    return source.fetch_heads(names, HEAD_BYTES)
 
 
 def _local_copies(url: str, files: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Path]]:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from src.records.fetching import list_folders, stamp_of
+from src.records.fetching import fetch_heads, list_folders, stamp_of
+from src.records.formats.unread import SIDE_FILE, Unread, is_side_name
 from src.records.formats.wfdb_header import lone_headers, segment_names
-from src.records.reading import MANY_SUFFIXES, READABLE_SUFFIXES, list_parts, may_be_record
+from src.records.reading import (
+    MANY_SUFFIXES,
+    READABLE_SUFFIXES,
+    explain_unread,
+    is_told_by_suffix,
+    list_parts,
+    read_head,
+    record_stem,
+)
 from src.records.record import RecordError
 from src.utils import as_path, as_url, printable
 
@@ -39,12 +49,53 @@ class FoundRecord:
     stamp: str = ""
 
 
+@dataclass(frozen=True)
+class PassedOver:
+    """A file in a dataset folder that is no record.
+
+    Attributes
+    ----------
+    relative
+        The file relative to the dataset folder, with forward slashes.
+    stem
+        Its stem.
+    unread
+        What it is.
+    """
+
+    relative: str
+    stem: str
+    unread: Unread
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The files below a dataset folder.
+
+    Attributes
+    ----------
+    records
+        The records, sorted by file.
+    passed_over
+        Other files, besides the companions of records, such as their samples and annotations.
+    """
+
+    records: tuple[FoundRecord, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+
+
 def index_folder(root: str | Path) -> list[FoundRecord]:
-    """List the records below a folder or URL.
+    """List the records below a folder or URL, as `survey_folder` does."""
+    return list(survey_folder(root).records)
+
+
+def survey_folder(root: str | Path) -> FolderIndex:
+    """List the records below a folder or URL, and the files that are passed over.
 
     A stem in a folder is one record: a header is preferred to a bare .mat. Each record of a file of
     many is listed. The segments of a WFDB record are not, as their samples would be there twice.
-    Files of many records at a URL are skipped with a warning.
+    Files of many records at a URL are skipped with a warning. Files whose suffix does not tell a
+    record are opened for their first bytes.
 
     Raises
     ------
@@ -54,20 +105,53 @@ def index_folder(root: str | Path) -> list[FoundRecord]:
         If the URL cannot be reached.
     """
     if url := as_url(root):
-        return _index_url(url)
+        return _survey_url(url)
     root = as_path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected a collection of recordings")
     records: list[FoundRecord] = []
+    passed_over: list[PassedOver] = []
     for folder, names in _walk(root):
         names = _without_segments(root / folder, names)
-        candidates = [name for name in names if may_be_record(f"{root}/{folder}/{name}")]
-        for stem, relative, suffix in _choose(folder, candidates):
+        heads = _LocalHeads(root / folder)
+        chosen, others = _choose(folder, names, heads)
+        passed_over += others
+        for stem, relative, suffix in chosen:
             if suffix in MANY_SUFFIXES:
                 records += _records_in_file(root, relative, stem)
             else:
                 records.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH)))
-    return _sorted_by_file(records)
+    return FolderIndex(tuple(_sorted_by_file(records)), tuple(passed_over))
+
+
+class _Heads(Protocol):
+    """The first bytes of the files of a folder."""
+
+    def read(self, name: str) -> bytes:
+        """Return the first bytes of a file; none if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class _LocalHeads:
+    """The first bytes of the files of a local folder."""
+
+    folder: Path
+
+    def read(self, name: str) -> bytes:
+        try:
+            return read_head(self.folder / name)
+        except RecordError:
+            return b""
+
+
+@dataclass(frozen=True)
+class _RemoteHeads:
+    """The first bytes of the files of a folder at a URL."""
+
+    heads: Mapping[str, bytes]
+
+    def read(self, name: str) -> bytes:
+        return self.heads.get(name, b"")
 
 
 def _without_segments(folder: Path, names: list[str]) -> list[str]:
@@ -80,30 +164,82 @@ def _without_segments(folder: Path, names: list[str]) -> list[str]:
     return [name for name in names if os.path.splitext(name)[0] not in segments]
 
 
-def _index_url(url: str) -> list[FoundRecord]:
+def _survey_url(url: str) -> FolderIndex:
     folders, files = list_folders(url)
-    records = []
+    records: list[FoundRecord] = []
+    passed_over: list[PassedOver] = []
     for folder, names in folders.items():
-        for stem, relative, _ in _choose(folder, names):
+        heads = _RemoteHeads(fetch_heads(url, folder, _names_to_open(names)))
+        chosen, others = _choose(folder, names, heads)
+        passed_over += others
+        for stem, relative, _ in chosen:
             stamp = stamp_of(relative, files)
             records.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH), stamp))
-    return _sorted_by_file(records)
+    return FolderIndex(tuple(_sorted_by_file(records)), tuple(passed_over))
 
 
-def _choose(folder: str, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield stem, relative path and suffix of the records of a folder.
+def _names_to_open(names: Sequence[str]) -> list[str]:
+    """Return the files whose first bytes tell whether they are records.
+
+    They are those that no suffix tells. The samples and annotations of a record, which have its
+    stem, are none, and neither are documents and hidden files.
+    """
+    visible = [name for name in names if not name.startswith(".")]
+    told = {os.path.splitext(name)[0] for name in visible if is_told_by_suffix(name)}
+    return [
+        name
+        for name in visible
+        if not is_told_by_suffix(name)
+        and os.path.splitext(name)[0] not in told
+        and not is_document(name)
+    ]
+
+
+def is_document(name: str) -> bool:
+    """Return whether a file is a document or a picture by its name, whatever it begins with."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix not in READABLE_SUFFIXES and is_side_name(name)
+
+
+def _choose(
+    folder: str, names: Sequence[str], heads: _Heads
+) -> tuple[list[tuple[str, str, str]], list[PassedOver]]:
+    """Return stem, relative path and suffix of the records of a folder, and the files passed over.
 
     Of the files with a stem, the one whose suffix is first in `READABLE_SUFFIXES` is the record.
     """
     best: dict[str, tuple[int, str]] = {}
+    unread: dict[str, Unread] = {}
+    to_open = set(_names_to_open(names))
     for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in READABLE_SUFFIXES and not name.startswith("."):
-            ranked = (READABLE_SUFFIXES.index(suffix.lower()), name)
-            best[stem] = min(best.get(stem, ranked), ranked)
-    for stem, (rank, name) in best.items():
-        relative = name if folder == "." else f"{folder}/{name}"
-        yield stem, relative, READABLE_SUFFIXES[rank]
+        stem, suffix = record_stem(name), os.path.splitext(name)[1].lower()
+        if name in to_open:
+            problem = explain_unread(name, heads.read(name))
+            if problem is not None:
+                unread[name] = problem
+                continue
+        elif is_document(name) and not name.startswith("."):
+            unread[name] = SIDE_FILE
+            continue
+        elif not is_told_by_suffix(name) or name.startswith("."):
+            continue
+        is_known = suffix in READABLE_SUFFIXES
+        rank = READABLE_SUFFIXES.index(suffix) if is_known else len(READABLE_SUFFIXES)
+        best[stem] = min(best.get(stem, (rank, name)), (rank, name))
+    chosen = [
+        (stem, _relative(folder, name), (*READABLE_SUFFIXES, "")[rank])
+        for stem, (rank, name) in best.items()
+    ]
+    passed_over = [
+        PassedOver(_relative(folder, name), printable(record_stem(name), MAX_ID_LENGTH), problem)
+        for name, problem in unread.items()
+        if record_stem(name) not in best
+    ]
+    return chosen, passed_over
+
+
+def _relative(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
 
 
 def _sorted_by_file(records: Iterable[FoundRecord]) -> list[FoundRecord]:

@@ -1,4 +1,4 @@
-"""Reading a record file: the reader is picked by suffix, the result is an `ECGRecord` in mV.
+"""Reading a record file: its suffix or its content picks the reader, which gives an `ECGRecord`.
 
 The readers themselves are in `src.records.formats`, one module per format.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,16 @@ from typing import NamedTuple
 import numpy as np
 
 from src.records.channels import name_channels
-from src.records.formats.dicom import read_dicom
+from src.records.formats.arrays import is_npy, npy_extent, read_npy
+from src.records.formats.dicom import is_dicom, read_dicom
 from src.records.formats.edf import edf_extent, read_edf
-from src.records.formats.errors import open_error
+from src.records.formats.errors import HEAD_BYTES, open_error
 from src.records.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
+from src.records.formats.ishne import is_ishne, ishne_extent, read_ishne
 from src.records.formats.mat import read_mat
-from src.records.formats.scp import read_scp
+from src.records.formats.scp import is_scp, read_scp
+from src.records.formats.text_arrays import explain_text, is_text_signal, read_text
+from src.records.formats.unread import Unread, describe_known, describe_unread
 from src.records.formats.wfdb import read_wfdb, wfdb_extent
 from src.records.formats.xml_ecg import is_ecg_xml, read_xml
 from src.records.record import (
@@ -40,7 +45,7 @@ from src.records.windows import MARGIN_S, cut_window, cut_windows, window_name, 
 
 @dataclass(frozen=True)
 class _Format:
-    """How files of a suffix are read.
+    """How files of a format are read.
 
     Attributes
     ----------
@@ -51,28 +56,46 @@ class _Format:
         are then read one by one; without it they are cut from the whole record.
     parts
         Lists the ids of the records in a file that may hold many.
-    claims
-        Returns whether a file of the suffix is a record at all.
+    begins
+        Returns whether a file is of the format, by its first bytes. It is then found under any
+        suffix and under none.
+    is_told_by_suffix
+        Whether a file of the suffix is a record whatever it begins with.
     """
 
     read: Callable[[Path, RecordRequest], ECGRecord]
     extent: Callable[[Path, RecordRequest], Extent | None] | None = None
     parts: Callable[[Path], tuple[str, ...]] | None = None
-    claims: Callable[[Path], bool] | None = None
+    begins: Callable[[bytes], bool] | None = None
+    is_told_by_suffix: bool = True
+
+
+def _begins_with(*beginnings: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(beginnings)
 
 
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
+_TEXT = _Format(read_text, begins=is_text_signal, is_told_by_suffix=False)
 
 _FORMATS = {
     ".hea": _Format(read_wfdb, wfdb_extent),
-    ".mat": _Format(lambda path, request: read_mat(path, request.hints)),
+    ".mat": _Format(
+        lambda path, request: read_mat(path, request.hints),
+        begins=_begins_with(b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"),
+    ),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
-    ".edf": _Format(read_edf, edf_extent),
-    ".dcm": _Format(read_dicom),
-    ".xml": _Format(read_xml, claims=is_ecg_xml),
-    ".scp": _Format(read_scp),
+    ".edf": _Format(read_edf, edf_extent, begins=_begins_with(b"0       ")),
+    ".dcm": _Format(read_dicom, begins=is_dicom),
+    ".xml": _Format(read_xml, begins=is_ecg_xml, is_told_by_suffix=False),
+    ".scp": _Format(read_scp, begins=is_scp),
+    ".ecg": _Format(read_ishne, ishne_extent, begins=is_ishne, is_told_by_suffix=False),
+    ".npy": _Format(read_npy, npy_extent, begins=is_npy, is_told_by_suffix=False),
+    ".csv": _TEXT,
+    ".tsv": _TEXT,
+    ".txt": _TEXT,
+    ".asc": _TEXT,
 }
 
 READABLE_SUFFIXES = tuple(_FORMATS)
@@ -82,6 +105,9 @@ READABLE_SUFFIXES = tuple(_FORMATS)
 
 MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
 """Suffixes of files that may hold many records."""
+
+# A suffix, not the end of a name such as 1.2.840.99.1.
+_SUFFIX = re.compile(r"\.[A-Za-z]\w*")
 
 _BROKEN = (ValueError, ArithmeticError, LookupError, MemoryError, struct.error)
 """Errors that readers meet in damaged files, besides those that they report themselves."""
@@ -120,12 +146,18 @@ def resolve_record(path: str | Path) -> Path:
         return Path(f"{file}::{part}") if part else file
     for candidate in READABLE_SUFFIXES:
         sibling = _find_sibling(file, candidate)
-        if sibling is not None:
+        if sibling is not None and may_be_record(sibling):
             return sibling
     suffixes = ", ".join((*READABLE_SUFFIXES, ".dat"))
     if os.path.isfile(file):
+        head = read_head(file)
+        if _format_by_content(head) is not None:
+            return file
+        reason = describe_unread(file.name, head).reason
         raise RecordError(
-            file, f"unknown format {file.suffix or 'without suffix'!r}: expected one of {suffixes}"
+            file,
+            f"unknown format {file.suffix or 'without suffix'!r}: {reason}; expected one of "
+            f"{suffixes}",
         )
     raise RecordError(
         file, f"no such record: expected a file of {suffixes}, or a record name beside one"
@@ -156,15 +188,80 @@ def record_name(path: str | Path) -> str:
     if part:
         return part
     try:
-        return resolve_record(path).stem
+        return record_stem(resolve_record(path).name)
     except RecordError:
-        return Path(path).stem
+        return record_stem(Path(path).name)
+
+
+def record_stem(name: str) -> str:
+    """Return the name of a file without its suffix; ``1.2.840.99.1`` of a DICOM file has none."""
+    stem, suffix = os.path.splitext(name)
+    return stem if _SUFFIX.fullmatch(suffix) else name
+
+
+def is_told_by_suffix(name: str) -> bool:
+    """Return whether a file is a record by its suffix alone."""
+    kind = _FORMATS.get(os.path.splitext(name)[1].lower())
+    return kind is not None and kind.is_told_by_suffix
 
 
 def may_be_record(path: str | Path) -> bool:
-    """Return whether a file is a record, by its suffix and, for XML, by its root element."""
-    kind = _FORMATS.get(os.path.splitext(path)[1].lower())
-    return kind is not None and (kind.claims is None or kind.claims(Path(path)))
+    """Return whether a file is a record, by its suffix or its first bytes."""
+    if is_told_by_suffix(os.fspath(path)):
+        return True
+    try:
+        return explain_unread(Path(path).name, read_head(path)) is None
+    except RecordError:
+        # Reading it will report the problem.
+        return os.path.splitext(path)[1].lower() in _FORMATS
+
+
+def explain_unread(name: str, head: bytes) -> Unread | None:
+    """Return why a file is no record, by its name and first bytes, or None if it is one.
+
+    Parameters
+    ----------
+    name
+        Its name; its suffix is not one that tells a record.
+    head
+        Its first `HEAD_BYTES`.
+    """
+    kind = _FORMATS.get(os.path.splitext(name)[1].lower())
+    if kind is not None and kind.begins is not None and kind.begins(head):
+        return None
+    if _format_by_content(head) is not None:
+        return None
+    known = describe_known(name, head)
+    if kind is _TEXT and known is None:
+        reason = explain_text(head) or ""
+        return Unread(reason, is_side_file=not reason.startswith("holds numbers"))
+    return known or describe_unread(name, head)
+
+
+def read_head(path: str | Path) -> bytes:
+    """Return the first `HEAD_BYTES` of a file.
+
+    Raises
+    ------
+    RecordError
+        If it cannot be opened.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise open_error(path, error) from None
+
+
+def _format_by_content(head: bytes) -> _Format | None:
+    """Return the format that the first bytes of a file are of, or None.
+
+    Text is not tried: numbers may be anything where no suffix says that they are a signal.
+    """
+    for kind in dict.fromkeys(_FORMATS.values()):
+        if kind is not _TEXT and kind.begins is not None and kind.begins(head):
+            return kind
+    return None
 
 
 def list_parts(path: str | Path) -> tuple[str, ...]:
@@ -176,7 +273,14 @@ def list_parts(path: str | Path) -> tuple[str, ...]:
         If the file may hold many records and cannot be read.
     """
     list_ids = _format_of(Path(path)).parts
-    return list_ids(Path(path)) if list_ids else ()
+    if list_ids is None:
+        return ()
+    try:
+        return list_ids(Path(path))
+    except RecordError:
+        if _other_format(Path(path)) is None:
+            raise
+        return ()
 
 
 def list_records(path: str | Path) -> list[Path]:
@@ -367,9 +471,24 @@ def _read(path: Path, request: RecordRequest) -> ECGRecord:
     file, part = split_part(path)
     if part:
         request = dataclasses.replace(request, part=part)
+    kind = _format_of(file)
+    try:
+        record = _read_as(kind, path, file, request)
+    except RecordError:
+        other = _other_format(file)
+        if other is None:
+            raise
+        record = _read_as(other, path, file, request)
+    # Readers name a record by the stem of its file, which cuts a name without a suffix.
+    if file.suffix.lower() not in _FORMATS and not part:
+        record = dataclasses.replace(record, record_id=record_stem(file.name))
+    return record
+
+
+def _read_as(kind: _Format, path: Path, file: Path, request: RecordRequest) -> ECGRecord:
     # Damaged files hold numbers that overflow; `checked_record` checks the outcome.
     with _named_errors(path), np.errstate(all="ignore"):
-        record = checked_record(path, _format_of(file).read(file, request))
+        record = checked_record(path, kind.read(file, request))
         if not request.hints.leads:
             return record
         try:
@@ -381,15 +500,51 @@ def _read(path: Path, request: RecordRequest) -> ECGRecord:
 def _extent(path: Path, request: RecordRequest) -> Extent | None:
     """Return a record's length if its format states it outside the samples."""
     file, _ = split_part(path)
-    read_extent = _format_of(file).extent
-    if read_extent is None:
+    kind = _format_of(file)
+    try:
+        return _extent_as(kind, path, file, request)
+    except RecordError:
+        other = _other_format(file)
+        if other is None:
+            raise
+        return _extent_as(other, path, file, request)
+
+
+def _extent_as(kind: _Format, path: Path, file: Path, request: RecordRequest) -> Extent | None:
+    if kind.extent is None:
         return None
     with _named_errors(path):
-        return read_extent(file, request)
+        return kind.extent(file, request)
 
 
 def _format_of(file: Path) -> _Format:
-    return _FORMATS[split_part(file)[0].suffix.lower()]
+    """Return the format of a record, by its suffix, or else by its content.
+
+    Raises
+    ------
+    RecordError
+        If it cannot be opened, or is of no format.
+    """
+    kind = _FORMATS.get(split_part(file)[0].suffix.lower())
+    if kind is not None:
+        return kind
+    head = read_head(file)
+    by_content = _format_by_content(head)
+    if by_content is None:
+        raise RecordError(file, describe_unread(file.name, head).reason)
+    return by_content
+
+
+def _other_format(file: Path) -> _Format | None:
+    """Return the format of a file whose suffix is that of another one, or None.
+
+    It is asked for a file that could not be read, so that others are not opened twice.
+    """
+    try:
+        kind = _format_by_content(read_head(file))
+    except RecordError:
+        return None
+    return None if kind is _FORMATS.get(file.suffix.lower()) else kind
 
 
 @contextmanager

@@ -158,6 +158,27 @@ class RemoteFolder:
             folder.mkdir(parents=True, exist_ok=True)
         return [name for name in _map_in_threads(fetch_one, files) if name is not None]
 
+    def fetch_heads(self, names: Sequence[str], n_bytes: int) -> dict[str, bytes]:
+        """Return the first bytes of files by name; files that do not exist are left out.
+
+        Raises
+        ------
+        OSError
+            If the store cannot be reached or refuses.
+        """
+        fs, root = self._open()
+
+        def fetch_one(name: str) -> bytes | None:
+            try:
+                with one_line_errors(f"{self.url}/{name}"):
+                    head: bytes = fs.cat_file(f"{root}/{name}", start=0, end=n_bytes)
+                    return head[:n_bytes]
+            except FileNotFoundError:
+                return None
+
+        heads = dict(zip(names, _map_in_threads(fetch_one, names), strict=True))
+        return {name: head for name, head in heads.items() if head is not None}
+
     def upload(self, files: Iterable[tuple[Path, str]]) -> None:
         """Copy local files to names in the folder; object stores show each whole or not at all.
 

@@ -11,6 +11,7 @@ from settings import SMALL
 
 from src.commands.dry_run import CheckReport, DatasetCheck, check_datasets
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
+from src.preprocessing import run_preprocessing
 from src.processed.manifest import load_manifest
 from src.processed.record_files import record_key, record_path
 from src.records.sample_collections import SampleData
@@ -135,3 +136,31 @@ def test_lengths_are_reported_and_what_is_cut_away(tmp_path: Path) -> None:
         "10 s kept"
     ) in str(report)
     assert "1 of 3 probed are longer" in report._repr_html_()
+
+
+def test_files_passed_over_are_listed_with_their_reason(tmp_path: Path) -> None:
+    bad_records.good(tmp_path)
+    (tmp_path / "p.xml").write_text("<restingecgdata/>")
+    (tmp_path / "q.xml").write_text("<restingecgdata/>")
+    (tmp_path / "README.txt").write_text("words")
+    mapping = tmp_path / "mapping.csv"
+    mapping.write_text("dataset,record_id,mapped_label\nmine,p,AF\nmine,lost,AF\n")
+    report = check_datasets(DataConfig({"mine": str(tmp_path)}), mapping, SMALL)
+    text = str(report)
+    assert "  passed over: 2 files that are no records" in text
+    assert "    p.xml and 1 more: is Philips Sierra XML (root element restingecgdata)" in text
+    assert len(report.unmatched) == 1 and report.unread[0].startswith("mine/p: is Philips Sierra")
+    assert "1 rows of the mapping name a file that is not read:" in text
+    assert "Philips" in report._repr_html_()
+
+    run_preprocessing(
+        DataConfig({"mine": str(tmp_path)}), tmp_path / "out", mapping=mapping, config=SMALL
+    )
+    manifest = load_manifest(tmp_path / "out").set_index("record_id")
+    assert manifest["status"].to_dict() == {
+        "good": "ok",
+        "lost": "missing",
+        "p": "unreadable",
+        "q": "unreadable",
+    }
+    assert manifest.loc["p", "labels"] == "AF" and "Philips" in manifest.loc["q", "reason"]

@@ -25,6 +25,12 @@ SUFFIXES = {
     "dicom": ".dcm",
     "xml": ".xml",
     "scp": ".scp",
+    "ishne": ".ecg",
+    "npy": ".npy",
+    "csv": ".csv",
+    "tsv": ".tsv",
+    "txt": ".txt",
+    "asc": ".asc",
 }
 
 

@@ -504,6 +504,67 @@ def _scp_bits(values: NDArray[np.int64]) -> bytes:
     return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
+def ishne_seeds() -> list[Seed]:
+    """Two leads of a Holter recorder, and a header that states little."""
+    adc = counts(2).astype("<i2").tobytes()
+    return [
+        Seed("ishne", "r.ecg", {"r.ecg": ishne(2, N, 500, (1000, 2500)) + adc}),
+        Seed("ishne_silent", "r.ecg", {"r.ecg": ishne(0, N, 0, ()) + adc}),
+    ]
+
+
+def ishne(
+    n_leads: int, n: int, fs: int, nanovolts: tuple[int, ...], names: object = (6, 11)
+) -> bytes:
+    """Return the header of an ISHNE recording with a right checksum."""
+
+    def twelve(*numbers: int) -> tuple[int, ...]:
+        return (*numbers, *[-9] * (12 - len(numbers)))
+
+    fixed = struct.pack("<iiiih", 8, n, 522, 530, 1) + b"A".ljust(40, b"\0") + bytes(40)
+    fixed += b"P-9".ljust(20, b"\0") + struct.pack("<hh", 2, 0)
+    fixed += struct.pack("<12h", 8, 5, 1953, 12, 11, 2003, 0, 0, 0, 10, 11, 12)
+    leads = (twelve(*names[:n_leads]), twelve(*[1] * n_leads), twelve(*nanovolts))  # type: ignore[index]
+    fixed += struct.pack("<h36h", n_leads, *[number for row in leads for number in row])
+    fixed += struct.pack("<h40sh", 0, b"digital", fs) + bytes(80 + 80 + 88)
+    block = fixed + b"remarks."
+    return b"ISHNE1.0" + struct.pack("<H", binascii.crc_hqx(block, 0xFFFF)) + block
+
+
+def array_seeds() -> list[Seed]:
+    """Arrays as NumPy stores them, and as text with and without names, times and facts."""
+    adc = counts(12) / 1000
+    seeds = []
+    for name, array in {
+        "npy": adc.T.astype(np.float32),
+        "npy_fortran": np.asfortranarray(adc),
+        "npy_flat": adc[:, 0],
+        "npy_counts": counts(2),
+        "npy_many": np.stack([adc, adc]),
+    }.items():
+        stream = io.BytesIO()
+        np.save(stream, array)
+        seeds.append(Seed(name, "r.npy", {"r.npy": stream.getvalue()}))
+
+    def rows(separator: str, columns: NDArray[np.float64], start: object = None) -> str:
+        lines = []
+        for i, row in enumerate(columns):
+            first = [] if start is None else [f"{i * 0.002:.3f}"]
+            lines.append(separator.join([*first, *(f"{value:.3f}" for value in row)]))
+        return "\n".join(lines) + "\n"
+
+    texts = {
+        "r.csv": ",".join(STANDARD_LEADS) + "\n" + rows(",", adc),
+        "r.tsv": "time (s)\tII [mV]\tRESP\n" + rows("\t", adc[:, :2], 0),
+        "r.txt": "# sampling rate: 250 Hz\n# unit: mV\n" + rows(" ", adc[:, :2]),
+        "r.asc": rows(";", adc[:, :3]).replace(".", ","),
+    }
+    apple = "Name,A\nSample Rate,512.3 hertz\n\nLead,Lead I\nUnit,\u00b5V\n\n"
+    texts_of_wearables = apple + rows(",", 1000 * adc[:, :1]).replace(".", ",")
+    seeds += [Seed(f"text_{name[2:]}", name, {name: text.encode()}) for name, text in texts.items()]
+    return [*seeds, Seed("text_apple", "r.csv", {"r.csv": texts_of_wearables.encode()})]
+
+
 MAPPING = (
     "dataset,record_id,mapped_label,patient_id,fold,path,age,sex,annotated\n"
     "ptbxl,00001_lr,NORM;SR,p1,9,records100/00000/00001_lr,57,F,\n"
@@ -523,4 +584,6 @@ def record_seeds() -> list[Seed]:
         *dicom_seeds(),
         *xml_seeds(),
         *scp_seeds(),
+        *ishne_seeds(),
+        *array_seeds(),
     ]

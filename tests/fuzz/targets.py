@@ -82,7 +82,7 @@ def make_record(rng: random.Random, folder: Path, suffix: str) -> Path:
 
 
 def mutate_file(rng: random.Random, name: str, raw: bytes, other: bytes) -> bytes:
-    is_text = name.endswith((".hea", ".xml"))
+    is_text = name.endswith((".hea", ".xml", ".csv", ".tsv", ".txt", ".asc"))
     if is_text and rng.random() < 0.85:
         return mutate_text(rng, raw.decode("latin-1")).encode(
             rng.choice(("latin-1", "utf-8")), "surrogatepass" if rng.random() < 0 else "replace"
@@ -428,6 +428,12 @@ TARGETS: dict[str, Target] = {
     "dicom": record_target(".dcm", 2),
     "xml": record_target(".xml", 2),
     "scp": record_target(".scp", 2),
+    "ishne": record_target(".ecg", 2),
+    "npy": record_target(".npy", 2),
+    "csv": record_target(".csv", 1),
+    "tsv": record_target(".tsv", 1),
+    "txt": record_target(".txt", 1),
+    "asc": record_target(".asc", 1),
     "mapping": Target(make_table, check_table, 2),
     "record_file": file_target("records/*.npz", use_record_file, 2, mutate_archive),
     "predictions": file_target(

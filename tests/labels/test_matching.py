@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from src.labels.mapping import LabelRow
-from src.labels.matching import match_records
-from src.records.folders import FoundRecord
+from src.labels.matching import match_folder, match_records
+from src.records.folders import FolderIndex, FoundRecord, PassedOver
+from src.records.formats.unread import Unread
 
 
 def found(*paths: str) -> list[FoundRecord]:
@@ -126,3 +127,35 @@ def test_a_reason_lists_few_of_many_claims() -> None:
     matches = match_records([row(f"r{i}", "a.hea") for i in range(500)], found("a.hea"))
     assert len(matches.missing) == 500
     assert "and 490 more" in matches.missing[0][1] and len(matches.missing[0][1]) < 300
+
+
+def test_a_row_of_a_file_that_is_not_read_does_not_say_that_it_is_missing() -> None:
+    def passed_over(path: str, *, is_recording: bool) -> PassedOver:
+        unread = Unread("is not read", is_recording=is_recording)
+        return PassedOver(path, Path(path).stem, unread)
+
+    index = FolderIndex(
+        tuple(found("good.hea", "1.2.840.7")),
+        (
+            passed_over("p/philips.xml", is_recording=True),
+            passed_over("q/philips.xml", is_recording=True),
+            passed_over("good/good.pdf", is_recording=False),
+            passed_over("named.pdf", is_recording=False),
+        ),
+    )
+    rows = [row("p/philips"), row("named"), row("lost"), row("good"), row("1.2.840.7")]
+    matches = match_folder(rows, index)
+    assert [match.row and match.row.record_id for match in matches.records] == ["good", "1.2.840.7"]
+    assert matches.missing == ((rows[2], "no file of this name in the folder"),)
+    assert [(item.record_id, item.file.relative, item.row) for item in matches.unread] == [
+        ("p/philips", "p/philips.xml", rows[0]),
+        ("philips", "q/philips.xml", None),
+        ("named", "named.pdf", rows[1]),
+    ]
+
+
+def test_a_file_of_any_suffix_is_matched_by_its_stem() -> None:
+    records = [FoundRecord("a/rec1.bin", "rec1"), FoundRecord("IM0001", "IM0001")]
+    matches = match_records([row("rec1"), row("IM0001")], records)
+    assert not matches.missing
+    assert not match_records([row("rec1.bin")], records).missing

@@ -29,7 +29,7 @@ def store() -> Iterator[str]:
 
 def test_only_records_are_listed(store: str) -> None:
     folders, files = list_folders(store)
-    assert folders == {".": [], "a": ["r.dat", "r.hea"]}
+    assert folders == {".": ["notes.xml"], "a": ["r.dat", "r.hea"]}
     assert files["a/r.dat"].size == 400
 
 

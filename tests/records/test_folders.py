@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.records.folders import FoundRecord, index_folder
+from src.records.folders import FoundRecord, index_folder, survey_folder
 
 
 def test_index_takes_headers_before_bare_mats_and_follows_links_once(tmp_path: Path) -> None:
@@ -65,3 +65,38 @@ def test_xml_files_of_other_kinds_are_no_records(tmp_path: Path) -> None:
     (tmp_path / "notes.xml").write_text("<notes/>")
     (tmp_path / "a.hea").touch()
     assert index_folder(tmp_path) == [FoundRecord("a.hea", "a")]
+
+
+PHILIPS = '<?xml version="1.0" encoding="UTF-16"?><restingecgdata xmlns="x"></restingecgdata>'
+
+
+def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) -> None:
+    files = {
+        "a.hea": b"",
+        "a.dat": b"x",
+        "a.atr": b"x",
+        "a.xml": b"<other/>",
+        "p.xml": PHILIPS.encode("utf-16"),
+        "pom.xml": b"<project/>",
+        "b.bdf": b"\xffBIOSEMI",
+        "c.dat": b"x",
+        "d.zip": b"PK\x03\x04",
+        "e.csv": b"PK\x03\x04",
+        "figure.png": b"\x89PNG",
+        "README": b"text",
+        ".hidden": b"x",
+        "unknown.abc": b"12",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    index = survey_folder(tmp_path)
+    assert index.records == (FoundRecord("a.hea", "a"),)
+    listed = {file.relative: file.unread for file in index.passed_over}
+    recordings = {name for name, unread in listed.items() if unread.is_recording}
+    side_files = {name for name, unread in listed.items() if unread.is_side_file}
+    assert recordings == {"p.xml", "b.bdf", "c.dat"}
+    assert side_files == {"figure.png", "README"}
+    assert listed.keys() - recordings - side_files == {"pom.xml", "d.zip", "e.csv", "unknown.abc"}
+    assert "Philips Sierra XML (root element restingecgdata)" in listed["p.xml"].reason
+    assert listed["c.dat"].reason == "its header c.hea is not in the folder"
+    assert listed["e.csv"].reason == "is a zip archive: unpack it"

@@ -8,19 +8,19 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
 from src.labels.ids import clean_id, file_key
 from src.labels.mapping import LabelRow, iter_rows
-from src.labels.matching import RecordMatch, match_records
+from src.labels.matching import RecordMatch, UnreadMatch, match_folder
 from src.labels.text_tables import is_plain_name
 from src.processed.manifest import ManifestRow
 from src.processed.runs.tasks import RecordTask, blank_row
 from src.records.channels import LeadNames
-from src.records.folders import index_folder
+from src.records.folders import PassedOver, survey_folder
 from src.records.record import ReadingHints, split_part
 from src.records.remote import join_root
 from src.utils import UsageError, as_path, as_url, printable
@@ -33,10 +33,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Records to process, and manifest rows of records in the mapping that have no file."""
+    """What a run finds in its collections and in the label mapping.
+
+    Attributes
+    ----------
+    tasks
+        Records to process.
+    missing
+        Manifest rows of records in the mapping that have no file.
+    unread
+        Manifest rows of recordings in formats that are not read, and of other files that the
+        mapping names.
+    passed_over
+        Files of each dataset that are no records.
+    """
 
     tasks: tuple[RecordTask, ...]
     missing: tuple[ManifestRow, ...]
+    unread: tuple[ManifestRow, ...] = ()
+    passed_over: Mapping[str, tuple[PassedOver, ...]] = field(default_factory=dict)
 
 
 def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:
@@ -57,8 +72,12 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
         _warn_unlabelled(rows, mapping)
     tasks: list[RecordTask] = []
     missing: list[ManifestRow] = []
+    unread: list[ManifestRow] = []
+    passed_over = {}
     for dataset, root in data.roots.items():
-        matches = match_records(rows[dataset], index_folder(root))
+        index = survey_folder(root)
+        passed_over[dataset] = index.passed_over
+        matches = match_folder(rows[dataset], index)
         hints = ReadingHints(
             data.source_fs.get(dataset),
             data.source_gain_per_mv.get(dataset),
@@ -67,7 +86,8 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
         tasks += [_build_task(dataset, root, match, hints) for match in matches.records]
         for row, reason in matches.missing:
             missing.append(_missing_row(replace(row, dataset=dataset), reason, config))
-    return RunPlan(tuple(tasks), tuple(missing))
+        unread += [_unread_row(dataset, root, match, config) for match in matches.unread]
+    return RunPlan(tuple(tasks), tuple(missing), tuple(unread), passed_over)
 
 
 def _warn_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataFrame) -> None:
@@ -163,6 +183,18 @@ def _build_task(dataset: str, root: str, match: RecordMatch, hints: ReadingHints
         row=match.row,
         hints=hints,
         stamp=match.found.stamp,
+    )
+
+
+def _unread_row(
+    dataset: str, root: str, match: UnreadMatch, config: PreprocessConfig
+) -> ManifestRow:
+    # The path is empty, so that no file is looked up.
+    task = RecordTask(dataset, match.record_id, path="", row=match.row)
+    return blank_row(task, config)._replace(
+        source_path=printable(join_root(root, match.file.relative)),
+        status="unreadable",
+        reason=match.file.unread.reason,
     )
 
 

@@ -195,6 +195,10 @@ def merge_manifest(
     # Rows without a file come from the plan of each run.
     old = old[~((old["status"] == "missing") & old["dataset"].isin(list(datasets)))]
     rows = pd.concat([old, journal.load()], ignore_index=True)
+    # So do rows of files that are not read.
+    unread = {(row.dataset, row.record_id) for row in plan.unread}
+    keys = zip_cells(rows["dataset"], rows["record_id"])
+    rows = rows[np.array([key not in unread for key in keys], bool)]
     planned = {(task.dataset, task.record_id) for task in plan.tasks}
     parents = rows["record_id"]
     if windows:
@@ -238,7 +242,7 @@ def _missing_rows(plan: RunPlan, rows: pd.DataFrame) -> pd.DataFrame:
 
     taken = set(zip_cells(rows["dataset"], rows["record_id"]))
     missing = []
-    for row in plan.missing:
+    for row in (*plan.missing, *plan.unread):
         if (row.dataset, row.record_id) in taken:
             digest = stable_hash((row.record_id, row.source_path), 6)
             row = row._replace(record_id=f"{row.record_id}~{digest}")

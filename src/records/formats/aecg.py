@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -14,23 +15,23 @@ import numpy as np
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex, years_between
 from src.records.formats.safe_xml import number_of, text_of
 from src.records.leads import canonical_lead, derive_limb_leads
-from src.records.record import ECGRecord, RecordError
+from src.records.record import ECGRecord, ReadingHints, RecordError
 from src.utils import Float32Array
 
 # Seconds in the units of a time increment.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
-def read_aecg(path: Path, root: Element) -> ECGRecord:
-    """Read the sequence set with the most samples of the first rhythm series.
+def read_aecg(path: Path, root: Element, hints: ReadingHints) -> ECGRecord:
+    """Read the sequence set of the most leads times seconds; other sets and series are flagged.
 
     Raises
     ------
     RecordError
         If there is none, or a sequence is damaged.
     """
-    series = _rhythm(path, root)
-    sets = series.findall("component/sequenceSet")
+    series = _rhythms(path, root)
+    sets = [item for one in series for item in one.findall("component/sequenceSet")]
     if not sets:
         raise RecordError(path, "series has no sequenceSet: expected sequences of samples")
     candidates = []
@@ -38,20 +39,23 @@ def read_aecg(path: Path, root: Element) -> ECGRecord:
     for item in sets:
         # A set may hold other things, such as heart rates.
         try:
-            candidates.append(_read_set(path, item))
+            candidates.append(_read_set(path, item, hints))
         except RecordError as error:
             problems.append(error)
     if not candidates:
         raise problems[0]
-    signal, names, fs = max(candidates, key=lambda candidate: candidate[0].size)
-    signal, leads, flags = derive_limb_leads(signal, names)
-    if len(sets) > 1:
+    fullest = max(candidates, key=lambda candidate: candidate.signal.size / candidate.fs)
+    signal, leads, derived = derive_limb_leads(fullest.signal, fullest.names)
+    flags = (*fullest.flags, *derived)
+    if len(series) > 1:
+        flags = (*flags, f"rhythm_series:{len(series)}")
+    elif len(sets) > 1:
         flags = (*flags, f"sequence_sets:{len(sets)}")
     person = next(root.iter("subjectDemographicPerson"), None)
     return ECGRecord(
         record_id=path.stem,
         signal=signal,
-        fs=fs,
+        fs=fullest.fs,
         leads=leads,
         age=_age(root, person),
         sex=parse_sex(_attribute(person, "administrativeGenderCode", "code")),
@@ -60,21 +64,32 @@ def read_aecg(path: Path, root: Element) -> ECGRecord:
     )
 
 
-def _rhythm(path: Path, root: Element) -> Element:
-    """Return the first series of type RHYTHM, or of no type.
+class _Set(NamedTuple):
+    """A sequence set: its signal in mV (n_leads, n_samples), names of its leads, rate and flags."""
 
-    Series derived from it, such as a median beat, are deeper in the file.
+    signal: Float32Array
+    names: tuple[str, ...]
+    fs: float
+    flags: tuple[str, ...]
+
+
+def _rhythms(path: Path, root: Element) -> list[Element]:
+    """Return the series of type RHYTHM, or of no type.
+
+    Series derived from them, such as a median beat, are deeper in the file.
     """
     series = root.findall("component/series")
-    for item in series:
-        if _attribute(item, "code", "code").upper() in ("RHYTHM", ""):
-            return item
-    kinds = ", ".join(_attribute(item, "code", "code") for item in series) or "none"
-    raise RecordError(path, f"series are {kinds}: expected one of RHYTHM")
+    kinds = [_attribute(item, "code", "code") for item in series]
+    found = [
+        item for item, kind in zip(series, kinds, strict=True) if kind.upper() in ("RHYTHM", "")
+    ]
+    if not found:
+        raise RecordError(path, f"series are {', '.join(kinds) or 'none'}: expected one of RHYTHM")
+    return found
 
 
-def _read_set(path: Path, sequences: Element) -> tuple[Float32Array, tuple[str, ...], float]:
-    """Return the signal in mV, the names of its leads and the rate of a sequence set."""
+def _read_set(path: Path, sequences: Element, hints: ReadingHints) -> _Set:
+    """Read a sequence set; a lead without samples is absent."""
     fs = None
     rows: dict[str, Float32Array] = {}
     for sequence in sequences.findall("component/sequence"):
@@ -86,18 +101,22 @@ def _read_set(path: Path, sequences: Element) -> tuple[Float32Array, tuple[str, 
         if code.startswith("TIME_"):
             fs = fs or _rate(path, value)
         elif is_lead and value.find("digits") is not None:
-            rows[code] = _samples(path, code, value)
+            rows[code] = _samples(path, code, value, hints.gain_per_mv)
+    fs = fs or hints.fs
+    empty = [code for code, row in rows.items() if not len(row)]
+    rows = {code: row for code, row in rows.items() if len(row)}
     if fs is None or not rows:
         raise RecordError(
             path,
             f"a sequenceSet has {len(rows)} leads and {'a' if fs else 'no'} time: expected both",
         )
     lengths = {len(row) for row in rows.values()}
-    if len(lengths) != 1 or lengths == {0}:
+    if len(lengths) != 1:
         raise RecordError(
             path, f"leads have {sorted(lengths)} samples: expected the same number in each"
         )
-    return np.stack(list(rows.values())), tuple(rows), fs
+    flags = tuple(f"no_samples:{code}" for code in empty)
+    return _Set(np.stack(list(rows.values())), tuple(rows), fs, flags)
 
 
 def _rate(path: Path, value: Element) -> float:
@@ -112,12 +131,15 @@ def _rate(path: Path, value: Element) -> float:
     return round(1.0 / (step * _SECONDS[unit]), 6)
 
 
-def _samples(path: Path, code: str, value: Element) -> Float32Array:
+def _samples(path: Path, code: str, value: Element, gain_per_mv: float | None) -> Float32Array:
     """Return origin + scale x digits in mV, shape (n_samples,)."""
     origin, origin_unit = _quantity(value, "origin")
     scale, scale_unit = _quantity(value, "scale")
-    origin_mv = millivolts_per_unit(origin_unit)
+    # An origin without a unit is in that of the scale.
+    origin_mv = millivolts_per_unit(origin_unit or scale_unit)
     scale_mv = millivolts_per_unit(scale_unit)
+    if value.find("scale") is None and gain_per_mv:
+        scale, scale_unit, scale_mv = 1 / gain_per_mv, "mV", 1.0
     # A scale without a unit may be that of anything.
     if not scale or not scale_unit or scale_mv is None or origin_mv is None:
         raise RecordError(

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from src.records.channels import Channel, find_ecg
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
 from src.records.formats.errors import missing_extra, package_error, read_whole
 from src.records.leads import canonical_lead, derive_limb_leads
-from src.records.record import MAX_VALUES, ECGRecord, RecordError, RecordRequest
+from src.records.record import MAX_VALUES, ECGRecord, ReadingHints, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array
 
 if TYPE_CHECKING:
@@ -26,21 +29,49 @@ if TYPE_CHECKING:
 _MAX_BYTES = 2**30
 # UID of the transfer syntax Deflated Explicit VR Little Endian.
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# The last number of a lead's code is the same in ISO/IEEE 11073 (MDC 2:1) and in SCP-ECG
-# (5.6.3-9-1).
-_LEAD_OF_CODE = {
-    1: "I",
-    2: "II",
-    **{i: f"V{i - 2}" for i in range(3, 9)},
-    61: "III",
-    62: "aVR",
-    63: "aVL",
-    64: "aVF",
-}
+# Class of the list of files on a medium, which is no recording.
+_DIRECTORY = b"1.2.840.10008.1.3.10"
+# Value representations that the first elements of a file have.
+_FIRST_VRS = frozenset((b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"DT", b"IS"))
+# Groups of the first elements of a file without a preamble.
+_FIRST_GROUPS = (0x0002, 0x0008)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Return whether a file is DICOM, by its first bytes: with or without preamble."""
+    if _DIRECTORY in head[:400]:
+        return False
+    return head[128:132] == b"DICM" or _begins_with_elements(head)
+
+
+def _begins_with_elements(head: bytes) -> bool:
+    """Return whether a file without preamble begins with two elements in the order of their tags.
+
+    Older files are without it, and so are those saved from a network.
+    """
+    at, last = 0, (0, -1)
+    for _ in range(2):
+        if len(head) < at + 12:
+            return False
+        group, element, length = struct.unpack_from("<HHI", head, at)
+        vr = head[at + 4 : at + 6]
+        if vr in _FIRST_VRS:
+            is_long = vr == b"OB"
+            length = struct.unpack_from(
+                "<I" if is_long else "<H", head, at + (8 if is_long else 6)
+            )[0]
+            at += 12 if is_long else 8
+        else:
+            at += 8
+        if group not in _FIRST_GROUPS or (group, element) <= last or length % 2 or length > 1024:
+            return False
+        last = group, element
+        at += length
+    return True
 
 
 def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read the multiplex group of the most leads times seconds.
+    """Read the multiplex group of the most leads times seconds; others are flagged.
 
     A median beat is short, and a rhythm strip has few leads, so neither is taken for the recording.
 
@@ -53,7 +84,7 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
         with warnings.catch_warnings():
             # The package warns of values that are not needed here.
             warnings.simplefilter("ignore")
-            return _read(path)
+            return _read(path, request.hints)
     except RecordError:
         raise
     # The package raises whatever a damaged file makes it meet.
@@ -61,7 +92,7 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
         raise package_error(path, error, "DICOM") from None
 
 
-def _read(path: Path) -> ECGRecord:
+def _read(path: Path, hints: ReadingHints) -> ECGRecord:
     dataset = _load(path)
     groups = dataset.get("WaveformSequence") or []
     if not groups:
@@ -69,18 +100,23 @@ def _read(path: Path) -> ECGRecord:
         raise RecordError(
             path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph"
         )
-    index = max(range(len(groups)), key=lambda i: _amount(groups[i]))
-    signal, names, flags = _read_group(path, dataset, index)
-    signal, leads, derived = derive_limb_leads(signal, names)
+    group = _read_fullest(path, dataset, hints)
+    flags = list(group.flags)
+    # What was computed from the recording, such as a median beat, is no part of it.
+    n_recorded = sum(str(group.get("WaveformOriginality") or "") != "DERIVED" for group in groups)
+    if n_recorded > 1:
+        flags.append(f"waveform_groups:{n_recorded}")
+    signal, leads, derived = derive_limb_leads(group.signal, group.names)
     return ECGRecord(
         record_id=path.stem,
         signal=signal,
-        fs=float(groups[index].SamplingFrequency),
+        fs=group.fs,
         leads=leads,
         age=_age(str(dataset.get("PatientAge") or "")),
         sex=parse_sex(dataset.get("PatientSex") or ""),
         patient_id=str(dataset.get("PatientID") or "") or None,
         flags=(*flags, *derived),
+        unused=group.unused,
     )
 
 
@@ -93,11 +129,15 @@ def _load(path: Path) -> Dataset:
         import pydicom
     except ImportError:
         raise missing_extra(path, "pydicom", "DICOM") from None
-    content = io.BytesIO(read_whole(path, _MAX_BYTES, "one recording"))
+    raw = read_whole(path, _MAX_BYTES, "one recording")
+    has_no_preamble = raw[128:132] != b"DICM"
+    if has_no_preamble and not _begins_with_elements(raw[:4096]):
+        raise RecordError(path, "is no DICOM file: expected a preamble and DICM, or elements")
+    content = io.BytesIO(raw)
     # The encoding is in the first elements. Others are not parsed before it is known to be safe:
     # deflated content may inflate to any size.
     meta = pydicom.filereader.read_partial(
-        content, stop_when=lambda tag, vr, length: tag.group > 2
+        content, stop_when=lambda tag, vr, length: tag.group > 2, force=has_no_preamble
     ).file_meta
     syntax = meta.get("TransferSyntaxUID")
     if syntax is not None and (str(syntax) == _DEFLATED or not syntax.is_little_endian):
@@ -105,40 +145,73 @@ def _load(path: Path) -> Dataset:
             path, f"is encoded as {syntax.name}: expected little endian, not deflated"
         )
     content.seek(0)
-    return pydicom.dcmread(content)
+    return pydicom.dcmread(content, force=has_no_preamble)
 
 
-def _amount(group: Dataset) -> tuple[bool, float]:
+class _Group(NamedTuple):
+    """A multiplex group: its signal in mV (n_leads, n_samples), leads, rate, flags, other names."""
+
+    signal: Float32Array
+    names: tuple[str, ...]
+    fs: float
+    flags: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def _read_fullest(path: Path, dataset: Dataset, hints: ReadingHints) -> _Group:
+    """Read the group of the most leads times seconds that is not damaged."""
+    amounts = [_amount(group, hints) for group in dataset.WaveformSequence]
+    problems = []
+    for index in sorted(range(len(amounts)), key=lambda i: amounts[i], reverse=True):
+        try:
+            return _read_group(path, dataset, index, hints)
+        except RecordError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _amount(group: Dataset, hints: ReadingHints) -> tuple[bool, float]:
     """Return whether a group has a standard lead, and its leads times seconds."""
     channels = group.get("ChannelDefinitionSequence") or []
     n_leads = sum(canonical_lead(_lead_name(channel)) is not None for channel in channels)
-    seconds = int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-6)
-    return n_leads > 0, n_leads * seconds
+    fs = float(group.get("SamplingFrequency") or hints.fs or 0)
+    seconds = int(group.get("NumberOfWaveformSamples") or 0) / max(fs, 1e-6)
+    return n_leads > 0, (n_leads or len(channels)) * seconds
 
 
-def _read_group(
-    path: Path, dataset: Dataset, index: int
-) -> tuple[Float32Array, tuple[str, ...], list[str]]:
-    """Return a group's voltages in mV, shape (n_leads, n_samples), their leads, and flags."""
+def _read_group(path: Path, dataset: Dataset, index: int, hints: ReadingHints) -> _Group:
+    """Read the ECG channels of a group."""
     group = dataset.WaveformSequence[index]
+    fs = float(group.get("SamplingFrequency") or hints.fs or 0)
+    if not fs > 0:
+        raise RecordError(path, "says no sampling rate: give --source-fs NAME=HZ (source_fs=)")
     counts = _counts(path, dataset, index)
+    channels = list(group.ChannelDefinitionSequence)
+    names = [_lead_name(channel) for channel in channels]
+    scales = [_millivolts(channel, hints.gain_per_mv) for channel in channels]
+    found = find_ecg(
+        tuple(
+            Channel(name, unit="mV" if scale else "none")
+            for name, scale in zip(names, scales, strict=True)
+        ),
+        hints.leads,
+    )
     rows: list[Float32Array] = []
-    names: list[str] = []
-    flags: list[str] = []
-    for column, channel in enumerate(group.ChannelDefinitionSequence):
-        name = _lead_name(channel)
-        factors = _millivolts(channel)
-        if factors is None:
-            flags.append(f"not_a_voltage:{name}")
-            continue
-        per_count, per_unit = factors
-        # The baseline is in the unit of the channel.
-        baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
-        rows.append((counts[:, column] * per_count + baseline).astype(np.float32))
-        names.append(name)
+    for column in found.rows:
+        scale = scales[column]
+        assert scale is not None
+        row = (counts[:, column] * scale.per_count + scale.baseline).astype(np.float32)
+        rows.append(_shifted(row, _delay(path, channels[column], fs)))
     if not rows:
         raise RecordError(path, "no channel is a voltage: expected a sensitivity in uV, mV or V")
-    return np.stack(rows), tuple(names), flags
+    flags = [f"not_a_voltage:{names[i]}" for i in found.unused if scales[i] is None]
+    return _Group(
+        np.stack(rows),
+        tuple(names[i] for i in found.rows),
+        fs,
+        tuple(flags),
+        tuple(names[i] for i in found.unused),
+    )
 
 
 def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
@@ -163,11 +236,64 @@ def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
         raise RecordError(
             path, f"samples are of type {error}: expected 8, 16 or 32-bit integers"
         ) from None
-    counts: Float64Array = raw.astype(np.float64)
+    expand = _COMPANDED.get(str(group.WaveformSampleInterpretation))
+    # A code of 8 bits stands for a number of 14 or 13.
+    counts: Float64Array = (expand()[raw] if expand else raw).astype(np.float64)
     padding = group.get("WaveformPaddingValue")
     if isinstance(padding, bytes) and len(padding) >= raw.dtype.itemsize:
         counts[raw == np.frombuffer(padding, raw.dtype, 1)[0]] = np.nan
     return counts
+
+
+def _mu_law() -> Float64Array:
+    """Return the numbers that the 256 codes of the mu-law stand for (ITU-T G.711), -32124 to 32124.
+
+    A code is inverted, and has a sign, three bits of exponent and four of mantissa.
+    """
+    code = ~np.arange(256) & 0xFF
+    size = ((((code & 0xF) << 3) + 0x84) << (code >> 4 & 7)) - 0x84
+    return np.where(code & 0x80, -size, size).astype(np.float64)
+
+
+def _a_law() -> Float64Array:
+    """Return the numbers that the 256 codes of the A-law stand for (ITU-T G.711), -32256 to 32256.
+
+    Every other bit of a code is inverted, and the smallest numbers have no exponent.
+    """
+    code = np.arange(256) ^ 0x55
+    exponent, mantissa = code >> 4 & 7, (code & 0xF) << 4
+    size = np.where(exponent, (mantissa + 0x108) << np.maximum(exponent - 1, 0), mantissa + 8)
+    return np.where(code & 0x80, size, -size).astype(np.float64)
+
+
+# Sample interpretation -> the numbers of its codes.
+_COMPANDED: dict[str, Callable[[], Float64Array]] = {"MB": _mu_law, "AB": _a_law}
+
+
+def _delay(path: Path, channel: Dataset, fs: float) -> int:
+    """Return how many samples later than the others a channel was taken, rounded.
+
+    Time skew and offset are in seconds, sample skew in samples (PS3.3, C.10.9.1.4).
+    """
+    samples = float(channel.get("ChannelSampleSkew") or 0.0)
+    seconds = float(channel.get("ChannelTimeSkew") or 0.0)
+    seconds += float(channel.get("ChannelOffset") or 0.0)
+    delay = samples + seconds * fs
+    if not abs(delay) <= MAX_VALUES:
+        raise RecordError(path, f"a channel has a skew of {delay:g} samples: expected few")
+    return round(delay)
+
+
+def _shifted(row: Float32Array, delay: int) -> Float32Array:
+    """Return a channel in the time of the others; samples beyond its ends are NaN."""
+    if not delay:
+        return row
+    shifted = np.full_like(row, np.nan)
+    if 0 < delay < len(row):
+        shifted[delay:] = row[:-delay]
+    elif 0 < -delay < len(row):
+        shifted[:delay] = row[-delay:]
+    return shifted
 
 
 def _lead_name(channel: Dataset) -> str:
@@ -175,22 +301,40 @@ def _lead_name(channel: Dataset) -> str:
     source = (channel.get("ChannelSourceSequence") or [None])[0]
     if source is None:
         return str(channel.get("ChannelLabel") or "")
-    coded = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source.get("CodeValue") or ""))
-    if coded and int(coded[1]) in _LEAD_OF_CODE:
-        return _LEAD_OF_CODE[int(coded[1])]
-    return re.sub(r"\s*\(.*\)", "", str(source.get("CodeMeaning") or "")).strip()
+    # An MDC or SCP-ECG code
+    coded = canonical_lead(str(source.get("CodeValue") or ""))
+    if coded is not None:
+        return coded
+    meaning = re.sub(r"\s*\(.*\)", "", str(source.get("CodeMeaning") or "")).strip()
+    label = str(channel.get("ChannelLabel") or "")
+    return label if canonical_lead(meaning) is None and canonical_lead(label) else meaning
 
 
-def _millivolts(channel: Dataset) -> tuple[float, float] | None:
-    """Return mV per count and mV per unit of a channel, or None if it is not a voltage."""
+class _Scale(NamedTuple):
+    """mV per count, and the baseline in mV."""
+
+    per_count: float
+    baseline: float
+
+
+def _millivolts(channel: Dataset, gain_per_mv: float | None) -> _Scale | None:
+    """Return the scale of a channel, or None if it is not a voltage.
+
+    A channel without sensitivity has the gain that is given.
+    """
     units = channel.get("ChannelSensitivityUnitsSequence") or []
-    per_unit = millivolts_per_unit(str(units[0].get("CodeValue") or "?")) if units else None
     sensitivity = channel.get("ChannelSensitivity")
+    if sensitivity is None and not units and gain_per_mv:
+        return _Scale(1 / gain_per_mv, 0.0)
+    # An empty unit says nothing.
+    per_unit = millivolts_per_unit(str(units[0].get("CodeValue") or "?")) if units else None
     if per_unit is None or sensitivity is None:
         return None
     correction = channel.get("ChannelSensitivityCorrectionFactor")
     correction = 1.0 if correction is None else float(correction)
-    return float(sensitivity) * correction * per_unit, per_unit
+    # The baseline is in the unit of the channel.
+    baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
+    return _Scale(float(sensitivity) * correction * per_unit, baseline)
 
 
 def _age(text: str) -> float | None:

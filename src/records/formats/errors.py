@@ -7,6 +7,9 @@ from pathlib import Path
 
 from src.records.record import RecordError
 
+HEAD_BYTES = 2**16
+"""First bytes of a file that tell what it is."""
+
 # Errors of the machine, not of the file. Some systems lack some of them.
 _MACHINE_FAULTS = {
     getattr(errno, name, None)

@@ -6,7 +6,9 @@ and never opened.
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -17,6 +19,33 @@ from src.records.record import RecordError
 _MAX_BYTES = 2**26
 _MAX_ELEMENTS = 200_000
 _MAX_DEPTH = 100
+
+# Byte order marks; that of UTF-32 comes first, as that of UTF-16 is its beginning.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+# The first character of a file without a mark.
+_BEGINNINGS = (
+    (b"<\0\0\0", "utf-32-le"),
+    (b"\0\0\0<", "utf-32-be"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
+)
+_DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?\bencoding\s*=\s*["']([\w.:-]{1,40})["']""")
+# Encodings that exporters declare and Python knows, all of which ASCII text is valid in. Those that
+# extend a standard are read by the extension, as exporters use its characters.
+_ASCII_LIKE = re.compile(
+    r"gb\w*|big5\w*|cp\d+|shift_jis\w*|euc_\w+|johab|iso2022_\w+|iso8859_\d+"
+    r"|koi8_\w|mac_\w+|hz|utf_8|ascii|latin_1|tis_620|kz1048|ptcp154"
+)
+_EXTENSIONS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+# What stands before a root element: the declaration, comments and a document type.
+_BEFORE_ROOT = re.compile(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>|\s+", re.DOTALL)
+_ROOT = re.compile(r"<(?:[\w.-]+:)?([A-Za-z_][\w.-]*)[\s/>]")
 
 
 def parse_xml(path: Path) -> Element:
@@ -32,13 +61,60 @@ def parse_xml(path: Path) -> Element:
     content = read_whole(path, _MAX_BYTES, "the XML of one recording")
     handler = _Handler(path)
     try:
-        handler.parser.Parse(content, True)
+        # The parser takes text as it is, whatever encoding it declares.
+        handler.parser.Parse(decode_xml(content), True)
         return handler.builder.close()
     except RecordError:
         raise
     # LookupError: an encoding of an unknown name.
     except (expat.ExpatError, LookupError, ValueError) as error:
         raise RecordError(path, f"is not well-formed XML ({error})") from None
+
+
+def decode_xml(content: bytes) -> str:
+    """Decode XML by its byte order mark, its first character or its declaration, else as UTF-8.
+
+    Characters that are wrong in the encoding become question marks. They are in names and remarks,
+    which are not worth a recording.
+
+    Raises
+    ------
+    LookupError
+        If the declared encoding is unknown.
+    """
+    for beginning, encoding in (*_MARKS, *_BEGINNINGS):
+        if content.startswith(beginning):
+            return content.decode(encoding, "replace")
+    declared = _DECLARED.match(content[:400])
+    name = codecs.lookup(declared[1].decode("ascii")).name.replace("-", "_") if declared else ""
+    # The declaration was read as ASCII, so that one of UTF-16 is wrong.
+    if name.startswith(("utf_16", "utf_32")) or not name:
+        name = "utf_8"
+    if not _ASCII_LIKE.fullmatch(name):
+        raise LookupError(f"its encoding {name} is not one of XML")
+    return content.decode(_EXTENSIONS.get(name, name), "replace")
+
+
+def root_name(head: bytes) -> str:
+    """Return the name of the root element of a file without its prefix, empty if it is no XML.
+
+    Parameters
+    ----------
+    head
+        The first bytes of the file; a root element beyond them is not found.
+    """
+    # Most files are no XML, and need no decoding.
+    if b"<" not in head[:16]:
+        return ""
+    try:
+        text = decode_xml(head).lstrip("\ufeff")
+    except LookupError:
+        text = head.decode("latin-1")
+    at = 0
+    while skipped := _BEFORE_ROOT.match(text, at):
+        at = skipped.end()
+    root = _ROOT.match(text, at)
+    return root[1] if root else ""
 
 
 class _Handler:

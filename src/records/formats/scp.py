@@ -7,34 +7,27 @@ outside the QRS complexes. Format: EN 1064:2005+A1:2007 (ISO 11073-91064), secti
 from __future__ import annotations
 
 import binascii
+import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.records.facts import parse_age
 from src.records.formats.errors import read_whole
-from src.records.leads import derive_limb_leads
-from src.records.record import ECGRecord, RecordError, RecordRequest
-from src.utils import Float32Array
+from src.records.leads import LEAD_OF_CODE, derive_limb_leads
+from src.records.record import ECGRecord, ReadingHints, RecordError, RecordRequest
+from src.utils import Float32Array, Float64Array
 
 _MAX_BYTES = 2**26
 # Bytes before the data of a section.
 _HEADER = 16
 # Number that stands for the Huffman table of the standard.
 _DEFAULT_TABLE = 19999
-# Names of the leads by their codes.
-_LEADS = {
-    1: "I",
-    2: "II",
-    **{i: f"V{i - 2}" for i in range(3, 9)},
-    61: "III",
-    62: "aVR",
-    63: "aVL",
-    64: "aVF",
-}
 # Years in the units of an age: years, months, weeks, days, hours.
 _YEARS = {1: 1.0, 2: 1 / 12, 3: 1 / 52.18, 4: 1 / 365.25, 5: 1 / 8766}
 _CONVERT = "convert the file with BioSig (save2gdf -f=EDF)"
@@ -75,6 +68,12 @@ def _default_table() -> Table:
     return table
 
 
+def is_scp(head: bytes) -> bool:
+    """Return whether a file is an SCP-ECG record, by its first bytes."""
+    # The checksum and length of the record, then the header of section 0 with the standard's name.
+    return head[8:10] == b"\0\0" and head[16:22] == b"SCPECG"
+
+
 def read_scp(path: Path, request: RecordRequest) -> ECGRecord:
     """Read the rhythm data.
 
@@ -89,13 +88,14 @@ def read_scp(path: Path, request: RecordRequest) -> ECGRecord:
         if number not in sections:
             raise RecordError(path, f"has no section {number} ({what})")
     try:
-        names, n_samples = _leads(path, sections[3])
+        stated = _leads(path, sections[3])
         table = _huffman_table(path, sections.get(2, b""))
-        signal, fs = _rhythm(path, sections[6], len(names), n_samples, table)
+        signal, fs, names = _rhythm(path, sections[6], stated, table, request.hints)
         age, sex, patient_id = _patient(sections.get(1, b""))
     except (struct.error, IndexError) as error:
         raise RecordError(path, f"ends within a section ({error})") from None
     signal, leads, derived = derive_limb_leads(signal, names)
+    derived = (*(f"no_samples:{lead.name}" for lead in stated if lead.name not in names), *derived)
     flags = derived if _has_right_checksum(content) else ("checksum_mismatch", *derived)
     return ECGRecord(
         path.stem, signal, fs, leads, age=age, sex=sex, patient_id=patient_id, flags=flags
@@ -157,29 +157,35 @@ def _patient(data: bytes) -> tuple[float | None, str | None, str | None]:
     return age, sex, patient_id or None
 
 
-def _leads(path: Path, data: bytes) -> tuple[tuple[str, ...], int]:
-    """Return the names of the leads and the number of samples that each has."""
+class _Lead(NamedTuple):
+    """A lead as section 3 lists it: its name, the place of its first sample, and their number."""
+
+    name: str
+    start: int
+    n_samples: int
+
+
+def _leads(path: Path, data: bytes) -> list[_Lead]:
+    """Return the leads of a record."""
     count, flags = data[0], data[1]
     if not count:
         raise RecordError(path, "has zero leads: expected one or more")
     if flags & 1:
         raise RecordError(path, f"subtracts a reference beat: {_CONVERT}")
-    # First sample, last sample and code of each lead.
-    entries = [struct.unpack_from("<IIB", data, 2 + 9 * i) for i in range(count)]
-    spans = {(start, end) for start, end, _ in entries}
-    if len(spans) != 1:
-        raise RecordError(
-            path, f"leads start and end at {sorted(spans)}: expected all at the same samples"
-        )
-    start, end = spans.pop()
-    names = tuple(_LEADS.get(code, f"SCP {code}") for *_, code in entries)
-    return names, end - start + 1
+    leads = []
+    for i in range(count):
+        # First sample, last sample and code.
+        start, end, code = struct.unpack_from("<IIB", data, 2 + 9 * i)
+        leads.append(_Lead(LEAD_OF_CODE.get(code, f"SCP {code}"), start, end - start + 1))
+    return leads
 
 
 def _rhythm(
-    path: Path, data: bytes, n_leads: int, n_samples: int, table: Table | None
-) -> tuple[Float32Array, float]:
-    """Return the signal in mV, shape (n_leads, n_samples), and the rate in Hz.
+    path: Path, data: bytes, leads: Sequence[_Lead], table: Table | None, hints: ReadingHints
+) -> tuple[Float32Array, float, tuple[str, ...]]:
+    """Return the signal in mV, shape (n_leads, n_samples), the rate in Hz and the leads' names.
+
+    A lead without samples is absent. Leads that begin at other samples are put in their places.
 
     Parameters
     ----------
@@ -187,12 +193,16 @@ def _rhythm(
         The file, for error messages.
     data
         Section 6.
-    n_leads, n_samples
-        Leads, and samples of each.
+    leads
+        The leads.
     table
         Huffman table, or None if samples are 16-bit numbers.
+    hints
+        Rate and gain where section 6 has zeros.
     """
     nanovolts, microseconds, order, bimodal = struct.unpack_from("<HHBB", data)
+    nanovolts = nanovolts or 1e6 / (hints.gain_per_mv or math.inf)
+    microseconds = microseconds or 1e6 / (hints.fs or math.inf)
     if bimodal:
         raise RecordError(path, f"is compressed bimodally: {_CONVERT}")
     if not nanovolts or not microseconds or order > 2:
@@ -201,24 +211,49 @@ def _rhythm(
             f"has {nanovolts} nV per unit, {microseconds} us per sample and differences of order "
             f"{order}: expected positive numbers and an order of 0, 1 or 2",
         )
-    lengths = struct.unpack_from(f"<{n_leads}H", data, 6)
-    at = 6 + 2 * n_leads
-    rows = []
-    for length in lengths:
+    lengths = struct.unpack_from(f"<{len(leads)}H", data, 6)
+    at = 6 + 2 * len(leads)
+    present: list[_Lead] = []
+    rows: list[NDArray[np.int64]] = []
+    for lead, length in zip(leads, lengths, strict=True):
         coded = data[at : at + length]
         at += length
+        if not length and any(lengths):
+            continue
         # A Huffman code has at least one bit.
         n_most = len(coded) * 8 if table else len(coded) // 2
-        if len(coded) < length or not 0 < n_samples <= n_most:
+        if len(coded) < length or not 0 < lead.n_samples <= n_most:
             raise RecordError(
-                path, f"promises {n_samples} samples in {length} bytes, {len(coded)} are there"
+                path,
+                f"promises {lead.n_samples} samples in {length} bytes, {len(coded)} are there",
             )
         if table:
-            values = _decode(path, coded, n_samples, table)
+            values = _decode(path, coded, lead.n_samples, table)
         else:
-            values = np.frombuffer(coded, "<i2", n_samples).astype(np.int64)
+            values = np.frombuffer(coded, "<i2", lead.n_samples).astype(np.int64)
+        present.append(lead)
         rows.append(_undo_differences(values, order))
-    return (np.stack(rows) * (nanovolts * 1e-6)).astype(np.float32), 1e6 / microseconds
+    counts = _in_place(path, present, rows)
+    signal = (counts * (nanovolts * 1e-6)).astype(np.float32)
+    return signal, 1e6 / microseconds, tuple(lead.name for lead in present)
+
+
+def _in_place(
+    path: Path, leads: Sequence[_Lead], rows: Sequence[NDArray[np.int64]]
+) -> Float64Array:
+    """Return the rows side by side in time, shape (n_leads, n_samples), NaN where one has none."""
+    first = min(lead.start for lead in leads)
+    n_samples = max(lead.start + lead.n_samples for lead in leads) - first
+    # Leads that are recorded one after the other take that much, and others less.
+    if n_samples > sum(lead.n_samples for lead in leads):
+        spans = sorted({(lead.start, lead.start + lead.n_samples - 1) for lead in leads})
+        raise RecordError(
+            path, f"leads start and end at {spans[:5]}: expected them to follow each other"
+        )
+    counts = np.full((len(leads), n_samples), np.nan)
+    for row, lead, values in zip(counts, leads, rows, strict=True):
+        row[lead.start - first : lead.start - first + lead.n_samples] = values
+    return counts
 
 
 def _undo_differences(values: NDArray[np.int64], order: int) -> NDArray[np.int64]:

@@ -160,8 +160,12 @@ COUNTS = RNG.integers(-9, 9, (30, 1))
         ((group(COUNTS, channel("2:1"), channel("2:2")),), "promises 30 samples of 1 channels"),
         ((group(COUNTS, channel("2:1", unit="s")),), "no channel is a voltage"),
         (
-            (group(COUNTS, channel("2:1"), WaveformSampleInterpretation="MB"),),
+            (group(COUNTS, channel("2:1"), WaveformSampleInterpretation="XX"),),
             "samples are of type",
+        ),
+        (
+            (group(COUNTS, channel("2:1"), SamplingFrequency=None),),
+            "says no sampling rate: give --source-fs",
         ),
     ],
 )
@@ -190,6 +194,85 @@ def test_a_length_that_lies_reserves_no_memory(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_record(path).signal, COUNTS.T * 0.0025, atol=1e-6)
     assert tracemalloc.get_traced_memory()[1] < 2e7
     tracemalloc.stop()
+
+
+# Codes of ITU-T G.711 and the numbers that they stand for there, in 16 bits (tables 1a to 2b).
+MU_LAW = {0x00: -32124, 0x0F: -16764, 0x7E: -8, 0x7F: 0, 0x80: 32124, 0x8F: 16764, 0xFE: 8, 0xFF: 0}
+A_LAW = {0x2A: -32256, 0xAA: 32256, 0x55: -8, 0xD5: 8, 0x45: -264, 0xC5: 264, 0x5A: -248}
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [("MB", MU_LAW), ("AB", A_LAW)])
+def test_companded_samples_are_expanded(tmp_path: Path, kind: str, numbers: dict[int, int]) -> None:
+    codes = np.array(list(numbers), np.uint8)
+    item = group(COUNTS[: len(codes)], channel("2:2"), WaveformSampleInterpretation=kind)
+    item.WaveformBitsAllocated, item.WaveformData = 8, codes.tobytes() + b"\0" * (len(codes) % 2)
+    record = read_record(write_dicom(tmp_path / "r.dcm", item))
+    np.testing.assert_allclose(record.signal[0], np.array(list(numbers.values())) * 0.0025)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("ChannelSampleSkew", "5"), ("ChannelTimeSkew", "0.01"), ("ChannelOffset", "0.01")],
+)
+def test_skews_are_undone(tmp_path: Path, field: str, value: str) -> None:
+    late = channel("2:3")
+    setattr(late, field, value)
+    counts = RNG.integers(-900, 900, (300, 2))
+    record = read_record(write_dicom(tmp_path / "r.dcm", group(counts, channel("2:1"), late)))
+    # Sample 0 of the second channel was taken 5 samples (0.01 s at 500 Hz) after the first's.
+    np.testing.assert_allclose(record.signal[1, 5:], counts[:-5, 1] * 0.0025, rtol=1e-6)
+    assert np.isnan(record.signal[1, :5]).all() and np.isfinite(record.signal[0]).all()
+    setattr(late, field, f"-{value}")
+    record = read_record(write_dicom(tmp_path / "r.dcm", group(counts, channel("2:1"), late)))
+    np.testing.assert_allclose(record.signal[1, :-5], counts[5:, 1] * 0.0025, rtol=1e-6)
+
+
+def test_other_groups_are_flagged_and_damaged_ones_cost_nothing(tmp_path: Path) -> None:
+    leads, strip = RNG.integers(-900, 900, (400, 3)), RNG.integers(-900, 900, (800, 1))
+    full = group(leads, channel("2:3"), channel("2:4"), channel("2:5"))
+    beat = group(strip[:90], channel("2:3"), WaveformOriginality="DERIVED")
+    path = write_dicom(tmp_path / "r.dcm", group(strip, channel("2:2")), full, beat)
+    record = read_record(path)
+    assert (record.n_leads, record.flags) == (3, ("waveform_groups:2",))
+    full.NumberOfWaveformSamples = 2**31
+    path = write_dicom(tmp_path / "r.dcm", group(strip, channel("2:2")), full)
+    record = read_record(path)
+    assert (record.leads, record.flags) == (("II",), ("waveform_groups:2",))
+
+
+def test_a_silent_file_takes_what_is_given(tmp_path: Path) -> None:
+    silent = channel("2:2")
+    del silent.ChannelSensitivity, silent.ChannelSensitivityUnitsSequence
+    path = write_dicom(tmp_path / "r.dcm", group(COUNTS, silent, SamplingFrequency=None))
+    record = read_record(path, source_fs=250, source_gain_per_mv=200)
+    np.testing.assert_allclose(record.signal, COUNTS.T / 200, rtol=1e-6)
+    assert record.fs == 250
+
+
+def test_a_file_is_dicom_by_its_content(tmp_path: Path) -> None:
+    good = write_dicom(tmp_path / "r.dcm", group(COUNTS, channel("2:1"))).read_bytes()
+    (tmp_path / "r.dcm").unlink()
+    data = good[good.index(b"\x08\0\x60\0CS") :]  # from Modality on
+    (tmp_path / "IM0001").write_bytes(good)
+    (tmp_path / "1.2.840.99.1").write_bytes(good)
+    (tmp_path / "1.2.840.99.2").write_bytes(good[132:])
+    (tmp_path / "ecg.bin").write_bytes(b"\x08\0\x16\0UI\x04\x001.2\0" + data)
+    (tmp_path / "wrong.edf").write_bytes(good)
+    (tmp_path / "DICOMDIR").write_bytes(
+        good.replace(b"5.1.4.1.1.9.1.1", b"1.3.10\0\0\0\0\0\0\0\0\0")
+    )
+    found = index_folder(tmp_path)
+    assert [(record.relative, record.stem) for record in found] == [
+        ("1.2.840.99.1", "1.2.840.99.1"),
+        ("1.2.840.99.2", "1.2.840.99.2"),
+        ("IM0001", "IM0001"),
+        ("ecg.bin", "ecg"),
+        ("wrong.edf", "wrong"),
+    ]
+    for record in found:
+        read = read_record(tmp_path / record.relative)
+        np.testing.assert_allclose(read.signal, COUNTS.T * 0.0025, atol=1e-6)
+        assert read.record_id == record.stem
 
 
 def test_big_endian_is_refused(tmp_path: Path) -> None:

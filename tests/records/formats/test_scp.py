@@ -187,3 +187,34 @@ def test_torn_and_foreign_files(tmp_path: Path) -> None:
         (tmp_path / "r.scp").write_bytes(content)
         with pytest.raises(RecordError, match=r"r\.scp"):
             read_record(tmp_path / "r.scp")
+
+
+def test_a_lead_without_samples_is_absent(tmp_path: Path) -> None:
+    path = write_scp(tmp_path / "r.scp", SIGNAL[:3])
+    good = path.read_bytes()
+    lengths = struct.pack("<3H", 1000, 1000, 1000)
+    at = good.index(lengths)
+    # The samples of V1 come last and stay as unused bytes.
+    path.write_bytes(good[:at] + struct.pack("<3H", 1000, 1000, 0) + good[at + 6 :])
+    record = read_record(path)
+    np.testing.assert_allclose(record.signal[:2], SIGNAL[:2] * 0.00488, rtol=1e-5)
+    assert "V1" not in record.leads and "no_samples:V1" in record.flags
+
+
+def test_leads_that_begin_later_are_put_in_their_places(tmp_path: Path) -> None:
+    path = write_scp(tmp_path / "r.scp", SIGNAL[2:4])
+    good = path.read_bytes()
+    second = struct.pack("<IIB", 1, 500, 2)
+    path.write_bytes(good.replace(second, struct.pack("<IIB", 11, 510, 4)))
+    record = read_record(path)
+    assert record.signal.shape == (2, 510) and record.leads == ("I", "V2")
+    np.testing.assert_allclose(record.signal[1, 10:], SIGNAL[3] * 0.00488, rtol=1e-5)
+    assert np.isnan(record.signal[1, :10]).all() and np.isnan(record.signal[0, 500:]).all()
+    path.write_bytes(good.replace(second, struct.pack("<IIB", 2**31, 2**31 + 499, 4)))
+    with pytest.raises(RecordError, match="expected them to follow each other"):
+        read_record(path)
+
+
+def test_it_is_found_under_any_suffix(tmp_path: Path) -> None:
+    path = write_scp(tmp_path / "r.scp").rename(tmp_path / "r.dat2")
+    assert read_record(path).n_samples == 500

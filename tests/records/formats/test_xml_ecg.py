@@ -197,6 +197,86 @@ def test_a_second_sequence_set_is_flagged(tmp_path: Path) -> None:
     assert record.signal.shape == (1, 600) and record.flags == ("sequence_sets:2",)
 
 
+@pytest.mark.parametrize(
+    "encoding",
+    ["gb2312", "gb18030", "shift_jis", "big5", "euc-kr", "utf-16", "utf-16-le", "cp1251"],
+)
+def test_any_declared_encoding(tmp_path: Path, encoding: str) -> None:
+    text = write_muse(tmp_path / "m.xml", muse_lead("V1", COUNTS["V1"])).read_text("latin-1")
+    name = {"cp1251": "\u0419", "euc-kr": "\uac00"}.get(encoding, "\u5fc3")
+    text = text.replace("ISO-8859-1", encoding).replace("Sinus rhythm", name)
+    (tmp_path / "m.xml").write_bytes(text.encode(encoding))
+    assert [record.relative for record in index_folder(tmp_path)] == ["m.xml"]
+    record = read_record(tmp_path / "m.xml")
+    np.testing.assert_allclose(record.signal, COUNTS["V1"][None] * 0.00488, atol=1e-5)
+    assert record.codes == (name,)
+
+
+def test_an_encoding_that_is_wrong_costs_only_characters(tmp_path: Path) -> None:
+    path = write_muse(tmp_path / "m.xml", muse_lead("V1", COUNTS["V1"]))
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"ISO-8859-1", b"UTF-8").replace(b"Sinus", b"Sin\xfcs"))
+    assert read_record(path).codes == ("Sin\ufffds rhythm",)
+    path.write_bytes(good.replace(b"ISO-8859-1", b"UTF-16"))
+    assert read_record(path).n_samples == 600
+    path.write_bytes(good.replace(b"ISO-8859-1", b"zip_codec"))
+    with pytest.raises(RecordError, match="is not well-formed XML"):
+        read_record(path)
+
+
+def test_the_fullest_rhythm_of_a_muse_file_is_taken(tmp_path: Path) -> None:
+    def wave(n: int) -> str:
+        leads = "".join(muse_lead(name, COUNTS[name][:n]) for name in ("V1", "V2"))
+        return (
+            "<Waveform><WaveformType>Rhythm</WaveformType><SampleBase>500</SampleBase>"
+            f"{leads}</Waveform>"
+        )
+
+    path = write_muse(tmp_path / "m.xml", muse_lead("V1", COUNTS["V1"][:100]))
+    text = path.read_text("latin-1").replace("</RestingECG>", wave(600) + "</RestingECG>")
+    path.write_text(text)
+    record = read_record(path)
+    assert record.signal.shape == (2, 600) and record.flags == ("rhythm_waveforms:2",)
+    # A damaged one does not cost the other.
+    path.write_text(text.replace(wave(600), wave(600).replace("MICROVOLTS", "BEATS")))
+    assert read_record(path).signal.shape == (1, 100)
+
+
+def test_a_lead_without_samples_is_absent(tmp_path: Path) -> None:
+    empty = np.empty(0, "<i2")
+    leads = muse_lead("V1", COUNTS["V1"]) + muse_lead("V2", empty)
+    record = read_record(write_muse(tmp_path / "m.xml", leads))
+    assert (record.leads, record.flags) == (("V1",), ("no_samples:V2",))
+    leads = aecg_lead("V1", COUNTS["V1"]) + aecg_lead("V2", empty)
+    record = read_record(write_aecg(tmp_path / "a.xml", leads))
+    assert record.leads == ("MDC_ECG_LEAD_V1",)
+    assert record.flags == ("no_samples:MDC_ECG_LEAD_V2",)
+
+
+def test_a_silent_muse_file_takes_what_is_given(tmp_path: Path) -> None:
+    lead = muse_lead("V1", COUNTS["V1"]).replace("4.88", "")
+    path = write_muse(tmp_path / "m.xml", lead, base="")
+    record = read_record(path, source_fs=250, source_gain_per_mv=200)
+    np.testing.assert_allclose(record.signal, COUNTS["V1"][None] / 200, rtol=1e-6)
+    assert record.fs == 250
+
+
+def test_an_aecg_origin_without_a_unit_is_that_of_its_scale(tmp_path: Path) -> None:
+    lead = aecg_lead("V1", COUNTS["V1"], origin="10").replace('value="10" unit="uV"', 'value="10"')
+    record = read_record(write_aecg(tmp_path / "a.xml", lead))
+    np.testing.assert_allclose(record.signal[0], (10 + COUNTS["V1"] * 2.5) / 1000, atol=1e-6)
+
+
+def test_the_fullest_series_of_an_aecg_is_taken(tmp_path: Path) -> None:
+    path = write_aecg(tmp_path / "a.xml", aecg_lead("V1", COUNTS["V1"][:50]))
+    text = path.read_text()
+    at = text.index("<component><series>")
+    longer = write_aecg(tmp_path / "b.xml", aecg_lead("V1", COUNTS["V1"])).read_text()
+    path.write_text(text[:at] + longer[at:].replace("</AnnotatedECG>", "") + text[at:])
+    record = read_record(path)
+    assert record.n_samples == 600 and record.flags == ("rhythm_series:2",)
+
+
 # Hostile and foreign XML --------------------------------------------------------------------------
 
 LAUGHS = (

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.config import STANDARD_LEADS
+from src.records.folders import index_folder, survey_folder
+from src.records.reading import iter_records, read_record
+from src.records.record import RecordError
+
+RNG = np.random.default_rng(52)
+WAVE = np.sin(2 * np.pi * 1.2 * np.arange(2500) / 250)[:, None] ** 15
+ECG = (WAVE * np.linspace(0.5, 2, 12) + RNG.normal(0, 0.01, (2500, 12))).astype(np.float32)
+
+
+def write(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+@pytest.mark.parametrize(
+    "array", [ECG, ECG.T, np.asfortranarray(ECG), ECG[None], ECG.astype(">f8")]
+)
+def test_an_array_is_read_in_any_layout(tmp_path: Path, array: np.ndarray) -> None:
+    record = read_record(write(tmp_path / "x.npy", array))
+    np.testing.assert_allclose(record.signal, ECG.T)
+    assert (record.fs, record.leads) == (250.0, STANDARD_LEADS)
+    assert record.flags == ("fs_assumed", "unit_assumed:mV", "lead_names_assumed")
+    given = read_record(tmp_path / "x.npy", source_fs=500, source_gain_per_mv=2)
+    np.testing.assert_allclose(given.signal, ECG.T / 2)
+    assert (given.fs, given.flags) == (500, ("lead_names_assumed",))
+
+
+def test_microvolts_counts_and_missing_samples(tmp_path: Path) -> None:
+    record = read_record(write(tmp_path / "x.npy", ECG[:, 0] * 1000))
+    np.testing.assert_allclose(record.signal[0], ECG[:, 0], rtol=1e-5)
+    assert record.leads == ("",) and record.flags == ("fs_assumed", "unit_assumed:uV")
+    counts = np.rint(ECG[:, :2] * 200).astype(np.int16)
+    counts[3, 1] = -(2**15)
+    write(tmp_path / "x.npy", counts)
+    with pytest.raises(RecordError, match="holds whole numbers and says no unit and no gain"):
+        read_record(tmp_path / "x.npy")
+    record = read_record(tmp_path / "x.npy", source_gain_per_mv=200)
+    assert np.isnan(record.signal[1, 3]) and record.signal[0, 3] == np.float32(counts[3, 0] / 200)
+
+
+def test_windows_are_read_in_part_and_have_one_unit(tmp_path: Path) -> None:
+    long = np.tile(ECG, (400, 1))  # 48 MB
+    # A window whose own amplitude would be taken for volts
+    long[-2500:] *= 1e-3
+    path = write(tmp_path / "x.npy", long)
+    tracemalloc.start()
+    windows = list(iter_records(path, window_s=10, stride_s=400, source_fs=250))
+    assert tracemalloc.get_traced_memory()[1] < 2e7
+    tracemalloc.stop()
+    assert len(windows) == 10 and {window.n_samples for window in windows} == {2500}
+    assert {window.flags[0] for window in windows} == {"unit_assumed:mV"}
+    whole = read_record(path, source_fs=250)
+    np.testing.assert_array_equal(windows[3].signal, whole.signal[:, 300_000:302_500])
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.zeros((5, 100, 12)), r"has shape \(5, 100, 12\): .* save each recording alone"),
+        (np.zeros((100, 90)), "expected at most 64 leads"),
+        (np.zeros((0, 12)), "expected leads and samples"),
+        (np.array(["a", "b"]), "holds values of type <U1: expected numbers"),
+        (np.zeros(9, complex), "holds values of type complex128"),
+        (np.zeros((99, 2)), "says no sampling rate: give --source-fs"),
+        (np.linspace(40.5, 90.5, 1000), "an amplitude of 49 fits no voltage"),
+    ],
+)
+def test_bad_arrays_give_one_clear_error(tmp_path: Path, array: np.ndarray, expected: str) -> None:
+    with pytest.raises(RecordError, match=expected):
+        read_record(write(tmp_path / "x.npy", array))
+
+
+def test_a_header_that_lies_reserves_no_memory(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.npy", ECG)
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"(2500, 12)", b"(9999, 12)"))
+    with pytest.raises(RecordError, match=r"promises shape \(9999, 12\), 30000 values are stored"):
+        read_record(path)
+    for damaged in (b"\x93NUMPY", good[:40], good.replace(b"'descr'", b"'dexcr'")):
+        path.write_bytes(damaged)
+        with pytest.raises(RecordError, match=r"x\.npy"):
+            read_record(path)
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(RecordError, match="holds values of type object"):
+        read_record(path)
+
+
+def test_arrays_of_labels_are_no_recordings(tmp_path: Path) -> None:
+    write(tmp_path / "ecg.npy", ECG)
+    write(tmp_path / "y.npy", RNG.integers(0, 5, 2000))
+    write(tmp_path / "ages.npy", RNG.integers(20, 90, 2000))
+    write(tmp_path / "ids.npy", np.arange(2000))
+    write(tmp_path / "onehot.npy", np.eye(5)[RNG.integers(0, 5, 2000)])
+    np.savez(tmp_path / "many.npz", a=ECG)
+    assert [record.relative for record in index_folder(tmp_path)] == ["ecg.npy"]
+    reasons = {file.relative: file.unread.reason for file in survey_folder(tmp_path).passed_over}
+    assert "do not run like a signal" in reasons["y.npy"]
+    assert reasons["many.npz"] == "is a NumPy archive: save each recording as .npy"
