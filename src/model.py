@@ -9,7 +9,7 @@ concatenates mean and maximum over time as in the ECG networks of Strodthoff et 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import torch
@@ -384,7 +384,7 @@ def predict_logits(
     """
     n_records, n_leads, n_samples = signal.shape
     if len(window_starts(n_samples, crop_samples)) == 1:
-        return _predict_whole(model, signal, unpadded_below)
+        return predict_whole(model, signal, unpadded_below)
     starts = crop_starts(signal, crop_samples)  # (B, n_crops)
     count = starts.shape[1]
     samples = starts[:, :, None] + torch.arange(crop_samples, device=signal.device)
@@ -399,8 +399,18 @@ def predict_logits(
     return averaged
 
 
-def _predict_whole(model: nn.Module, signal: torch.Tensor, unpadded_below: int) -> torch.Tensor:
-    """Return the logits of whole records, the short ones without their padding."""
+def predict_whole(
+    model: Callable[[torch.Tensor], torch.Tensor], signal: torch.Tensor, unpadded_below: int
+) -> torch.Tensor:
+    """Return the output of a network for whole records, the short ones without their padding.
+
+    Parameters
+    ----------
+    model
+        Maps (B, n_leads, T) to (B, n_classes).
+    signal, unpadded_below
+        As for `predict_logits`; 0 keeps all padding.
+    """
     if not unpadded_below:
         logits: torch.Tensor = model(signal)
         return logits

@@ -152,7 +152,12 @@ def all_the_way(root: Path) -> None:
         execution=ONE,
     )
     run_training(QUICK, root / "out", root / "run")
-    predict_to_csv(root / "run" / "models" / "best.pth", [root / "src" / "r0.hea"], root / "p.csv")
+    predict_to_csv(
+        root / "run" / "models" / "best.pth",
+        [root / "src" / "r0.hea"],
+        root / "p.csv",
+        predict_unfit=True,
+    )
 
 
 # Paths --------------------------------------------------------------------------------------------
@@ -331,7 +336,9 @@ def test_predictions_keep_their_ids_and_say_so(
     (tmp_path / "r0.hea").rename(tmp_path / "=r0.hea")
     (tmp_path / "@bad.hea").write_text("")
     with caplog.at_level(logging.WARNING):
-        predict_to_csv(trained / "models" / "best.pth", [tmp_path], tmp_path / "p.csv")
+        predict_to_csv(
+            trained / "models" / "best.pth", [tmp_path], tmp_path / "p.csv", predict_unfit=True
+        )
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert sorted(row["record_id"] for row in rows) == ["=r0", "@bad"]
     assert "2 record ids begin like a formula" in caplog.text

@@ -166,7 +166,7 @@ def test_predict(run: Run, sample: SampleData, trained: Path, tmp_path: Path) ->
     assert done.code == 0 and "12 ok, 1 unreadable" in done.out
     with open(tmp_path / "p.csv", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == ["record_id", *load_checkpoint(best).card.classes, "status", "reason"]
+    assert header == ["record_id", *load_checkpoint(best).card.classes, "status", "reason", "notes"]
     assert [row[0] for row in rows[:2]] == ["sw00001", "sw00002"] and rows[-1][0] == "zero_leads"
 
 

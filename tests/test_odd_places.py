@@ -43,7 +43,9 @@ def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
         return
     run_training(QUICK, root / "out", root / "run")
     evaluate(root / "run" / "models" / "best.pth", root / "out", split="val", out=root / "run")
-    predict_to_csv(root / "run" / "models" / "best.pth", [root / "src"], root / "p.csv")
+    predict_to_csv(
+        root / "run" / "models" / "best.pth", [root / "src"], root / "p.csv", predict_unfit=True
+    )
     assert len((root / "p.csv").read_text(encoding="utf-8").splitlines()) == 25
 
 
@@ -205,7 +207,12 @@ def work_and_watch(root: Path) -> None:
         execution=ExecutionConfig(workers=1),
     )
     run_training(QUICK, root / "out", root / "run")
-    predict_to_csv(root / "run" / "models" / "best.pth", [root / "src" / "r0.hea"], root / "p.csv")
+    predict_to_csv(
+        root / "run" / "models" / "best.pth",
+        [root / "src" / "r0.hea"],
+        root / "p.csv",
+        predict_unfit=True,
+    )
 
 
 def test_relative_paths_and_another_working_folder(

@@ -23,7 +23,14 @@ from src.dataloaders import make_loader
 from src.eval import predict_records, split_records
 from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.metrics import compute_metrics
-from src.model import MIN_SAMPLES, ResNet1d, load_model, predict_logits, to_probabilities
+from src.model import (
+    MIN_SAMPLES,
+    ResNet1d,
+    load_model,
+    predict_logits,
+    predict_whole,
+    to_probabilities,
+)
 from src.processed.datasets import ECGDataset, View
 from src.processed.mirror import local_copy
 from src.processed.normalization import HIGHPASS_ORDER
@@ -364,8 +371,12 @@ def _compare_onnx(
         records.paths, before.y_true, View(card.leads, card.normalization), records.datasets
     )
     loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
-    scores = [_run_session(session, batch.signal.numpy()) for batch in loader]
-    after = replace(before, y_score=np.concatenate(scores))
+
+    def run(signal: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(_run_session(session, signal.numpy()))
+
+    scores = [predict_whole(run, batch.signal, card.unpadded_below) for batch in loader]
+    after = replace(before, y_score=torch.cat(scores).numpy())
     return OnnxComparison(
         path=path,
         n_records=len(records),

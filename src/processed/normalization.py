@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import NORMALIZATIONS
-from src.processed.signals import fit_length, row_sums, standardize
 from src.utils import Float32Array, Float64Array
 
 # Stands for every dataset that was not trained on
 ANY_DATASET = ""
 # Butterworth; the filter runs forwards and backwards, which doubles it.
 HIGHPASS_ORDER = 2
+# A z-scored lead with a smaller standard deviation than this after the high-pass is flat.
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,13 @@ class Normalization:
             If the cutoff is half the sampling rate or more.
         """
         filtered = high_pass(signal[:, :n_valid], fs, self.highpass_hz)
+        filtered -= filtered.mean(axis=1, keepdims=True)
         if self.mode == "zscore":
-            filtered = standardize(filtered).signal
-        else:
-            filtered -= (row_sums(filtered) / filtered.shape[1]).astype(np.float32)[:, None]
-        return fit_length(filtered, signal.shape[1])
+            spread = filtered.std(axis=1, keepdims=True)
+            filtered /= np.where(spread > _FLAT, spread, 1)
+        padded = np.zeros_like(signal)
+        padded[:, :n_valid] = filtered
+        return padded
 
 
 def high_pass(signal: Float32Array, fs: float, hz: float) -> Float32Array:
