@@ -746,8 +746,16 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         normalization=loaders.view.normalization,
         crop_samples=0 if config.train.whole_epochs else size,
         config=settings,
-        train_hashes=tuple(loaders.records["train"].signal_hashes),
+        train_hashes=_known_recordings(loaders),
     )
+
+
+def _known_recordings(loaders: DataLoaders) -> tuple[str, ...]:
+    """Return the recordings that a network knows, of its own training and through soft targets."""
+    hashes = tuple(loaders.records["train"].signal_hashes)
+    if not loaders.teacher_hashes:
+        return hashes
+    return tuple(dict.fromkeys((*hashes, *loaders.teacher_hashes)))
 
 
 def _start_from_checkpoint(

@@ -21,6 +21,7 @@ from src.config import LoaderConfig
 from src.dataloaders import make_loader
 from src.eval import predict_records, split_records
 from src.learning.checkpoints import Checkpoint, ModelCard
+from src.learning.leaks import refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.model import MIN_SAMPLES, ResNet1d, load_model, predict_logits, to_probabilities
 from src.processed.datasets import ECGDataset, View
@@ -289,6 +290,7 @@ def compare_onnx(
     *,
     split: str = "val",
     batch_size: int = 64,
+    allow_overlap: bool = False,
 ) -> OnnxComparison:
     """Compare an ONNX file with its checkpoint on a split of a processed folder.
 
@@ -304,13 +306,23 @@ def compare_onnx(
         train, val or test.
     batch_size
         Records at a time.
+    allow_overlap
+        Include recordings that the model was trained on.
 
     Raises
     ------
     ValueError
-        If onnxruntime is missing, or the split has no records for the checkpoint.
+        If onnxruntime is missing, or the split has no records for the checkpoint, or val or test
+        holds recordings that the model was trained on and `allow_overlap` is not set.
     """
     records = split_records(checkpoint, local_copy(processed), split)
+    refuse_overlap(
+        checkpoint.card.train_hashes,
+        records.keys,
+        records.signal_hashes,
+        split,
+        allow_overlap=allow_overlap,
+    )
     before = predict_records(checkpoint, records, batch_size=batch_size, device="cpu")
     card, session = checkpoint.card, _open_session(path)
     dataset = ECGDataset(
