@@ -247,7 +247,14 @@ def export(args: argparse.Namespace) -> int:
     if args.processed:
         for path in files:
             if path.suffix == ".onnx":
-                _say(str(compare_onnx(checkpoint, path, args.processed, split=args.split)))
+                comparison = compare_onnx(
+                    checkpoint,
+                    path,
+                    args.processed,
+                    split=args.split,
+                    allow_overlap=args.allow_overlap,
+                )
+                _say(str(comparison))
     return 0
 
 
@@ -309,7 +316,12 @@ def compare_predictions(args: argparse.Namespace) -> int:
     from src.learning.text import format_comparison
 
     comparison = compare_prediction_files(
-        args.a, args.b, args.manifest, n_resamples=args.resamples, seed=args.seed
+        args.a,
+        args.b,
+        args.manifest,
+        n_resamples=args.resamples,
+        seed=args.seed,
+        allow_overlap=args.allow_overlap,
     )
     _say(format_comparison(comparison))
     return 0

@@ -78,20 +78,28 @@ def sample_weights(targets: Float32Array) -> Float64Array:
 
 
 def _train_targets(
-    config: Config, records: LabelledRecords, classes: tuple[str, ...]
-) -> Float32Array:
-    """Return the training targets: the labels, blended with the soft targets of the settings."""
+    config: Config, splits: dict[str, LabelledRecords], classes: tuple[str, ...]
+) -> tuple[Float32Array, tuple[str, ...]]:
+    """Return the training targets: the labels, blended with the soft targets of the settings.
+
+    Also returns the fingerprints of the recordings that soft targets were learned from.
+    """
+    records = splits["train"]
     targets = encode_targets(records, classes)
     path = config.train.soft_targets
     if path is None:
-        return targets
+        return targets, ()
+    from src.learning.leaks import refuse_teachers
     from src.learning.predictions import Predictions
 
     soft = Predictions.load(path)
+    held_out = {name: split for name, split in splits.items() if name != "train"}
+    refuse_teachers(soft, path, held_out)
     try:
-        return soften_targets(targets, records.keys, classes, soft, config.train.soft_weight)
+        blend = soften_targets(targets, records.keys, classes, soft, config.train.soft_weight)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    return blend, soft.train_hashes
 
 
 def _sampling_weights(
@@ -213,6 +221,8 @@ class DataLoaders(Rich):
         Leads, normalization and crops of the training records.
     whole
         The training records without crops, for the last epochs; None where none ask for them.
+    teacher_hashes
+        Fingerprints of the recordings that the networks behind the soft targets were trained on.
     """
 
     train: DataLoader[Batch]
@@ -223,6 +233,7 @@ class DataLoaders(Rich):
     task: Task
     view: View = View()
     whole: DataLoader[Batch] | None = None
+    teacher_hashes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -303,7 +314,10 @@ def build_dataloaders(
     records = _choose_split_records(splits, task, processed)
     targets = {name: encode_targets(split, task.classes) for name, split in records.items()}
     weights = _sampling_weights(records["train"], targets["train"], config.loader.balanced_sampling)
-    targets["train"] = _train_targets(config, records["train"], task.outputs)
+    # Held out are all records of the other splits, with and without a class of this task.
+    targets["train"], teacher_hashes = _train_targets(
+        config, {**splits, "train": records["train"]}, task.outputs
+    )
     view = build_view(config, records["train"])
 
     loaders: dict[str, DataLoader[Batch]] = {}
@@ -335,6 +349,7 @@ def build_dataloaders(
         task=task,
         view=view,
         whole=loaders.get("whole"),
+        teacher_hashes=teacher_hashes,
     )
 
 

@@ -193,10 +193,17 @@ def evaluate(
     loaded = load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
 
+    n_trained_on: dict[str, int] = {}
+
     def select(name: str, *, everyone: bool = False) -> LabelledRecords:
         records = split_records(loaded, processed, name, keep_other=keep_other, everyone=everyone)
-        if not allow_overlap:
-            refuse_overlap(loaded.card.train_hashes, records.keys, records.signal_hashes, name)
+        n_trained_on[name] = refuse_overlap(
+            loaded.card.train_hashes,
+            records.keys,
+            records.signal_hashes,
+            name,
+            allow_overlap=allow_overlap,
+        )
         return records
 
     records = select(split, everyone=True)
@@ -214,6 +221,8 @@ def evaluate(
     rows = select_rows(manifest, predictions.keys)
     predictions, metrics = evaluate_predictions(predictions, rows, options, validation, everyone)
     _report_surprises(predictions, rows, manifest, split)
+    if split != "train" and n_trained_on[split]:
+        metrics["n_trained_on"] = n_trained_on[split]
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json(
@@ -337,6 +346,8 @@ def predict_records(
         classes=card.classes,
         single_label=card.single_label,
         thresholds=np.array(card.thresholds) if card.thresholds else None,
+        signal_hashes=records.signal_hashes,
+        train_hashes=card.train_hashes,
     )
 
 

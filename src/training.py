@@ -748,8 +748,16 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         min_leads=loaders.view.min_leads,
         min_samples=loaders.view.min_samples,
         config=settings,
-        train_hashes=tuple(loaders.records["train"].signal_hashes),
+        train_hashes=_known_recordings(loaders),
     )
+
+
+def _known_recordings(loaders: DataLoaders) -> tuple[str, ...]:
+    """Return the recordings that a network knows, of its own training and through soft targets."""
+    hashes = tuple(loaders.records["train"].signal_hashes)
+    if not loaders.teacher_hashes:
+        return hashes
+    return tuple(dict.fromkeys((*hashes, *loaders.teacher_hashes)))
 
 
 def _start_from_checkpoint(

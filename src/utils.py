@@ -328,6 +328,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         sync_path(temporary)
         temporary.replace(path)
         sync_path(path.parent)
+    except OSError as error:
+        # A full disk is reported without the file that did not fit.
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from src.__main__ import build_parser
 from src.classifier.file_predictions import predict_files
+from src.classifier.onnx_export import compare_onnx
 from src.config import LoaderConfig, PreprocessConfig
 from src.dataloaders import make_loader
 from src.eval import (
@@ -333,7 +334,11 @@ def test_a_split_with_training_recordings_is_refused_unless_allowed(
         match=rf"1 of \d+ records of split test .* was trained on: {key}; .*--allow-overlap",
     ):
         evaluate(best(trained), leaky)
-    assert key in evaluate(best(trained), leaky, allow_overlap=True).predictions.keys
+    allowed = evaluate(best(trained), leaky, allow_overlap=True)
+    assert key in allowed.predictions.keys and allowed.metrics["n_trained_on"] == 1
+    assert "1 of these records are recordings that the model was trained on" in str(allowed)
+    with pytest.raises(ValueError, match=r"1 of \d+ records of split test .*--allow-overlap"):
+        compare_onnx(load_checkpoint(best(trained)), "none.onnx", leaky, split="test")
     assert evaluate(best(trained), processed).split == "test"
 
 

@@ -22,6 +22,7 @@ from src.config import LoaderConfig
 from src.dataloaders import make_loader
 from src.eval import predict_records, split_records
 from src.learning.checkpoints import Checkpoint, ModelCard
+from src.learning.leaks import refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.model import (
     MIN_SAMPLES,
@@ -336,6 +337,7 @@ def compare_onnx(
     *,
     split: str = "val",
     batch_size: int = 64,
+    allow_overlap: bool = False,
 ) -> OnnxComparison:
     """Compare an ONNX file with its checkpoint on a split of a processed folder.
 
@@ -351,11 +353,14 @@ def compare_onnx(
         train, val or test.
     batch_size
         Records at a time.
+    allow_overlap
+        Include recordings that the model was trained on.
 
     Raises
     ------
     ValueError
-        If onnxruntime is missing, or the split has no records for the checkpoint.
+        If onnxruntime is missing, or the split has no records for the checkpoint, or val or test
+        holds recordings that the model was trained on and `allow_overlap` is not set.
     """
     with Heartbeat("export", f"comparing {path} with the checkpoint on the {split} split"):
         return _compare_onnx(checkpoint, Path(path), processed, split, batch_size)
@@ -365,6 +370,13 @@ def _compare_onnx(
     checkpoint: Checkpoint, path: Path, processed: str | Path, split: str, batch_size: int
 ) -> OnnxComparison:
     records = split_records(checkpoint, local_copy(processed), split)
+    refuse_overlap(
+        checkpoint.card.train_hashes,
+        records.keys,
+        records.signal_hashes,
+        split,
+        allow_overlap=allow_overlap,
+    )
     before = predict_records(checkpoint, records, batch_size=batch_size, device="cpu")
     card, session = checkpoint.card, _open_session(path)
     dataset = ECGDataset(

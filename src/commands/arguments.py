@@ -422,6 +422,11 @@ def add_compare_predictions(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seed of the resamples (default: %(default)s)",
     )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="also compare recordings that a model was trained on (default: off, they are refused)",
+    )
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -527,6 +532,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         default="val",
         choices=SPLIT_NAMES,
         help="split to compare them on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="also compare recordings that the model was trained on (default: off, they are "
+        "refused)",
     )
 
 

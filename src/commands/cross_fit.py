@@ -191,4 +191,6 @@ def _join(parts: Sequence[Predictions]) -> Predictions:
         y_score=np.concatenate(y_score),
         classes=classes,
         single_label=parts[0].single_label,
+        # All networks teach whoever is trained on their predictions
+        train_hashes=tuple(dict.fromkeys(text for part in parts for text in part.train_hashes)),
     )

@@ -203,9 +203,9 @@ def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
 
 
 def _choose_seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:
-    """Return the test records of the datasets that train."""
+    """Return the test records of the datasets that train, without copies of training records."""
     others = _keep(splits["test"], set(splits["test"].datasets) - {dataset})
-    return choose_records(others, fold.task)
+    return drop_copies(choose_records(others, fold.task), fold.records["train"])
 
 
 def build_fold(config: Config, splits: Splits) -> DataLoaders:

@@ -170,7 +170,19 @@ def save_checkpoint(
     }
     # Given a path, torch would store its name in the file, so the bytes would depend on it.
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(content, stream)
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # After a failed write torch complains about its archive; the write is what failed.
+            raise _failed_write(error) or error from None
+
+
+def _failed_write(error: BaseException) -> OSError | None:
+    """Return the error of the disk that an error arose from, if there is one."""
+    earlier = error.__context__
+    while earlier is not None and not isinstance(earlier, OSError):
+        earlier = earlier.__context__
+    return earlier
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:

@@ -17,6 +17,7 @@ from src.learning.intervals import (
     patient_groups,
     resample_patients,
 )
+from src.learning.leaks import refuse_predicted_overlap
 from src.learning.predictions import Predictions
 from src.learning.results import (
     ClassComparison,
@@ -249,6 +250,7 @@ def compare_prediction_files(
     *,
     n_resamples: int = 1000,
     seed: int = 0,
+    allow_overlap: bool = False,
 ) -> Comparison:
     """Compare two saved sets of predictions for the same records; see `compare_predictions`.
 
@@ -260,13 +262,19 @@ def compare_prediction_files(
         ``manifest.csv`` or its folder, for the patients; None makes each record its own patient.
     n_resamples, seed
         As for `src.learning.intervals.bootstrap_intervals`.
+    allow_overlap
+        Include recordings that a model was trained on.
 
     Raises
     ------
     ValueError
-        If a file is missing or wrong, or the records are not the same.
+        If a file is missing or wrong, the records are not the same, or a model was trained on some
+        of them and `allow_overlap` is not set.
     """
     first, second = Predictions.load(a), Predictions.load(b)
+    if not allow_overlap:
+        refuse_predicted_overlap(first, a)
+        refuse_predicted_overlap(second, b)
     patients = None
     if manifest is not None:
         folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent

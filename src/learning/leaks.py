@@ -7,13 +7,15 @@ copy under another name, in another dataset or at another rate counts as the sam
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.config import Config
 from src.learning.checkpoints import Checkpoint, load_checkpoint
+from src.learning.predictions import Predictions
 from src.processed.fingerprints import FingerprintIndex
 from src.processed.targets import LabelledRecords
 
@@ -50,11 +52,16 @@ class TrainingRecordings:
 
 
 def refuse_overlap(
-    train_hashes: Sequence[str], keys: Sequence[str], hashes: Sequence[str], split: str
-) -> None:
+    train_hashes: Sequence[str],
+    keys: Sequence[str],
+    hashes: Sequence[str],
+    split: str,
+    *,
+    allow_overlap: bool = False,
+) -> int:
     """Refuse to evaluate a model on recordings that it was trained on.
 
-    For the split train it only logs how many there are.
+    For the split train, and where the overlap is allowed, it only logs how many there are.
 
     Parameters
     ----------
@@ -64,6 +71,13 @@ def refuse_overlap(
         Records to be evaluated, and their fingerprints.
     split
         Name of their split.
+    allow_overlap
+        Log instead.
+
+    Returns
+    -------
+    int
+        Number of such recordings.
 
     Raises
     ------
@@ -80,7 +94,7 @@ def refuse_overlap(
     is_trained_on = training.contains(hashes)
     trained_on = [key for key, trained in zip(keys, is_trained_on, strict=True) if trained]
     if not trained_on:
-        return
+        return 0
     shown = ", ".join(trained_on[:_KEYS_SHOWN])
     if len(trained_on) > _KEYS_SHOWN:
         shown += " ..."
@@ -88,12 +102,85 @@ def refuse_overlap(
         f"{len(trained_on)} of {len(keys)} records of split {split} are recordings that the model "
         f"was trained on: {shown}"
     )
-    if split != "train":
+    if split != "train" and not allow_overlap:
         raise ValueError(
             f"{overlap}; evaluate it on others, or give --allow-overlap (allow_overlap=True) and "
             "say so with the numbers"
         )
     logger.warning("%s", overlap)
+    return len(trained_on)
+
+
+def refuse_predicted_overlap(predictions: Predictions, path: str | Path) -> None:
+    """Refuse to compare predictions of recordings that their model was trained on.
+
+    Those of cross-fitting are of several models and do not say which predicted what; none of them
+    predicts a recording that it was trained on.
+
+    Parameters
+    ----------
+    predictions
+        The predictions.
+    path
+        Their file, for the message.
+
+    Raises
+    ------
+    ValueError
+        If there are such recordings.
+    """
+    if not predictions.train_hashes:
+        logger.warning("%s: does not say which recordings its model was trained on", path)
+    training = TrainingRecordings(predictions.train_hashes)
+    if n_trained_on := training.count(predictions.signal_hashes):
+        raise ValueError(
+            f"{path}: {n_trained_on} of the {len(predictions.keys)} records are recordings that "
+            "its model was trained on; evaluate it on others, or give --allow-overlap "
+            "(allow_overlap=True) and say so with the numbers"
+        )
+
+
+def refuse_teachers(
+    soft: Predictions, path: str | Path, held_out: Mapping[str, LabelledRecords]
+) -> None:
+    """Refuse soft targets of networks that were trained on records which now validate or test.
+
+    Parameters
+    ----------
+    soft
+        The soft targets.
+    path
+        Their file, for the message.
+    held_out
+        Name of a split -> its records, which are not trained on.
+
+    Raises
+    ------
+    ValueError
+        If a network behind the soft targets was trained on one of them. Files of before this was
+        stored do not say so; they are refused if they predict such a record, since cross-fitting
+        predicts the records that it trains on.
+    """
+    training = TrainingRecordings(soft.train_hashes)
+    predicted = set(soft.keys)
+    for split, records in held_out.items():
+        if training.are_known:
+            n_known, verb = training.count(records.signal_hashes), "were trained on"
+        else:
+            n_known, verb = len(predicted & set(records.keys)), "may have been trained on"
+        if n_known:
+            raise ValueError(
+                f"{path}: the networks behind these soft targets {verb} {n_known} of the "
+                f"{len(records)} records of split {split}; make soft targets with cross-fit from "
+                "this processed folder, or preprocess with the folds or the seed that they were "
+                "made with"
+            )
+    if not training.are_known:
+        logger.warning(
+            "%s: does not say which recordings the networks behind these soft targets were trained "
+            "on; make them again with cross-fit to be sure that none validates or tests",
+            path,
+        )
 
 
 def warn_trained_on(source: Checkpoint, hashes: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ class Predictions:
     thresholds
         Probability from which a class is predicted, shape (n_classes,); None means 0.5. Not used
         with one label per record, where the most probable class is predicted.
+    signal_hashes
+        Fingerprints of the recordings, length n_records; empty where not known.
+    train_hashes
+        Fingerprints of the recordings that the model was trained on; empty where not known, as in
+        older files.
 
     Raises
     ------
@@ -54,6 +60,8 @@ class Predictions:
     classes: tuple[str, ...]
     single_label: bool | None = None
     thresholds: Float64Array | None = None
+    signal_hashes: tuple[str, ...] = ()
+    train_hashes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._set("keys", tuple(str(key) for key in self.keys))
@@ -89,6 +97,11 @@ class Predictions:
                     f"{name} has shape {shape}: expected {expected}, a row per key and a "
                     "column per class"
                 )
+        if self.signal_hashes and len(self.signal_hashes) != len(self.keys):
+            raise ValueError(
+                f"{len(self.signal_hashes)} signal_hashes for {len(self.keys)} records: expected "
+                "one for each, or none"
+            )
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes are {self.classes}: expected one or more names, each once")
         if not (np.isnan(self.y_true) | (self.y_true == 0) | (self.y_true == 1)).all():
@@ -121,9 +134,13 @@ class Predictions:
 
     def subset(self, rows: NDArray[np.intp]) -> Predictions:
         """Return the predictions for the records at the positions `rows`."""
-        keys = tuple(self.keys[row] for row in rows)
+        hashes = self.signal_hashes
         return dataclasses.replace(
-            self, keys=keys, y_true=self.y_true[rows], y_score=self.y_score[rows]
+            self,
+            keys=tuple(self.keys[row] for row in rows),
+            y_true=self.y_true[rows],
+            y_score=self.y_score[rows],
+            signal_hashes=tuple(hashes[row] for row in rows) if hashes else (),
         )
 
     def save(self, path: str | Path) -> None:
@@ -137,6 +154,13 @@ class Predictions:
         }
         if self.thresholds is not None:
             arrays["thresholds"] = self.thresholds
+        for name, hashes in (
+            ("signal_hashes", self.signal_hashes),
+            ("train_hashes", self.train_hashes),
+        ):
+            if hashes:
+                # A quarter of the size of text
+                arrays[name] = np.array([text.encode("ascii", "replace") for text in hashes])
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
 
@@ -169,6 +193,8 @@ class Predictions:
                 classes=tuple(arrays["classes"].tolist()),
                 single_label=bool(arrays["single_label"]),
                 thresholds=arrays.get("thresholds"),
+                signal_hashes=_read_hashes(arrays, "signal_hashes"),
+                train_hashes=_read_hashes(arrays, "train_hashes"),
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {printable(str(error), 1000)}") from None
@@ -191,6 +217,18 @@ def _check_thresholds(thresholds: Float64Array, n_classes: int) -> Float64Array:
             "per class"
         )
     return thresholds
+
+
+def _read_hashes(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ...]:
+    """Return the fingerprints that a file holds, none where it was written without."""
+    if name not in arrays:
+        return ()
+    hashes = arrays[name]
+    if hashes.dtype.kind != "S" or hashes.ndim != 1:
+        raise ValueError(
+            f"{name} is {hashes.dtype} of shape {hashes.shape}: expected a list of fingerprints"
+        )
+    return tuple(text.decode("ascii", "replace") for text in hashes.tolist())
 
 
 def _read_archive(path: Path) -> dict[str, NDArray[Any]]:

@@ -287,13 +287,18 @@ class ChallengeScores(TypedDict):
 
 
 class OptionalResults(TypedDict, total=False):
-    """Parts of an evaluation that depend on its options and on the model."""
+    """Parts of an evaluation that depend on its options and on the model.
+
+    ``n_trained_on`` is the number of evaluated recordings that the model was trained on, given
+    where they were allowed.
+    """
 
     calibration: CalibrationSummary
     thresholds: ThresholdSummary
     protocols: dict[str, ProtocolMetrics]
     intervals: Intervals
     challenge: ChallengeScores
+    n_trained_on: int
 
 
 class EvaluationMetrics(Metrics, OptionalResults):

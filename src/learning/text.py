@@ -54,6 +54,11 @@ def format_evaluation(metrics: EvaluationMetrics) -> str:
         parts.append(format_challenge(metrics["challenge"]))
     if subgroups := format_subgroups(metrics["subgroups"]):
         parts.append(subgroups)
+    if "n_trained_on" in metrics:
+        parts.append(
+            f"{metrics['n_trained_on']} of these records are recordings that the model was trained "
+            "on: the scores are too high"
+        )
     return "\n".join(parts)
 
 

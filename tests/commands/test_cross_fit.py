@@ -16,10 +16,10 @@ from src.dataloaders import build_dataloaders, soften_targets
 from src.learning.checkpoints import load_checkpoint
 from src.learning.predictions import Predictions
 from src.preprocessing import run_preprocessing
-from src.processed.manifest import load_manifest, save_manifest
+from src.processed.manifest import load_manifest, load_preprocess_config, save_manifest
 from src.processed.targets import LabelledRecords, load_records
 from src.records.sample_collections import write_sample_collections
-from src.training import run_training
+from src.training import build_card, run_training
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,8 @@ def test_every_training_record_is_predicted_by_a_network_that_did_not_see_it(
         for part in (1, 2)
     ]
     assert not learned[0] & learned[1] and learned[0] | learned[1] == set(train.signal_hashes)
+    saved = Predictions.load(tmp_path / PREDICTIONS_FILE)
+    assert set(saved.train_hashes) == set(train.signal_hashes)
     first = {hash_of[key] for key in answers.keys[: len(learned[1])]}
     assert (
         first == learned[1]
@@ -121,6 +123,8 @@ def test_soft_targets_are_learned_from(processed: Path, tmp_path: Path) -> None:
         single_label=False,
     )
     soft.save(tmp_path / "soft.npz")
+    # The networks behind them know what the student then knows too
+    replace(soft, train_hashes=("other", *train.signal_hashes)).save(tmp_path / "soft.npz")
     config = replace(
         QUICK,
         train=replace(
@@ -132,6 +136,8 @@ def test_soft_targets_are_learned_from(processed: Path, tmp_path: Path) -> None:
         ),
     )
     loaders = build_dataloaders(config, processed)
+    card = build_card(config, loaders, load_preprocess_config(processed))
+    assert set(card.train_hashes) == {"other", *train.signal_hashes}
     targets = loaders.targets["train"]
     labelled = sum(classes[0] in labels for labels in loaders.records["train"].labels)
     assert (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,20 @@ CARD = ModelCard(
     config={"a": [1]},
     train_hashes=("x",),
 )
+
+
+def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk, at every place in the file."""
+    card, weights = ModelCard(("A",), True), {"a": torch.zeros(20_000)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 100, 5_000, 70_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(OSError, match=r"File too large: '.*latest\.pth'"):
+                save_checkpoint(tmp_path / "latest.pth", card, weights)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_is_enough_on_its_own(tmp_path: Path) -> None:

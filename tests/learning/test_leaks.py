@@ -12,10 +12,13 @@ from src.learning.leaks import (
     TrainingRecordings,
     drop_copies,
     refuse_overlap,
+    refuse_predicted_overlap,
+    refuse_teachers,
     refuse_trained_on,
     warn_trained_on,
 )
-from src.processed.targets import load_records
+from src.learning.predictions import Predictions
+from src.processed.targets import LabelledRecords, load_records
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,49 @@ def test_copies_of_held_out_recordings_are_dropped(processed: Path) -> None:
     copies = replace(train, signal_hashes=(test.signal_hashes[0], *train.signal_hashes[1:]))
     assert drop_copies(copies, test).keys == train.keys[1:]
     assert drop_copies(train, test) == train
+
+
+def records_of(keys: str, hashes: list[str]) -> LabelledRecords:
+    empty = ("",) * len(keys)
+    return LabelledRecords(
+        Path("p"), tuple(keys), (), (), empty, empty, tuple(hashes), (1.0,) * len(keys)
+    )
+
+
+def predictions_of(keys: str, **hashes: tuple[str, ...]) -> Predictions:
+    ones = np.ones((len(keys), 1))
+    return Predictions(tuple(keys), ones, ones, ("A",), **hashes)
+
+
+def test_soft_targets_of_networks_that_know_held_out_records_are_refused(
+    prints: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    held_out = {"val": records_of("d", prints[3:4]), "test": records_of("xe", prints[2:4])}
+    soft = predictions_of("abc", train_hashes=tuple(prints[:2]))
+    refuse_teachers(soft, "soft.npz", held_out)
+    assert not caplog.records
+    # By the recording, not by its key
+    soft = predictions_of("abc", train_hashes=tuple(prints[:3]))
+    with pytest.raises(
+        ValueError, match=r"soft\.npz: .* were trained on 1 of the 2 records of split test; make"
+    ):
+        refuse_teachers(soft, "soft.npz", held_out)
+    # An older file does not say so: it is refused by its keys
+    refuse_teachers(predictions_of("abc"), "old.npz", held_out)
+    assert "old.npz: does not say which recordings" in caplog.text
+    with pytest.raises(ValueError, match="may have been trained on 1 of the 1 records of"):
+        refuse_teachers(predictions_of("abcd"), "old.npz", held_out)
+
+
+def test_predictions_of_training_recordings_are_not_compared(
+    prints: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    known = {"train_hashes": tuple(prints[:2])}
+    refuse_predicted_overlap(predictions_of("ab", signal_hashes=tuple(prints[2:4]), **known), "p")
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"p\.npz: 1 of the 2 records .*--allow-overlap"):
+        refuse_predicted_overlap(
+            predictions_of("ab", signal_hashes=tuple(prints[1:3]), **known), "p.npz"
+        )
+    refuse_predicted_overlap(predictions_of("ab"), "old.npz")
+    assert "old.npz: does not say" in caplog.text

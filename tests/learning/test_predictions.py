@@ -99,3 +99,27 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=re.escape(f"{path}: y_score holds")):
         Predictions.load(path)
+
+
+def test_recordings_are_saved_by_their_fingerprints_and_old_files_have_none(tmp_path: Path) -> None:
+    saved = make(
+        [[1, NAN], [0, 1]],
+        [[0.1, 0.3], [0.2, 0.9]],
+        signal_hashes=("1a", "1b"),
+        train_hashes=("c",),
+    )
+    saved.save(tmp_path / "p.npz")
+    loaded = Predictions.load(tmp_path / "p.npz")
+    assert loaded.signal_hashes == ("1a", "1b") and loaded.train_hashes == ("c",)
+    assert loaded.subset(np.array([1])).signal_hashes == ("1b",)
+    make([[1, 0]], [[0.1, 0.3]]).save(tmp_path / "old.npz")
+    with np.load(tmp_path / "old.npz") as arrays:
+        assert sorted(arrays) == ["classes", "keys", "single_label", "y_score", "y_true"]
+    assert Predictions.load(tmp_path / "old.npz").train_hashes == ()
+    with np.load(tmp_path / "p.npz") as arrays:
+        np.savez(tmp_path / "bad.npz", **{**arrays, "train_hashes": np.zeros((2, 2))})
+        np.savez(tmp_path / "short.npz", **{**arrays, "signal_hashes": np.array([b"1a"])})
+    with pytest.raises(ValueError, match=r"bad\.npz: train_hashes is float64 of shape \(2, 2\)"):
+        Predictions.load(tmp_path / "bad.npz")
+    with pytest.raises(ValueError, match=r"short\.npz: 1 signal_hashes for 2 records"):
+        Predictions.load(tmp_path / "short.npz")
