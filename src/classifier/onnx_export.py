@@ -36,6 +36,7 @@ from src.processed.datasets import ECGDataset, View
 from src.processed.mirror import local_copy
 from src.processed.normalization import HIGHPASS_ORDER
 from src.processed.runs.heartbeat import Heartbeat
+from src.processed.targets import LabelledRecords
 from src.utils import Float32Array, atomic_path, import_extra, save_json
 
 EXTRA = "-r requirements-export.txt"
@@ -363,20 +364,20 @@ def compare_onnx(
         holds recordings that the model was trained on and `allow_overlap` is not set.
     """
     with Heartbeat("export", f"comparing {path} with the checkpoint on the {split} split"):
-        return _compare_onnx(checkpoint, Path(path), processed, split, batch_size)
+        records = split_records(checkpoint, local_copy(processed), split)
+        refuse_overlap(
+            checkpoint.card.train_hashes,
+            records.keys,
+            records.signal_hashes,
+            split,
+            allow_overlap=allow_overlap,
+        )
+        return _compare_onnx(checkpoint, Path(path), records, batch_size)
 
 
 def _compare_onnx(
-    checkpoint: Checkpoint, path: Path, processed: str | Path, split: str, batch_size: int
+    checkpoint: Checkpoint, path: Path, records: LabelledRecords, batch_size: int
 ) -> OnnxComparison:
-    records = split_records(checkpoint, local_copy(processed), split)
-    refuse_overlap(
-        checkpoint.card.train_hashes,
-        records.keys,
-        records.signal_hashes,
-        split,
-        allow_overlap=allow_overlap,
-    )
     before = predict_records(checkpoint, records, batch_size=batch_size, device="cpu")
     card, session = checkpoint.card, _open_session(path)
     dataset = ECGDataset(
