@@ -26,7 +26,7 @@ def read_plain(stem: str, fs: float, n_samples: int) -> Float32Array:
     signal = record.p_signal.T
     if record.fs != fs:
         ratio = Fraction(fs / record.fs).limit_denominator(1000)
-        signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1)
+        signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="edge")
     spread = signal.std(axis=1, keepdims=True)
     signal = ((signal - signal.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1))[
         :, :n_samples

@@ -217,8 +217,8 @@ def _describe_steps(card: ModelCard) -> list[str]:
         ),
         (
             f"resample to {settings.fs:g} Hz by a polyphase filter, as "
-            "scipy.signal.resample_poly does with its default window; where that changes the "
-            "rate, a lead that was constant stays at its value"
+            "scipy.signal.resample_poly does with its default window and padtype edge; where "
+            "that changes the rate, a lead that was constant stays at its value"
         ),
         f"keep the first {settings.n_samples} samples",
         (

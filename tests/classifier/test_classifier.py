@@ -170,7 +170,8 @@ def test_the_map_of_a_long_record_is_that_of_its_most_telling_window(
         short.predict(part, fs=record.fs, leads=record.leads).probabilities[name] for part in parts
     ]
     assert answer.saliency is not None and answer.saliency.window == int(np.argmax(each))
-    assert answer.probabilities[name] == pytest.approx(np.mean(each), abs=1e-6)
+    # A window is resampled with the samples around it, a record of its own without.
+    assert answer.probabilities[name] == pytest.approx(np.mean(each), abs=1e-5)
 
 
 def test_the_default_is_the_pretrained_model_where_it_is(

@@ -153,7 +153,7 @@ def test_flags_and_absent_leads_come_with_the_prediction(
         (lambda signal: signal * 1000, "gain_high"),
         (lambda signal: signal / 1000, "gain_low"),
         (lambda signal: signal * 0 + 1, "too few usable leads: 0 of 12"),
-        (lambda signal: signal[:2], "too few usable leads: 2 of 12"),
+        (lambda signal: signal[:2], "too few usable leads: 6 of 12"),
     ],
 )
 def test_unfit_recordings_get_no_probability(

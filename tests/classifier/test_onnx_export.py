@@ -206,7 +206,7 @@ def test_the_description_can_be_followed_without_this_program(
     ours = next(iter_inputs(record, card))
     assert isinstance(ours, Input)
     signal = record.signal[[record.leads.index(lead) for lead in STANDARD_LEADS]].astype(float)
-    signal = scipy.signal.resample_poly(signal, 100, 257, axis=1)[:, :1000]
+    signal = scipy.signal.resample_poly(signal, 100, 257, axis=1, padtype="edge")[:, :1000]
     signal = signal - signal.mean(axis=1, keepdims=True)
     if highpass_hz:
         sections = scipy.signal.butter(2, 0.5, "highpass", fs=100, output="sos")

@@ -65,9 +65,9 @@ def test_the_format_stays() -> None:
     ).astype(np.float32)
     text = compute_fingerprint(signal, 100.0)
     assert re.fullmatch(
-        "d218b(?:[0-9a-f]{64}){4}", text
+        "c218b[0-9a-f]{64}", text
     )  # a lead that repeats itself; leads II, I, V2, V5
-    assert re.fullmatch("2218b(?:[0-9a-f]{64}){4}", compute_fingerprint(heart(0), 500.0))
+    assert re.fullmatch("1218b[0-9a-f]{64}", compute_fingerprint(heart(0), 500.0))
     assert (
         int(text[5:21], 16) ^ 0x8678033AE004BC9E
     ).bit_count() <= 1  # one for a sum that rounds to another side of zero
@@ -85,10 +85,10 @@ def test_dead_and_missing_leads_are_replaced_by_others() -> None:
     signal = heart(2)
     dead = signal.copy()
     dead[[1, 7]] = 0.0  # II and V2
-    assert compute_fingerprint(dead, 500.0)[:5] == "271cb"
+    assert compute_fingerprint(dead, 500.0)[:5] == "11b7c"
     one = np.zeros_like(signal)
     one[0] = signal[0]
-    assert compute_fingerprint(one, 500.0)[:5] == "21111"
+    assert compute_fingerprint(one, 500.0)[:5] == "11111"
     limb = np.where(np.arange(12)[:, None] < 2, signal, 0).astype(np.float32)
     whole, part = compute_fingerprint(signal, 500.0), compute_fingerprint(limb, 500.0)
     assert [count.tolist() for count in differing_bits([whole], [part])] == [[0], [128]]
@@ -109,7 +109,7 @@ def test_many_that_repeat_one_beat_are_no_copies_while_a_few_are(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     texts = [compute_fingerprint(beats(seed), 500.0) for seed in range(30)]
-    assert {text[0] for text in texts} == {"d"}
+    assert {text[0] for text in texts} == {"c"}
     assert find_copies(texts) == [] and "30 recordings repeat themselves" in caplog.text
     assert find_copies([texts[0]] * 30) == []
     assert (
@@ -154,7 +154,7 @@ def test_copies_are_found_among_many_and_chained() -> None:
 
 
 def test_fingerprints_of_another_kind_match_nothing() -> None:
-    assert find_copies(["0123456789abcdef"] * 2 + ["1218b", "3" * 69, "3" * 69]) == []
+    assert find_copies(["0123456789abcdef"] * 2 + ["1218b", "2" * 69, "2" * 69]) == []
     assert FingerprintIndex([]).contains(["1" * 69]).tolist() == [False]
 
 

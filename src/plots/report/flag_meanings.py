@@ -28,6 +28,9 @@ FLAG_MEANINGS = {
     "derived": "The limb lead was computed from two others.",
     "lead_off": "The device reported that the electrode was off.",
     # Of files
+    "gain_negative": "The file states a gain below zero, which was applied.",
+    "gain_not_applied": "The stated gain was left out, because the samples are voltages already.",
+    "fs_not_understood": "The stated sampling rate is none; the one given by hand was used.",
     "lead_names_assumed": "The file does not name its leads; the standard order was assumed.",
     "fs_assumed": "The file does not state its sampling rate; the rate of the options was used.",
     "gain_assumed": "The file does not state its gain; the usual one was used.",

@@ -181,7 +181,8 @@ def describe_known(name: str, head: bytes) -> Unread | None:
         return Unread("is empty: expected a recording", is_side_file=is_text or is_side_name(name))
     if suffix == ".dat":
         header = f"{os.path.splitext(name)[0]}.hea"
-        return Unread(f"its header {header} is not in the folder", is_recording=True)
+        # Many headers name sample files of other names, so such a file is not missed by itself.
+        return Unread(f"its header {header} is not in the folder", is_side_file=True)
     if root := root_name(head):
         if root in _XML_RECORDINGS:
             return _recording(f"{_XML_RECORDINGS[root]} (root element {root})")
