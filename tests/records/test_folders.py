@@ -95,7 +95,7 @@ def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) ->
     recordings = {name for name, unread in listed.items() if unread.is_recording}
     side_files = {name for name, unread in listed.items() if unread.is_side_file}
     assert recordings == {"p.xml", "b.bdf"}
-    assert side_files == {"figure.png", "README"}
+    assert side_files == {"figure.png", "README", "c.dat"}
     assert listed.keys() - recordings - side_files == {"pom.xml", "d.zip", "e.csv", "unknown.abc"}
     assert "Philips Sierra XML (root element restingecgdata)" in listed["p.xml"].reason
     assert listed["c.dat"].reason == "its header c.hea is not in the folder"
