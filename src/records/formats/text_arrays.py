@@ -8,8 +8,9 @@ labels that lie beside them.
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,10 +28,15 @@ from src.records.formats.arrays import (
 from src.records.formats.errors import HEAD_BYTES, read_whole
 from src.records.formats.stated_facts import choose_channels, names_or_standard
 from src.records.leads import canonical_lead, has_ecg_word, is_other_lead, is_unnamed
-from src.records.record import MAX_VALUES, ECGRecord, RecordError, RecordRequest
+from src.records.record import ECGRecord, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array, printable
 
-_MAX_BYTES = 2**27
+_MAX_BYTES = 2**24
+# Fields that are parsed one by one, where some are no numbers.
+_MAX_FIELDS = 1_000_000
+_MAX_NAME = 80  # characters
+_MAX_FACT = 200  # characters of a line that are searched for facts
+_MAX_NAMED = 1000  # columns
 _MAX_PREAMBLE = 200  # lines
 _DELIMITERS = (";", "\t", ",", None)
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-", "--", "inf", "-inf", "."})
@@ -129,8 +135,12 @@ def explain_text(head: bytes) -> str | None:
     """
     if head.count(b"\0") > len(head) // 2 or not head.strip():
         return "is no text of numbers: expected a column per lead"
-    lines = _lines(head, is_whole=len(head) < HEAD_BYTES)
-    layout = find_layout(lines)
+    is_whole = len(head) < HEAD_BYTES
+    text = _decode(head, is_whole=is_whole)
+    if not is_whole:
+        # The last line may be cut.
+        text = text[: text.rfind("\n") + 1]
+    layout = find_layout(text)
     if layout is None:
         return "is a text or a table: expected a column of numbers per lead"
     if _names_a_lead(layout):
@@ -141,7 +151,7 @@ def explain_text(head: bytes) -> str | None:
             "a column called like a lead, such as II"
         )
     try:
-        numbers = _parse_table(Path("text"), lines, layout)
+        numbers = _parse_table(Path("text"), text, layout)
     except RecordError:
         return "is a table: expected a column of numbers per lead"
     with np.errstate(all="ignore"):
@@ -164,12 +174,11 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
         If it is no matrix of numbers, or its rate or unit is neither stated nor given nor can be
         assumed.
     """
-    lines = _lines(read_whole(path, _MAX_BYTES, "the text of one recording"), is_whole=True)
-    layout = find_layout(lines)
+    text = _decode(read_whole(path, _MAX_BYTES, "the text of one recording"), is_whole=True)
+    layout = find_layout(text)
     if layout is None:
         raise RecordError(path, "is no matrix of numbers: expected a line per sample")
-    table = _parse_table(path, lines, layout)
-    del lines
+    table = _parse_table(path, text, layout)
     columns = _find_columns(path, layout, table, request.hints.leads)
     values = table[:, columns.leads].T
     if not layout.names and values.shape[0] > values.shape[1]:
@@ -194,8 +203,8 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
 # Layout -------------------------------------------------------------------------------------------
 
 
-def _lines(content: bytes, is_whole: bool) -> list[str]:
-    """Return the lines of a text; without the last one if it may be cut."""
+def _decode(content: bytes, is_whole: bool) -> str:
+    """Return a text with ``\\n`` at the end of its lines; a cut one without its last character."""
     encoding = "utf-8-sig"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
@@ -203,16 +212,15 @@ def _lines(content: bytes, is_whole: bool) -> list[str]:
         text = content.decode(encoding, "strict" if is_whole else "ignore")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    lines = text.splitlines()
-    return lines if is_whole else lines[:-1]
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def find_layout(lines: Sequence[str]) -> Layout | None:
+def find_layout(text: str) -> Layout | None:
     """Return the layout of the numbers in a text, or None if there are none.
 
     It is that of the first line from which two lines have the same number of numeric fields.
     """
-    start = list(lines[: _MAX_PREAMBLE + 20])
+    start = text.split("\n", _MAX_PREAMBLE + 20)[: _MAX_PREAMBLE + 20]
     for at, line in enumerate(start[:_MAX_PREAMBLE]):
         follows = next((later for later in start[at + 1 :] if later.strip()), "")
         if not _may_be_numbers(line) or not follows:
@@ -247,12 +255,14 @@ def _layout_at(lines: Sequence[str], at: int, follows: str, delimiter: str | Non
     if len(fields) == 1 and len(header) > 1:
         # White space separates no columns here.
         header = (" ".join(header),)
-    if header and len(header) == len(fields):
+    if header and len(header) == len(fields) <= _MAX_NAMED:
         named = [i for i, name in enumerate(header) if _may_be_lead(_name_and_unit(name)[0])]
         wanted = named or wanted
     else:
         header, units = (), ()
-    if not all(_is_number(row[i], has_comma) for row in (fields, later) for i in wanted):
+    if not all(
+        _is_number(row[i], has_comma) for row in (fields, later) for i in wanted[:_MAX_NAMED]
+    ):
         return None
     names = tuple(_name_and_unit(name)[0] for name in header)
     stated = tuple(_name_and_unit(name)[1] for name in header)
@@ -278,7 +288,7 @@ def _header_before(
     """Return the names of the columns and their units, from the lines before the numbers."""
     before = [line.lstrip("#% ") for line in lines[:at] if line.strip()]
     # "Unit,mV" is no name of two columns.
-    if not before or any(fact.search(before[-1][:500]) for fact in _LINE_FACTS):
+    if not before or any(fact.search(before[-1][:_MAX_FACT]) for fact in _LINE_FACTS):
         return (), ()
     last = tuple(_split(before[-1], delimiter))
     if len(before) > 1 and all(_is_unit(text) for text in last):
@@ -322,6 +332,8 @@ def _number(text: str, has_comma: bool) -> float | None:
 
 def _clock(text: str) -> float | None:
     """Return the seconds of a time such as 0:00.004 or 2020-01-31T10:00:00.004."""
+    if len(text) > _MAX_NAME:
+        return None
     if match := _CLOCK.fullmatch(text.strip("[]")):
         return int(match[1] or 0) * 3600 + int(match[2]) * 60 + float(match[3])
     if len(text) < 10 or text[4:5] != "-":
@@ -334,6 +346,7 @@ def _clock(text: str) -> float | None:
 
 def _name_and_unit(text: str) -> tuple[str, str]:
     """Return the name and the unit of a column such as ``II [mV]``; the unit may be empty."""
+    text = text[:_MAX_NAME]
     match = _NAME_AND_UNIT.fullmatch(text)
     if match is None or not match["name"]:
         return text, ""
@@ -375,7 +388,7 @@ def _facts(lines: Sequence[str]) -> _Facts:
     fs = gain = None
     unit = lead = ""
     for line in lines:
-        line = line[:500]
+        line = line[:_MAX_FACT]
         match = _RATE_FACT.search(line) or _BARE_RATE.search(line)
         if match and fs is None:
             fs = float(match["number"].replace(",", ".")) * (1000 if match["kilo"] else 1)
@@ -392,25 +405,24 @@ def _facts(lines: Sequence[str]) -> _Facts:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def _parse_table(path: Path, lines: Sequence[str], layout: Layout) -> Float64Array:
+def _parse_table(path: Path, text: str, layout: Layout) -> Float64Array:
     """Return the numbers of a text, shape (n_lines, n_columns), NaN where one is missing."""
-    rows = lines[layout.first :]
-    if len(rows) * layout.n_columns > MAX_VALUES:
-        raise RecordError(
-            path, f"has {len(rows)} lines of {layout.n_columns} columns: expected one recording"
-        )
-    table = _parse_lines(rows, layout)
+    rest = text.split("\n", layout.first)[-1]
+    if layout.has_comma:
+        rest = rest.replace(",", ".")
+    # Lines are read one by one, as a list of them would take several times the text.
+    table = _parse_lines(io.StringIO(rest), layout)
+    if table is None and layout.delimiter is not None:
+        table = _parse_lines(_with_missing(io.StringIO(rest), layout.delimiter), layout)
     if table is None:
-        table = _parse_slowly(path, rows, layout)
+        table = _parse_slowly(path, rest, layout)
     if not table.size:
         raise RecordError(path, "holds no numbers: expected a line per sample")
     return table
 
 
-def _parse_lines(rows: Sequence[str], layout: Layout) -> Float64Array | None:
+def _parse_lines(rows: Iterable[str], layout: Layout) -> Float64Array | None:
     """Return the numbers of lines if all fields are numbers, else None."""
-    if layout.has_comma:
-        rows = [row.replace(",", ".") for row in rows]
     try:
         table: Float64Array = np.loadtxt(
             rows, np.float64, delimiter=layout.delimiter, ndmin=2, comments=None
@@ -421,8 +433,26 @@ def _parse_lines(rows: Sequence[str], layout: Layout) -> Float64Array | None:
     return table if table.shape[1] == layout.n_columns else None
 
 
-def _parse_slowly(path: Path, rows: Sequence[str], layout: Layout) -> Float64Array:
+def _with_missing(rows: Iterable[str], delimiter: str) -> Iterator[str]:
+    """Yield lines with ``nan`` in their empty fields, without empty lines."""
+    empty = re.compile(rf"(?<={delimiter})[ \t]*(?={delimiter}|$)|^(?={delimiter})")
+    twice = delimiter * 2
+    for line in rows:
+        row = line.rstrip("\n")
+        if twice in row or row.startswith(delimiter) or row.endswith(delimiter):
+            yield empty.sub("nan", row)
+        elif row:
+            yield row
+
+
+def _parse_slowly(path: Path, text: str, layout: Layout) -> Float64Array:
     """Return the numbers of lines, field by field; text beside the leads and the time is NaN."""
+    n_lines = text.count("\n") + 1
+    if n_lines * layout.n_columns > _MAX_FIELDS:
+        raise RecordError(
+            path, f"has fields that are no numbers in {n_lines} lines: expected numbers alone"
+        )
+    rows = text.split("\n")
     wanted = set(range(layout.n_columns))
     if layout.names:
         leads = {i for i, name in enumerate(layout.names) if _may_be_lead(name)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,18 @@ def test_encodings_of_text(tmp_path: Path, encoding: str) -> None:
     record = read_record(tmp_path / "r.txt", source_fs=250)
     np.testing.assert_allclose(record.signal[0], LEADS[0], atol=1e-5)
     assert record.flags == ()
+
+
+def test_long_lines_and_large_files_take_little_time_and_memory(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    for text in ("(" * 200_000 + "\n1\n2\n", "rate " * 100_000 + "\n1\n2\n", "1," * 10**6 + "\n"):
+        path.write_text(text)
+        assert not may_be_record(path)
+    path.write_text("12\n13\n" * 500_000)
+    tracemalloc.start()
+    assert read_record(path, source_fs=250, source_gain_per_mv=10).n_samples == 10**6
+    assert tracemalloc.get_traced_memory()[1] < 6e7
+    tracemalloc.stop()
+    path.write_bytes(b"1\n" * 2**23 + b"1\n")
+    with pytest.raises(RecordError, match="over 16777216"):
+        read_record(path)
