@@ -28,7 +28,6 @@ from src.learning.optimization import (
     HistoryRow,
     Loss,
     MetricName,
-    SavedState,
     TrainState,
     ValidationScores,
     make_loss,
@@ -36,6 +35,7 @@ from src.learning.optimization import (
     with_auxiliary,
 )
 from src.learning.predictions import Predictions
+from src.learning.run_files import check_state
 from src.learning.tensorboard_log import log_epochs
 from src.model import (
     MIN_SAMPLES,
@@ -610,8 +610,13 @@ def _resume(state: TrainState, latest: Path, card: ModelCard) -> None:
             f"(other splits, parts, seed or start); {advice}"
         )
     try:
-        state.load_state_dict(cast("SavedState", checkpoint.state))
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        saved_state = check_state(checkpoint.state)
+    except ValueError as error:
+        raise ValueError(f"{latest}: its state is damaged: {error}; {advice}") from None
+    try:
+        state.load_state_dict(saved_state)
+    # torch raises errors of any type for a state of another kind.
+    except Exception as error:  # noqa: BLE001
         raise ValueError(
             f"{latest}: does not fit these settings, such as ema_decay, muon_lr or "
             f"auxiliary_weight ({printable(str(error))}); {advice}"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from src.utils import load_json
+from src.learning.run_files import load_metrics, load_training_log
 
 RunRow = dict[str, str | int | float | None]
 """Column -> value of one run."""
 
-_METRICS = ("f1_macro", "auroc_macro", "accuracy")
+_METRICS: tuple[Literal["f1_macro", "auroc_macro", "accuracy"], ...] = (
+    "f1_macro",
+    "auroc_macro",
+    "accuracy",
+)
 
 
 def compare_runs(runs: Sequence[str | Path]) -> list[RunRow]:
@@ -27,28 +32,23 @@ def compare_runs(runs: Sequence[str | Path]) -> list[RunRow]:
             raise ValueError(
                 f"{run}: no training_log.json here; expected the folder of a training run"
             )
-        try:
-            rows.append(_build_row(run))
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{run}: its logs are not as train and evaluate write them ({error!r})"
-            ) from None
+        rows.append(_build_row(run))
     return rows
 
 
 def _build_row(run: Path) -> RunRow:
-    log = load_json(run / "training_log.json")
+    log = load_training_log(run / "training_log.json")
     seconds = sum(epoch["seconds"] for epoch in log["history"])
     row: RunRow = {
         "run": run.name,
         "epochs": len(log["history"]),
         "best_epoch": log["best_epoch"],
-        log["best_metric_name"]: log["best_metric"],
+        log.get("best_metric_name", "best_metric"): log.get("best_metric"),
         "minutes": round(seconds / 60, 2),
     }
     for path in sorted(run.glob("metrics_*.json")):
-        metrics = load_json(path)
+        metrics = load_metrics(path)
         split = path.stem.removeprefix("metrics_")
         for name in _METRICS:
-            row[f"{split}_{name}"] = metrics[name]
+            row[f"{split}_{name}"] = metrics.get(name)
     return row

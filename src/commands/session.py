@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from src.commands.dry_run import CheckReport, check_datasets
 from src.commands.smoke import SmokeReport, run_smoke
@@ -16,6 +16,7 @@ from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import Evaluation, evaluate
 from src.labels.mapping import load_mapping, update_mapping
 from src.learning.checkpoints import ModelCard, load_checkpoint
+from src.learning.run_files import RunLog, load_metrics, load_training_log
 from src.model import ResNet1d, build_model
 from src.preprocessing import RunSummary, run_preprocessing
 from src.processed.manifest import INTERRUPTED, load_manifest, load_preprocess_config
@@ -308,20 +309,21 @@ class Session(Rich):
         """Return the results of the session, and save them as ``artifacts/summary.json``."""
         manifest = load_manifest(self.paths.processed)
         log_path = self.paths.artifacts / "training_log.json"
-        log = load_json(log_path) if log_path.exists() else {}
+        log: RunLog = load_training_log(log_path) if log_path.exists() else {}
         best: dict[str, object] = {}
         if log:
-            best = {log["best_metric_name"]: log["best_metric"], "epoch": log["best_epoch"]}
+            name = log.get("best_metric_name", "best_metric")
+            best = {name: log.get("best_metric"), "epoch": log["best_epoch"]}
         metrics: dict[str, dict[str, float | None]] = {}
         for path in sorted(self.paths.artifacts.glob("metrics_*.json")):
-            values = load_json(path)
-            metrics[path.stem] = {name: values[name] for name in _SUMMARY_METRICS}
+            values: Mapping[str, Any] = load_metrics(path)
+            metrics[path.stem] = {name: values.get(name) for name in _SUMMARY_METRICS}
         splits = _count_values(manifest["split"])
         splits.pop("", None)
         summary: SessionSummary = {
             "records": _count_values(manifest["status"]),
             "splits": splits,
-            "classes": log.get("classes", []),
+            "classes": list(log.get("classes", [])),
             "epochs": len(log.get("history", [])),
             "best": best,
             "metrics": metrics,

@@ -344,7 +344,12 @@ class TrainState:
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            _check_like(values["param_groups"], optimizer.state_dict()["param_groups"], "optimizer")
             optimizer.load_state_dict(values)
+            _check_moments(optimizer)
+        for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
+            _check_like(values | {"lr_lambdas": None}, scheduler.state_dict(), "scheduler")
+        _check_like(state["scaler"], self.scaler.state_dict(), "scaler")
         for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(values | {"lr_lambdas": [None] * len(scheduler.lr_lambdas)})
         self.scaler.load_state_dict(state["scaler"])
@@ -353,6 +358,34 @@ class TrainState:
         self.best_metric = state["best_metric"]
         self.history = list(state["history"])
         restore_rng_state(state["rng"])
+
+
+def _check_like(value: object, fresh: object, name: str) -> None:
+    """Refuse a saved value of another kind than that of a new run, which torch would take.
+
+    Keys that only one of them has are left to torch, as its versions differ.
+    """
+    if isinstance(fresh, dict) and isinstance(value, dict):
+        for key in fresh.keys() & value.keys() - {"lr_lambdas"}:
+            _check_like(value[key], fresh[key], f"{name}.{key}")
+    elif isinstance(fresh, (list, tuple)) and isinstance(value, (list, tuple)):
+        if len(value) != len(fresh):
+            raise ValueError(f"{name} has {len(value)} entries: expected {len(fresh)}")
+        for i, (item, fresh_item) in enumerate(zip(value, fresh, strict=True)):
+            _check_like(item, fresh_item, f"{name}[{i}]")
+    elif isinstance(fresh, (int, float)) and not isinstance(fresh, bool):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{name} is {value!r}: expected a number")
+    elif fresh is not None and not isinstance(value, type(fresh)):
+        raise ValueError(f"{name} is {value!r}: expected a {type(fresh).__name__}")
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse moments of gradients that do not have the shape of their weights."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if not isinstance(value, torch.Tensor) or value.shape not in (parameter.shape, ()):
+                raise ValueError(f"optimizer.state.{name} does not have the shape of its weights")
 
 
 def start_training(

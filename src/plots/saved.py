@@ -13,6 +13,7 @@ from src.config import STANDARD_LEADS
 from src.labels.text_tables import split_list
 from src.learning.mistakes import RankedRecord, find_worst, rank_record
 from src.learning.predictions import Predictions
+from src.learning.run_files import load_training_log
 from src.plots.ages import plot_ages
 from src.plots.balance import plot_class_balance, plot_source_balance
 from src.plots.canvas import save_figure
@@ -28,7 +29,6 @@ from src.processed.manifest import load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.processed.splits import SPLIT_NAMES
 from src.records.facts import parse_age, parse_sex
-from src.utils import load_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ def save_quality_figures(
 
 def save_history_figure(run: str | Path, figures: str | Path, figure_format: str = "png") -> Figure:
     """Draw the training history of a run and save it as ``training_history`` (png, svg or pdf)."""
-    log = load_json(Path(run) / "training_log.json")
+    log = load_training_log(Path(run) / "training_log.json")
     figure = plot_training_history(log["history"], best_epoch=log["best_epoch"])
     save_figure(figure, Path(figures) / f"training_history.{figure_format}")
     return figure

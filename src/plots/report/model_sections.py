@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from src import __version__
 from src.config import Config, plain_value
+from src.learning.run_files import RunLog
 from src.plots.history import plot_training_history
 from src.plots.report.content import (
     Block,
@@ -20,7 +22,7 @@ from src.plots.report.content import (
     whole,
 )
 from src.plots.report.page import picture
-from src.plots.report.run_files import RunFiles, RunLog
+from src.plots.report.run_files import RunFiles
 from src.utils import format_duration, to_jsonable
 
 _FIGURE_CAPTION = "Losses, validation scores and learning rate; the best epoch is dotted"
@@ -35,7 +37,7 @@ _TRAINING_VERSIONS = {
 def build_training_section(files: RunFiles) -> Section:
     """Return the training history, without blocks if there is none."""
     log = files.log
-    history = log.get("history", [])
+    history: Sequence[Mapping[str, Any]] = log.get("history", [])
     if not history:
         return Section("training", "Training")
     figure = plot_training_history(history, best_epoch=log.get("best_epoch"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from src.learning.predictions import Predictions
+from src.learning.run_files import RunLog, load_metrics, load_training_log
 from src.processed.manifest import load_manifest
 from src.processed.mirror import local_copy
 from src.processed.record_files import record_keys
@@ -23,37 +24,6 @@ Results = Mapping[str, Any]
 
 _SPLIT_ORDER = SPLIT_NAMES[::-1]
 """Order of evaluations in the report: the test split first."""
-
-_NEEDED_RESULTS = {"per_class", "f1_macro", "n_records", "confusion_matrix"}
-
-
-class Environment(TypedDict, total=False):
-    """Versions under which a run was trained."""
-
-    version: str
-    commit: str | None
-    python: str
-    platform: str
-    packages: Mapping[str, str]
-
-
-class RunLog(TypedDict, total=False):
-    """The entries of ``training_log.json`` that the report shows."""
-
-    created: str
-    environment: Environment
-    device: Mapping[str, object]
-    amp: str
-    config: Mapping[str, Mapping[str, object]]
-    loss: str
-    n_parameters: int
-    n_train: int
-    n_val: int
-    best_epoch: int
-    best_metric: float | None
-    best_metric_name: str
-    stopped: str
-    history: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +115,7 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
     """
     run = Path(run)
     log_path = run / "training_log.json"
-    log: RunLog = load_json(log_path) if log_path.is_file() else {}
+    log: RunLog = load_training_log(log_path) if log_path.is_file() else {}
     metrics_paths = sorted(run.glob("metrics_*.json"), key=_order)
     evaluations = tuple(_load_evaluation(path) for path in metrics_paths)
     if not log and not evaluations:
@@ -185,12 +155,7 @@ def _order(metrics_path: Path) -> tuple[int, str]:
 
 
 def _load_evaluation(metrics_path: Path) -> SplitEvaluation:
-    metrics = load_json(metrics_path)
-    if not isinstance(metrics, dict) or not metrics.keys() >= _NEEDED_RESULTS:
-        raise ValueError(
-            f"{metrics_path}: not metrics as evaluate writes them; evaluate again, or remove "
-            "the file"
-        )
+    metrics = load_metrics(metrics_path)
     name = _evaluation_name(metrics_path)
     predictions_path = metrics_path.with_name(f"predictions_{name}.npz")
     predictions = Predictions.load(predictions_path) if predictions_path.is_file() else None
@@ -230,4 +195,7 @@ def _holds(manifest: pd.DataFrame, evaluations: Sequence[SplitEvaluation]) -> bo
 def _load_settings(folder: Path | None, name: str) -> dict[str, object]:
     if folder is None or not (folder / name).is_file():
         return {}
-    return dict(load_json(folder / name))
+    values = load_json(folder / name)
+    if not isinstance(values, dict):
+        raise ValueError(f"{folder / name}: not as preprocess writes it (expected a table)")
+    return values
