@@ -56,7 +56,7 @@ MACROS: tuple[MacroName, ...] = ("auroc_macro", "f1_macro", "average_precision_m
 FEW_PATIENTS = 20
 """Number of patients below which a class is named."""
 
-PRIOR = 0.3
+PRIOR = 0.4
 """Patients that each resample counts at the value 0.5, on average; chosen by simulated coverage."""
 
 # Weights held at a time, few enough to stay in the processor's cache, and at least so many
@@ -363,8 +363,7 @@ def resample_patients(
     ]
     rng = np.random.default_rng(seed)
     n_patients = count_patients_by_class(sets[0], groups)
-    # A gamma distribution of shape 1/2, wider than an exponential of the same mean
-    prior = np.random.default_rng([seed, 1]).gamma(0.5, 2 * PRIOR, (len(n_patients), n_resamples)).T
+    prior = np.random.default_rng([seed, 1]).exponential(PRIOR, (len(n_patients), n_resamples)).T
     chunks: list[list[dict[IntervalName, Float64Array]]] = [[] for _ in sets]
     for weights in _draw(sets[0].y_true, groups, n_resamples, rng):
         for chunks_of_set, predictions, ranks in zip(chunks, sets, rankings, strict=True):
