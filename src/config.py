@@ -81,6 +81,8 @@ QUALITY_FLAGS = (
     "flat_part",
     "gap_filled",
     "no_samples",
+    "lead_off",
+    "offset",
     "clipped",
     "wander",
     "noise",
@@ -91,6 +93,8 @@ QUALITY_FLAGS = (
     "gain_high",
     "limb_equation",
     "limb_swap",
+    "chest_order",
+    "not_an_ecg",
 )
 """Kinds of quality flags that `QualityConfig.reject_flags` may name."""
 
@@ -106,13 +110,29 @@ class QualityConfig:
     )
     wander_mv: float = option(1.0, "flag leads whose baseline wanders by more than this many mV")
     noise_mv: float = option(
-        0.0075, "flag leads with more than this many mV at 30 to 40 Hz between beats"
+        0.025, "flag leads with more than this many mV at 30 to 40 Hz between beats"
     )
     burst_mv: float = option(
         0.03, "flag leads in which one second has this many mV more at 30 to 40 Hz than usual"
     )
     hum_mv: float = option(
         0.02, "flag leads with more than this many mV at 50 or 60 Hz between beats"
+    )
+    off_mv: float = option(
+        0.08,
+        "flag leads as off if their typical range within a second is below this many mV and they "
+        "have no beats",
+    )
+    offset_mv: float = option(0.5, "flag leads whose mean is more than this many mV from zero")
+    gain_ratio: float = option(
+        4.0,
+        "flag leads whose typical range within a second is more than this many times that of both "
+        "neighbours: their gain may be wrong",
+    )
+    beat_evenness: float = option(
+        0.72,
+        "flag recordings as not_an_ecg if mean over root mean square of the slopes is above this "
+        "in every lead; beats have a third, noise and sine waves 0.8 to 0.9",
     )
     amplitude_low_mv: float = option(
         0.35,
@@ -145,6 +165,9 @@ class QualityConfig:
             "noise_mv",
             "burst_mv",
             "hum_mv",
+            "off_mv",
+            "offset_mv",
+            "beat_evenness",
             "amplitude_low_mv",
             "equation_share",
         ):
@@ -156,6 +179,7 @@ class QualityConfig:
             f"more than amplitude_low_mv={self.amplitude_low_mv:g}",
         )
         _require(self.swap_ratio >= 1, "swap_ratio", self.swap_ratio, "1 or more")
+        _require(self.gain_ratio >= 1, "gain_ratio", self.gain_ratio, "1 or more")
         for flag in self.reject_flags:
             kind, colon, number = flag.partition(":")
             known_kinds = "some of " + ", ".join(QUALITY_FLAGS)

@@ -70,19 +70,52 @@ _II_FROM_CHEST = (-0.07, -0.09, 0.12, 0.07, 0.10, 0.32)
 # leads I and II
 _SWAPS = {"RA-LA": ((-1, 0), (-1, 1)), "RA-LL": ((1, -1), (0, -1))}
 _SWAP_NAMES = tuple(_SWAPS)
+# Where the order of the chest leads is reversed, a swap of arms explains them nearly as well. A
+# swap is named only if it does so this many times better.
+_SWAP_OVER_ORDER = 1.2
+# The leads next to each lead: limb leads by the angle at which they see the heart
+_NEIGHBOURS = (
+    ("aVL", "aVR"),
+    ("aVR", "aVF"),
+    ("aVF", "aVL"),
+    ("I", "II"),
+    ("I", "III"),
+    ("II", "III"),
+    ("V2", "V2"),
+    ("V1", "V3"),
+    ("V2", "V4"),
+    ("V3", "V5"),
+    ("V4", "V6"),
+    ("V5", "V5"),
+)
+_NEIGHBOUR_ROWS = np.array([[STANDARD_LEADS.index(name) for name in two] for two in _NEIGHBOURS])
+# Beats are looked for among the means of 20 ms, which hold little hum, in spans of 0.2 s.
+_BEAT_HZ = 50
+_SPAN_STEPS = 10
+# A span with a beat has this share of the slope of the second steepest span.
+_BEAT_SHARE = 0.3
+# Fewer beats than this per second are none: 12 in a minute.
+_MIN_BEATS_PER_S = 0.2
+# A lead of less than this share of `QualityConfig.off_mv` is off even if it seems to have beats.
+_STEPS_SHARE = 0.25
+# Share of a lead's range: smaller slopes are rounding errors.
+_MIN_SLOPE = 1e-4
 
 
 def _lead_sums() -> Float32Array:
-    """Return weights (4 + 2 * 3, 12): each row is a sum of the twelve leads that should be small.
+    """Return weights (4 + 2 * 4, 12): each row is a sum of the twelve leads that should be small.
 
     First the equations between limb leads. Then the parts of leads I and II that the chest leads do
-    not explain: as recorded, and with each of the two swaps undone.
+    not explain: as recorded, with each of the two swaps undone, and with the chest leads in reverse
+    order.
     """
     rows = [[*row, 0, 0, 0, 0, 0, 0] for row in _EQUATIONS]
     as_recorded = ((1, 0), (0, 1))
     for lead_i, lead_ii in (as_recorded, *_SWAPS.values()):
         rows.append([*lead_i, 0, 0, 0, 0, *(-weight for weight in _I_FROM_CHEST)])
         rows.append([*lead_ii, 0, 0, 0, 0, *(-weight for weight in _II_FROM_CHEST)])
+    rows.append([1, 0, 0, 0, 0, 0, *(-weight for weight in reversed(_I_FROM_CHEST))])
+    rows.append([0, 1, 0, 0, 0, 0, *(-weight for weight in reversed(_II_FROM_CHEST))])
     return np.array(rows, np.float32)
 
 
@@ -132,8 +165,16 @@ class QualityMeasures:
         The same as a share of the leads in the equation, shape (n, 4).
     swap_ratios
         For RA and LA, then RA and LL: how many times better the chest leads explain leads I and II
-        once these limb electrodes are exchanged, shape (n, 2). 0 where a lead is absent, or where
-        they explain everything as recorded.
+        once these limb electrodes are exchanged, then once the order of the chest leads is
+        reversed, shape (n, 3). 0 where a lead is absent, or where they explain everything as
+        recorded.
+    mean_mv
+        The mean.
+    evenness
+        Mean of the slopes' sizes over their root mean square: a third with beats, 0.8 for noise,
+        0.9 for a sine wave; 1 for a lead without slopes.
+    beats_per_s
+        Stretches per second that are nearly as steep as the steepest.
     """
 
     lowest_mv: Float32Array
@@ -149,6 +190,9 @@ class QualityMeasures:
     left_over_mv: Float32Array
     left_over: Float32Array
     swap_ratios: Float32Array
+    mean_mv: Float32Array
+    evenness: Float32Array
+    beats_per_s: Float32Array
 
 
 def measure_quality(signals: Sequence[Float32Array], fs: float, present: Bools) -> QualityMeasures:
@@ -177,6 +221,7 @@ def _measure(signals: Sequence[Float32Array], fs: float, present: Bools) -> Qual
     low = np.stack([one.low for one in blocks])  # (n, 12, n_blocks)
     rest = np.stack([one.rest for one in blocks])  # (n, 12, n_rest)
     products = np.stack([one.lead_products for one in blocks])  # (n, 12, 12)
+    slopes = np.stack([one.slopes for one in blocks])  # (n, 12, n_slopes)
     waves = np.stack([one.waves for one in blocks], axis=1)  # (1 + 2 * n_tones, n, 12, n_blocks)
     means = waves[0]
     n_blocks = high.shape[-1]
@@ -189,7 +234,8 @@ def _measure(signals: Sequence[Float32Array], fs: float, present: Bools) -> Qual
         lowest = np.minimum(lowest, rest.min(axis=-1))
 
     # A lead is clipped at the top, at the bottom, or at both.
-    mean = means.sum(axis=-1) / n_blocks
+    # Added block by block, so that rounding does not depend on how many recordings there are
+    mean = reduce(np.add, np.moveaxis(means, -1, 0)) / np.float32(n_blocks)
     reach = _CLIPPED_REACH * (highest - lowest)
     clipped_high = _clipped_share(signals, high, highest, highest - mean > reach)
     clipped_low = _clipped_share(signals, low, lowest, mean - lowest > reach)
@@ -198,6 +244,7 @@ def _measure(signals: Sequence[Float32Array], fs: float, present: Bools) -> Qual
     mean_per_second = _per_second(means).sum(axis=-1) / min(_BLOCKS_PER_S, n_blocks)
     noise, burst, hum, beside_hum = _measure_noise(waves[1:])
     residual_mv, residual, swap_ratios = _compare_leads(products, present)
+    evenness, beats_per_s = _measure_beats(slopes, highest - lowest)
     return QualityMeasures(
         lowest_mv=lowest,
         highest_mv=highest,
@@ -212,6 +259,9 @@ def _measure(signals: Sequence[Float32Array], fs: float, present: Bools) -> Qual
         left_over_mv=residual_mv,
         left_over=residual,
         swap_ratios=swap_ratios,
+        mean_mv=mean,
+        evenness=evenness,
+        beats_per_s=beats_per_s,
     )
 
 
@@ -229,6 +279,8 @@ class _BlockMeasures(NamedTuple):
         n_blocks).
     lead_products
         Mean products of the leads with each other, without wander, in mV^2, shape (12, 12).
+    slopes
+        Sizes of the differences between neighbouring means of 20 ms, shape (12, n_slopes).
     """
 
     high: Float32Array
@@ -236,6 +288,7 @@ class _BlockMeasures(NamedTuple):
     rest: Float32Array
     waves: Float32Array
     lead_products: Float32Array
+    slopes: Float32Array
 
 
 def _measure_blocks(signal: Float32Array, fs: float, size: int) -> _BlockMeasures:
@@ -254,7 +307,38 @@ def _measure_blocks(signal: Float32Array, fs: float, size: int) -> _BlockMeasure
     high = np.maximum.reduceat(samples, starts).reshape(12, n_blocks)
     low = np.minimum.reduceat(samples, starts).reshape(12, n_blocks)
     rest = signal[:, n_blocks * size :]
-    return _BlockMeasures(high, low, rest, waves, _lead_products(signal, fs))
+    products = _lead_products(signal, fs)
+    return _BlockMeasures(high, low, rest, waves, products, _slope_sizes(signal, fs))
+
+
+def _slope_sizes(signal: Float32Array, fs: float) -> Float32Array:
+    """Return the sizes of the differences between neighbouring means of 20 ms (12, n_slopes)."""
+    width = max(1, min(round(fs / _BEAT_HZ), signal.shape[1]))
+    whole = np.ascontiguousarray(signal[:, : signal.shape[1] // width * width])
+    means = (whole.reshape(-1, width) @ np.full(width, 1 / width, np.float32)).reshape(12, -1)
+    return np.asarray(np.abs(means[:, 1:] - means[:, :-1]), np.float32)
+
+
+def _measure_beats(slopes: Float32Array, ranges: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Return the evenness of slopes (n, 12, n_slopes) and the beats per second, both (n, 12)."""
+    n_spans = slopes.shape[-1] // _SPAN_STEPS
+    if n_spans < 2:
+        # Too short to tell anything
+        return np.zeros_like(ranges), np.full_like(ranges, 1 / _SPAN_STEPS)
+    n_slopes = slopes.shape[-1]
+    mean = slopes.mean(axis=-1)
+    size = np.sqrt(np.vecdot(slopes, slopes) / n_slopes)
+    steep_enough = size > _MIN_SLOPE * ranges
+    evenness = np.divide(mean, size, out=np.ones_like(mean), where=steep_enough)
+
+    # The second steepest span is the measure, so that one spike does not hide the beats.
+    spans = slopes[..., : n_spans * _SPAN_STEPS].reshape(*mean.shape, n_spans, _SPAN_STEPS)
+    steepest = reduce(np.maximum, np.moveaxis(spans, -1, 0))  # (n, 12, n_spans)
+    second = np.partition(steepest, -2, axis=-1)[..., -2:-1]
+    is_steep = steepest > _BEAT_SHARE * second
+    # Neighbouring steep spans are one beat.
+    n_beats = is_steep[..., 0] + (is_steep[..., 1:] & ~is_steep[..., :-1]).sum(axis=-1)
+    return evenness, n_beats.astype(np.float32) * np.float32(_BEAT_HZ / n_slopes)
 
 
 @lru_cache(maxsize=64)
@@ -410,7 +494,7 @@ def _compare_leads(
     residual = np.divide(residual_mv, whole, out=np.zeros_like(residual_mv), where=whole > 0)
 
     # Unexplained power of leads I and II together: as recorded, then with each swap undone
-    unexplained = powers[:, _N_EQUATIONS::2] + powers[:, _N_EQUATIONS + 1 :: 2]  # (n, 3)
+    unexplained = powers[:, _N_EQUATIONS::2] + powers[:, _N_EQUATIONS + 1 :: 2]  # (n, 4)
     as_recorded = unexplained[:, :1]
     swaps_undone = np.maximum(unexplained[:, 1:], np.float32(1e-12))
     all_present = present[:, _SWAP_LEADS].all(axis=1, keepdims=True)
@@ -440,11 +524,15 @@ def quality_flags(
     """
     # A flat lead is not clipped as well, and a lead that is flat throughout has no flat part.
     still = measures.still_s >= limits.flat_part_s
+    has_beats = _find_beats(measures, limits)
     leads_by_kind = {
         "amplitude": np.maximum(measures.highest_mv, -measures.lowest_mv) > max_amplitude_mv,
         "flat_part": still & (measures.highest_mv > measures.lowest_mv),
         "clipped": ~still & (measures.clipped > limits.clipped_share),
         "wander": measures.wander_mv > limits.wander_mv,
+        "lead_off": _find_off(measures, limits, has_beats),
+        "offset": np.abs(measures.mean_mv) > limits.offset_mv,
+        "gain_high": _find_odd_gains(measures, limits, present),
         "noise": measures.noise_mv > limits.noise_mv,
         "burst": measures.burst_mv > limits.burst_mv,
     }
@@ -461,7 +549,42 @@ def quality_flags(
     for own_flags, amplitudes in zip(flags, measures.amplitude_mv.tolist(), strict=True):
         own_flags.extend(_gain_flags(amplitudes, limits))
     _add_limb_flags(flags, measures, limits)
+    for recording in np.flatnonzero(~(has_beats & present).any(axis=1)).tolist():
+        flags[recording].append("not_an_ecg")
     return flags
+
+
+def _find_beats(measures: QualityMeasures, limits: QualityConfig) -> Bools:
+    """Return the mask of the leads (n, 12) that have anything like beats.
+
+    Slopes of beats are few and large. Those of noise, waves and drifts are much the same
+    everywhere, and a lone step or spike is no rhythm.
+    """
+    uneven = measures.evenness <= limits.beat_evenness
+    return np.asarray(uneven & (measures.beats_per_s >= _MIN_BEATS_PER_S))
+
+
+def _find_off(measures: QualityMeasures, limits: QualityConfig, has_beats: Bools) -> Bools:
+    """Return the mask of the leads (n, 12) that change, but less than any view of a heart.
+
+    A small lead with beats is no such lead, unless it is so small that its beats may be steps of
+    the converter.
+    """
+    changes = measures.highest_mv > measures.lowest_mv
+    amplitudes = measures.amplitude_mv
+    is_small = (amplitudes < limits.off_mv) & ~has_beats
+    return np.asarray(changes & (is_small | (amplitudes < _STEPS_SHARE * limits.off_mv)))
+
+
+def _find_odd_gains(measures: QualityMeasures, limits: QualityConfig, present: Bools) -> Bools:
+    """Return the mask of the leads (n, 12) that are far larger than their neighbours.
+
+    A neighbour that is absent or off tells nothing.
+    """
+    amplitudes = measures.amplitude_mv
+    live = amplitudes * (present & (amplitudes >= limits.off_mv))
+    neighbours = live[:, _NEIGHBOUR_ROWS].max(axis=-1)
+    return np.asarray((neighbours > 0) & (amplitudes > limits.gain_ratio * neighbours))
 
 
 def _gain_flags(amplitudes: list[float], limits: QualityConfig) -> list[str]:
@@ -490,11 +613,18 @@ def _add_limb_flags(
         flags[recording].append(f"limb_equation:{_EQUATION_NAMES[equation]}")
 
     # All equations hold with swapped electrodes, so a swap does not explain a wrong one.
-    likeliest = measures.swap_ratios.argmax(axis=1).tolist()
-    explained = measures.swap_ratios.max(axis=1) > limits.swap_ratio
-    swapped = explained & ~wrong.any(axis=1)
-    for recording in np.flatnonzero(swapped).tolist():
+    swaps = measures.swap_ratios[:, :-1]
+    best_swap = swaps.max(axis=1)
+    reversed_order = measures.swap_ratios[:, -1]
+    is_swap = best_swap > _SWAP_OVER_ORDER * reversed_order
+    consistent = ~wrong.any(axis=1)
+    likeliest = swaps.argmax(axis=1).tolist()
+    for recording in np.flatnonzero(
+        consistent & is_swap & (best_swap > limits.swap_ratio)
+    ).tolist():
         flags[recording].append(f"limb_swap:{_SWAP_NAMES[likeliest[recording]]}")
+    for recording in np.flatnonzero(~is_swap & (reversed_order > limits.swap_ratio)).tolist():
+        flags[recording].append("chest_order")
 
 
 def find_rejection(flags: Sequence[str], rules: Sequence[str]) -> str:
@@ -527,7 +657,8 @@ def report_gains(ok: pd.DataFrame) -> None:
     By nature, hardly one record in a thousand does.
     """
     for flag, size in (("gain_low", "small"), ("gain_high", "large")):
-        flagged = ok["quality_flags"].str.contains(flag, regex=False)
+        # The flag of the whole recording, not that of a lead such as gain_high:V4
+        flagged = ok["quality_flags"].str.contains(rf"(?:^|;){flag}(?:;|$)", regex=True)
         share = flagged.groupby(ok["dataset"]).mean()
         for name in share[share > _MANY_GAINS].index:
             logger.warning(

@@ -8,6 +8,8 @@ from __future__ import annotations
 FLAG_MEANINGS = {
     # Of signals
     "gap_filled": "Missing samples were interpolated.",
+    "no_samples": "The lead has no valid sample and counts as absent.",
+    "offset": "The lead lies far from zero.",
     "flat": "The lead does not move: its electrode was off, or it was not recorded.",
     "flat_part": "The lead stands still for a while, as with a loose electrode.",
     "clipped": "Waves are cut at the highest or lowest value that the device can store.",
@@ -18,15 +20,17 @@ FLAG_MEANINGS = {
     "hum50": "Mains hum of 50 Hz.",
     "hum60": "Mains hum of 60 Hz.",
     "gain_low": "All waves are unusually small: check the gain.",
-    "gain_high": "All waves are unusually large: check the gain.",
+    "gain_high": "All waves, or those of the lead, are unusually large: check the gain.",
     "limb_equation": "Limb leads do not add up, so one of them is wrong or filtered differently.",
     "limb_swap": "Two limb electrodes were probably exchanged.",
+    "chest_order": "The chest leads are probably in reverse order.",
+    "not_an_ecg": "Nothing like beats: noise, a test signal or another biosignal.",
     # Of leads
     "single_lead_as_I": "The only lead has no known name and was taken for lead I.",
     "unknown_lead": "A lead with a name outside the twelve was not used.",
     "repeated_lead": "A lead occurs twice; the first was used.",
     "derived": "The limb lead was computed from two others.",
-    "lead_off": "The device reported that the electrode was off.",
+    "lead_off": "The electrode was probably off: the device said so, or there is only faint noise.",
     # Of files
     "gain_negative": "The file states a gain below zero, which was applied.",
     "gain_not_applied": "The stated gain was left out, because the samples are voltages already.",
