@@ -352,7 +352,7 @@ FAILURES = [
     ),
     ("predict --checkpoint {best} --out {table} {empty}/*.hea", r"\*\.hea: matches no file"),
     ("compare {gone}", r"gone: no training_log\.json here"),
-    ("compare {odd}", r"odd: its logs are not as train and evaluate write them"),
+    ("compare {odd}", r"training_log\.json: not a log as train writes it; train again"),
 ]
 
 

@@ -38,11 +38,11 @@ def compare_runs(runs: Sequence[str | Path]) -> list[RunRow]:
 
 def _build_row(run: Path) -> RunRow:
     log = load_training_log(run / "training_log.json")
-    seconds = sum(epoch["seconds"] for epoch in log["history"])
+    seconds = sum(epoch.get("seconds", 0) for epoch in log["history"])
     row: RunRow = {
         "run": run.name,
         "epochs": len(log["history"]),
-        "best_epoch": log["best_epoch"],
+        "best_epoch": log.get("best_epoch"),
         log.get("best_metric_name", "best_metric"): log.get("best_metric"),
         "minutes": round(seconds / 60, 2),
     }

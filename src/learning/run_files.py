@@ -90,14 +90,17 @@ def load_training_log(path: str | Path) -> RunLog:
     """
     log = load_json(path)
     try:
-        if not isinstance(log, dict) or not {"history", "best_epoch"} <= log.keys():
+        if not isinstance(log, dict) or "history" not in log:
             raise ValueError("not a log as train writes it")
-        check_type(log, RunLog, "", is_partial=True)
-        # Columns of other versions are shown too
-        check_type(log["history"], list[dict[str, float | None]], "history")
-        if not 0 <= log["best_epoch"] <= len(log["history"]):
+        # Other versions have other columns of the history, which are shown too
+        history = log["history"]
+        check_type(history, list[dict[str, float | None]], "history")
+        for i, row in enumerate(history):
+            check_type(row, HistoryRow, f"history[{i}]", is_partial=True)
+        check_type(log | {"history": []}, RunLog, "", is_partial=True)
+        if not 0 <= log.get("best_epoch", 0) <= len(history):
             raise ValueError(
-                f"best_epoch is {log['best_epoch']}: expected one of the {len(log['history'])} "
+                f"best_epoch is {log['best_epoch']}: expected one of the {len(history)} "
                 "epochs of the history"
             )
     except ValueError as error:
