@@ -33,11 +33,11 @@ def least_leads(card: ModelCard) -> int:
 
 def find_unfit(tensor: RecordTensor, card: ModelCard) -> str:
     """Return why a prediction for a recording would mean nothing, or an empty string."""
-    marked = set()
+    marked, void = set(), ""
     for flag in tensor.flags:
         kind, _, lead = flag.partition(":")
         if not lead and kind in VOID_FLAGS:
-            return f"{kind}: {VOID_FLAGS[kind]}"
+            void = void or f"{kind}: {VOID_FLAGS[kind]}"
         if kind in _UNUSABLE_LEAD:
             marked.add(lead)
     present = tensor.arrays["lead_present"]
@@ -46,9 +46,10 @@ def find_unfit(tensor: RecordTensor, card: ModelCard) -> str:
         if lead in marked or not present[STANDARD_LEADS.index(lead)]:
             unusable.append(lead)
     n_usable, least = len(card.leads) - len(unusable), least_leads(card)
-    if n_usable >= least:
-        return ""
+    # A wrong gain may switch leads off, and leads that are off have nothing like beats
+    if n_usable >= least or void.startswith("gain"):
+        return void
     return (
         f"too few usable leads: {n_usable} of {len(card.leads)}, the network needs {least}; "
-        f"absent, flat or of a wrong gain: {' '.join(unusable)}"
+        f"absent, flat, off or of a wrong gain: {' '.join(unusable)}"
     )

@@ -93,7 +93,8 @@ def test_facts_name_flags_and_absent_leads_of_the_network() -> None:
     assert facts.absent == ("I",) and facts.duration_s == 10
     assert {"flat:V1", "unknown_lead:resp"} <= set(facts.flags)
     assert facts.unfit == (
-        "too few usable leads: 1 of 3, the network needs 3; absent, flat or of a wrong gain: I V1"
+        "too few usable leads: 1 of 3, the network needs 3; "
+        "absent, flat, off or of a wrong gain: I V1"
     )
 
 

@@ -136,9 +136,8 @@ def test_unreadable_files_are_rows_and_the_others_are_predicted(
 
 
 def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path: Path) -> None:
-    scipy.io.savemat(
-        tmp_path / "m.mat", {"val": np.random.default_rng(0).normal(0, 300, (12, 3000))}
-    )
+    ecg = generate_ecg("NORM", fs=300.0, rng=np.random.default_rng(0), record_id="m")
+    scipy.io.savemat(tmp_path / "m.mat", {"val": np.round(ecg.signal * 1000)})
     with pytest.raises(
         ValueError,
         match=r"not one of 1 records could be read, the last \(m\) because: .*--source-fs",
