@@ -78,6 +78,7 @@ CONTENTS = {
         "docs/quality",
         "docs/duplicates",
         "docs/training",
+        "docs/robustness",
         "docs/report",
         "docs/explain",
         "docs/export",

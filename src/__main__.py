@@ -192,6 +192,34 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def stress(args: argparse.Namespace) -> int:
+    """Evaluate a checkpoint on disturbed recordings: few leads, noise, offsets, short ones."""
+    from src.processed.runs.heartbeat import Heartbeat
+
+    with Heartbeat("stress", "loading the libraries"):
+        from src.commands.stress import format_stress, run_stress
+        from src.plots.canvas import save_figure
+        from src.plots.stress import plot_stress
+        from src.utils import device_info
+
+    table = run_stress(
+        args.checkpoint,
+        args.processed,
+        split=args.split,
+        out=args.out,
+        kinds=args.kinds,
+        max_records=args.max_records,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        device=device_info(args.device).device,
+        allow_overlap=args.allow_overlap,
+    )
+    name = f"stress_{args.split}.{args.figure_format}"
+    save_figure(plot_stress(table["rows"]), Path(args.out) / "figures" / name)
+    _say(format_stress(table))
+    return 0
+
+
 def predict(args: argparse.Namespace) -> int:
     """Predict class probabilities of recordings, a CSV row per record."""
     from src.processed.runs.heartbeat import Heartbeat
@@ -346,6 +374,7 @@ COMMANDS = {
     "preprocess": (preprocess, arguments.add_preprocess),
     "train": (train, arguments.add_train),
     "evaluate": (evaluate, arguments.add_evaluate),
+    "stress": (stress, arguments.add_stress),
     "predict": (predict, arguments.add_predict),
     "export": (export, arguments.add_export),
     "export-dataset": (export_dataset, arguments.add_export_dataset),

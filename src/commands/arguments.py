@@ -31,6 +31,18 @@ KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")
 SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
 LONG_MODES = ("mean", "first", "max")
 FIGURE_FORMATS = ("png", "svg", "pdf")
+DISTURBANCES = (
+    "none",
+    "leads",
+    "noise",
+    "wander",
+    "hum",
+    "offset",
+    "gain",
+    "limb swap",
+    "length",
+    "rate",
+)
 
 EXAMPLES = {
     "sample-data": "data/example --records 216",
@@ -65,6 +77,10 @@ EXAMPLES = {
     ),
     "leave-one-out": "--processed artifacts/union --out artifacts/runs/elsewhere --epochs 20",
     "cross-fit": "--processed artifacts/ptbxl100 --out artifacts/runs/cross_fit --parts 4",
+    "stress": (
+        "--checkpoint artifacts/runs/mine/models/best.pth --processed artifacts/mine --out "
+        "artifacts/runs/mine --kinds leads noise"
+    ),
     "report": "--run mine --processed artifacts/mine",
     "demo": "--out executed.ipynb",
 }
@@ -379,6 +395,55 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="weights.csv of the PhysioNet/CinC Challenge 2021, to compute its score (default: "
         "none)",
+    )
+    _add_figure_format(parser)
+    _add_running(parser)
+
+
+def add_stress(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `stress`."""
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
+    )
+    parser.add_argument(
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
+    )
+    parser.add_argument(
+        "--split",
+        default="val",
+        choices=SPLIT_NAMES,
+        help="split to evaluate (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="RUN", help="folder for stress_<split>.json, .csv, figures/"
+    )
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        default=DISTURBANCES,
+        choices=DISTURBANCES,
+        metavar="KIND",
+        help=f"kinds of disturbance, of {', '.join(DISTURBANCES)} (default: all)",
+    )
+    parser.add_argument(
+        "--max-records",
+        type=count_or_none,
+        default=0,
+        metavar="N",
+        help="evaluate this many records, drawn at random; 0 takes all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="S",
+        help="seed of the disturbances (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="also evaluate recordings that the model was trained on (default: off, they are "
+        "refused)",
     )
     _add_figure_format(parser)
     _add_running(parser)

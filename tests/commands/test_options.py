@@ -21,6 +21,7 @@ from src.commands.options import (
 )
 from src.config import PreprocessConfig, SplitConfig
 from src.labels.builders import BUILDERS
+from src.learning.disturbances import KINDS
 from src.utils import UsageError
 
 
@@ -79,4 +80,5 @@ def test_collections_are_read_from_their_options() -> None:
 def test_choices_are_those_of_the_heavy_modules() -> None:
     assert tuple(BUILDERS) == arguments.KINDS
     assert tuple(METHODS) == arguments.SALIENCY_METHODS
+    assert KINDS == arguments.DISTURBANCES
     assert LONG_MODES == arguments.LONG_MODES
