@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from src import __version__
 from src.commands import arguments
@@ -28,7 +29,7 @@ from src.config import (
     TrainConfig,
     load_config,
 )
-from src.utils import UsageError, project_paths, setup_logging
+from src.utils import UsageError, printable, printable_lines, project_paths, setup_logging
 
 logger = logging.getLogger(__name__)
 
@@ -389,9 +390,16 @@ COMMANDS = {
 """Name -> the function that runs the command, and the one that adds its arguments."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser, also of each command, whose errors do not repeat marks that steer a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message, len(message)))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m src",
         description="ECG recordings to tensors, a trained classifier and its figures.",
         epilog="try it: python -m src smoke",
@@ -414,7 +422,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _say(text: str) -> None:
     """Write a result to standard output; the log goes to standard error."""
-    sys.stdout.write(text.rstrip() + "\n")
+    sys.stdout.write(printable_lines(text.rstrip()) + "\n")
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -465,10 +473,10 @@ def _report_interrupt(args: argparse.Namespace, terminated: bool) -> int:
 def _report_error(error: Exception) -> int:
     """Write an error as one line after its details, and return the exit status."""
     logger.debug("full traceback", exc_info=True)
-    first, *details = str(error).splitlines() or [type(error).__name__]
+    first, *details = str(error).split("\n") if str(error) else [type(error).__name__]
     for line in details:
         logger.error("%s", line.strip())
-    sys.stderr.write(f"error: {first}\n")
+    sys.stderr.write(f"error: {printable(first, len(first))}\n")
     return 2 if isinstance(error, UsageError) else 1
 
 

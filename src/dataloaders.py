@@ -26,6 +26,7 @@ from src.processed.datasets import (
     keep_batch,
     show_whole,
 )
+from src.processed.manifest import find_keys
 from src.processed.mirror import local_copy
 from src.processed.normalization import fit_normalization
 from src.processed.packed import PackedSplit, load_packed
@@ -505,7 +506,7 @@ def soften_targets(
     ValueError
         If `soft` shares no record or no class with the targets.
     """
-    rows, soft_rows = _match(keys, soft.keys)
+    rows, soft_rows = _match(keys, find_keys(soft.keys, keys))
     columns, soft_columns = _match(classes, soft.classes)
     if not rows or not columns:
         raise ValueError(

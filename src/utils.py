@@ -19,6 +19,7 @@ import os
 import platform
 import random
 import re
+import stat
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +38,22 @@ H = TypeVar("H", bound=Hashable)
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EN_DASH = "\N{EN DASH}"
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 # One slash or two, since pathlib reduces two to one; a single letter is a Windows drive.
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)")
 _FILE = re.compile(r"^file:(?://(?=/)|(?=/))")
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Letters and marks without a glyph that Unicode does not class as format characters: fillers,
+# variation selectors, and the code points that it keeps for more of them.
+_UNSEEN = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U00016fe4\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+UNSEEN_MARKS = re.compile(f"[{_UNSEEN}]")
+"""Characters that nobody sees, besides those that Unicode classes as controls and formats."""
+_ESCAPES = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 # Parameters of mallopt, from malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -56,19 +67,32 @@ class UsageError(ValueError):
     """A wrong request, whatever the data: a value out of range, or options that conflict."""
 
 
+class LogFormatter(logging.Formatter):
+    """Formats log records so that texts from files cannot steer a terminal or forge a line.
+
+    What follows the end of a line is indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  as logging calls it
+        """Return the line of a record, whose `message` logging has just set."""
+        # A line that began in a text from a file would look like one of the log.
+        record.message = printable_lines(record.message).replace("\n", "\n  ")
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  as logging calls it
+        """Return a traceback, whose lines stay lines."""
+        return printable_lines(super().formatException(ei))
+
+
 def setup_logging(level: int | str = logging.INFO, file: str | Path | None = None) -> None:
     """Log to standard error and, if given, to `file`; another call replaces the handlers."""
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if file is not None:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    logging.basicConfig(
-        level=level,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(LogFormatter(LOG_FORMAT, "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
 
 
 # Paths --------------------------------------------------------------------------------------------
@@ -370,6 +394,101 @@ def sync_path(path: str | Path) -> None:
         os.close(handle)
 
 
+MAX_TABLE_BYTES = 2**30
+"""Largest table or settings file that is read: a label mapping of ten million rows."""
+_HEAD_BYTES = 2**16
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file to read its bytes; never wait for a pipe, and never read a device.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is a folder, a pipe, a socket or a device, or a link to one.
+    """
+    # Some devices do something when they are opened, so the kind is known before.
+    _require_regular(os.stat(path), path)
+    # A pipe may have taken the place of the file since. Without this flag, opening it waits.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _require_regular(os.fstat(handle), path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _require_regular(status: os.stat_result, path: str | Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is a pipe or device"
+        raise OSError(errno.EINVAL, f"{kind}: expected a file", str(path))
+
+
+def read_regular(
+    path: str | Path,
+    max_bytes: int = MAX_TABLE_BYTES,
+    check_head: Callable[[bytes], None] | None = None,
+) -> bytes:
+    """Return the bytes of a file of text, whose size is checked before memory is taken.
+
+    Parameters
+    ----------
+    path
+        The file.
+    max_bytes
+        Largest size that is read.
+    check_head
+        Called with the first 64 KiB, before the rest is read; raises an error to refuse the file.
+
+    Raises
+    ------
+    OSError
+        As `open_regular`.
+    ValueError
+        If it is larger than `max_bytes`, or sparse, which no text is: a sparse file may claim any
+        size. The message names the file.
+    """
+    with open_regular(path) as stream:
+        n_bytes = os.fstat(stream.fileno()).st_size
+        if n_bytes > max_bytes:
+            shown = printable(str(path), 1000)
+            raise ValueError(f"{shown}: has {n_bytes} bytes: expected at most {max_bytes}")
+        _require_whole(stream, path)
+        head = stream.read(min(n_bytes, _HEAD_BYTES))
+        if check_head is not None:
+            check_head(head)
+        # A file below /proc may hold more than it states, or without end.
+        return head + stream.read(n_bytes - len(head))
+
+
+def require_whole(path: str | Path) -> None:
+    """Raise as `read_regular` if a file is not regular or is sparse; any size is allowed."""
+    with open_regular(path) as stream:
+        _require_whole(stream, path)
+
+
+def _require_whole(stream: BinaryIO, path: str | Path) -> None:
+    n_bytes = os.fstat(stream.fileno()).st_size
+    if n_bytes > _HEAD_BYTES and _has_hole(stream.fileno(), n_bytes):
+        raise ValueError(
+            f"{printable(str(path), 1000)}: claims {n_bytes} bytes and holds fewer (a sparse "
+            "file): expected text"
+        )
+
+
+def _has_hole(handle: int, n_bytes: int) -> bool:
+    """Return whether a part of an open file is not on the disk, where the system can tell."""
+    if not hasattr(os, "SEEK_HOLE"):
+        return False
+    try:
+        hole = os.lseek(handle, 0, os.SEEK_HOLE)
+        os.lseek(handle, 0, os.SEEK_SET)
+    except OSError:
+        return False
+    return hole < n_bytes
+
+
 # JSON and hashes ----------------------------------------------------------------------------------
 
 
@@ -379,13 +498,24 @@ def load_json(path: str | Path) -> Any:
     Raises
     ------
     ValueError
-        If the file is not JSON; the message names it.
+        If the file is not JSON, too large or sparse; the message names it.
     """
-    path = Path(path)
+    shown = printable(str(path), 1000)
+    content = read_regular(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_require_single_keys)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
+        raise ValueError(f"{shown}: not valid JSON ({printable(str(error))})") from None
+
+
+def _require_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of a JSON file; of two values with one name, json would take the second."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated!r} is repeated: expected each name once")
+    return values
 
 
 def save_json(value: Any, path: str | Path) -> None:
@@ -438,15 +568,46 @@ def stable_hash(value: Any, n_hex: int = 16) -> str:
 def printable(text: str, limit: int = 200) -> str:
     """Return a text that is safe to print in a log, a terminal and a table.
 
-    Control characters and characters that no encoding can write are escaped. A text longer than
-    `limit` is cut.
+    All that nobody sees or that steers what is shown is escaped: control characters, among them
+    the escape that begins a command to a terminal, line ends, marks that turn the direction of
+    text, invisible marks, blanks other than the space, and what no encoding can write. A text
+    longer than `limit` is cut.
     """
     if len(text) > limit:
         text = text[: limit - 4] + " ..."
-    # Most texts are, and then the slower pattern is not needed.
+    # Most texts are plain, and then their characters need not be looked at one by one.
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_escape, text))
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each of which is safe to print; see `printable`."""
+    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+
+
+def _escape(mark: str) -> str:
+    """Return a character, or its code where it is unseen or steers."""
+    if mark.isprintable() and not UNSEEN_MARKS.match(mark):
+        return mark
+    code = ord(mark)
+    if code < 0x100:
+        return _ESCAPES.get(mark, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def storable(text: str, limit: int = 200) -> str:
+    """Return a text that every table and file can hold, and that is compared with others.
+
+    Control characters, ends of lines and what no encoding can write are escaped. Other invisible
+    marks stay: two spellings of an id may differ in them, and ids are compared without. A text
+    longer than `limit` is cut. To show a text, use `printable`.
+    """
+    if len(text) > limit:
+        text = text[: limit - 4] + " ..."
     if text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return _UNSTORABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def format_number(value: float | None, digits: int = 3, missing: str = "-") -> str:
@@ -500,14 +661,19 @@ def format_cell(value: object) -> str:
 # HTML ---------------------------------------------------------------------------------------------
 
 
+def html_text(text: str) -> str:
+    """Return a text as HTML that shows it and nothing else; see `printable_lines`."""
+    return html.escape(printable_lines(text))
+
+
 class Rich:
     """Base of objects shown as HTML in a notebook, and as ``str(self)`` in text-only front ends."""
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return f"<pre>{html_text(str(self))}</pre>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": self._repr_html_()}
+        return {"text/plain": printable_lines(str(self)), "text/html": self._repr_html_()}
 
 
 def html_table(header: Sequence[str], rows: Iterable[Iterable[object]], caption: str = "") -> str:
@@ -515,15 +681,15 @@ def html_table(header: Sequence[str], rows: Iterable[Iterable[object]], caption:
     title = ""
     if caption:
         style = "text-align:left;font-weight:600"
-        title = f'<caption style="{style}">{html.escape(caption)}</caption>'
-    head = "".join(f'<th style="text-align:left">{html.escape(name)}</th>' for name in header)
+        title = f'<caption style="{style}">{html_text(caption)}</caption>'
+    head = "".join(f'<th style="text-align:left">{html_text(name)}</th>' for name in header)
     body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _html_cell(value: object) -> str:
     side = "left" if isinstance(value, str) else "right"
-    return f'<td style="text-align:{side}">{html.escape(format_cell(value))}</td>'
+    return f'<td style="text-align:{side}">{html_text(format_cell(value))}</td>'
 
 
 def html_facts(facts: Mapping[str, object]) -> str:
@@ -534,8 +700,8 @@ def html_facts(facts: Mapping[str, object]) -> str:
             continue
         items.append(
             '<span style="white-space:nowrap;margin-right:1.5em"><span '
-            f'style="opacity:.65">{html.escape(name)}</span> '
-            f"<b>{html.escape(format_cell(value))}</b></span> "
+            f'style="opacity:.65">{html_text(name)}</span> '
+            f"<b>{html_text(format_cell(value))}</b></span> "
         )
     return f"<p>{''.join(items)}</p>"
 

@@ -20,6 +20,7 @@ from crash_runs import descendants, start, wait_until, write_collection
 from settings import QUICK, SMALL
 from test_preprocessing import bare_collection
 
+from src.__main__ import main
 from src.commands.predict_files import predict_to_csv
 from src.config import DataConfig, ExecutionConfig
 from src.labels.mapping import COLUMNS, iter_rows, load_mapping, save_mapping
@@ -30,6 +31,7 @@ from src.processed.locks import lock_folder
 from src.processed.manifest import load_manifest, save_manifest
 from src.processed.packed import load_packed
 from src.processed.record_files import record_path
+from src.processed.targets import load_records
 from src.records.folders import index_folder
 from src.records.reading import read_record
 from src.training import run_training
@@ -260,6 +262,40 @@ def test_ids_that_a_file_system_may_confuse_get_files_of_their_own(tmp_path: Pat
         )
 
 
+def test_a_folder_with_keys_of_an_earlier_version_is_read_and_resumed(tmp_path: Path) -> None:
+    """Earlier versions gave record b of dataset a_ the key and the file of record _b of a."""
+    roots = {"a": str(bare_collection(tmp_path / "x", 2)), "a_": str(tmp_path / "y")}
+    bare_collection(tmp_path / "y", 3)
+    out = tmp_path / "out"
+    run_preprocessing(DataConfig(roots), out, config=SMALL, execution=ONE)
+    today = {path.name: path.read_bytes() for path in (out / "records").iterdir()}
+    manifest = (out / "manifest.csv").read_bytes()
+    splits = (out / "splits.json").read_text()
+    assert "a_%3A__r0.npz" in today and "a_:__r0" in splits
+    for path in (out / "records").glob("a_%3A*"):
+        path.rename(path.with_name(path.name.replace("%3A", "")))
+    (out / "splits.json").write_text(splits.replace("a_:__", "a___"))
+    records = load_records(out, keep_other=True)
+    assert all(path.is_file() for split in records.values() for path in split.paths)
+    times = {path.stat().st_mtime_ns for path in (out / "records").iterdir()}
+
+    summary = run_preprocessing(DataConfig(roots), out, config=SMALL, execution=ONE)
+    assert "5 were done before" in str(summary)
+    assert {path.name: path.read_bytes() for path in (out / "records").iterdir()} == today
+    assert {path.stat().st_mtime_ns for path in (out / "records").iterdir()} == times
+    assert (out / "manifest.csv").read_bytes() == manifest
+    assert (out / "splits.json").read_text() == splits
+
+
+def test_a_dataset_that_looks_like_one_of_the_folder_is_refused(tmp_path: Path) -> None:
+    root = str(bare_collection(tmp_path / "x", 1))
+    out = tmp_path / "out"
+    run_preprocessing(DataConfig({"Ab": root}), out, config=SMALL, execution=ONE)
+    for name in ("ab", "A\u200bb"):
+        with pytest.raises(ValueError, match="differs in case or in marks that are not seen"):
+            run_preprocessing(DataConfig({name: root}), out, config=SMALL, execution=ONE)
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 TEXTS = (
@@ -289,6 +325,7 @@ def test_cells_are_no_formulas_and_come_back() -> None:
         assert plain_cell(cell) == text
         assert cell == text or cell == f"'{text}"
         assert cell[:1] not in "=@\t" or not cell
+    assert plain_cell(safe_cell("x;=1")) == "x;=1" and safe_cell("x;=1") == "x;'=1"
     assert [text for text in TEXTS if safe_cell(text) != text] == [
         "=1+1",
         "+x",
@@ -342,6 +379,28 @@ def test_predictions_keep_their_ids_and_say_so(
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert sorted(row["record_id"] for row in rows) == ["=r0", "@bad"]
     assert "2 record ids begin like a formula" in caplog.text
+
+
+def test_names_of_files_and_cells_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = "\x1b]0;P\x07\u202e\u200b\U000e0041"
+    table = tmp_path / f"t{marks}.csv"
+    where = ("--root", str(tmp_path), "--out", str(tmp_path / "o.csv"))
+    texts = (
+        "record_id,mapped_label,age\nr1,A,old{}\n",  # a cell
+        "x{},y\n1,2\n",  # a header
+        "record_id,mapped_label\nr{},\nr2,A\n",  # an id without a label
+        "record_id,mapped_label\nr1,A{}/B\nr2,|{}\n",  # a label
+    )
+    for text in texts:
+        table.write_text(text.replace("{}", marks), encoding="utf-8")
+        main(["labels", "csv", *where])
+    table.write_bytes(b"\xff")
+    assert main(["labels", "csv", *where]) == 1
+    shown = "".join(capsys.readouterr())
+    assert "\\x1b]0;P\\x07\\u202e\\u200b\\U000e0041" in shown
+    assert not set(marks) & set(shown) - set("]0;P")
 
 
 def test_what_a_file_says_is_text_in_a_page(tmp_path: Path) -> None:

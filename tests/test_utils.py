@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from src import utils
+from src.utils import LogFormatter, html_text, load_json, printable, printable_lines, storable
 
 
 @dataclass
@@ -125,3 +128,54 @@ def test_the_units_of_a_duration_can_start_later() -> None:
     assert utils.format_duration(119, minutes_from=120) == "119 s"
     assert utils.format_duration(7199, minutes_from=120) == "120 min"
     assert utils.format_duration(7200, minutes_from=120) == "2.0 h"
+
+
+def test_what_steers_or_hides_is_shown_by_its_code() -> None:
+    """ESC, a C1 control, directions of text, zero width, fillers, selectors, tags and blanks."""
+    hidden = (
+        "\x1b\x9b\x07\n\u2028\u202e\u2066\u200b\u200d\ufeff\u00ad\u2060\u180e\u061c\u3164\ufe0f"
+    )
+    hidden += "\U000e0041\U000e0100\u2800\u00a0\ud800\x7f"
+    for mark in hidden:
+        shown = printable(f"a{mark}b")
+        assert shown[0] == "a" and shown[1] == "\\" and shown[-1] == "b" and shown.isascii(), shown
+    assert printable("\x1b[31m\u202e\U000e0041") == r"\x1b[31m\u202e\U000e0041"
+    for plain in ("Müller", "re\u0301c", "心電図", "µV ≥ 5 °", "\N{EN DASH}", "a\\b"):
+        assert printable(plain) == plain
+    assert printable_lines("a\n\u202eb") == "a\n\\u202eb"
+    assert html_text("<b>\u202e") == "&lt;b&gt;\\u202e"
+
+
+def test_texts_that_are_compared_keep_their_invisible_marks() -> None:
+    assert storable("a\x1b\n\u200b\u202e") == "a\\x1b\\n\u200b\u202e"
+
+
+def test_log_lines_cannot_be_steered_or_forged() -> None:
+    record = logging.LogRecord("src", logging.INFO, "", 1, "%s", ("a\x1b[2J\nERROR \u202eb",), None)
+    line = LogFormatter("%(levelname)s %(message)s").format(record)
+    assert line == "INFO a\\x1b[2J\n  ERROR \\u202eb"
+    # Handlers of others get the record as it was.
+    assert record.args
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "sparse", "large"])
+def test_what_is_no_file_of_text_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("{}")
+        os.truncate(path, 2**22 if kind == "sparse" else 2**40)
+    expected = {"sparse": "a sparse file", "large": "expected at most"}
+    with pytest.raises((OSError, ValueError), match=expected.get(kind, "expected a file")):
+        load_json(path)
+
+
+def test_a_setting_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": {"lr": 1, "lr": 2}}')
+    with pytest.raises(ValueError, match="'lr' is repeated"):
+        load_json(tmp_path / "x.json")

@@ -12,10 +12,10 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+from src.utils import UNSEEN_MARKS
+
 _NUMBER = re.compile(r"0*([0-9]+)(?:\.0*)?")
 _SIGNS = re.compile(r"[\W_]+")
-# Letters and marks without a glyph that Unicode does not class as format characters.
-_ALSO_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 # Cells that stand for no value, without signs and in lower case.
 _EMPTY_WORDS = frozenset({"na", "nan", "none", "null", "nil", "nat"})
 _DASHES = frozenset({"", "-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", "."})
@@ -56,8 +56,7 @@ def _is_invisible(mark: str) -> bool:
     """Return whether a character has no glyph and no width."""
     if unicodedata.category(mark) in ("Cf", "Cc"):
         return mark not in "\t\n\r"
-    is_selector = "\ufe00" <= mark <= "\ufe0f" or "\U000e0100" <= mark <= "\U000e01ef"
-    return is_selector or mark in _ALSO_INVISIBLE
+    return UNSEEN_MARKS.match(mark) is not None
 
 
 @lru_cache(maxsize=65536)

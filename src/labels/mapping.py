@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from src.labels.cells import is_printed
 from src.labels.ids import clean_id, id_key, id_text, is_nobody, name_patients
 from src.labels.text_tables import (
+    column_name,
     find_delimiter,
     find_repeated,
     is_plain_name,
     map_cells,
     plain_cell,
     read_text,
+    require_filled,
     save_frame,
     split_list,
     zip_cells,
@@ -67,7 +69,7 @@ class MappingError(ValueError):
         start = f"{len(problems)} problems in the label mapping\n  "
         if len(problems) == 1:
             start = "1 problem in the label mapping: "
-        super().__init__(f"{path}: {start}" + "\n  ".join(lines))
+        super().__init__(f"{printable(str(path), 1000)}: {start}" + "\n  ".join(lines))
         self.problems = problems
 
 
@@ -169,17 +171,20 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         text = read_text(path)
     except ValueError as error:
-        raise MappingError(path, [str(error).removeprefix(f"{path}: ")]) from None
+        raise MappingError(
+            path, [str(error).removeprefix(f"{printable(str(path), 1000)}: ")]
+        ) from None
     first_line = text.split("\n", 1)[0]
     delimiter = find_delimiter(first_line)
     n_columns = first_line.count(delimiter) + 1
+    require_filled(path, text, min(n_columns, _MAX_COLUMNS))
     if n_columns > _MAX_COLUMNS:
         problem = f"the first line has {n_columns} columns: expected at most {_MAX_COLUMNS}"
         raise MappingError(path, [problem])
     try:
         # pandas gives the second of two equal names another one, so they are looked for before.
         header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
-        if repeated := find_repeated(name.strip().lower() for name in header):
+        if repeated := find_repeated(header):
             problem = f"columns {', '.join(repeated)} are repeated"
             raise MappingError(path, [f"{problem}: expected one of each, in any case"])
         with warnings.catch_warnings():
@@ -201,7 +206,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     ) as error:
         problem = f"not a CSV table in UTF-8 ({printable(str(error).strip())})"
         raise MappingError(path, [problem]) from None
-    frame.columns = [str(name).strip().lower() for name in frame.columns]
+    frame.columns = [column_name(str(name)) for name in frame.columns]
     return frame
 
 

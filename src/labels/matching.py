@@ -11,7 +11,7 @@ from src.labels.ids import clean_id, file_key, id_key
 from src.labels.mapping import LabelRow
 from src.records.folders import MAX_ID_LENGTH, PART_IN_FILE, FolderIndex, FoundRecord, PassedOver
 from src.records.reading import READABLE_SUFFIXES
-from src.utils import printable, stable_hash
+from src.utils import stable_hash, storable
 
 _KNOWN_SUFFIX = re.compile(
     rf"({'|'.join(map(re.escape, (*READABLE_SUFFIXES, '.dat')))})$", re.IGNORECASE
@@ -153,14 +153,14 @@ def _ids_of_unread(
 ) -> dict[str, str]:
     """Return relative file -> id in the manifest: that of its row, its stem, or else its path."""
     ids: dict[str, str] = {}
-    used = {record_id.casefold() for record_id in taken}
+    used = {file_key(record_id) for record_id in taken}
     for file in sorted(files, key=lambda file: file.relative not in row_of):
         row = row_of.get(file.relative)
-        path = printable(file.relative, MAX_ID_LENGTH).replace("/", "-")
+        path = storable(file.relative, MAX_ID_LENGTH).replace("/", "-")
         choices = [row.record_id] if row else []
         choices += [file.stem, path, f"{path}~{stable_hash(file.relative, 6)}"]
-        ids[file.relative] = next(name for name in choices if name.casefold() not in used)
-        used.add(ids[file.relative].casefold())
+        ids[file.relative] = next(name for name in choices if file_key(name) not in used)
+        used.add(file_key(ids[file.relative]))
     return ids
 
 
@@ -299,10 +299,12 @@ def _record_ids(found: Sequence[FoundRecord]) -> dict[str, str]:
     for record in found:
         record_id = record.stem
         if n_of_stem[file_key(record.stem)] > 1:
-            record_id = printable(_clean(record.relative), MAX_ID_LENGTH).replace("/", "-")
+            record_id = storable(_clean(record.relative), MAX_ID_LENGTH).replace("/", "-")
         ids[record.relative] = record_id
-    n_of_id = Counter(file_key(record_id) for record_id in ids.values())
-    for path, record_id in ids.items():
-        if n_of_id[file_key(record_id)] > 1:
-            ids[path] = f"{record_id}~{stable_hash(path, 6)}"
+    # Once is enough, unless a file is named like the result.
+    for n_digits in (6, 16, 32):
+        n_of_id = Counter(file_key(record_id) for record_id in ids.values())
+        for path, record_id in ids.items():
+            if n_of_id[file_key(record_id)] > 1:
+                ids[path] = f"{record_id}~{stable_hash(path, n_digits)}"
     return ids

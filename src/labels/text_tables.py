@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from src.utils import atomic_path
+from src.labels.ids import clean_id
+from src.utils import MAX_TABLE_BYTES, atomic_path, printable, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 LIST_SEPARATOR = ";"
 
 _DELIMITERS = ",;\t|"
+_MAX_LINE = 2**16
+# Cells of a table, with those that short rows lack: the most for each byte of it, and for any.
+_MAX_CELLS_PER_BYTE = 4
+_MANY_CELLS = 10**6
 _EXPORT = "open it in a spreadsheet and export the sheet as 'CSV UTF-8'"
 # First bytes of files that users take for tables of text -> what they are, and what to do.
 _NOT_TEXT = {
@@ -33,28 +38,49 @@ _NOT_TEXT = {
     b"SQLite": ("is an SQLite database", "export the table of labels as CSV"),
     b"%PDF": ("is a PDF document", "save the table as CSV"),
 }
-# The start of a formula, and of the text that `safe_cell` makes from one.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
-_RISKY = frozenset("=+-@\t\r\n'")  # first characters that `_FORMULA` matches
+# Where a spreadsheet may begin a cell: at the start, and behind each sign that some of them split
+# at. A comma is none of these, because CSV puts a cell that holds one in quotes.
+_BEGIN = r"(?:^|(?<=[;|\t\r\n]))"
+# Quotes and blanks, which some spreadsheets pass over at the start of a cell, and the sign that
+# begins a formula, also as East Asian spreadsheets write it.
+_SIGN = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_PASSED = (
+    " \"'\x0b\x0c\x1c-\x1f\x85\xa0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+)
+_PASSED_OVER = f"[{_PASSED}]*"
+_AHEAD = rf"(?={_PASSED_OVER}{_SIGN})"
+# A cell that begins with a tab or line end counts too.
+_BLANK_AHEAD = rf"(?={_PASSED_OVER}[\t\r\n])"
+_FORMULA = re.compile(rf"{_BEGIN}{_AHEAD}|^{_BLANK_AHEAD}")
+_SAFE_FORMULA = re.compile(rf"{_BEGIN}'{_AHEAD}|^'{_BLANK_AHEAD}")
+# Both need one of these, and most cells have none.
+_RISKY = re.compile(rf"{_SIGN}|[\t\r\n]")
+# Whether a text may begin like a formula, and whether a part behind a separator does.
+_RISKY_START = re.compile(rf"{_SIGN}|[{_PASSED}\t\r\n]")
+_RISKY_PART = re.compile(rf"[;|\t\r\n]{_PASSED_OVER}{_SIGN}")
 
 
 # Cells --------------------------------------------------------------------------------------------
 
 
 def safe_cell(text: str) -> str:
-    """Return a text as a cell that no spreadsheet runs as a formula.
+    """Return a text as a cell that no spreadsheet runs as a formula, wherever it begins a cell.
 
-    A text that begins like a formula gets an apostrophe in front; numbers stay as they are.
-    `plain_cell` removes the apostrophe. The rule follows OWASP on CSV injection.
+    An apostrophe is put before each part that begins like a formula: the start of the text, and
+    what follows a semicolon, bar, tab or line end, at which spreadsheets of many countries split.
+    Numbers stay as they are. `plain_cell` removes the apostrophes. The rule follows OWASP on CSV
+    injection.
     """
-    if text[:1] not in _RISKY or not _FORMULA.match(text) or _is_number(text):
+    if _RISKY.search(text) is None or _is_number(text):
         return text
-    return f"'{text}"
+    return _FORMULA.sub("'", text)
 
 
 def plain_cell(text: str) -> str:
     """Return the text of a cell that `safe_cell` wrote."""
-    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
+    if "'" not in text or _RISKY.search(text) is None:
+        return text
+    return _SAFE_FORMULA.sub("", text)
 
 
 def _is_number(text: str) -> bool:
@@ -94,9 +120,17 @@ def map_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame
     changed = frame.copy(deep=False)
     for name in frame:
         cells = frame[name].tolist()
-        if any(cell[:1] in _RISKY for cell in cells):
+        if _may_hold_formula(cells):
             changed[name] = [change(cell) for cell in cells]
     return changed
+
+
+def _may_hold_formula(cells: list[str]) -> bool:
+    """Return whether a cell of a column may be changed; far faster than a look at each cell."""
+    if any(map(_RISKY_START.match, {cell[:1] for cell in cells})):
+        return True
+    text = ",".join(cells)
+    return any(sign in text for sign in ";|\t\r\n") and _RISKY_PART.search(text) is not None
 
 
 def save_frame(
@@ -144,31 +178,48 @@ class TextTable:
     names: tuple[str, ...] = ()
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TABLE_BYTES) -> str:
     """Read a text file in UTF-8, or in UTF-16 if it begins with that byte order mark.
 
     Raises
     ------
     ValueError
-        If it cannot be read, is a workbook or another file that is no text, or is in another
-        encoding.
+        If it is missing, a folder, pipe or device, larger than `max_bytes`, sparse,
+        a workbook or another file that is no text, or in another encoding.
     """
+    shown = printable(str(path), 1000)
+
+    def check_head(head: bytes) -> None:
+        if problem := _find_head_problem(head):
+            raise ValueError(f"{shown}: {problem}")
+
     try:
-        raw = path.read_bytes()
-        for start, (kind, remedy) in _NOT_TEXT.items():
-            if raw.startswith(start):
-                raise ValueError(f"{path}: {kind}, expected a CSV table: {remedy}")
-        is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
+        raw = read_regular(path, max_bytes, check_head)
+        return raw.decode(_find_encoding(raw))
     except OSError as error:
         raise ValueError(
-            f"{path}: cannot be read ({error.strerror}): expected a table of text"
+            f"{shown}: cannot be read ({error.strerror}): expected a table of text"
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: not UTF-8 at byte {error.start}: save the table in that encoding, in a "
+            f"{shown}: not UTF-8 at byte {error.start}: save the table in that encoding, in a "
             "spreadsheet as 'CSV UTF-8'"
         ) from None
+
+
+def _find_head_problem(head: bytes) -> str:
+    """Return why a file is no table, by its first bytes; empty if nothing tells."""
+    for start, (kind, remedy) in _NOT_TEXT.items():
+        if head.startswith(start):
+            return f"{kind}, expected a CSV table: {remedy}"
+    if len(head) >= _MAX_LINE and b"\n" not in head and b"\r" not in head:
+        return f"its first line has over {_MAX_LINE} bytes: expected the names of columns"
+    return ""
+
+
+def _find_encoding(raw: bytes) -> str:
+    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if is_utf16 else "utf-8-sig"
 
 
 def find_delimiter(header: str) -> str:
@@ -177,8 +228,33 @@ def find_delimiter(header: str) -> str:
 
 
 def find_repeated(names: Iterable[str]) -> list[str]:
-    """Return the column names that stand more than once; nameless columns do not count."""
-    return [name for name, count in Counter(names).items() if name and count > 1]
+    """Return the column names that stand more than once, in any case and Unicode form.
+
+    Nameless columns do not count.
+    """
+    counts = Counter(column_name(name) for name in names)
+    return [name for name, count in counts.items() if name and count > 1]
+
+
+def column_name(text: str) -> str:
+    """Return a column's name as it is looked up: in lower case, without what nobody sees."""
+    return clean_id(text).lower()
+
+
+def require_filled(path: Path, text: str, n_columns: int) -> None:
+    """Refuse a table whose rows are far shorter than its header, since each row gets all columns.
+
+    Raises
+    ------
+    ValueError
+        The message names the file.
+    """
+    n_cells = n_columns * (text.count("\n") + text.count("\r"))
+    if n_cells > max(_MANY_CELLS, _MAX_CELLS_PER_BYTE * len(text)):
+        raise ValueError(
+            f"{printable(str(path), 1000)}: its rows are far shorter than its header of "
+            f"{n_columns} columns: expected a cell for each"
+        )
 
 
 def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
@@ -193,14 +269,17 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
         longer than the header.
     """
     text = read_text(path)
-    delimiter = find_delimiter(text.split("\n", 1)[0])
+    first_line = text.split("\n", 1)[0]
+    delimiter = find_delimiter(first_line)
+    require_filled(path, text, first_line.count(delimiter) + 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         lines = [[cell.strip() for cell in line] for line in reader]
     except csv.Error as error:
-        raise ValueError(f"{path}: not a table ({error}, line {reader.line_num})") from None
+        shown = printable(f"{path}: not a table ({error}, line {reader.line_num})", 1000)
+        raise ValueError(shown) from None
     names = tuple(lines[0]) if lines else ()
-    header = tuple(name.lower() for name in names)
+    header = tuple(map(column_name, names))
     _check_header(path, header, required)
     rows: list[dict[str, str]] = []
     numbers: list[int] = []
@@ -209,8 +288,8 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
             continue
         if any(line[len(header) :]):
             raise ValueError(
-                f"{path}: row {number} has more cells than the header: put quotes round a "
-                f"cell that holds {delimiter!r}"
+                f"{printable(str(path), 1000)}: row {number} has more cells than the header: put "
+                f"quotes round a cell that holds {delimiter!r}"
             )
         rows.append(dict.fromkeys(header, "") | dict(zip(header, line, strict=False)))
         numbers.append(number)
@@ -220,12 +299,12 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
 def _check_header(path: Path, header: tuple[str, ...], required: Iterable[str]) -> None:
     """Raise a ValueError unless the header has each required column, and each column once."""
     present = set(header)
+    shown = printable(str(path), 1000)
     if missing := [name for name in required if name.lower() not in present]:
-        raise ValueError(
-            f"{path}: columns {', '.join(missing)} are missing: found {', '.join(header) or 'none'}"
-        )
+        found = printable(", ".join(header), 1000) or "none"
+        raise ValueError(f"{shown}: columns {', '.join(missing)} are missing: found {found}")
     if repeated := find_repeated(header):
+        names = printable(", ".join(repeated), 1000)
         raise ValueError(
-            f"{path}: columns {', '.join(repeated)} are repeated in the header: expected each "
-            "name once"
+            f"{shown}: columns {names} are repeated in the header: expected each name once"
         )

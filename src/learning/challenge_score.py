@@ -8,6 +8,7 @@ missing annotations: a label or output that is not there counts as absent.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,15 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.labels.crosswalk import load_crosswalk
+from src.labels.text_tables import read_text
 from src.learning.metrics import Ranking, mean_defined, none_for_nan
 from src.learning.predictions import Predictions
 from src.learning.results import ChallengeClassScores, ChallengeScores
-from src.utils import Float64Array
+from src.utils import Float64Array, printable
 
 logger = logging.getLogger(__name__)
 
 Bools = NDArray[np.bool_]
 
+_MAX_BYTES = 2**20  # the published table has 6 kB
 SINUS_RHYTHM = "426783006"
 """SNOMED CT code of the class that the inactive model always predicts."""
 
@@ -61,11 +64,12 @@ class WeightTable:
             If it is missing or no such table; the message names the file.
         """
         try:
-            with open(path, newline="", encoding="utf-8-sig") as stream:
-                rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
-        except (OSError, ValueError, csv.Error) as error:
+            lines = io.StringIO(read_text(Path(path), _MAX_BYTES), newline="")
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if row]
+        except (ValueError, csv.Error) as error:
+            problem = printable(str(error).removeprefix(f"{path}: "))
             raise ValueError(
-                f"{path}: cannot be read ({error}); give the Challenge's weights.csv"
+                f"{path}: cannot be read ({problem}); give the Challenge's weights.csv"
             ) from None
         if not rows:
             raise ValueError(f"{path}: is empty; give the Challenge's weights.csv")

@@ -27,7 +27,7 @@ from src.learning.results import (
     IntervalName,
     MacroDifferences,
 )
-from src.processed.manifest import load_manifest, patients_of, select_rows
+from src.processed.manifest import find_keys, load_manifest, patients_of, select_rows
 from src.utils import Float64Array
 
 # Paired bootstrap ---------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def _macro_differences(a: ResampledMetrics, b: ResampledMetrics, level: float) -
 
 def _in_order_of(a: Predictions, b: Predictions) -> Predictions:
     """Return `b` with the records and classes of `a` in their order; refuse other targets."""
-    rows = _positions("records", a.keys, b.keys)
+    rows = _positions("records", a.keys, find_keys(b.keys, a.keys))
     columns = _positions("classes", a.classes, b.classes)
     cells = np.ix_(rows, columns)
     ordered = Predictions(

@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from src.utils import atomic_path
+from src.utils import atomic_path, printable, printable_lines
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None)
         axes.grid(axis=grid, color=LIGHT_GREY, linewidth=0.5)  # type: ignore[arg-type]
         axes.set_axisbelow(True)
     if title is not None:
-        axes.set_title(title, fontsize=TITLE_PT, loc="left")
+        axes.set_title(printable_lines(title), fontsize=TITLE_PT, loc="left")
     return axes
 
 
@@ -123,9 +123,10 @@ def style_axes(axes: Axes, *, grid: str | None = None, title: str | None = None)
 def plain_text(text: object, limit: int = 40) -> str:
     """Return a text for a label: shortened with an ellipsis, and ``$`` not read as mathematics.
 
+    Marks that steer or hide are escaped; see `src.utils.printable`.
     The ellipsis stands in the middle: names of diagnoses often differ only in their last word.
     """
-    name = str(text)
+    name = printable(str(text), len(str(text)))
     if len(name) > limit:
         n_last = (limit - 1) // 2
         first, last = name[: limit - 1 - n_last], name[len(name) - n_last :]
@@ -157,7 +158,7 @@ def wrap_text(
     A word longer than a line is broken, since names of classes and records have no blanks.
     """
     lines = [""]
-    for word in text.split():
+    for word in printable_lines(" ".join(text.split())).split(" "):
         rest = word
         joined = f"{lines[-1]} {word}" if lines[-1] else word
         if text_mm(joined, size_pt, bold=bold) <= width_mm:
@@ -180,7 +181,7 @@ def wrap_text(
 
 def name_some(names: Sequence[str], n_shown: int = 6) -> str:
     """Return names separated by commas, the last of many as their number."""
-    shown = [name[:NAME_LIMIT] for name in names[:n_shown]]
+    shown = [printable(name, len(name))[:NAME_LIMIT] for name in names[:n_shown]]
     if len(names) > n_shown:
         shown[-1] += f" and {len(names) - n_shown} more"
     return ", ".join(shown)

@@ -26,7 +26,7 @@ from src.plots.canvas import (
     style_axes,
     wrap_text,
 )
-from src.utils import Float64Array
+from src.utils import Float64Array, printable
 
 _NAMED_CURVES = 2 * len(PALETTE)  # solid, then dashed
 _PALE = "#b0b0b0"
@@ -202,11 +202,11 @@ def _curve_page(
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     # Grey ones first, so that they lie below those that are named
     for curve in others:
-        style: Style = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{curve.name}"}
+        style: Style = {"color": _PALE, "linewidth": 0.6, "gid": f"curve-{printable(curve.name)}"}
         axes.plot(curve.x, curve.y, drawstyle=drawstyle, **style)
     lines = []
     for number, (curve, label) in enumerate(zip(named, labels, strict=True)):
-        style = {"linewidth": 1.2, "drawstyle": drawstyle, "gid": f"curve-{curve.name}"}
+        style = {"linewidth": 1.2, "drawstyle": drawstyle, "gid": f"curve-{printable(curve.name)}"}
         style["color"] = PALETTE[number % len(PALETTE)]
         style["linestyle"] = "-" if number < len(PALETTE) else "--"
         lines += axes.plot(curve.x, curve.y, label=label, **style)

@@ -44,7 +44,7 @@ from src.records.paper import (
     SPEED_MM_PER_S,
     check_signal_shape,
 )
-from src.utils import Float64Array
+from src.utils import Float64Array, printable
 
 # In mm on the page
 _MARGIN = 5.0
@@ -243,7 +243,7 @@ def _new_page(
     With a colour key, a line for it is left empty above the other print below the grid.
     """
     characters = int(width / CHARACTER_MM)
-    title_lines = textwrap.wrap(plain_text(title, 500), characters)
+    title_lines = textwrap.wrap(plain_text(" ".join(title.split()), 500), characters)
     footer_lines = textwrap.wrap(plain_text(footer, 500), characters)
     top = _MARGIN + _TEXT_LINE * len(title_lines)
     key_mm = _TEXT_LINE if with_key else 0.0
@@ -300,7 +300,7 @@ def _draw_shade(axes: Axes, page: PageLayout, weights: Float64Array) -> None:
             interpolation="nearest",
             zorder=2,
         )
-        image.set_gid(f"shade-{trace.name}")
+        image.set_gid(f"shade-{printable(trace.name)}")
 
 
 def _draw_shade_key(axes: Axes, class_name: str) -> None:
@@ -329,7 +329,7 @@ def _draw_trace(axes: Axes, trace: Trace, baseline: float, name_pt: float) -> No
         axes.text((trace.left + trace.right) / 2, baseline, "missing", fontsize=TITLE_PT, **style)
         return
     line_style: Style = {"color": BLACK, "linewidth": 0.8, "solid_joinstyle": "round"}
-    line_style |= {"clip_on": False, "zorder": 3, "gid": f"trace-{trace.name}"}
+    line_style |= {"clip_on": False, "zorder": 3, "gid": f"trace-{printable(trace.name)}"}
     axes.plot(trace.x, baseline + trace.y, **line_style)
 
 

@@ -6,12 +6,12 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from src.config import PreprocessConfig, load_dataclass
-from src.labels.ids import name_patients
+from src.labels.ids import clean_id, name_patients
 from src.labels.text_tables import (
     find_repeated,
     is_plain_name,
@@ -21,8 +21,8 @@ from src.labels.text_tables import (
     split_list,
     zip_cells,
 )
-from src.processed.record_files import record_key, record_keys
-from src.utils import printable
+from src.processed.record_files import earlier_keys, record_key, record_keys
+from src.utils import open_regular, printable, require_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,7 +193,7 @@ class Journal:
 
         rows = []
         if self.path.exists():
-            with open(self.path, "rb") as stream:
+            with open_regular(self.path) as stream:
                 for line in stream:
                     row = _parse_journal_line(line)
                     if row is not None:
@@ -242,12 +242,14 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
     usecols = None if columns is MANIFEST_COLUMNS else lambda name: name in columns
     try:
         _check_header(path)
+        require_whole(path)
         frame = pd.read_csv(
             path, dtype=str, keep_default_na=False, na_filter=False, usecols=usecols
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{path}: not a manifest ({error}); delete it and run preprocess again"
+            f"{path}: not a manifest ({printable(str(error).strip())}); delete it and run "
+            "preprocess again"
         ) from None
     missing = set(columns) - set(frame.columns) - set(_LATER_COLUMNS)
     if missing:
@@ -275,7 +277,7 @@ def _check_header(path: Path) -> None:
     ValueError
         The message gives the number of columns, or those that are repeated.
     """
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         header = stream.readline(2**20)
     n_columns = header.count(b",") + 1
     if n_columns > 10 * len(MANIFEST_COLUMNS):
@@ -286,8 +288,8 @@ def _check_header(path: Path) -> None:
     names = [name.strip().strip('"') for name in header.decode(errors="replace").split(",")]
     if repeated := find_repeated(names):
         raise ValueError(
-            f"{path}: columns {', '.join(repeated)} are repeated; delete it and run preprocess "
-            "again"
+            f"{path}: columns {printable(', '.join(repeated))} are repeated; delete it and run "
+            "preprocess again"
         )
 
 
@@ -306,6 +308,7 @@ def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         If a record is not in the manifest.
     """
     rows = manifest.set_axis(record_keys(manifest).tolist())
+    keys = find_keys(keys, rows.index)
     absent = [key for key in keys if key not in rows.index]
     if absent:
         raise ValueError(
@@ -313,6 +316,20 @@ def select_rows(manifest: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
             "manifest of their processed folder"
         )
     return rows[~rows.index.duplicated()].loc[list(keys)]
+
+
+def find_keys(keys: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return keys as `known` spells them; those that it lacks stay as they are.
+
+    Files of predictions may have keys in another Unicode form, or of an earlier version.
+    """
+    keys = list(keys)
+    exact = set(known)
+    if exact.issuperset(keys):
+        return keys
+    spellings = {earlier: key for key, earlier in earlier_keys(exact).items()}
+    spellings |= {clean_id(key): key for key in exact}
+    return [key if key in exact else spellings.get(clean_id(key), key) for key in keys]
 
 
 def is_rejected_copy(manifest: pd.DataFrame) -> pd.Series[bool]:

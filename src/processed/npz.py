@@ -20,6 +20,8 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from src.utils import open_regular
+
 _DEFLATE_LEVEL = 1
 # Negative window bits: raw deflate without a zlib header, as zip has it
 _RAW_DEFLATE = -15
@@ -117,7 +119,7 @@ class Archive:
 def is_whole_npz(path: str | Path) -> bool:
     """Return whether a file exists and ends as `Archive` ends one; a truncated file does not."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             n_bytes = stream.seek(0, 2)
             stream.seek(max(0, n_bytes - _END_RECORD.size))
             end = _END_RECORD.unpack(stream.read())
@@ -181,8 +183,10 @@ def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
         If the file is damaged or claims more than it holds; the message does not name the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) < len(archive.infolist()):
+                raise ValueError("holds an array twice: expected each name once")
             absent = [name for name in names if name not in members]
             if absent:
                 raise ValueError(f"no array {', '.join(absent)} in it")

@@ -25,6 +25,9 @@ FORMAT_VERSION = 2
 # Larger archives are left to NumPy, which writes the ZIP64 format.
 _ZIP64_LIMIT = 2**31
 _SHARD_DIGITS = 3
+# Behind the name of a dataset that ends in ``_``; no name holds it.
+_MARK = ":"
+_SHORTENED = re.compile(rb".{197,200}~[0-9a-f]{16}", re.DOTALL)
 _SHARDS = tuple(f"{number:0{_SHARD_DIGITS}x}" for number in range(16**_SHARD_DIGITS))
 
 
@@ -32,22 +35,87 @@ _SHARDS = tuple(f"{number:0{_SHARD_DIGITS}x}" for number in range(16**_SHARD_DIG
 
 
 def record_key(dataset: str, record_id: str) -> str:
-    """Return the key ``<dataset>__<record_id>`` of a record in splits, predictions and files."""
-    return f"{dataset}__{record_id}"
+    """Return the key ``<dataset>__<record_id>`` of a record in splits, predictions and files.
+
+    No two records share one. The name of a dataset holds no ``__``, so a key is split at the first
+    of them. A name that ends in ``_`` is followed by ``:``, which no name holds: otherwise record
+    ``_b`` of dataset ``a`` and record ``b`` of dataset ``a_`` would have one key.
+    """
+    mark = _MARK if dataset.endswith("_") else ""
+    return f"{dataset}{mark}__{record_id}"
 
 
 def record_keys(frame: pd.DataFrame) -> pd.Series[str]:
     """Return the key of each row of a manifest."""
-    return frame["dataset"] + record_key("", "") + frame["record_id"]
+    datasets = frame["dataset"]
+    return (
+        datasets.map({name: record_key(name, "") for name in datasets.unique()}).astype(
+            datasets.dtype
+        )
+        + frame["record_id"]
+    )
+
+
+def key_parts(key: str) -> tuple[str, str]:
+    """Return the dataset and the record id of a key."""
+    dataset, _, record_id = key.partition("__")
+    if dataset.endswith(f"_{_MARK}"):
+        dataset = dataset.removesuffix(_MARK)
+    return dataset, record_id
+
+
+def earlier_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Return key -> the key that earlier versions gave to the record, where it was another."""
+    earlier = {}
+    for key in keys:
+        # The plain search is cheaper, and there are millions of keys.
+        if f"{_MARK}__" in key:
+            dataset, record_id = key_parts(key)
+            if dataset.endswith("_"):
+                earlier[key] = f"{dataset}__{record_id}"
+    return earlier
 
 
 def record_path(processed: str | Path, key: str) -> Path:
-    """Return the path of the record file of a key; it may be in a subfolder named by its hash."""
-    return Path(next(record_paths(processed, [key])))
+    """Return the path of the record file of a key; it may be in a subfolder named by its hash.
+
+    The file of an earlier version is found under its name, unless another record has it.
+    """
+    path = Path(next(record_paths(processed, [key])))
+    earlier = earlier_keys([key])
+    if not earlier or path.exists():
+        return path
+    file = Path(next(record_paths(processed, earlier.values())))
+    return file if _is_file_of(file, key) else path
+
+
+def _is_file_of(path: Path, key: str) -> bool:
+    """Return whether a record file says that it is of the record of a key."""
+    try:
+        arrays = load_record_file(path, "dataset", "record_id")
+    except ValueError:
+        return False
+    return (str(arrays["dataset"]), str(arrays["record_id"])) == key_parts(key)
+
+
+def rename_earlier_files(processed: str | Path, keys: Iterable[str]) -> None:
+    """Give files of an earlier version the names of today, so that no two records share one.
+
+    It takes none from a record that has that name today.
+    """
+    for key in earlier_keys(keys):
+        name_today = Path(next(record_paths(processed, [key])))
+        found = record_path(processed, key)
+        if found != name_today:
+            name_today.parent.mkdir(exist_ok=True)
+            found.replace(name_today)
 
 
 def record_paths(processed: str | Path, keys: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of the record files of some keys, at a tenth of the cost of `record_path`."""
+    """Yield the paths of the record files of some keys, at a tenth of the cost of `record_path`.
+
+    Files that an earlier version named are not looked for.
+    """
     folder = f"{processed}/records"
     if not is_sharded(processed):
         for key in keys:
@@ -91,8 +159,9 @@ def _file_name(key: str) -> str:
     """Return a key as a file name: refused characters are escaped, a long name ends in a hash."""
     name = re.sub(r'[\x00-\x1f<>:"/\\|?*%]', lambda match: f"%{ord(match[0]):02X}", key)
     encoded = name.encode()
-    # File systems take names of up to 255 bytes.
-    if len(encoded) <= 240:
+    # File systems take names of up to 255 bytes. A name that looks like a shortened one is hashed
+    # too: it may be made to be that of another key.
+    if len(encoded) <= 240 and not _SHORTENED.fullmatch(encoded):
         return name
     return f"{encoded[:200].decode(errors='ignore')}~{stable_hash(key)}"
 

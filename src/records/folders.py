@@ -23,7 +23,7 @@ from src.records.reading import (
     record_stem,
 )
 from src.records.record import RecordError
-from src.utils import as_path, as_url, printable
+from src.utils import as_path, as_url, storable
 
 PART_IN_FILE = re.compile(r"\.(h5|hdf5|hdf)::", re.IGNORECASE)
 MAX_ID_LENGTH = 1000  # characters
@@ -120,7 +120,7 @@ def survey_folder(root: str | Path) -> FolderIndex:
             if suffix in MANY_SUFFIXES:
                 records += _records_in_file(root, relative, stem)
             else:
-                records.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH)))
+                records.append(FoundRecord(relative, storable(stem, MAX_ID_LENGTH)))
     return FolderIndex(tuple(_sorted_by_file(records)), tuple(passed_over))
 
 
@@ -174,7 +174,7 @@ def _survey_url(url: str) -> FolderIndex:
         passed_over += others
         for stem, relative, _ in chosen:
             stamp = stamp_of(relative, files)
-            records.append(FoundRecord(relative, printable(stem, MAX_ID_LENGTH), stamp))
+            records.append(FoundRecord(relative, storable(stem, MAX_ID_LENGTH), stamp))
     return FolderIndex(tuple(_sorted_by_file(records)), tuple(passed_over))
 
 
@@ -231,7 +231,7 @@ def _choose(
         for stem, (rank, name) in best.items()
     ]
     passed_over = [
-        PassedOver(_relative(folder, name), printable(record_stem(name), MAX_ID_LENGTH), problem)
+        PassedOver(_relative(folder, name), storable(record_stem(name), MAX_ID_LENGTH), problem)
         for name, problem in unread.items()
         if record_stem(name) not in best
     ]
@@ -257,8 +257,8 @@ def _records_in_file(root: Path, relative: str, stem: str) -> list[FoundRecord]:
     except RecordError:
         parts = ()
     if not parts:
-        return [FoundRecord(relative, printable(stem, MAX_ID_LENGTH))]
-    return [FoundRecord(f"{relative}::{part}", printable(part, MAX_ID_LENGTH)) for part in parts]
+        return [FoundRecord(relative, storable(stem, MAX_ID_LENGTH))]
+    return [FoundRecord(f"{relative}::{part}", storable(part, MAX_ID_LENGTH)) for part in parts]
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.records.svg import draw_ecg_svg
-from src.utils import Float32Array, Rich, html_facts, printable
+from src.utils import Float32Array, Rich, html_facts, printable, storable
 
 # Hz. No ECG is recorded at a rate outside this range, so such a rate means a damaged header.
 MIN_FS = 1.0
@@ -249,7 +249,7 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
     Returns
     -------
     ECGRecord
-        The record, its texts made printable (see `src.utils.printable`) if they are not.
+        The record, its texts made storable and its flags printable (see `src.utils`).
 
     Raises
     ------
@@ -267,11 +267,11 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
         raise RecordError(
             path, f"its sampling rate is {record.fs:g} Hz: expected {MIN_FS:g} to {MAX_FS:g}"
         )
-    leads = _printable_texts(record.leads)
-    codes = _printable_texts(record.codes)
+    leads = _storable_texts(record.leads)
+    codes = _storable_texts(record.codes)
     flags = _printable_texts(record.flags)
-    unused = _printable_texts(record.unused)
-    patient_id = printable(record.patient_id) if record.patient_id else None
+    unused = _storable_texts(record.unused)
+    patient_id = storable(record.patient_id) if record.patient_id else None
     as_read = (record.leads, record.codes, record.flags, record.unused, record.patient_id)
     if (leads, codes, flags, unused, patient_id) == as_read:
         return record
@@ -281,6 +281,11 @@ def checked_record(path: str | Path, record: ECGRecord) -> ECGRecord:
 
 
 # Records of a collection share their leads, codes and flags.
+@lru_cache(maxsize=1024)
+def _storable_texts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(storable, texts))
+
+
 @lru_cache(maxsize=1024)
 def _printable_texts(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(printable, texts))

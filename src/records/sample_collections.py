@@ -24,7 +24,7 @@ from src.records.synthetic import (
     generate_ecg,
     generate_patient,
 )
-from src.utils import UsageError, atomic_path
+from src.utils import UsageError, atomic_path, read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -263,13 +263,15 @@ def _read_other_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of other datasets, if there is a mapping already."""
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if "dataset" not in (reader.fieldnames or ()):
-            raise ValueError(
-                f"{path}: expected a column 'dataset'; choose another folder or move this file"
-            )
-        return [row for row in reader if row["dataset"] not in _COLLECTIONS]
+    text = read_regular(path).decode("utf-8-sig")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    names = list(reader.fieldnames or ())
+    if "dataset" not in names or len(set(names)) < len(names):
+        raise ValueError(
+            f"{path}: expected a column 'dataset', and each column once; choose another folder or "
+            "move this file"
+        )
+    return [row for row in reader if row["dataset"] not in _COLLECTIONS]
 
 
 def _write_mapping(path: Path, rows: list[dict[str, str]]) -> None:

@@ -6,7 +6,6 @@ it and refers to no other file. `src.plots.ecg` draws the same for print.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from src.records.paper import (
     name_height,
     whole_boxes,
 )
-from src.utils import Float32Array, Float64Array
+from src.utils import Float32Array, Float64Array, html_text
 
 # Whole numbers make short paths, and 1/20 mm is less than a pixel
 _UNITS_PER_MM = 20
@@ -118,7 +117,7 @@ def draw_ecg_svg(
         shading = _shading(traces, tops, bottoms, shade)
     return (
         f'<svg class="ecg" viewBox="0 0 {_units(width)} {_units(height)}" '
-        f'style="width:100%;max-width:{width:g}mm" role="img" aria-label="{html.escape(label)}">'
+        f'style="width:100%;max-width:{width:g}mm" role="img" aria-label="{html_text(label)}">'
         f"{_grid(width, height, 1, 'minor', 0.12)}"
         f"{_grid(width, height, round(BOX_MM), 'major', 0.3)}{shading}"
         f'<path class="ecg-trace" d="{"".join(paths)}{"".join(separators)}" fill="none" '
@@ -241,7 +240,7 @@ def _name(lead: str, trace: _Trace, baseline: float) -> str:
     left = trace.start_s * SPEED_MM_PER_S + 1
     below_name = trace.y[trace.x < left + _CHARACTER_MM * len(lead)]
     y = baseline - name_height(below_name, _MAX_REACH)
-    return f'<text x="{_units(left)}" y="{_units(y)}">{html.escape(lead)}</text>'
+    return f'<text x="{_units(left)}" y="{_units(y)}">{html_text(lead)}</text>'
 
 
 def _separator(trace: _Trace, baseline: float) -> str:

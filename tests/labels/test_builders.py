@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -762,3 +763,32 @@ def test_ptbxl_tasks_can_be_joined(ptbxl: Path) -> None:
     assert list(labels.values())[:2] == ["NORM;SR", "MI;STTC;IMI;NDT;SBRAD"]
     with pytest.raises(ValueError, match=r"task 'superclass\+what' is unknown"):
         build_labels("ptbxl", ptbxl, task="superclass+what")
+
+
+def test_headers_that_are_pipes_or_devices_are_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.hea").write_text("a 1 100 10\n#Dx: 426783006\n")
+    os.mkfifo(tmp_path / "b.hea")
+    (tmp_path / "c.hea").symlink_to("/dev/zero")
+    with open(tmp_path / "d.hea", "wb") as stream:
+        stream.truncate(2**36)
+    assert labels_of(build_labels("challenge", tmp_path)) == {"a": "NSR"}
+    assert "3 records have an unreadable header and are skipped (b.hea, c.hea, d.hea)" in (
+        caplog.text
+    )
+
+
+def test_names_in_another_unicode_form_find_their_files(tmp_path: Path) -> None:
+    """A table in one form beside files in the other, as macOS and Linux write them."""
+    touch(tmp_path, "r\u00e9c.hea", "e\u0301b.hea")
+    (tmp_path / "REFERENCE.csv").write_text("re\u0301c,N\n\u00e9b,A\n\u200bnone,N\n", "utf-8")
+    frame = build_labels("challenge2017", tmp_path)
+    assert frame["path"].tolist() == ["r\u00e9c", "e\u0301b"]
+
+
+def test_headers_alike_but_for_unicode_form_are_two_records(tmp_path: Path) -> None:
+    for folder, name in (("x", "r\u00e9c"), ("y", "re\u0301c")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.hea").write_text("r 1 100 10\n#Dx: 426783006\n")
+    assert set(labels_of(build_labels("challenge", tmp_path))) == {"x/r\u00e9c", "y/re\u0301c"}

@@ -40,6 +40,12 @@ def test_rows_come_in_the_order_of_the_keys() -> None:
         select_rows(rows, ["d__a", "d__c"])
 
 
+def test_keys_in_another_form_or_of_an_earlier_version_are_found() -> None:
+    rows = frame(ManifestRow("d", "r\u00e9c"), ManifestRow("a_", "b"), ManifestRow("a", "_c"))
+    keys = ["d__re\u0301c\u200b", "a___b", "a___c"]
+    assert select_rows(rows, keys)["record_id"].tolist() == ["r\u00e9c", "b", "_c"]
+
+
 def test_patients_are_named_with_their_dataset() -> None:
     rows = frame(ManifestRow("d", "a", patient_id="7"), ManifestRow("e", "a", patient_id="7"))
     assert patients_of(rows) == ("d/7", "e/7")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,18 @@ def test_a_truncated_file_is_not_whole(tmp_path: Path) -> None:
     ):
         path.write_bytes(content[:kept])
         assert is_whole_npz(path) is expected
+
+
+def test_an_array_that_stands_twice_and_pipes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.npz"
+    np.savez(path, a=np.zeros(1))
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("a.npy", archive.read("a.npy"))
+    with pytest.raises(ValueError, match="holds an array twice"):
+        read_npz(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="is a pipe or device"):
+        read_npz(path)
+    assert not is_whole_npz(path)

@@ -23,7 +23,7 @@ from src.labels.collections.rows import (
 from src.labels.crosswalk import OWN_NAMES, ClassSet
 from src.labels.ids import id_text, is_empty_cell
 from src.labels.mapping import COLUMNS
-from src.labels.text_tables import LIST_SEPARATOR, TextTable, read_table
+from src.labels.text_tables import LIST_SEPARATOR, TextTable, column_name, read_table
 from src.utils import printable
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _match_columns(request: Request, table: TextTable, path: Path) -> dict[str, 
             f"columns {', '.join(wrong)} are unknown: expected {', '.join(_FREE_COLUMNS)}"
         )
     columns = {name: name for name in _FREE_COLUMNS if name in table.header}
-    columns |= {name: theirs.strip().lower() for name, theirs in given.items()}
+    columns |= {name: column_name(theirs) for name, theirs in given.items()}
     columns.pop("mapped_label", None)
     _require_columns(path, table, list(columns.values()))
     has_labels = "mapped_label" in given or "mapped_label" in table.header
@@ -143,7 +143,7 @@ def _require_columns(path: Path, table: TextTable, names: Sequence[str]) -> None
 
 def _match_labels(request: Request, table: TextTable, path: Path) -> _LabelColumns:
     """Return the columns of labels: one, a list such as ``A,B,C`` or ``report_*``, or flags."""
-    given = request.options.columns.get("mapped_label", "").strip().lower()
+    given = column_name(request.options.columns.get("mapped_label", ""))
     if given in table.header:
         return _LabelColumns((given,), are_listed=False)
     if not given and "mapped_label" in table.header:

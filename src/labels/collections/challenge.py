@@ -25,8 +25,9 @@ from src.labels.collections.rows import (
     sex_text,
 )
 from src.labels.crosswalk import OWN_NAMES, SUPERCLASSES, known_codes, load_class_set
-from src.labels.ids import is_empty_cell
+from src.labels.ids import clean_id, is_empty_cell
 from src.records.formats.wfdb_header import parse_comments
+from src.utils import read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 TASKS = ("scored", "all")
 _SETS = {"scored": "challenge2021", "all": "crosswalk"}
+_MAX_HEADER_BYTES = 4_000_000  # as readers of recordings allow
 _NO_CODE = {"", "unknown", "nan", "none"}
 _NAME_KEYS = ("labels", "label")
 _CHAGAS_KEY = "chagas label"
@@ -145,7 +147,8 @@ def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], lis
     for path in list_files(root, (".hea",)):
         try:
             comments = parse_comments(_read_comments(root / path))
-        except OSError:
+        except (OSError, ValueError):
+            # Such as a pipe, a link to a device, or a file that is far too large for a header.
             unreadable.append(path)
             continue
         if split_codes(comments.get("dx", "")) or _has_names(comments):
@@ -157,15 +160,16 @@ def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], lis
 
 def _read_comments(path: Path) -> tuple[str, ...]:
     """Return the comment lines of a header; its signal lines, slow to parse, are ignored."""
-    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+    content = read_regular(path, _MAX_HEADER_BYTES)
+    lines = content.decode("utf-8", errors="replace").splitlines()
     return tuple(text[1:].strip() for line in lines if (text := line.strip()).startswith("#"))
 
 
 def _record_ids(paths: Sequence[str]) -> dict[str, str]:
     """Return path -> record id: its last part, or the whole path where several end alike."""
     stems = {path: path.rsplit("/", 1)[-1] for path in paths}
-    counts = Counter(stems.values())
-    return {path: stem if counts[stem] == 1 else path for path, stem in stems.items()}
+    counts = Counter(map(clean_id, stems.values()))
+    return {path: stem if counts[clean_id(stem)] == 1 else path for path, stem in stems.items()}
 
 
 def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]:

@@ -18,6 +18,7 @@ from src.labels.collections.rows import (
     CodeReport,
     Request,
     Row,
+    StemPaths,
     age_text,
     build_frame,
     find_table,
@@ -102,14 +103,14 @@ def _row(record: Mapping[str, str], stem: str, path: str, result: RecordLabels) 
     )
 
 
-def _find_signals(root: Path, rate: int | None) -> tuple[int, dict[str, str]]:
+def _find_signals(root: Path, rate: int | None) -> tuple[int, StemPaths]:
     """Return the rate to use in Hz, and stem -> path of its records.
 
     Without a requested rate it is 500 Hz where such records exist, else 100 Hz.
     """
     if rate is not None and rate not in _SUFFIX:
         raise ValueError(f"rate is {rate}: expected 100 or 500 Hz for PTB-XL")
-    by_rate: dict[int, dict[str, str]] = {hz: {} for hz in _SUFFIX}
+    by_rate = {hz: StemPaths() for hz in _SUFFIX}
     for stem, path in index_stems(root, (".hea",)).items():
         for hz, suffix in _SUFFIX.items():
             if stem.endswith(suffix):

@@ -7,12 +7,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.labels.collections.annotation import OTHER, RecordLabels
 from src.labels.crosswalk import ClassSet, known_codes
-from src.labels.ids import id_key, is_nobody
+from src.labels.ids import clean_id, id_key, is_nobody
 from src.labels.mapping import COLUMNS
 from src.labels.text_tables import LIST_SEPARATOR, join_list
 from src.records.facts import parse_age, parse_sex
@@ -150,9 +151,27 @@ def list_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     return paths
 
 
-def index_stems(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+class StemPaths(dict[str, str]):
+    """Stem of a file -> its path; two spellings of a stem are one, as for ids.
+
+    A table may write a name in one Unicode form and the disk in another.
+    """
+
+    def __missing__(self, stem: str) -> str:
+        return self.spellings[clean_id(stem)]
+
+    def __contains__(self, stem: object) -> bool:
+        return super().__contains__(stem) or clean_id(str(stem)) in self.spellings
+
+    @cached_property
+    def spellings(self) -> dict[str, str]:
+        """Stem in one Unicode form, without what nobody sees -> path."""
+        return {clean_id(stem): path for stem, path in reversed(self.items())}
+
+
+def index_stems(root: Path, suffixes: tuple[str, ...]) -> StemPaths:
     """Return stem -> path below `root` without suffix, for files with one of the suffixes."""
-    by_stem: dict[str, str] = {}
+    by_stem = StemPaths()
     for file in list_files(root, suffixes):
         path = os.path.splitext(file)[0]
         by_stem.setdefault(path.rsplit("/", 1)[-1], path)

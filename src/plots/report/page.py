@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import re
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 
 from src.plots.canvas import BLACK, GREY, LIGHT_GREY, MM_PER_INCH, PALETTE, SAVE_SETTINGS
 from src.plots.report.content import Block, Picture, Section
+from src.utils import html_text, printable_lines, to_jsonable
 
 _HERE = Path(__file__).parent
 _STYLE, _SCRIPTS = "page.css", ("tables.js", "browser.js")
@@ -62,6 +62,7 @@ def render_page(title: str, summary: Sequence[Block], sections: Sequence[Section
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_show,
     )
     environment.filters["script_data"] = script_data
     # One script, since the policy of the page names a single hash
@@ -76,14 +77,29 @@ def render_page(title: str, summary: Sequence[Block], sections: Sequence[Section
     )
 
 
+def _show(value: object) -> object:
+    """Return a value of the page without marks that steer; drawings and scripts are our own."""
+    return printable_lines(value) if type(value) is str else value
+
+
 def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
 def script_data(value: object) -> Markup:
     """Return a value as JSON that is safe in a ``<script>``: without ``<``, ``>`` or ``&``."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_show_all(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _show_all(value: object) -> object:
+    """Return plain JSON with the texts in it, names of fields too, as the page shows them."""
+    value = to_jsonable(value)
+    if isinstance(value, dict):
+        return {printable_lines(name): _show_all(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_show_all(item) for item in value]
+    return _show(value)
 
 
 def picture(figure: Figure, ident: str, caption: str, *, plain: bool = False) -> Picture:
@@ -116,7 +132,7 @@ def _embed(svg: str, ident: str, caption: str, plain: bool) -> str:
     head, rest = body.split(">", 1)
     view_box = re.search(r'viewBox="[^"]*"', head)
     rest = _TAG.sub(lambda match: _restyle(match[0], ident, plain), rest)
-    attributes = f'role="img" aria-label="{html.escape(caption)}"'
+    attributes = f'role="img" aria-label="{html_text(caption)}"'
     return f"<svg {view_box[0] if view_box else ''} {attributes}>{rest}"
 
 

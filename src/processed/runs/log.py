@@ -24,7 +24,9 @@ from typing import TextIO, TypedDict
 
 from src import __version__
 from src.utils import (
+    LOG_FORMAT,
     PROJECT_ROOT,
+    LogFormatter,
     available_cores,
     format_duration,
     printable,
@@ -84,7 +86,7 @@ def log_run(out: str | Path, what: str, configuration: Mapping[str, object]) -> 
     outcome = "done"
     with open(log.path, "w", encoding="utf-8", errors="backslashreplace") as stream:
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(LogFormatter(LOG_FORMAT))
         try:
             _write_line(stream, head)
             logging.getLogger("src").addHandler(handler)

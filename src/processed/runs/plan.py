@@ -23,7 +23,7 @@ from src.records.channels import LeadNames
 from src.records.folders import PassedOver, survey_folder
 from src.records.record import ReadingHints, split_part
 from src.records.remote import join_root
-from src.utils import UsageError, as_path, as_url, printable
+from src.utils import UsageError, as_path, as_url, storable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,7 +192,7 @@ def _unread_row(
     # The path is empty, so that no file is looked up.
     task = RecordTask(dataset, match.record_id, path="", row=match.row)
     return blank_row(task, config)._replace(
-        source_path=printable(join_root(root, match.file.relative)),
+        source_path=storable(join_root(root, match.file.relative)),
         status="unreadable",
         reason=match.file.unread.reason,
     )
@@ -202,7 +202,7 @@ def _missing_row(row: LabelRow, reason: str, config: PreprocessConfig) -> Manife
     # The path is empty, so that no file is looked up.
     task = RecordTask(row.dataset, row.record_id, path="", row=row)
     return blank_row(task, config)._replace(
-        source_path=printable(row.path), status="missing", reason=reason
+        source_path=storable(row.path), status="missing", reason=reason
     )
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, ParamSpec, TypeVar
 
-from src.utils import keep_freed_memory
+from src.utils import LogFormatter, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,9 @@ def start_worker() -> None:
         os.environ[name] = "1"
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker has no log of its own; warnings go to standard error as they are.
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter())
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()

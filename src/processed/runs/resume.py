@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config import DataConfig, PreprocessConfig, SplitConfig, config_hash
+from src.labels.ids import file_key
 from src.labels.text_tables import zip_cells
 from src.processed.duplicates import restore_copies
 from src.processed.manifest import (
@@ -21,7 +22,12 @@ from src.processed.manifest import (
     load_manifest,
     save_manifest,
 )
-from src.processed.record_files import FORMAT_VERSION, record_keys
+from src.processed.record_files import (
+    FORMAT_VERSION,
+    earlier_keys,
+    record_keys,
+    rename_earlier_files,
+)
 from src.processed.runs.plan import RunPlan
 from src.processed.runs.staging import Stage
 from src.processed.runs.tasks import WINDOW_COUNT, RecordTask, input_hash
@@ -71,7 +77,9 @@ def prepare_tasks(
     manifest = load_manifest(processed)
     journalled = journal.load()
     rows = _join_earlier_rows(manifest, journalled)
+    rename_earlier_files(processed, record_keys(rows))
     if extend:
+        _require_other_names(processed, rows, data)
         _require_same_settings(processed, rows, data, config)
     earlier = {
         key: _EarlierResult(digest, status)
@@ -99,6 +107,18 @@ def _join_earlier_rows(manifest: pd.DataFrame, journalled: pd.DataFrame) -> pd.D
 
     rows = pd.concat([restore_copies(manifest), journalled], ignore_index=True)
     return rows.drop_duplicates(["dataset", "record_id"], keep="last")
+
+
+def _require_other_names(processed: Path, rows: pd.DataFrame, data: DataConfig) -> None:
+    """Refuse a dataset whose files might be taken for those of one that the folder holds."""
+    names = {file_key(name): name for name in rows["dataset"].unique()}
+    for name in data.roots:
+        other = names.get(file_key(name), name)
+        if other != name:
+            raise ValueError(
+                f"{processed}: holds a dataset {other!a}, from which {name!a} differs in case or "
+                "in marks that are not seen: use that name, or choose another folder"
+            )
 
 
 def _require_same_settings(
@@ -266,6 +286,7 @@ def load_placed_records(processed: Path, config: SplitConfig) -> PlacedRecords:
         processed, ("dataset", "record_id", "label_source", "fold", "split", "status")
     )
     keys = record_keys(rows)
+    _rename_keys(splits, keys)
     journal = Journal(processed)
     if journal.path.exists():
         # A run that ended between its manifest and its splits file: the manifest is the newer one.
@@ -274,6 +295,16 @@ def load_placed_records(processed: Path, config: SplitConfig) -> PlacedRecords:
             if split and key in unfinished:
                 splits[key] = split
     return PlacedRecords(splits, frozenset(keys[rows["label_source"] == "fallback"]))
+
+
+def _rename_keys(splits: dict[str, str], keys: Iterable[str]) -> None:
+    """Replace keys that an earlier version gave to records by those of today."""
+    known = set(keys)
+    for key, earlier in earlier_keys(known).items():
+        if earlier in splits:
+            splits.setdefault(key, splits[earlier])
+            if earlier not in known:
+                del splits[earlier]
 
 
 def load_previous_splits(path: Path, config: SplitConfig) -> dict[str, str]:

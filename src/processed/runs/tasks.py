@@ -18,7 +18,7 @@ from src.processed.manifest import ManifestRow
 from src.processed.record_files import FORMAT_VERSION, record_key
 from src.records.formats.wfdb_header import named_files
 from src.records.record import NO_HINTS, ReadingHints, split_part
-from src.utils import printable, stable_hash
+from src.utils import stable_hash, storable
 
 WINDOW_COUNT = "x"
 """Separates a window's input hash, which is hexadecimal, from the number of windows of its record.
@@ -91,7 +91,7 @@ def blank_row(task: RecordTask, config: PreprocessConfig) -> ManifestRow:
     row = ManifestRow(
         dataset=task.dataset,
         record_id=task.record_id,
-        source_path=printable(task.path, _MAX_PATH),
+        source_path=storable(task.path, _MAX_PATH),
         labels=FALLBACK_LABEL,
         label_source="fallback",
         config_hash=config_hash(config, FORMAT_VERSION),

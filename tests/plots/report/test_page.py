@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from report_page import HOSTILE
 
+from src.plots.canvas import name_some, new_figure, plain_text, style_axes, wrap_text
 from src.plots.curves import plot_roc_curves
+from src.plots.report.content import Cell, Facts, Note, Section
 from src.plots.report.page import picture, render_page, script_data
+from src.records.svg import draw_ecg_svg
+from src.utils import html_facts, html_table
 
 
 def test_data_in_a_script_cannot_end_it() -> None:
@@ -38,3 +43,26 @@ def test_a_figure_takes_the_colours_of_the_page() -> None:
         and "<metadata" not in themed.svg
         and themed.width_mm == pytest.approx(89)
     )
+
+
+def test_marks_that_steer_are_escaped_in_figures_and_pages() -> None:
+    marks = "\x1b\u202e\u200b\u2066\U000e0041"
+    name = f"AF{marks}"
+    targets, scores = [[1, 0], [0, 1], [1, 0]], [[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]]
+    figure = plot_roc_curves(targets, scores, [name, "B"])
+    section = Section("s", name, [Note(name), Facts([(name, Cell(name))])])
+    texts = [
+        picture(figure, "one", name).svg,
+        render_page(name, [Note(name)], [section]),
+        str(script_data({name: [name]})),
+        draw_ecg_svg(np.zeros((1, 500), np.float32), 100, [name], label=name),
+        html_table([name], [[name]], name),
+        html_facts({name: name}),
+        plain_text(name),
+        " ".join(wrap_text(name, 100, 9)),
+        name_some([name]),
+        style_axes(new_figure(89, 50).subplots(), title=name).get_title(loc="left"),
+    ]
+    for text in texts:
+        assert not set(marks) & set(text)
+        assert "AF\\x1b\\u202e" in text.replace("\\\\", "\\")
