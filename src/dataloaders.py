@@ -41,7 +41,7 @@ from src.processed.targets import (
     report_known_patients,
     report_untrained_classes,
 )
-from src.utils import Float32Array, Float64Array, Rich, html_facts, html_table
+from src.utils import Float32Array, Float64Array, Rich, html_facts, html_table, printable_lines
 
 if TYPE_CHECKING:
     from src.learning.predictions import Predictions
@@ -259,7 +259,7 @@ class DataLoaders(Rich):
             lines.append(f"{split}: {len(self.records[split])} records; {shown}")
         if self.auxiliary:
             lines.append(f"auxiliary classes: {', '.join(self.auxiliary)}")
-        return "\n".join(lines)
+        return printable_lines("\n".join(lines))
 
     def _class_counts(self) -> dict[str, Counter[str]]:
         """Return split -> class -> number of records with that label; soft targets do not count."""

@@ -74,7 +74,7 @@ from src.processed.signals import (
 )
 from src.processed.splits import SPLIT_NAMES, Splits, build_splits, save_splits
 from src.records.record import ECGRecord, RecordError, all_finite
-from src.utils import Float32Array, Rich, html_facts, html_table, shown_path
+from src.utils import Float32Array, Rich, html_facts, html_table, printable_lines, shown_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -354,7 +354,7 @@ class RunSummary(Rich):
             lines.append(f"{self.n_copied} recordings are in several records: {duplicates}")
         lines += [f"quality of {name}: {flags}" for name, flags in self.quality.items()]
         lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
-        return "\n".join(lines)
+        return printable_lines("\n".join(lines))
 
     def require_success(self, max_failed: float) -> None:
         """Refuse a run in which too many records failed.

@@ -408,18 +408,20 @@ def open_regular(path: str | Path) -> BinaryIO:
         If it cannot be opened, or is a folder, a pipe, a socket or a device, or a link to one.
     """
     # Some devices do something when they are opened, so the kind is known before.
-    _require_regular(os.stat(path), path)
+    require_regular(path)
     # A pipe may have taken the place of the file since. Without this flag, opening it waits.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        _require_regular(os.fstat(handle), path)
+        require_regular(path, handle)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
         raise
 
 
-def _require_regular(status: os.stat_result, path: str | Path) -> None:
+def require_regular(path: str | Path, handle: int | None = None) -> None:
+    """Raise as `open_regular` unless a path, or what was opened there, is a regular file."""
+    status = os.stat(path if handle is None else handle)
     if not stat.S_ISREG(status.st_mode):
         kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is a pipe or device"
         raise OSError(errno.EINVAL, f"{kind}: expected a file", str(path))

@@ -27,7 +27,7 @@ from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import load_model
 from src.preprocessing import build_tensor
 from src.records.record import ECGRecord, ReadingHints
-from src.utils import Float64Array, device_info
+from src.utils import Float64Array, device_info, printable_lines
 
 Samples = NDArray[Any]
 """Shape (n_leads, n_samples), in mV; NaN where a sample is missing."""
@@ -91,7 +91,7 @@ class Prediction:
         if self._has_scores:
             ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
             parts += [f"{name} {score:.3f}" for name, score in ranked]
-        return f"{self.record_id}: {', '.join(parts)}"
+        return printable_lines(f"{self.record_id}: {', '.join(parts)}")
 
 
 class Classifier:

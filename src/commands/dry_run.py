@@ -22,7 +22,15 @@ from src.records.folders import PassedOver
 from src.records.reading import record_stem
 from src.records.record import ECGRecord, RecordError, split_part
 from src.records.windows import count_windows
-from src.utils import Rich, format_duration, html_facts, html_table, printable, shown_path
+from src.utils import (
+    Rich,
+    format_duration,
+    html_facts,
+    html_table,
+    printable,
+    printable_lines,
+    shown_path,
+)
 
 _MAX_REASONS = 8  # of files that are passed over, for each collection
 
@@ -154,7 +162,7 @@ class CheckReport(Rich):
                 if len(names) > 10:
                     lines.append(f"  ... and {len(names) - 10} more")
         lines.append(f"estimate: {self.estimate}")
-        return "\n".join(lines)
+        return printable_lines("\n".join(lines))
 
     @property
     def estimate(self) -> str:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from src.labels.text_tables import read_table, split_list
+from src.utils import printable, printable_lines
 
 TABLES = Path(__file__).resolve().parent / "tables"
 VOCABULARIES = ("scp", "snomed", "aha", "cpsc2018", "challenge2017")
@@ -29,7 +30,8 @@ class CrosswalkError(ValueError):
     def __init__(self, path: str | Path, problems: list[str]) -> None:
         noun = "problem" if len(problems) == 1 else "problems"
         super().__init__(
-            f"{path}: {len(problems)} {noun} in the code table\n  " + "\n  ".join(problems)
+            printable_lines(f"{path}: {len(problems)} {noun} in the code table")
+            + "".join(f"\n  {printable(problem, 1000)}" for problem in problems)
         )
         self.problems = problems
 

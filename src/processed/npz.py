@@ -20,7 +20,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from src.utils import open_regular
+from src.utils import open_regular, require_regular
 
 _DEFLATE_LEVEL = 1
 # Negative window bits: raw deflate without a zlib header, as zip has it
@@ -183,7 +183,8 @@ def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
         If the file is damaged or claims more than it holds; the message does not name the file.
     """
     try:
-        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+        require_regular(path)
+        with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if len(members) < len(archive.infolist()):
                 raise ValueError("holds an array twice: expected each name once")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.records.svg import draw_ecg_svg
-from src.utils import Float32Array, Rich, html_facts, printable, storable
+from src.utils import Float32Array, Rich, html_facts, printable, printable_lines, storable
 
 # Hz. No ECG is recorded at a rate outside this range, so such a rate means a damaged header.
 MIN_FS = 1.0
@@ -126,7 +126,7 @@ class ECGRecord(Rich):
         return self.n_samples / self.fs
 
     def __str__(self) -> str:
-        return (
+        return printable_lines(
             f"{self.record_id}: {self.n_leads} leads ({' '.join(self.leads)}), "
             f"{self.duration_s:g} s at {self.fs:g} Hz"
         )
