@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from src.labels.mapping import LabelRow
 from src.labels.text_tables import join_list
 from src.processed.manifest import ManifestRow
 from src.processed.record_files import FORMAT_VERSION, record_key
-from src.records.formats.wfdb_header import named_files
+from src.records.formats.wfdb_piece import iter_source_files
 from src.records.record import NO_HINTS, ReadingHints, split_part
 from src.utils import stable_hash, storable
 
@@ -145,40 +146,20 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
 
 
 def _stat_source(path: str) -> tuple[int, ...]:
-    """Return size and modification time of a record's files; empty if there are none."""
+    """Return size and modification time of each file that a record is read from.
+
+    The result is empty if its own file does not exist.
+    """
+    file = split_part(path)[0] if path else ""
     try:
-        status = os.stat(split_part(path)[0] if path else "")
+        status = os.stat(file)
     except OSError:
         return ()
-    return status.st_size, status.st_mtime_ns, *_stat_samples(path)
-
-
-def _stat_samples(path: str) -> tuple[int, ...]:
-    """Return size and modification time of the sample file beside a WFDB header."""
-    stem, suffix = os.path.splitext(path)
-    if suffix.lower() != ".hea":
-        return ()
-    # Nearly every header has one of these, so it need not be parsed for their names.
-    for sample_suffix in (".dat", ".mat"):
-        try:
-            status = os.stat(stem + sample_suffix)
-        except OSError:
-            continue
-        return status.st_size, status.st_mtime_ns
-    return _stat_named_files(Path(path))
-
-
-def _stat_named_files(header: Path) -> tuple[int, ...]:
-    """Return sizes and modification times of the files that a header names.
-
-    These are sample files under other names, or segments with their own sample files.
-    """
-    stats: list[int] = []
-    with suppress(OSError):
-        for name in named_files(header):
-            segment_files = named_files(header.with_name(name)) if name.endswith(".hea") else ()
-            for file_name in (name, *segment_files):
-                with suppress(OSError, ValueError):
-                    status = os.stat(header.with_name(file_name))
-                    stats += [status.st_size, status.st_mtime_ns]
+    stats = [status.st_size, status.st_mtime_ns]
+    # Of all formats, only WFDB has records of several files.
+    if os.path.splitext(path)[1].lower() == ".hea" and stat.S_ISREG(status.st_mode):
+        for name in iter_source_files(Path(path)):
+            with suppress(OSError):
+                status = os.stat(name)
+                stats += [status.st_size, status.st_mtime_ns]
     return tuple(stats)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from src.records.channels import MIN_LEAD_FS, Channel, at_rate, find_ecg
 from src.records.facts import millivolts_per_unit
 from src.records.formats.mat import load_counts
-from src.records.formats.wfdb_header import Header, SignalSpec
+from src.records.formats.wfdb_header import Header, SignalSpec, named_files, read_header
 from src.records.formats.wfdb_package import decode_through_package
 from src.records.formats.wfdb_samples import (
     MISSING,
@@ -33,6 +35,8 @@ from src.utils import Float32Array
 
 # MAT files of versions 5 and 7.3 begin with this word, those of version 4 do not.
 _MATLAB = b"MATLAB "
+# Bytes of a header that are looked through for the names of its files
+_MAX_SCANNED = 65_536
 
 
 class Selection(NamedTuple):
@@ -356,6 +360,48 @@ def sibling_file(header: Header, name: str, what: str) -> str:
             f"{what} {name} is a link to another folder: link the header too, or copy the file",
         )
     return path
+
+
+def iter_source_files(path: Path) -> Iterator[str]:
+    """Yield the files that a WFDB record is read from, besides its header `path`.
+
+    They are its signal files, and the headers of its segments with their signal files, under the
+    names that they have on the disk. Files that are missing or refused are left out.
+    """
+    if (sole := _find_sole_file(path)) is not None:
+        yield sole
+        return
+    for name, found in _find_named(path):
+        yield found
+        if name.endswith(".hea"):
+            yield from [file for _, file in _find_named(Path(found))]
+
+
+def _find_sole_file(path: Path) -> str | None:
+    """Return the signal file of a header whose signals are all in the file of its own name.
+
+    Nearly all headers are such, and parsing one takes ten times as long. None for all others.
+    """
+    with suppress(OSError), open(path, "rb", buffering=0) as stream:
+        raw = stream.read(_MAX_SCANNED)
+        lines = [line for line in raw.replace(b"\r", b"\n").split(b"\n") if line[:1] not in b"#"]
+        if len(raw) == _MAX_SCANNED or len(lines) < 2 or b"/" in lines[0].split(b" ")[0]:
+            return None
+        for suffix in (".dat", ".mat"):
+            found = os.path.splitext(path)[0] + suffix
+            start = os.path.basename(found).encode() + b" "  # noqa: PTH119
+            if all(line.startswith(start) for line in lines[1:]):
+                return found if _is_regular(found) else None
+    return None
+
+
+def _find_named(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each file that a header names: the name there, and the path on the disk."""
+    with suppress(RecordError):
+        header = read_header(path)
+        for name in named_files(path):
+            with suppress(RecordError, OSError, ValueError):
+                yield name, sibling_file(header, name, "signal file")
 
 
 def _is_regular(path: str) -> bool:
