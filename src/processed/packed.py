@@ -13,17 +13,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.processed.files import remove_leftovers
-from src.processed.locks import lock_folder
+from src.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.npz import read_npz
 from src.processed.record_files import load_record_file, load_signal, record_keys, record_path
-from src.utils import Float32Array, atomic_path
+from src.utils import Float32Array, atomic_path, remove_leftovers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +35,8 @@ PACK_VERSION = 2
 _COLUMNS = ("dataset", "record_id", "config_hash", "input_hash")
 # The text of all rows would take gigabytes for millions of records.
 _ROWS_HASHED_AT_A_TIME = 100_000
+# Times that a cache is packed before its records are said to change all the time
+_ATTEMPTS = 3
 # Between the lowest and the highest code
 _STEPS = 65535
 # Arrays beside the codes, and their types
@@ -137,7 +138,10 @@ class PackedSplit:
 
 def pack_hash(processed: str | Path, split: str) -> str:
     """Return the hash of the records that a packed split must hold, from the manifest."""
-    rows = _load_rows(processed, split)
+    return _hash_rows(_load_rows(processed, split), split)
+
+
+def _hash_rows(rows: pd.DataFrame, split: str) -> str:
     digest = hashlib.blake2b(f"{PACK_VERSION}\n{split}\n".encode(), digest_size=8)
     for start in range(0, len(rows), _ROWS_HASHED_AT_A_TIME):
         part = rows.iloc[start : start + _ROWS_HASHED_AT_A_TIME]
@@ -166,6 +170,8 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
     ------
     ValueError
         If the split has no records, or the disk has no room.
+    RuntimeError
+        If preprocessing changes the records again and again while they are packed.
     """
     folder = Path(processed) / "packed"
     name = f"{split}-{pack_hash(processed, split)}"
@@ -178,10 +184,50 @@ def load_packed(processed: str | Path, split: str) -> PackedSplit:
         (folder / f"{name}.npz").unlink(missing_ok=True)
     # A second process waits, and then finds the cache that the first one built.
     with lock_folder(folder, "packing", wait=True):
-        if not (folder / f"{name}.npz").exists():
-            remove_leftovers([folder])
-            _build(Path(processed), split, name)
-    return _open(folder, name)
+        return _open(folder, _build_current(Path(processed), split))
+
+
+def _build_current(processed: Path, split: str) -> str:
+    """Build the cache of the records that the manifest lists, if it is missing; return its name.
+
+    A preprocessing run replaces the manifest before it rewrites a record that the manifest lists as
+    ok. If the manifest is the same after packing as before, no packed record was rewritten.
+    """
+    folder = processed / "packed"
+    remove_leftovers([folder])
+    for _ in range(_ATTEMPTS):
+        version = _manifest_version(processed)
+        rows = _load_rows(processed, split)
+        name = f"{split}-{_hash_rows(rows, split)}"
+        if (folder / f"{name}.npz").exists():
+            return name
+        try:
+            index = _pack(processed, rows, name)
+        except ValueError:
+            # A record that is being rewritten may be missing, or of another length than the others.
+            if _manifest_version(processed) == version:
+                raise
+            continue
+        if _manifest_version(processed) == version:
+            # The index comes last: a cache without one is not found.
+            with atomic_path(folder / f"{name}.npz") as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, allow_pickle=False, **index)
+            _remove_outdated(folder, split, name)
+            return name
+        logger.warning("%s: preprocess changed records while they were packed; again", processed)
+    raise RuntimeError(
+        f"{processed}: preprocess changes the records while they are packed: wait for it, and run "
+        "the same command again"
+    )
+
+
+def _manifest_version(processed: Path) -> tuple[int, int, int]:
+    """Return what tells one manifest from the next, which is written to a new file."""
+    path = processed / "manifest.csv"
+    if not path.exists():
+        return 0, 0, 0
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open(folder: Path, name: str) -> PackedSplit:
@@ -222,22 +268,19 @@ def packed_bytes(n_records: int, n_leads: int, n_samples: int) -> int:
     return 2 * n_records * n_leads * n_samples
 
 
-def _build(processed: Path, split: str, name: str) -> None:
-    """Write codes and index in one pass over the record files, with one record in memory."""
-    rows = _load_rows(processed, split)
+def _pack(processed: Path, rows: pd.DataFrame, name: str) -> dict[str, NDArray[Any]]:
+    """Write the codes of records in one pass, with one record in memory; return their index."""
     keys = record_keys(rows).tolist()
     if not keys:
-        raise ValueError(f"{processed}: split {split} has no records to pack")
+        raise ValueError(f"{processed}: split {name.split('-')[0]} has no records to pack")
     folder = processed / "packed"
-    folder.mkdir(exist_ok=True)
     shape = (len(keys), *load_signal(record_path(processed, keys[0])).shape)
     _require_space(folder, packed_bytes(*shape))
-    logger.info("packing the %d records of split %s", len(keys), split)
+    logger.info("packing the %d records of split %s", len(keys), name.split("-")[0])
     index = {"keys": np.array(keys)}
     for field, kind in _INDEX.items():
         index[field] = np.zeros(shape[:1] if field == "n_valid" else shape[:2], kind)
 
-    # The index comes last: a cache without one is not found.
     with atomic_path(folder / f"{name}.npy") as temporary:
         codes = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
         for row, key in enumerate(keys):
@@ -254,9 +297,7 @@ def _build(processed: Path, split: str, name: str) -> None:
         # Windows renames no file that is still mapped.
         codes.flush()
         del codes
-    with atomic_path(folder / f"{name}.npz") as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, allow_pickle=False, **index)
-    _remove_outdated(folder, split, name)
+    return index
 
 
 def quantize(
