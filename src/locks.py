@@ -1,4 +1,4 @@
-"""A lock file that reserves a folder for one process.
+"""A lock file that reserves a folder, or one file, for one process.
 
 The lock is ``flock`` rather than a lock of the package filelock, which cannot keep two promises:
 that a folder can be locked on file systems without locks (ENOLCK, EOPNOTSUPP), and that the lock
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from src.utils import printable
+from src.utils import is_alive, make_folder, output_file, printable
 
 logger = logging.getLogger(__name__)
 
@@ -47,30 +47,6 @@ class _Holder(NamedTuple):
         )
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine is running."""
-    # Elsewhere, os.kill with signal 0 may end the process.
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """Return whether a process has ended and only waits for its parent to read its exit status."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
-        # The state follows the name of the command, which may hold spaces and parentheses itself.
-        return stat.rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
-
-
 @contextmanager
 def lock_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder, so that no other run writes into it at the same time.
@@ -90,21 +66,60 @@ def lock_folder(folder: str | Path, what: str, *, wait: bool = False) -> Iterato
 
     Raises
     ------
+    ValueError
+        As `src.utils.output_folder` does.
     RuntimeError
         If another process holds the folder; the message says which, where and since when.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
+    folder = make_folder(folder)
+    with _held(folder / LOCK_FILE, what, wait, f"{folder}"):
+        yield
+
+
+@contextmanager
+def lock_file(path: str | Path, what: str) -> Iterator[Path]:
+    """Hold one file, so that no other process changes it between reading and writing.
+
+    Another process that holds it is waited for. The lock is a hidden file beside it.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist. A link and the file that it leads to have one lock.
+    what
+        Names the work, for the message of processes that wait.
+
+    Yields
+    ------
+    Path
+        The file, after links.
+
+    Raises
+    ------
+    ValueError
+        As `src.utils.output_file` does.
+    """
+    target = output_file(path)
+    folder = make_folder(target.parent)
+    with _held(folder / f".{target.name}{LOCK_FILE}", what, True, f"{path}"):
+        yield target
+
+
+@contextmanager
+def _held(path: Path, what: str, wait: bool, name: str) -> Iterator[None]:
+    """Hold a lock file; `name` is what it reserves, for messages."""
+    # Opening a pipe would block, and a link would have another file written.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError(f"{path}: is no file of ours: expected a lock file; remove it")
     stream = _take_lock(path)
     if stream is None and wait:
-        logger.info("%s: %s; waiting for it", folder, _describe_holder(path))
+        logger.info("%s: %s; waiting for it", name, _describe_holder(path))
     while stream is None and wait:
         time.sleep(_POLL_S)
         stream = _take_lock(path)
     if stream is None:
         raise RuntimeError(
-            f"{folder}: {_describe_holder(path)}; wait for it, or choose another folder"
+            f"{name}: {_describe_holder(path)}; wait for it, or choose another folder"
         )
     try:
         _write_holder(path, what)

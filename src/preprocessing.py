@@ -31,7 +31,6 @@ from src.processed.duplicates import (
     report_duplicates,
     save_duplicates,
 )
-from src.processed.files import remove_leftovers
 from src.processed.fingerprints import compute_fingerprints
 from src.processed.manifest import (
     Journal,
@@ -74,7 +73,15 @@ from src.processed.signals import (
 )
 from src.processed.splits import SPLIT_NAMES, Splits, build_splits, save_splits
 from src.records.record import ECGRecord, RecordError, all_finite
-from src.utils import Float32Array, Rich, html_facts, html_table, printable_lines, shown_path
+from src.utils import (
+    Float32Array,
+    Rich,
+    html_facts,
+    html_table,
+    printable_lines,
+    remove_leftovers,
+    shown_path,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,6 +37,7 @@ from src.learning.optimization import (
 from src.learning.predictions import Predictions
 from src.learning.run_files import check_state
 from src.learning.tensorboard_log import log_epochs
+from src.locks import lock_folder
 from src.model import (
     MIN_SAMPLES,
     ResNet1d,
@@ -47,8 +48,6 @@ from src.model import (
     to_scores,
 )
 from src.processed.datasets import Batch
-from src.processed.files import remove_leftovers
-from src.processed.locks import lock_folder
 from src.processed.manifest import load_preprocess_config
 from src.processed.mirror import local_copy
 from src.processed.runs.log import environment, log_run
@@ -60,6 +59,7 @@ from src.utils import (
     html_table,
     keep_freed_memory,
     printable,
+    remove_leftovers,
     save_json,
     seed_everything,
     shown_path,

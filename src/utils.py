@@ -19,8 +19,11 @@ import os
 import platform
 import random
 import re
+import shutil
 import stat
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -54,6 +59,9 @@ _UNSEEN = (
 UNSEEN_MARKS = re.compile(f"[{_UNSEEN}]")
 """Characters that nobody sees, besides those that Unicode classes as controls and formats."""
 _ESCAPES = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_LEFTOVER = re.compile(r"\.tmp-([0-9a-f]{6})-(\d{1,9})-[0-9a-f]{8}(?:\.|$)")
+# A temporary file of another machine is a leftover once it was not touched for this long.
+_FOREIGN_LEFTOVER_S = 7 * 24 * 3600.0
 
 # Parameters of mallopt, from malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -88,7 +96,8 @@ def setup_logging(level: int | str = logging.INFO, file: str | Path | None = Non
     """Log to standard error and, if given, to `file`; another call replaces the handlers."""
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if file is not None:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        file = output_file(file)
+        make_folder(file.parent)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(LogFormatter(LOG_FORMAT, "%H:%M:%S"))
@@ -336,16 +345,94 @@ def restore_rng_state(state: Mapping[str, Any]) -> None:
 # Files --------------------------------------------------------------------------------------------
 
 
+def output_file(path: str | Path) -> Path:
+    """Return the file that an output path names; a link is followed to the file that it leads to.
+
+    Raises
+    ------
+    ValueError
+        If a device, pipe, socket or folder has this name, or a file that of its folder. Replacing
+        a device by a file would take it away from the machine.
+    """
+    path = Path(path)
+    mode = _mode_of(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise ValueError(f"{path}: is {_kind_of(mode)}: expected the name of a file to write")
+    if not path.is_symlink():
+        output_folder(path.parent)
+        return path
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise ValueError(f"{path}: is a link to {target}, whose folder does not exist: create it")
+    return target
+
+
+def output_folder(path: str | Path) -> Path:
+    """Return the folder that an output path names, without creating it.
+
+    Raises
+    ------
+    ValueError
+        If the path, or a folder above it, is a file, device, pipe or socket, or a link to nothing.
+    """
+    path = Path(path)
+    for folder in (path, *path.parents):
+        mode = _mode_of(folder)
+        if mode is None and folder.is_symlink():
+            raise ValueError(f"{folder}: is a link to nothing: expected a folder to write to")
+        if mode is not None and not stat.S_ISDIR(mode):
+            raise ValueError(f"{folder}: is {_kind_of(mode)}: expected a folder to write to")
+        if mode is not None:
+            break
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder for output unless it exists, and return it; refuse as `output_folder`."""
+    path = output_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the mode of what a path leads to, or None if nothing is there."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ValueError(f"{path}: is a link that leads to itself: expected an output") from None
+
+
+def _kind_of(mode: int) -> str:
+    kinds = (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
 
     A reader thus sees the old file or the new one, never a part of it. The bytes are synced to the
     disk before the rename, so that a power cut cannot leave an empty file under the final name. The
-    new name is synced before this returns.
+    new name is synced before this returns. The file that a link leads to is written, not the link.
+    Temporary files that killed commands left in the folder are removed first.
+
+    Raises
+    ------
+    ValueError
+        As `output_file` does.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = output_file(path)
+    make_folder(path.parent)
+    _tidy_once(str(path.parent.absolute()))
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -372,6 +459,99 @@ def temporary_path(path: Path) -> Path:
 def temporary_name(name: str) -> str:
     """Return a temporary name for a file that will be renamed to `name`."""
     return f".tmp-{host_id()}-{os.getpid()}-{os.urandom(4).hex()}{os.path.splitext(name)[1]}"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder for files that are needed for a while, in the system's place for them.
+
+    Folders that killed commands left there are removed first.
+    """
+    place = Path(tempfile.gettempdir())
+    _tidy_once(str(place))
+    folder = place / temporary_name("")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@lru_cache(maxsize=1024)
+def _tidy_once(folder: str) -> None:
+    """Remove the leftovers in a folder, once in the life of a process, as looking takes time."""
+    remove_leftovers([Path(folder)])
+
+
+def remove_leftovers(folders: Iterable[Path]) -> int:
+    """Delete the temporary files and folders of dead processes in some folders.
+
+    Returns
+    -------
+    int
+        Their number.
+    """
+    removed = 0
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            temporary = [entry for entry in entries if entry.name.startswith(".tmp-")]
+        removed += sum(_is_leftover(entry) and _remove(entry) for entry in temporary)
+    if removed:
+        logger.info("removed %d temporary files that an interrupted run left", removed)
+    return removed
+
+
+def _is_leftover(entry: os.DirEntry[str]) -> bool:
+    """Return whether a temporary file is of a dead process, or of another machine and old."""
+    match = _LEFTOVER.match(entry.name)
+    if match is None:
+        # Not a name that we give.
+        return False
+    if match[1] == host_id():
+        return not is_alive(int(match[2]))
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN_LEFTOVER_S
+    except OSError:
+        return False
+
+
+def _remove(entry: os.DirEntry[str]) -> bool:
+    """Remove a file or folder if this user may, and return whether it is gone."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+    except OSError:
+        # Another user's, or removed by another process at this moment.
+        return False
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine is running."""
+    # Elsewhere, os.kill with signal 0 may end the process.
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and only waits for its parent to read its exit status."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
+        # The state follows the name of the command, which may hold spaces and parentheses itself.
+        return status.rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def sync_path(path: str | Path) -> None:

@@ -26,8 +26,8 @@ from src.config import DataConfig, ExecutionConfig
 from src.labels.mapping import COLUMNS, iter_rows, load_mapping, save_mapping
 from src.labels.matching import match_records
 from src.labels.text_tables import plain_cell, safe_cell
+from src.locks import lock_folder
 from src.preprocessing import run_preprocessing
-from src.processed.locks import lock_folder
 from src.processed.manifest import load_manifest, save_manifest
 from src.processed.packed import load_packed
 from src.processed.record_files import record_path

@@ -38,7 +38,7 @@ import src.preprocessing
 from src.__main__ import main
 from src.config import PreprocessConfig
 from src.learning.checkpoints import load_checkpoint
-from src.processed.locks import lock_folder
+from src.locks import lock_folder
 from src.processed.manifest import Journal, load_manifest
 from src.processed.npz import Archive
 from src.processed.record_files import load_record_file

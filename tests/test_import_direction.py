@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # own; packages that share a line are independent of each other.
 LAYERS = """
 utils
+locks
 config
 records
 labels

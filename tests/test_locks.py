@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from crash_runs import start
 
-from src.processed.locks import is_alive, lock_folder
+from src.locks import is_alive, lock_folder
 
 
 def test_the_lock_file_says_who_holds_the_folder(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from src.labels.text_tables import (
     split_list,
     zip_cells,
 )
+from src.locks import lock_file
 from src.records.facts import parse_age, parse_sex
 from src.utils import printable
 
@@ -400,30 +401,40 @@ def save_mapping(frame: pd.DataFrame, path: str | Path) -> None:
 def update_mapping(path: str | Path, rows: pd.DataFrame) -> pd.DataFrame:
     """Replace the rows of the datasets in `rows` in the table at `path`, and keep every other row.
 
+    Another process that updates the table at this moment is waited for.
+
     Raises
     ------
     MappingError
         If the existing or the new rows are wrong; nothing is written then.
+    ValueError
+        If `path` names a device, a pipe or a folder.
     """
-    import pandas as pd
-
     rows = _settle_ids(rows.reindex(columns=list(COLUMNS), fill_value="").fillna("").astype(str))
     problems = find_problems(rows)
     if problems:
         raise MappingError("new rows", problems)
-    if Path(path).exists():
-        existing = load_mapping(path)
-        kept = existing[~existing["dataset"].isin(set(rows["dataset"]))]
-        logger.info(
-            "%s: %d rows of other datasets kept, %d replaced",
-            path,
-            len(kept),
-            len(existing) - len(kept),
-        )
-        _warn_of_same_paths(kept, rows)
-        rows = pd.concat([kept, rows], ignore_index=True)
-    save_mapping(rows, path)
+    with lock_file(path, "updating the label mapping") as table:
+        if table.exists():
+            rows = _replace_rows(table, rows)
+        save_mapping(rows, table)
     return rows
+
+
+def _replace_rows(table: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table, with new `rows` in the place of those of their datasets."""
+    import pandas as pd
+
+    existing = load_mapping(table)
+    kept = existing[~existing["dataset"].isin(set(rows["dataset"]))]
+    logger.info(
+        "%s: %d rows of other datasets kept, %d replaced",
+        table,
+        len(kept),
+        len(existing) - len(kept),
+    )
+    _warn_of_same_paths(kept, rows)
+    return pd.concat([kept, rows], ignore_index=True)
 
 
 def _warn_of_same_paths(kept: pd.DataFrame, rows: pd.DataFrame) -> None:

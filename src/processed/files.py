@@ -1,4 +1,4 @@
-"""Writing many files so that they survive a crash, and removing the leftovers of killed runs.
+"""Writing many files so that they survive a crash.
 
 No file gets its final name before it is complete and on the disk.
 """
@@ -6,26 +6,20 @@ No file gets its final name before it is complete and on the disk.
 from __future__ import annotations
 
 import ctypes
-import logging
+import errno
 import os
 import platform
 import re
+import stat
 import sys
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-from src.processed.locks import is_alive
-from src.utils import host_id, sync_path, temporary_name
+from src.utils import sync_path, temporary_name
 
-logger = logging.getLogger(__name__)
-
-_LEFTOVER = re.compile(r"^\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}")
-# A temporary file of another machine is a leftover once it was not touched for this long.
-_FOREIGN_LEFTOVER_S = 7 * 24 * 3600.0
 # File systems write in one go what is synced at the same time.
 _SYNC_THREADS = 16
 _LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"}
@@ -58,7 +52,14 @@ class FileBatch:
         return len(self._waiting)
 
     def add(self, path: str | Path) -> str:
-        """Return the temporary path under which to write the file `path`."""
+        """Return the temporary path under which to write the file `path`.
+
+        Raises
+        ------
+        OSError
+            If `path` is a link, a folder or anything else that is not a file.
+        """
+        _require_file_or_nothing(path)
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders.add(folder)
@@ -129,6 +130,17 @@ class FileBatch:
         self._handles.clear()
 
 
+def _require_file_or_nothing(path: str | Path) -> None:
+    """Refuse to replace what is not a file; a link may lead to a file of another folder."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        reason = "is a link, a folder or a device, which is not replaced by a file: remove it"
+        raise OSError(errno.EEXIST, reason, str(path))
+
+
 def sync_files(paths: Sequence[str], folders: Sequence[int]) -> None:
     """Wait until files, or the names in folders, are on the disk.
 
@@ -190,31 +202,3 @@ def _is_local(device: int) -> bool:
         if line.split(" ")[2] == number:
             kinds.add(line.rpartition(" - ")[2].split(" ")[0])
     return bool(kinds) and kinds <= _LOCAL_FILE_SYSTEMS
-
-
-def remove_leftovers(folders: Iterable[Path]) -> int:
-    """Delete the temporary files of dead processes in some folders; return their number."""
-    removed = 0
-    for folder in folders:
-        if not folder.is_dir():
-            continue
-        with os.scandir(folder) as entries:
-            temporary = [entry for entry in entries if entry.name.startswith(".tmp-")]
-        for entry in temporary:
-            if _is_leftover(entry):
-                Path(entry.path).unlink(missing_ok=True)
-                removed += 1
-    if removed:
-        logger.info("removed %d temporary files that an interrupted run left", removed)
-    return removed
-
-
-def _is_leftover(entry: os.DirEntry[str]) -> bool:
-    """Return whether a temporary file is of a dead process, or of another machine and old."""
-    match = _LEFTOVER.match(entry.name)
-    if match is not None and match[1] == host_id():
-        return not is_alive(int(match[2]))
-    try:
-        return time.time() - entry.stat().st_mtime > _FOREIGN_LEFTOVER_S
-    except FileNotFoundError:
-        return False

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from src.labels.text_tables import zip_cells
-from src.processed.locks import lock_folder
+from src.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.record_files import record_keys, record_path
 from src.utils import as_path, as_url

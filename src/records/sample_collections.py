@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.locks import lock_file
 from src.records.record import ECGRecord
 from src.records.synthetic import (
     CLASSES,
@@ -24,7 +25,7 @@ from src.records.synthetic import (
     generate_ecg,
     generate_patient,
 )
-from src.utils import UsageError, atomic_path, read_regular
+from src.utils import UsageError, atomic_path, make_folder, read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,10 @@ def write_sample_collections(
     result = SampleData(dest / "unified_label_mapping.csv", folders)
     # Wrong arguments and a wrong mapping raise here, before anything is written.
     records = iter_sample_records(n_records, seed, multi_label=multi_label)
-    rows = _read_other_rows(result.mapping)
+    _read_other_rows(result.mapping)
     for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+    rows: list[dict[str, str]] = []
     written_ids: dict[str, set[str]] = {name: set() for name in folders}
     for name, record in records:
         _COLLECTIONS[name].write(record, folders[name])
@@ -84,7 +86,9 @@ def write_sample_collections(
         rows.append(_mapping_row(name, record))
     for name, folder in folders.items():
         _remove_earlier(folder, _COLLECTIONS[name].prefix, written_ids[name])
-    _write_mapping(result.mapping, rows)
+    # Another command may add rows at this moment.
+    with lock_file(result.mapping, "sample-data"):
+        _write_mapping(result.mapping, [*_read_other_rows(result.mapping), *rows])
     logger.info("wrote %d sample recordings in %d collections to %s", n_records, len(folders), dest)
     return result
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from src.processed import files
-from src.processed.files import FileBatch, remove_leftovers
-from src.utils import temporary_path
+from src.processed.files import FileBatch
+from src.utils import remove_leftovers, temporary_path
 
 
 def test_a_batch_shows_nothing_before_it_is_committed(tmp_path: Path) -> None:

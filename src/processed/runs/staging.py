@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from src.processed.locks import lock_folder
+from src.locks import lock_folder
 from src.processed.manifest import Journal, ManifestRow
 from src.processed.mirror import TABLES
 from src.processed.npz import is_whole_npz
