@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from src import __version__
 from src.commands import arguments
-from src.commands.options import read_data, read_settings
+from src.commands.options import read_data, read_settings, require_other_output
 from src.config import (
     Config,
     ExecutionConfig,
@@ -450,6 +450,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging(logging.WARNING if args.quiet else logging.INFO)
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
+        require_other_output(args)
         status: int = args.run_command(args)
         return status
     except KeyboardInterrupt as error:

@@ -76,6 +76,8 @@ from src.records.record import ECGRecord, RecordError, all_finite
 from src.utils import (
     Float32Array,
     Rich,
+    as_path,
+    as_url,
     html_facts,
     html_table,
     printable_lines,
@@ -90,6 +92,9 @@ logger = logging.getLogger(__name__)
 
 # Relative error of the rate that resampling reaches; only sources far above the target exceed it.
 _MAX_RATE_ERROR = 1e-3
+
+# Folders that a run, or training on it, keeps in its output folder
+_OUTPUT_FOLDERS = ("records", "packed", "logs", "models", "figures")
 
 _FAILED_STATUSES = ("unreadable", "missing", "rejected")
 _CRASH_REASON = "reading it ended two worker processes: a library crashed on it, or memory ran out"
@@ -470,6 +475,7 @@ def run_preprocessing(
         "limit": limit,
         "extend": extend,
     }
+    _require_apart(data, processed)
     plan = _plan(data, mapping, config, execution, limit)
     sources = SourceFolders(data.roots)
     with (
@@ -520,6 +526,28 @@ def run_preprocessing(
         }
         summary.require_success(execution.max_failed)
         return summary
+
+
+def _require_apart(data: DataConfig, processed: str | Path) -> None:
+    """Refuse an output folder that is a collection too, or that keeps its files around one.
+
+    A collection may lie elsewhere in the output folder. One that holds the output folder is read
+    without it, since `survey_folder` passes over folders that preprocessing wrote.
+    """
+    if as_url(processed):
+        return
+    out = as_path(processed).resolve()
+    for name, root in data.roots.items():
+        folder = None if as_url(root) else as_path(root).resolve()
+        if folder is None or not folder.is_relative_to(out):
+            continue
+        inside = folder.relative_to(out).parts
+        if not inside or inside[0] in _OUTPUT_FOLDERS:
+            raise ValueError(
+                f"{processed}: the records of {name} would lie among the files that this run "
+                "writes; choose another folder for --out"
+            )
+        logger.warning("%s: holds the folder of %s, which is only read", processed, name)
 
 
 def _plan(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from crash_runs import start
 
-from src.locks import is_alive, lock_folder
+from src.locks import lock_file, lock_folder
+from src.utils import is_alive
 
 
 def test_the_lock_file_says_who_holds_the_folder(tmp_path: Path) -> None:
@@ -141,3 +142,26 @@ def test_the_lock_of_a_dead_process_is_taken_over(
 def die_holding(folder: Path) -> None:
     with lock_folder(folder, "first"):
         os._exit(9)
+
+
+def test_a_file_has_a_lock_of_its_own_however_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("table.csv")
+    with (
+        lock_file(tmp_path / "link.csv", "first") as target,
+        lock_file(tmp_path / "other.csv", "of another table"),
+        lock_folder(tmp_path, "a run"),
+    ):
+        assert target == tmp_path / "table.csv"
+        names = {".table.csv.lock", ".other.csv.lock", ".lock", "link.csv"}
+        assert {path.name for path in tmp_path.iterdir()} == names
+    assert [path.name for path in tmp_path.iterdir()] == ["link.csv"]
+
+
+def test_a_lock_that_is_a_pipe_or_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    for make in (lambda path: path.symlink_to("victim"), os.mkfifo):
+        make(tmp_path / ".lock")
+        with pytest.raises(ValueError, match="expected a lock file"), lock_folder(tmp_path, "test"):
+            pass
+        (tmp_path / ".lock").unlink()
+    assert (tmp_path / "victim").read_text() == "kept"

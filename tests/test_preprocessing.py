@@ -519,6 +519,29 @@ def test_bad_records_become_rows_and_the_rest_is_processed(tmp_path: Path) -> No
         )
 
 
+@pytest.mark.parametrize("where", ["in", "in/p", ".", "records"])
+def test_an_output_folder_and_a_collection_do_not_mix(tmp_path: Path, where: str) -> None:
+    source = bare_collection(tmp_path / ("records/in" if where == "records" else "in"), 3)
+    out = tmp_path if where == "records" else tmp_path / where
+    data = DataConfig(roots={"d": str(source)})
+    if where in ("in", "records"):
+        with pytest.raises(ValueError, match="choose another folder for --out"):
+            run_preprocessing(data, out, config=SMALL)
+        assert not (out / "manifest.csv").exists()
+        return
+    for _ in range(2):
+        summary = run_preprocessing(data, out, config=SMALL, execution=ONE)
+        # An array that training leaves is of a format that is read.
+        (out / "packed").mkdir(exist_ok=True)
+        np.save(out / "packed" / "train-0.npy", np.zeros((12, 1000), np.float32))
+    assert summary.by_status == {"ok": 3} and summary.n_skipped == 3
+
+
+def test_a_processed_folder_is_no_collection(processed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="written by preprocess"):
+        run_preprocessing(DataConfig(roots={"d": str(processed)}), tmp_path / "out", config=SMALL)
+
+
 def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
     root, out = bare_collection(tmp_path / "src", 4), tmp_path / "out"
     mapping = tmp_path / "m.csv"

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,19 @@ import pytest
 import torch
 
 from src import utils
-from src.utils import LogFormatter, html_text, load_json, printable, printable_lines, storable
+from src.utils import (
+    LogFormatter,
+    atomic_path,
+    html_text,
+    load_json,
+    make_folder,
+    output_file,
+    printable,
+    printable_lines,
+    storable,
+    temporary_folder,
+    temporary_name,
+)
 
 
 @dataclass
@@ -179,3 +192,78 @@ def test_a_setting_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": {"lr": 1, "lr": 2}}')
     with pytest.raises(ValueError, match="'lr' is repeated"):
         load_json(tmp_path / "x.json")
+
+
+# Outputs ------------------------------------------------------------------------------------------
+
+
+def test_an_output_replaces_no_pipe_device_or_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to pipe").symlink_to("pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    cases = {
+        "pipe": "is a pipe",
+        "to pipe": "is a pipe",
+        "folder": "is a folder",
+        "file/new": "file: is a file: expected a folder",
+        "pipe/new": "pipe: is a pipe: expected a folder",
+    }
+    for name, message in cases.items():
+        with pytest.raises(ValueError, match=message), atomic_path(tmp_path / name):
+            pytest.fail("written")
+    # Looked at, not written: a failure of atomic_path would take the device from the machine.
+    with pytest.raises(ValueError, match="is a device"):
+        output_file(os.devnull)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name, target in (("old", "there/a.csv"), ("new", "there/b.csv"), ("lost", "none/c.csv")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "there" / "a.csv").write_text("old")
+    for name in ("old", "new"):
+        with atomic_path(tmp_path / name) as temporary:
+            temporary.write_text("new")
+        assert (tmp_path / name).is_symlink()
+    assert [path.read_text() for path in sorted((tmp_path / "there").iterdir())] == ["new", "new"]
+    with pytest.raises(ValueError, match="folder does not exist"), atomic_path(tmp_path / "lost"):
+        pytest.fail("written")
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(ValueError, match="leads to itself"), atomic_path(tmp_path / "round"):
+        pytest.fail("written")
+
+
+def test_a_folder_for_output_is_no_file_and_no_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "lost").symlink_to("none")
+    for name, message in (("file", "is a file"), ("file/a", "is a file"), ("lost", "to nothing")):
+        with pytest.raises(ValueError, match=message):
+            make_folder(tmp_path / name)
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+
+
+def test_what_killed_commands_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    dead = temporary_name("a.csv").replace(f"-{os.getpid()}-", "-4194303-")
+    (tmp_path / dead).touch()
+    (tmp_path / dead.removesuffix(".csv")).mkdir()
+    (tmp_path / ".tmp-notes").touch()
+    os.utime(tmp_path / ".tmp-notes", (1, 1))
+    with atomic_path(tmp_path / "a.csv") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-notes", "a.csv"]
+
+
+def test_a_temporary_folder_is_removed_and_so_are_those_of_the_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead = tmp_path / temporary_name("").replace(f"-{os.getpid()}-", "-4194303-")
+    dead.mkdir()
+    (dead / "record.dat").touch()
+    with temporary_folder() as folder:
+        (folder / "record.dat").touch()
+        assert list(tmp_path.iterdir()) == [folder]
+    assert not list(tmp_path.iterdir())

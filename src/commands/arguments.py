@@ -10,6 +10,8 @@ from src.commands.options import (
     at_least,
     count,
     count_or_none,
+    file_to_write,
+    folder_to_write,
     lead_names,
     list_of,
     name_value,
@@ -102,7 +104,7 @@ class Help(argparse.HelpFormatter):
 
 def add_sample_data(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sample-data`."""
-    parser.add_argument("dest", metavar="DEST", help="folder to write to")
+    parser.add_argument("dest", type=folder_to_write, metavar="DEST", help="folder to write to")
     parser.add_argument(
         "--records",
         type=at_least(3),
@@ -153,6 +155,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
+        type=file_to_write,
         required=True,
         metavar="CSV",
         help="label mapping to create or extend; rows of this dataset are replaced, those of "
@@ -232,12 +235,14 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
     add_data(parser, required=True)
     parser.add_argument(
         "--out",
+        type=folder_to_write,
         required=True,
         metavar="DIR",
         help="folder or URL for records/, manifest.csv and splits.json",
     )
     parser.add_argument(
         "--figures",
+        type=folder_to_write,
         metavar="DIR",
         help="write a page on the signal quality of each collection to DIR (default: none)",
     )
@@ -257,6 +262,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--out",
+        type=folder_to_write,
         metavar="RUN",
         help="folder of the run, for models/, training_log.json and figures/",
     )
@@ -294,6 +300,7 @@ def add_leave_one_out(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
+        type=folder_to_write,
         required=True,
         metavar="DIR",
         help="folder for leave_one_out.json and a run per dataset",
@@ -319,6 +326,7 @@ def add_cross_fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
+        type=folder_to_write,
         required=True,
         metavar="DIR",
         help="folder for predictions_cross_fit.npz and a run per part",
@@ -360,7 +368,11 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="split to evaluate (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="RUN", help="folder for metrics, predictions and figures/"
+        "--out",
+        type=folder_to_write,
+        required=True,
+        metavar="RUN",
+        help="folder for metrics, predictions and figures/",
     )
     parser.add_argument(
         "--keep-other",
@@ -509,7 +521,11 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "artifacts/models/best.pth if that is missing)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="CSV", help="CSV file with a row per record"
+        "--out",
+        type=file_to_write,
+        required=True,
+        metavar="CSV",
+        help="CSV file with a row per record",
     )
     parser.add_argument(
         "--source-fs",
@@ -551,6 +567,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--saliency",
+        type=folder_to_write,
         metavar="DIR",
         help="write a saliency map of the top class (.png, .npz) for each record to DIR "
         "(default: none)",
@@ -577,6 +594,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
+        type=file_to_write,
         required=True,
         metavar="FILE",
         help="NAME.onnx; NAME.json beside it describes the input",
@@ -622,6 +640,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
+        type=file_to_write,
         metavar="FILE",
         help="HTML file to write (default: report.html in the run's folder)",
     )
@@ -653,7 +672,13 @@ def add_export_dataset(parser: argparse.ArgumentParser) -> None:
         default="parquet",
         help="file format; it needs requirements-datasets.txt (default: %(default)s)",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for a file per split")
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        required=True,
+        metavar="DIR",
+        help="folder for a file per split",
+    )
     parser.add_argument(
         "--keep-other",
         action=argparse.BooleanOptionalAction,
@@ -666,6 +691,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `demo`."""
     parser.add_argument(
         "--out",
+        type=file_to_write,
         default="artifacts/notebook_executed.ipynb",
         metavar="FILE",
         help="executed copy to write (default: %(default)s)",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import types
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
 
 from src.config import DataConfig
-from src.utils import UsageError
+from src.utils import UsageError, as_path, as_url, output_file, output_folder
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -40,6 +42,42 @@ def count_or_none(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, or 0 for none")
     return int(text)
+
+
+def file_to_write(text: str) -> str:
+    """Refuse the path of an output file that is a device, a pipe or a folder."""
+    return _checked_output(output_file, text)
+
+
+def folder_to_write(text: str) -> str:
+    """Refuse the path of an output folder that is a file, a device or a pipe; URLs pass."""
+    return text if as_url(text) else _checked_output(output_folder, text)
+
+
+def _checked_output(check: Callable[[str | Path], Path], text: str) -> str:
+    try:
+        check(as_path(text))
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def require_other_output(args: argparse.Namespace) -> None:
+    """Refuse an ``--out`` that names one of the files that the command reads.
+
+    Raises
+    ------
+    UsageError
+        The message names the file.
+    """
+    out = getattr(args, "out", None)
+    if not out or not os.path.isfile(out):
+        return
+    for name, given in vars(args).items():
+        for value in given if isinstance(given, (list, tuple)) else [given]:
+            is_other = name != "out" and isinstance(value, str) and os.path.isfile(value)
+            if is_other and Path(value).samefile(out):
+                raise UsageError(f"{out}: is read by this command: expected another file for --out")
 
 
 def list_of(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:

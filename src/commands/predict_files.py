@@ -25,8 +25,9 @@ from src.processed.runs.pool import chunked
 from src.processed.runs.tasks import RejectedError
 from src.records.fetching import COPY_FIRST, fetched_records, holds_many
 from src.records.folders import index_folder
+from src.records.formats.wfdb_piece import iter_source_files
 from src.records.reading import READABLE_SUFFIXES, list_records
-from src.records.record import RecordError
+from src.records.record import RecordError, split_part
 from src.utils import as_url, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,20 @@ def _expand(path: str | Path) -> list[Path]:
     return files
 
 
+def _refuse_as_output(records: Iterable[Path], out: Path) -> Iterator[Path]:
+    """Yield records; refuse one whose file, or signal file, the output would replace."""
+    target = Path(os.path.realpath(out))
+    for record in records:
+        file = split_part(record)[0]
+        if target.is_file() and file.is_file() and file.resolve().parent == target.parent:
+            sources = [str(file)]
+            if file.suffix.lower() == ".hea":
+                sources += iter_source_files(file)
+            if str(target) in map(os.path.realpath, sources):
+                raise ValueError(f"{out}: is one of the recordings: expected another file to write")
+        yield record
+
+
 def predict_to_csv(
     checkpoint: str | Path,
     paths: Sequence[str | Path],
@@ -145,7 +160,7 @@ def predict_to_csv(
     loaded = load_checkpoint(checkpoint, device)
     rows = predict_files(
         loaded,
-        find_record_files(paths),
+        _refuse_as_output(find_record_files(paths), Path(out)),
         source_fs=source_fs,
         source_gain_per_mv=source_gain_per_mv,
         leads=leads,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from src.processed.record_files import load_record_file, record_key, record_path
 from src.processed.targets import find_classes, load_records
 from src.records.sample_collections import write_sample_collections
 from src.training import TrainResult, build_card, run_training
+from src.utils import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ def run_smoke(
         If a folder or the mapping is wrong.
     """
     config = config or Config()
-    with tempfile.TemporaryDirectory(prefix="ecg-smoke-") as folder:
+    with temporary_folder() as folder:
         if data is None or not data.roots:
-            sample = write_sample_collections(Path(folder) / "data", n_records=N_RECORDS)
+            sample = write_sample_collections(folder / "data", n_records=N_RECORDS)
             data = DataConfig(roots={name: str(root) for name, root in sample.data.items()})
             mapping = sample.mapping
-        return _run_steps(config, data, mapping, Path(folder))
+        return _run_steps(config, data, mapping, folder)
 
 
 def _run_steps(

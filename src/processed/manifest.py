@@ -22,7 +22,7 @@ from src.labels.text_tables import (
     zip_cells,
 )
 from src.processed.record_files import earlier_keys, record_key, record_keys
-from src.utils import open_regular, printable, require_whole
+from src.utils import open_regular, output_file, printable, require_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +176,7 @@ class Journal:
     def append(self, rows: Iterable[ManifestRow]) -> None:
         """Append rows and sync them to the disk."""
         text = "".join([json.dumps([str(cell) for cell in row]) + "\n" for row in rows])
-        with open(self.path, "ab+") as stream:
+        with open(output_file(self.path), "ab+") as stream:
             # A killed run may have left an incomplete line, which must not swallow the next row.
             is_empty = stream.seek(0, os.SEEK_END) == 0
             if not is_empty:

@@ -6,14 +6,13 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from src.labels.text_tables import zip_cells
 from src.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.record_files import record_keys, record_path
-from src.utils import as_path, as_url
+from src.utils import as_path, as_url, remove_leftovers, temporary_folder, temporary_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +50,7 @@ def local_copy(processed: str | Path) -> Path:
     folder = cache_folder(url, "copies")
     # A second process waits, and then finds the files that the first one fetched.
     with lock_folder(folder, "copying", wait=True):
+        remove_leftovers([folder, folder / "records"])
         _update_copy(remote, folder)
     return folder
 
@@ -61,8 +61,8 @@ def _update_copy(remote: RemoteFolder, folder: Path) -> None:
     The tables come last, so that an interrupted copy is resumed: its old manifest still shows which
     record files were old.
     """
-    with TemporaryDirectory(prefix="ecg-") as new_tables:
-        missing = remote.fetch([(name, Path(new_tables) / name) for name in TABLES])
+    with temporary_folder() as new_tables:
+        missing = remote.fetch([(name, new_tables / name) for name in TABLES])
         if "manifest.csv" in missing:
             raise ValueError(
                 f"{remote.url}: no processed records here; run preprocess with --out "
@@ -82,14 +82,14 @@ def _update_copy(remote: RemoteFolder, folder: Path) -> None:
             if name in missing:
                 (folder / name).unlink(missing_ok=True)
             else:
-                shutil.move(Path(new_tables) / name, folder / name)
+                shutil.move(new_tables / name, folder / name)
 
 
 def _fetch_record_files(remote: RemoteFolder, folder: Path, keys: Sequence[str]) -> None:
     """Fetch record files, each under a temporary name until it is complete."""
     for start in range(0, len(keys), _BATCH):
         paths = [record_path(folder, key) for key in keys[start : start + _BATCH]]
-        temporary = {path: path.with_name(f".tmp-{path.name}") for path in paths}
+        temporary = {path: temporary_path(path) for path in paths}
         missing = remote.fetch([(f"records/{path.name}", temporary[path]) for path in paths])
         if missing:
             raise ValueError(

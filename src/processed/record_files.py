@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from src.processed.files import FileBatch
 from src.processed.npz import Archive, read_npz
-from src.utils import Float32Array, printable, stable_hash
+from src.utils import Float32Array, make_folder, printable, stable_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,8 +141,7 @@ def make_record_folders(processed: Path, *, sharded: bool) -> list[Path]:
     sharded
         Use subfolders. A folder that holds record files already keeps its layout.
     """
-    folder = processed / "records"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(processed / "records")
     with os.scandir(folder) as entries:
         is_new = not any(entry.name.endswith(".npz") for entry in entries)
     if is_sharded(processed) or (sharded and is_new):

@@ -8,13 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from src.records.formats.errors import HEAD_BYTES
 from src.records.formats.wfdb_header import lone_headers, named_files, segment_names
 from src.records.reading import MANY_SUFFIXES
 from src.records.remote import RemoteFile, RemoteFolder
-from src.utils import stable_hash
+from src.utils import stable_hash, temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +106,11 @@ def _local_copies(url: str, files: Sequence[tuple[str, str]]) -> Iterator[tuple[
     `files` are pairs of folder and name.
     """
     for start in range(0, len(files), _BATCH):
-        with TemporaryDirectory(prefix="ecg-") as temporary:
+        with temporary_folder() as temporary:
             copies = []
             transfers = []
             for number, (folder, name) in enumerate(files[start : start + _BATCH]):
-                copy = Path(temporary) / str(number) / name
+                copy = temporary / str(number) / name
                 copies.append((folder, name, copy))
                 transfers.append((name if folder == "." else f"{folder}/{name}", copy))
             RemoteFolder(url).fetch(transfers)
@@ -151,10 +150,10 @@ def fetched_records(urls: Sequence[str]) -> Iterator[list[Path]]:
     for url in urls:
         folder, _, name = url.rpartition("/")
         names_by_folder[folder].append(name)
-    with TemporaryDirectory(prefix="ecg-") as temporary:
+    with temporary_folder() as temporary:
         local = {}
         for number, (folder, names) in enumerate(names_by_folder.items()):
-            local[folder] = Path(temporary) / str(number)
+            local[folder] = temporary / str(number)
             _fetch_folder(RemoteFolder(folder), names, local[folder])
         copies = []
         for url in urls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,11 @@ from src.records.reading import (
 )
 from src.records.record import RecordError
 from src.utils import as_path, as_url, storable
+
+logger = logging.getLogger(__name__)
+
+# `src.processed.manifest` writes it into each processed folder.
+_SETTINGS_FILE = "preprocess_config.json"
 
 PART_IN_FILE = re.compile(r"\.(h5|hdf5|hdf)::", re.IGNORECASE)
 MAX_ID_LENGTH = 1000  # characters
@@ -93,14 +99,15 @@ def survey_folder(root: str | Path) -> FolderIndex:
     """List the records below a folder or URL, and the files that are passed over.
 
     A stem in a folder is one record: a header is preferred to a bare .mat. Each record of a file of
-    many is listed. The segments of a WFDB record are not, as their samples would be there twice.
+    many is listed. Folders that preprocessing wrote are passed over. The segments of a WFDB record
+    are not listed, as their samples would be there twice.
     Files of many records at a URL are skipped with a warning. Files whose suffix does not tell a
     record are opened for their first bytes.
 
     Raises
     ------
     ValueError
-        If the folder does not exist.
+        If the folder does not exist, or preprocessing wrote it.
     OSError
         If the URL cannot be reached.
     """
@@ -109,6 +116,8 @@ def survey_folder(root: str | Path) -> FolderIndex:
     root = as_path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected a collection of recordings")
+    if _is_processed(root):
+        raise ValueError(f"{root}: was written by preprocess: expected a folder of recordings")
     records: list[FoundRecord] = []
     passed_over: list[PassedOver] = []
     for folder, names in _walk(root):
@@ -274,6 +283,9 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         if real in entered:
             continue
         entered.add(real)
+        if folder and _is_processed(root / folder):
+            logger.info("%s: was written by preprocess, and is passed over", root / folder)
+            continue
         with os.scandir(root / folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         subfolders = [
@@ -285,6 +297,11 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         for name in reversed(subfolders):
             waiting.append(f"{folder}/{name}" if folder else name)
         yield folder or ".", [entry.name for entry in ordered if _holds(entry.is_file)]
+
+
+def _is_processed(folder: Path) -> bool:
+    """Return whether preprocessing wrote a folder: its arrays and tables are no recordings."""
+    return (folder / _SETTINGS_FILE).is_file() and (folder / "records").is_dir()
 
 
 def _holds(test: Callable[[], bool]) -> bool:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
+from src.__main__ import build_parser
 from src.classifier.inputs import LONG_MODES
 from src.classifier.saliency import METHODS
 from src.commands import arguments
@@ -12,12 +14,15 @@ from src.commands.options import (
     add_settings,
     at_least,
     count_or_none,
+    file_to_write,
+    folder_to_write,
     lead_names,
     list_of,
     name_leads,
     name_number,
     read_data,
     read_settings,
+    require_other_output,
 )
 from src.config import PreprocessConfig, SplitConfig
 from src.labels.builders import BUILDERS
@@ -82,3 +87,40 @@ def test_choices_are_those_of_the_heavy_modules() -> None:
     assert tuple(METHODS) == arguments.SALIENCY_METHODS
     assert KINDS == arguments.DISTURBANCES
     assert LONG_MODES == arguments.LONG_MODES
+
+
+def test_an_output_is_checked_before_the_command_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for check, name in ((file_to_write, "."), (folder_to_write, "file"), (file_to_write, "file/a")):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            check(str(tmp_path / name))
+    assert folder_to_write("s3://bucket/folder") == "s3://bucket/folder"
+    folder_to_write(str(tmp_path / "new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_output_of_every_command_is_checked() -> None:
+    commands = next(
+        action.choices for action in build_parser()._actions if isinstance(action.choices, dict)
+    )
+    checked = set()
+    for name, parser in commands.items():
+        for action in parser._actions:
+            if action.type in (file_to_write, folder_to_write):
+                checked.add(f"{name} {action.dest}")
+    assert checked == {
+        *(f"{name} out" for name in commands if "--out" in commands[name]._option_string_actions),
+        "preprocess figures",
+        "predict saliency",
+        "sample-data dest",
+    }
+
+
+def test_an_output_is_no_file_that_the_command_reads(tmp_path: Path) -> None:
+    (tmp_path / "best.pth").touch()
+    (tmp_path / "link").symlink_to("best.pth")
+    best, link = str(tmp_path / "best.pth"), str(tmp_path / "link")
+    for given in ({"checkpoint": best}, {"paths": ["none", best]}):
+        with pytest.raises(UsageError, match="is read by this command"):
+            require_other_output(argparse.Namespace(out=link, **given))
+    require_other_output(argparse.Namespace(out=best, checkpoint=None, paths=[str(tmp_path)]))

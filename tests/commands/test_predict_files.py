@@ -228,6 +228,19 @@ def test_without_a_readable_record_the_rows_are_there_and_it_fails(
     assert [row["status"] for row in read_rows(tmp_path / "p.csv")] == ["unreadable", "unreadable"]
 
 
+@pytest.mark.parametrize("name", ["r.hea", "other.dat", "link.csv"])
+def test_a_recording_is_not_replaced_by_the_table(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "r.hea").write_text("r 1 100 1000\nother.dat 16 200 16 0 0 0 0 II\n")
+    (tmp_path / "other.dat").write_bytes(bytes(2000))
+    (tmp_path / "link.csv").symlink_to("other.dat")
+    with pytest.raises(ValueError, match="is one of the recordings"):
+        predict_to_csv(checkpoint, [tmp_path], tmp_path / name)
+    assert (tmp_path / "other.dat").read_bytes() == bytes(2000)
+    assert (tmp_path / "r.hea").read_text().startswith("r 1")
+
+
 def test_a_failure_leaves_no_part_of_a_table(
     checkpoint: Path, folder: Path, tmp_path: Path
 ) -> None:

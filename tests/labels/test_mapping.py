@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -124,6 +125,21 @@ def test_updating_touches_only_its_own_dataset(tmp_path: Path) -> None:
     rows = {(row.dataset, row.record_id): row for row in iter_rows(load_mapping(path))}
     assert set(rows) == {("mine", "r1"), ("other", "r9")}
     assert rows["other", "r9"].fold == 2
+
+
+def test_two_updates_at_once_lose_no_row(tmp_path: Path) -> None:
+    """Threads lock as processes do: each opens the lock file itself."""
+    path = tmp_path / "u.csv"
+    rows = {
+        name: pd.DataFrame(
+            {"dataset": name, "record_id": [f"{name}{i}" for i in range(50)], "mapped_label": "A"}
+        )
+        for name in "abcdef"
+    }
+    with ThreadPoolExecutor(len(rows)) as threads:
+        list(threads.map(lambda frame: update_mapping(path, frame), rows.values()))
+    assert load_mapping(path)["dataset"].value_counts().to_dict() == dict.fromkeys(rows, 50)
+    assert [file.name for file in tmp_path.iterdir()] == ["u.csv"]
 
 
 def test_the_same_paths_under_two_names_are_reported(

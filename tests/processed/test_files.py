@@ -80,6 +80,17 @@ def test_a_batch_over_very_many_folders_holds_one_of_them_open(tmp_path: Path) -
     assert all((folder / "a").exists() for folder in folders)
 
 
+def test_links_and_folders_are_not_replaced_by_a_record_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("kept")
+    (tmp_path / "link").symlink_to("elsewhere")
+    (tmp_path / "folder").mkdir()
+    with FileBatch() as batch:
+        for name in ("link", "folder"):
+            with pytest.raises(OSError, match="remove it"):
+                batch.add(tmp_path / name)
+    assert (tmp_path / "elsewhere").read_text() == "kept"
+
+
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     mine = temporary_path(tmp_path / "a.npz")
     dead = tmp_path / mine.name.replace(f"-{os.getpid()}-", "-4194303-")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from record_files import write_record_file
 
+from src.processed import packed as packed_module
 from src.processed.manifest import load_manifest, save_manifest
 from src.processed.packed import load_packed, pack_hash, quantize
 from src.processed.record_files import load_record_file, record_path
@@ -123,6 +124,49 @@ def test_a_record_file_that_does_not_fit_is_named(
     write_record_file(path, change(load_record_file(path)))
     with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
         load_packed(tmp_path / "p", "train")
+
+
+def test_a_cache_holds_no_records_that_are_made_anew_meanwhile(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "p"
+    shutil.copytree(processed, folder, ignore=shutil.ignore_patterns("packed"))
+    key = load_records(folder)["train"].keys[0]
+    path = record_path(folder, key)
+    was_read: list[Path] = []
+
+    def read_then_rewrite(file: Path, *names: str) -> dict[str, Any]:
+        """Read a file; then act once as preprocess: first the manifest, then the record file."""
+        arrays = load_record_file(file, *names)
+        was_read.append(file)
+        if was_read == [file]:
+            save_manifest(load_manifest(folder), folder)
+            changed = load_record_file(path)
+            write_record_file(path, {**changed, "signal": -changed["signal"]})
+        return arrays
+
+    monkeypatch.setattr(packed_module, "load_record_file", read_then_rewrite)
+    packed = load_packed(folder, "train")
+    assert len(was_read) == 2 * len(packed.keys)
+    row = packed.keys.index(key)
+    signal = load_record_file(path)["signal"]
+    np.testing.assert_allclose(packed.read(row), signal, atol=float(packed.scale[row].max()))
+
+
+def test_records_that_change_all_the_time_are_not_packed(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "p"
+    shutil.copytree(processed, folder, ignore=shutil.ignore_patterns("packed"))
+
+    def read(file: Path, *names: str) -> dict[str, Any]:
+        save_manifest(load_manifest(folder), folder)
+        return load_record_file(file, *names)
+
+    monkeypatch.setattr(packed_module, "load_record_file", read)
+    with pytest.raises(RuntimeError, match="wait for it"):
+        load_packed(folder, "val")
+    assert not list((folder / "packed").glob("*.npz"))
 
 
 def test_loader_processes_open_the_file_themselves(processed: Path) -> None:

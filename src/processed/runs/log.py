@@ -29,6 +29,7 @@ from src.utils import (
     LogFormatter,
     available_cores,
     format_duration,
+    make_folder,
     printable,
     stable_hash,
     to_jsonable,
@@ -73,7 +74,7 @@ def log_run(out: str | Path, what: str, configuration: Mapping[str, object]) -> 
     began = time.monotonic()
     run_id = f"{what}-{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     log = RunLog(run_id, Path(out) / "logs" / f"{run_id}.log")
-    log.path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.path.parent)
     head = {
         "run": run_id,
         "started": started.isoformat(timespec="seconds"),

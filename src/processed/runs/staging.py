@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from src.locks import lock_folder
 from src.processed.manifest import Journal, ManifestRow
@@ -20,7 +19,7 @@ from src.processed.runs.pool import chunked
 from src.processed.runs.tasks import RecordTask
 from src.records.fetching import fetched_records
 from src.records.remote import RemoteFolder, cache_folder
-from src.utils import as_path, as_url
+from src.utils import as_path, as_url, make_folder, output_file, temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class Stage:
         stamp_file = self.folder / _STAMP_FILE
         if not stamp_file.exists() or stamp_file.read_text(encoding="utf-8") != stamp:
             Journal(self.folder).remove()
-        stamp_file.write_text(stamp, encoding="utf-8")
+        output_file(stamp_file).write_text(stamp, encoding="utf-8")
 
         record_files = frozenset(
             name.removeprefix("records/") for name in files if name.startswith("records/")
@@ -109,7 +108,7 @@ class Stage:
             elif name != "splits.json":
                 self.remote.remove(name)
         stamp = self.remote.stamp("manifest.csv")
-        (self.folder / _STAMP_FILE).write_text(stamp, encoding="utf-8")
+        output_file(self.folder / _STAMP_FILE).write_text(stamp, encoding="utf-8")
 
 
 @contextmanager
@@ -159,9 +158,9 @@ def process_remote_chunk(
     """
     rows = []
     for part in chunked(tasks, _TASKS_COPIED):
-        with TemporaryDirectory(prefix="ecg-") as temporary, local_tasks(part) as copied:
-            folder = processed if target is None else Path(temporary)
-            (folder / "records").mkdir(parents=True, exist_ok=True)
+        with temporary_folder() as temporary, local_tasks(part) as copied:
+            folder = processed if target is None else temporary
+            make_folder(folder / "records")
             rows += process(copied, folder)
             if target is not None:
                 made = sorted((folder / "records").iterdir())
