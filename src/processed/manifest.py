@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -213,7 +215,14 @@ def _parse_journal_line(line: bytes) -> list[str] | None:
         return None
     if not isinstance(row, list) or len(row) != len(MANIFEST_COLUMNS):
         return None
-    return row if all(isinstance(cell, str) for cell in row) else None
+    if not all(isinstance(cell, str) for cell in row):
+        return None
+    are_right = (
+        _CELL_RULES[name].is_right(cell)
+        for name, cell in zip(MANIFEST_COLUMNS, row, strict=True)
+        if name in _CELL_RULES
+    )
+    return row if all(are_right) else None
 
 
 def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> pd.DataFrame:
@@ -231,7 +240,7 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
     Raises
     ------
     ValueError
-        If the file is not a manifest.
+        If the file is not a manifest; the message names the row, column and value of a wrong cell.
     """
     import pandas as pd
 
@@ -258,13 +267,60 @@ def load_manifest(processed: str | Path, columns: Sequence[str] = MANIFEST_COLUM
             "missing; delete it and run preprocess again"
         )
     frame = map_cells(frame.reindex(columns=list(columns), fill_value=""), plain_cell)
-    for name in frame["dataset"].unique():
-        if not is_plain_name(name):
-            raise ValueError(
-                f"{path}: {printable(repr(name))} is not a valid dataset name; delete it and run "
-                "preprocess again"
-            )
+    for column, rule in _CELL_RULES.items():
+        if column in frame:
+            _check_cells(frame[column], rule, path)
     return frame
+
+
+class _CellRule(NamedTuple):
+    """What the cells of a column are, as a test and in words."""
+
+    is_right: Callable[[str], bool]
+    expected: str
+
+
+def _is_number(least: float, *, above: bool = False) -> Callable[[str], bool]:
+    """Return a test for no text, and for a finite number of at least `least` or above it."""
+
+    def test(cell: str) -> bool:
+        if not cell:
+            return True
+        if not _NUMBER.fullmatch(cell) or not math.isfinite(float(cell)):
+            return False
+        return float(cell) > least if above else float(cell) >= least
+
+    return test
+
+
+def _is_one_of(*words: str) -> _CellRule:
+    return _CellRule(words.__contains__, f"one of {', '.join(filter(None, words))}")
+
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[-+]?[0-9]{1,3})?")
+_WHOLE = re.compile(r"(?:-?[0-9]{1,15})?")
+_CELL_RULES = {
+    "dataset": _CellRule(is_plain_name, "a valid dataset name"),
+    "fs": _CellRule(_is_number(0, above=True), "a rate in Hz or nothing"),
+    "n_samples": _CellRule(lambda cell: bool(_WHOLE.fullmatch(cell)), "a whole number or nothing"),
+    "label_source": _is_one_of("", "mapping", "fallback"),
+    "fold": _CellRule(lambda cell: bool(_WHOLE.fullmatch(cell)), "a whole number or nothing"),
+    "split": _is_one_of("", "train", "val", "test"),
+    "status": _is_one_of("", "ok", "missing", "unreadable", "rejected"),
+    "age": _CellRule(_is_number(0), "years or nothing"),
+    "weight": _CellRule(_is_number(0), "a number of 0 or more, or nothing"),
+}
+
+
+def _check_cells(column: pd.Series[str], rule: _CellRule, path: Path) -> None:
+    """Refuse a cell of another kind than its column; each distinct cell is tested once."""
+    wrong = [cell for cell in column.unique() if not rule.is_right(cell)]
+    if wrong:
+        row = int((column == wrong[0]).to_numpy().argmax()) + 2
+        raise ValueError(
+            f"{path}: row {row}, column {column.name}, value {printable(repr(wrong[0]), 60)}: "
+            f"expected {rule.expected}; restore it, or delete the file and run preprocess again"
+        )
 
 
 def _check_header(path: Path) -> None:

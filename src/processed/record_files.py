@@ -247,6 +247,8 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
         kinds, n_axes = _ARRAYS.get(name, (array.dtype.kind, array.ndim))
         if array.dtype.kind not in kinds or array.ndim != n_axes:
             raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        if name in _ARRAYS and array.dtype.kind == "f" and array.dtype != np.float32:
+            raise ValueError(f"{name} is {array.dtype}: expected float32")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
 

@@ -22,7 +22,7 @@ from src.labels.ids import name_patients
 from src.labels.text_tables import split_list, zip_cells
 from src.processed.manifest import is_rejected_copy
 from src.processed.record_files import record_key
-from src.utils import join_pairs, load_json, save_json
+from src.utils import join_pairs, load_json, printable, save_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -628,14 +628,37 @@ def load_splits(path: str | Path) -> Splits:
     if not Path(path).exists():
         raise ValueError(f"{path}: no such file; run preprocess first")
     try:
-        values = load_json(path)
-        train, val, test = (tuple(str(key) for key in values[name]) for name in SPLIT_NAMES)
-        return Splits(train, val, test, int(values["seed"]), dict(values["rule"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
+        return _read_splits(load_json(path))
+    except ValueError as error:
         raise ValueError(
-            f"{path}: not a splits file (expected train, val, test, seed and rule): restore a copy "
+            f"{path}: not a splits file ({str(error).removeprefix(f'{path}: ')}): restore a copy "
             "of it, or delete it and run preprocess again, which places every record again"
         ) from None
+
+
+def _read_splits(values: object) -> Splits:
+    """Return the splits that a file holds; a field of another kind raises a ValueError."""
+    if not isinstance(values, dict):
+        raise ValueError("expected train, val, test, seed and rule")
+    split_of: dict[str, str] = {}
+    for name in SPLIT_NAMES:
+        keys = values.get(name)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError(f"{name} is {_shown(keys)}: expected a list of record keys")
+        for key in keys:
+            if split_of.setdefault(key, name) != name:
+                raise ValueError(f"{printable(key)} is in {split_of[key]} and in {name}")
+    seed, rule = values.get("seed"), values.get("rule")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"seed is {_shown(seed)}: expected a whole number")
+    if not isinstance(rule, dict):
+        raise ValueError(f"rule is {_shown(rule)}: expected an object")
+    train, val, test = (tuple(values[name]) for name in SPLIT_NAMES)
+    return Splits(train, val, test, seed, rule)
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else printable(repr(value), 60)
 
 
 def build_splits(

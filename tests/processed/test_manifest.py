@@ -85,15 +85,14 @@ def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
 
 def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     """It has no weights."""
-    earlier = [name for name in MANIFEST_COLUMNS if name != "weight"]
-    (tmp_path / "manifest.csv").write_text(
-        ",".join(earlier) + "\n" + ",".join("d" for _ in earlier) + "\n"
-    )
+    row = ManifestRow("d", "r", status="ok", split="val")._asdict()
+    del row["weight"]
+    (tmp_path / "manifest.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
     frame = load_manifest(tmp_path)
     assert (
         list(frame) == list(MANIFEST_COLUMNS)
         and frame["weight"].tolist() == [""]
-        and frame["split"].tolist() == ["d"]
+        and frame["split"].tolist() == ["val"]
     )
     assert load_manifest(tmp_path, ("dataset", "weight")).to_numpy().tolist() == [["d", ""]]
 
@@ -124,3 +123,35 @@ def test_patients_have_one_name_and_words_for_nobody_none() -> None:
         columns=["dataset", "record_id", "patient_id"],
     )
     assert patients_of(rows) == ("d/3", "d/3", "d/c", "d__e")
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "expected"),
+    [
+        ("fold", "x", "a whole number"),
+        ("fold", "9" * 30, "a whole number"),
+        ("fs", "abc", "a rate in Hz"),
+        ("fs", "nan", "a rate in Hz"),
+        ("n_samples", "1.5", "a whole number"),
+        ("age", "old", "years"),
+        ("weight", "-1", "a number of 0 or more"),
+        ("split", "tset", "one of train, val, test"),
+        ("status", "fine", "one of ok"),
+        ("label_source", "guess", "one of mapping, fallback"),
+    ],
+)
+def test_a_wrong_cell_is_named_by_file_row_and_column(
+    processed: Path, tmp_path: Path, column: str, cell: str, expected: str
+) -> None:
+    manifest = load_manifest(processed)
+    manifest.loc[3, column] = cell
+    save_manifest(manifest, tmp_path)
+    with pytest.raises(ValueError, match=rf"manifest.csv: row 5, column {column}, .*{expected}"):
+        load_manifest(tmp_path)
+
+
+def test_a_journalled_row_with_a_wrong_cell_is_processed_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    right = ManifestRow("d", "a", fs=500.0, fold=3, status="ok")
+    journal.append([right, right._replace(record_id="b", fold="x"), right._replace(fs="-")])
+    assert journal.load()["record_id"].tolist() == ["a"]

@@ -80,3 +80,11 @@ def test_files_of_an_earlier_version_are_found_and_get_their_name(tmp_path: Path
     rename_earlier_files(tmp_path, [ours, other])
     assert not path.exists() and record_path(tmp_path, ours).name == "a_%3A__b.npz"
     assert record_path(tmp_path, ours).exists()
+
+
+@pytest.mark.parametrize("name", ["signal", "lead_std", "fs"])
+def test_a_record_file_of_doubles_is_named(processed: Path, tmp_path: Path, name: str) -> None:
+    arrays = load_record_file(next((processed / "records").glob("*.npz")))
+    np.savez(tmp_path / "r.npz", **{**arrays, name: arrays[name].astype(np.float64)})
+    with pytest.raises(ValueError, match=f"r.npz: .*{name} is float64: expected float32"):
+        load_record_file(tmp_path / "r.npz")

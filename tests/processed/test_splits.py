@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from src.processed.splits import SplitItem, Splits, load_splits, make_splits, save_splits
+from src.utils import save_json
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -243,3 +244,23 @@ def test_many_labels_take_time_in_proportion() -> None:
     began = time.process_time()
     make_splits(source, fractions=FRACTIONS)
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": "d__a"}, "train is 'd__a': expected a list of record keys"),
+        ({"val": [1]}, r"val is \[1\]"),
+        ({"test": None}, "test is missing"),
+        ({"test": ["d__a"]}, "d__a is in train and in test"),
+        ({"seed": "x"}, "seed is 'x': expected a whole number"),
+        ({"rule": []}, r"rule is \[\]: expected an object"),
+    ],
+)
+def test_a_wrong_field_of_a_splits_file_is_named(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    values = {"train": ["d__a"], "val": [], "test": ["d__b"], "seed": 0, "rule": {}}
+    save_json({**values, **change}, tmp_path / "splits.json")
+    with pytest.raises(ValueError, match=f"splits.json: .*{message}"):
+        load_splits(tmp_path / "splits.json")

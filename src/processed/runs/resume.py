@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -177,7 +178,9 @@ def _list_earlier_windows(task: RecordTask, earlier: Mapping[str, _EarlierResult
     first = earlier.get(window_name(task.key, 0))
     if first is None:
         return []
-    n_windows = int(first.input_hash.partition(WINDOW_COUNT)[2] or 0)
+    count = first.input_hash.partition(WINDOW_COUNT)[2]
+    # A damaged hash is that of other windows.
+    n_windows = int(count) if re.fullmatch(r"[0-9]{1,9}", count) else 0
     return [window_name(task.key, index) for index in range(n_windows)]
 
 
