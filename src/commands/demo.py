@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from src.utils import PROJECT_ROOT, atomic_path
+from src.utils import PROJECT_ROOT, atomic_path, output_file
+
+if TYPE_CHECKING:
+    from nbclient import NotebookClient
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "ecg_tensor_pipeline.ipynb"
+
+_SECONDS_TO_END = 10.0
 
 
 def run_notebook(
@@ -47,6 +56,7 @@ def run_notebook(
 
     document = nbformat.read(str(notebook), as_version=4)
     out = Path(out) if out is not None else PROJECT_ROOT / "artifacts" / "notebook_executed.ipynb"
+    output_file(out)
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     environment = dict(os.environ)
     if config is not None:
@@ -60,7 +70,7 @@ def run_notebook(
         resources={"metadata": {"path": str(Path(notebook).parent)}},
     )
     try:
-        client.execute(env=environment)
+        _execute(client, environment)
     except CellExecutionError as error:
         raise RuntimeError(
             f"{notebook}: a cell failed ({error.ename}: {error.evalue}); {out} shows where"
@@ -69,3 +79,32 @@ def run_notebook(
         with atomic_path(out) as temporary:
             nbformat.write(document, str(temporary))
     return out
+
+
+def _execute(client: NotebookClient, environment: Mapping[str, str]) -> None:
+    """Execute the cells of a notebook; an interrupt ends its kernel and is raised here.
+
+    In the main thread the client would handle SIGINT and SIGTERM itself, and end with an error.
+    """
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            client.execute(env=dict(environment))
+            done.set_result(None)
+        # Raised again in the main thread.
+        except BaseException as error:  # noqa: BLE001
+            done.set_exception(error)
+
+    thread = threading.Thread(target=work, name="notebook", daemon=True)
+    thread.start()
+    try:
+        done.result()
+    except KeyboardInterrupt:
+        kernel = getattr(client.km, "provisioner", None)
+        process = getattr(kernel, "process", None)
+        if process is not None:
+            process.kill()
+        # The client notices within seconds that its kernel is gone.
+        thread.join(_SECONDS_TO_END)
+        raise
