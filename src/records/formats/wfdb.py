@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +29,19 @@ from src.records.formats.wfdb_piece import (
     select_signals,
     sibling_file,
 )
+from src.records.formats.wfdb_samples import MISSING
 from src.records.record import ECGRecord, Extent, ReadingHints, RecordError, RecordRequest
 from src.utils import Float32Array
+
+# Signal files that are opened, and signals that are decoded, to join the segments of a record.
+# Monitors write thousands of segments; a hostile header names one of them again and again.
+_MAX_OPENED = 15_000
+_MAX_SIGNALS = 400_000
+# Files that are opened in the time that the package takes for one.
+_OPENED_BY_PACKAGE = 20
+# A record may be mostly gaps: up to this number, its files may be of any size.
+_FEW_VALUES = 2**26
+_VALUES_PER_BYTE = 4
 
 
 def read_wfdb(path: Path, request: RecordRequest) -> ECGRecord:
@@ -97,19 +109,34 @@ def _read_segments(header: Header, request: RecordRequest) -> ECGRecord:
     start, stop = _clip(header, request, n_frames * per_frame)
     n_values = (stop - start) * len(selection.rows)
     check_limit(header, n_values)
-    check_amount(header, n_values, {segment.name for segment in header.segments})
+    if n_values > _FEW_VALUES:
+        names = {segment.name for segment in header.segments}
+        check_amount(header, n_values, names, _VALUES_PER_BYTE)
     signal = np.full((len(selection.rows), stop - start), np.nan, np.float32)
     # Segments repeat their flags: a dict keeps each once, in order.
     flags: dict[str, None] = dict.fromkeys(selection.flags)
     first = 0
+    # A record may name a segment many times.
+    pieces: dict[str, _Piece] = {}
+    n_opened = n_signals = 0
     for segment in header.segments:
         begin = max(first, start)
         end = min(first + segment.n_samples * per_frame, stop)
         if segment.name != GAP and begin < end:
             target = signal[:, begin - start : end - start]
-            found = _fill_from_segment(
-                header, segment, (layout, selection), request.hints, begin - first, target
-            )
+            piece = pieces.get(segment.name)
+            if piece is None:
+                piece = _open_piece(header, segment.name, (layout, selection), request.hints)
+                pieces[segment.name] = piece
+            n_opened += piece.n_opened
+            n_signals += len(piece.header.signals)
+            if n_opened > _MAX_OPENED or n_signals > _MAX_SIGNALS:
+                raise RecordError(
+                    header.path,
+                    f"takes over {_MAX_OPENED} signal files or {_MAX_SIGNALS} signals at once: "
+                    "read it in windows (window_s)",
+                )
+            found = _fill_from_segment(header, segment, piece, begin - first, target)
             flags |= dict.fromkeys(found)
         first += segment.n_samples * per_frame
     names = tuple(layout.signals[row].description for row in selection.rows)
@@ -146,43 +173,82 @@ def _segment_header(header: Header, name: str, hints: ReadingHints) -> Header:
     return segment_header
 
 
+class _Piece(NamedTuple):
+    """A segment that is read.
+
+    Attributes
+    ----------
+    header, selection
+        Its header, and the signals of it to read.
+    rows
+        Row of each of them in the record, None for one that the record does not read.
+    unknown
+        Name of a signal that the record does not list, empty if there is none.
+    wanted
+        Names of the signals that the record reads.
+    n_opened
+        Files that are opened for it each time; one that the package decodes counts as many.
+    """
+
+    header: Header
+    selection: Selection
+    rows: tuple[int | None, ...]
+    unknown: str
+    wanted: tuple[str, ...]
+    n_opened: int
+
+
+def _open_piece(
+    header: Header, name: str, layout: tuple[Header, Selection], hints: ReadingHints
+) -> _Piece:
+    """Read the header of a segment, and find the signals of the record in it."""
+    piece = _segment_header(header, name, hints)
+    found = find_signals(piece, hints.leads)
+    listed, selection = layout
+    wanted = _numbered([listed.signals[row].description for row in selection.rows])
+    row_of = {name: row for row, name in enumerate(wanted)}
+    names = _numbered([piece.signals[row].description for row in found.rows])
+    known = {spec.description for spec in listed.signals}
+    return _Piece(
+        piece,
+        found._replace(per_frame=selection.per_frame),
+        tuple([row_of.get(name) for name in names]),
+        next((name for name, _ in names if name not in known), ""),
+        tuple([name for name, _ in wanted]),
+        sum(
+            1 if fmt in MISSING else _OPENED_BY_PACKAGE
+            for _, fmt in {(spec.file, spec.fmt) for spec in piece.signals}
+        ),
+    )
+
+
 def _fill_from_segment(
-    header: Header,
-    segment: Segment,
-    layout: tuple[Header, Selection],
-    hints: ReadingHints,
-    start: int,
-    target: Float32Array,
+    header: Header, segment: Segment, piece: _Piece, start: int, target: Float32Array
 ) -> tuple[str, ...]:
     """Fill `target` with a segment's samples from `start` on, and return the segment's flags.
 
     The rows of `target` are the selected signals of the layout. A lead that the segment does not
     have is left as it is.
     """
-    piece = _segment_header(header, segment.name, hints)
-    found = find_signals(piece, hints.leads)
+    found = piece.selection
     # A monitor writes such segments while the ECG is disconnected: that part stays NaN.
-    if lacks_voltage(piece):
+    if lacks_voltage(piece.header):
         return found.flags
-    _check_segment(header, segment, piece)
+    _check_segment(header, segment, piece.header)
     if not found.rows:
         return found.flags
-    listed, selection = layout
-    wanted = _numbered([listed.signals[row].description for row in selection.rows])
-    found = found._replace(per_frame=selection.per_frame)
     with _segment_errors(header, segment.name):
-        signal, flags = read_piece(piece, found, start, start + target.shape[1])
-    names = [piece.signals[row].description for row in found.rows]
-    for name, row in zip(_numbered(names), signal, strict=True):
-        if name in wanted:
-            target[wanted.index(name)] = row
-        elif all(spec.description != name[0] for spec in listed.signals):
-            raise RecordError(
-                header.path,
-                f"segment {segment.name} has lead {name[0]!r}, the record has "
-                f"{', '.join(wanted_name for wanted_name, _ in wanted)}",
-            )
-    return (*flags, *found.flags, *_assumed_gains(piece, found))
+        signal, flags = read_piece(piece.header, found, start, start + target.shape[1])
+    if piece.unknown:
+        raise RecordError(
+            header.path,
+            f"segment {segment.name} has lead {piece.unknown!r}, the record has "
+            f"{', '.join(piece.wanted)}",
+        )
+    for row, values in zip(piece.rows, signal, strict=True):
+        if row is not None:
+            target[row] = values
+    return (*flags, *found.flags, *_assumed_gains(piece.header, found))
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:

@@ -61,7 +61,8 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
             f"is asked for {n_values} values at once, the limit is {_MAX_VALUES}: read it in "
             "windows (window_s)",
         )
-    check_amount(header, n_values, {spec.file for spec in header.signals})
+    if n_values > _FEW_VALUES:
+        check_amount(header, n_values, {spec.file for spec in header.signals}, _VALUES_PER_BYTE)
     decoded = _decode(header, first, stop)
     n_decoded = [len(values) for values in decoded]
     n_promised = [(stop - first) * spec.samples_per_frame for spec in header.signals]
@@ -111,7 +112,7 @@ def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
     return decoded
 
 
-def check_amount(header: Header, n_values: int, names: Iterable[str]) -> None:
+def check_amount(header: Header, n_values: int, names: Iterable[str], values_per_byte: int) -> None:
     """Refuse far more values than a record's files can hold, before memory is taken for them.
 
     Parameters
@@ -122,21 +123,21 @@ def check_amount(header: Header, n_values: int, names: Iterable[str]) -> None:
         How many values are asked for.
     names
         Names of the record's files or segments. All files of the same stem count.
+    values_per_byte
+        Most values for each byte of the files.
 
     Raises
     ------
     RecordError
         If the files are too small for so many values.
     """
-    if n_values <= _FEW_VALUES:
-        return
     stems = {name.rpartition(".")[0].lower() or name.lower() for name in names}
     n_bytes = 0
     with os.scandir(header.path.parent) as entries:
         for entry in entries:
             if entry.name.rpartition(".")[0].lower() in stems:
                 n_bytes += entry.stat().st_size
-    if n_values > _VALUES_PER_BYTE * n_bytes:
+    if n_values > values_per_byte * n_bytes:
         raise RecordError(
             header.path,
             f"promises {n_values} values, its files have {n_bytes} bytes: expected the samples",

@@ -37,6 +37,8 @@ from src.utils import Float32Array
 _MATLAB = b"MATLAB "
 # Bytes of a header that are looked through for the names of its files
 _MAX_SCANNED = 65_536
+# Folders in which git-annex and DVC keep the contents of a collection.
+_STORES = ("/.git/annex/objects/", "/annex/objects/", "/.dvc/cache/")
 
 
 class Selection(NamedTuple):
@@ -213,7 +215,7 @@ def _read_framed(
 def _decode_frames(header: Header, first: int, last: int) -> list[NDArray[Any]]:
     """Return the ADC values of each signal in frames `first` to `last`."""
     if any(spec.fmt not in MISSING for spec in header.signals):
-        return decode_through_package(header, first, last)
+        return decode_through_package(_with_found_files(header), first, last)
     decoded: list[NDArray[Any]] = []
     for group in _file_groups(header):
         frames = _read_frames(header, group, first, last)
@@ -223,6 +225,19 @@ def _decode_frames(header: Header, first: int, last: int) -> list[NDArray[Any]]:
             decoded.append(np.ascontiguousarray(values).reshape(-1))
             column += spec.samples_per_frame
     return decoded
+
+
+def _with_found_files(header: Header) -> Header:
+    """Return a header whose signal files are named as they are on disk, each of them checked.
+
+    The package opens them by their names, and would follow any link.
+    """
+    found = {
+        name: os.path.basename(sibling_file(header, name, "signal file"))  # noqa: PTH119
+        for name in dict.fromkeys(spec.file for spec in header.signals)
+    }
+    signals = tuple([spec._replace(file=found[spec.file]) for spec in header.signals])
+    return header._replace(signals=signals)
 
 
 def count_frames(header: Header) -> int:
@@ -335,8 +350,9 @@ def sibling_file(header: Header, name: str, what: str) -> str:
     Raises
     ------
     RecordError
-        If there is no such file, or it is a link to another folder while the header is none. A
-        downloaded header could otherwise have any file of this machine read.
+        If there is no such file, or it is a link to a folder that is neither the header's own nor
+        the one that the header is linked to. A downloaded header could otherwise have any file of
+        this machine read.
     """
     # Building a Path takes as long as finding the file.
     folder = os.path.dirname(header.path)  # noqa: PTH120
@@ -349,17 +365,43 @@ def sibling_file(header: Header, name: str, what: str) -> str:
         path = os.path.join(folder, names.get(name.lower(), name))
     if not os.path.isfile(path):
         raise RecordError(header.path, f"{what} {name} is not in the folder")
-    # Whole collections are linked file by file, header included: these links may lead elsewhere.
-    if (
-        Path(path).is_symlink()
-        and not header.path.is_symlink()
-        and Path(path).resolve().parent != Path(folder).resolve()
-    ):
+    if os.path.islink(path):
+        _check_link(header, path, f"{what} {name}")
+    return path
+
+
+def _check_link(header: Header, path: str, what: str) -> None:
+    """Refuse a link to a folder that is neither the header's own nor the one that it is linked to.
+
+    Whole collections are linked file by file, header included: these links may lead elsewhere, and
+    all to one place. A header that came with a download leads to no folder but those of the
+    download.
+    """
+    home = os.path.realpath(os.path.dirname(header.path))  # noqa: PTH120
+    target = os.path.realpath(path)
+    origin = os.path.realpath(header.path)
+    allowed = {home, os.path.dirname(origin)}  # noqa: PTH120
+    if os.path.dirname(target) in allowed:  # noqa: PTH120
+        return
+    store = _store_of(target)
+    if not store or store != _store_of(origin):
         raise RecordError(
             header.path,
-            f"{what} {name} is a link to another folder: link the header too, or copy the file",
+            f"{what} is a link to another folder: link it to the folder that the header is linked "
+            "to, or copy the file",
         )
-    return path
+
+
+def _store_of(path: str) -> str:
+    """Return the content store that a file lies in, or nothing.
+
+    git-annex and DVC keep each file in a folder of its own there, named by a checksum.
+    """
+    for mark in _STORES:
+        before, found, _ = path.replace(os.sep, "/").partition(mark)
+        if found:
+            return before + mark
+    return ""
 
 
 def iter_source_files(path: Path) -> Iterator[str]:
