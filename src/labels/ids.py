@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from src.utils import UNSEEN_MARKS
 
-_NUMBER = re.compile(r"0*([0-9]+)(?:\.0*)?")
+_NUMBER = re.compile(r"([0-9]+)(?:\.0*)?")
 _SIGNS = re.compile(r"[\W_]+")
 # Cells that stand for no value, without signs and in lower case.
 _EMPTY_WORDS = frozenset({"na", "nan", "none", "null", "nil", "nat"})
@@ -64,7 +64,7 @@ def id_key(text: str) -> str:
     """Return what two spellings of one id have in common: 3 for ``0003``, ``3.0`` and `` 3``."""
     cleaned = clean_id(text)
     number = _NUMBER.fullmatch(cleaned)
-    return number[1] if number else cleaned
+    return number[1].lstrip("0") or "0" if number else cleaned
 
 
 def id_text(text: str) -> str:

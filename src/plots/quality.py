@@ -44,6 +44,7 @@ _STATUS_COLORS = {
     "rejected": "#E69F00",
 }
 _MAX_ROWS = 24
+_MAX_REASON = 1000  # characters
 _WHOLE = "record"
 """Column of the flags that concern no single lead."""
 
@@ -94,6 +95,7 @@ def flag_kinds(cell: str) -> list[str]:
 
 def reason_kind(reason: str) -> str:
     """Return a reason without details of a record: parentheses, file names and numbers."""
+    reason = reason[:_MAX_REASON]
     # Parentheses hold leads and numbers of one record, which would make every reason unique
     text = re.sub(r"\s*\([^)]*\)", "", reason)
     text = re.sub(r"\S*[/\\]\S*?(?=:?(?:\s|$))|\S+\.(?:hea|dat|mat)\b", "(file)", text)

@@ -16,7 +16,7 @@ import numpy as np
 
 from src.config import STANDARD_LEADS
 from src.records.facts import millivolts_per_unit
-from src.records.leads import canonical_lead, has_ecg_word, is_other_lead, is_unnamed
+from src.records.leads import MAX_NAME, canonical_lead, has_ecg_word, is_other_lead, is_unnamed
 from src.records.record import ECGRecord
 from src.utils import Float32Array
 
@@ -105,10 +105,11 @@ def find_ecg(channels: tuple[Channel, ...], named: tuple[str, ...] = ()) -> EcgC
             for i, channel in enumerate(channels)
             if _is_voltage(channel) and not is_other_signal(channel)
         ]
+    kept = set(voltages)
     return EcgChannels(
         tuple(voltages),
-        tuple(i for i in ecg if i not in voltages),
-        tuple(i for i in range(len(channels)) if i not in voltages),
+        tuple(i for i in ecg if i not in kept),
+        tuple(i for i in range(len(channels)) if i not in kept),
     )
 
 
@@ -184,7 +185,7 @@ def at_rate(values: Float32Array, first: float, step: float, n_samples: int) -> 
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in _SEPARATORS.split(text.upper()) if word]
+    return [word for word in _SEPARATORS.split(text[:MAX_NAME].upper()) if word]
 
 
 # Leads ------------------------------------------------------------------------------------------

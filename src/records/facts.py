@@ -21,16 +21,22 @@ _AGE = re.compile(
     r"(>=?|\u2265|over )? ?(\d+(?:\.\d+)?) ?(\+?) ?(?:y|yr|yrs|years?)?", re.IGNORECASE
 )
 _MAX_AGE_TEXT = 40  # characters
+_MAX_UNIT_TEXT = 100
 _MAX_AGE = 120  # years
 
 
-@lru_cache(maxsize=256)
 def millivolts_per_unit(unit: str) -> float | None:
     """Return how many mV a unit is; None if it is no voltage. An empty unit is mV.
 
     Any case, brackets, ``/mV``, whole words, a number such as in ``0.1mV``, ``1e-4V`` and
     ``10^-3 V``, and a micro sign in any encoding are understood.
     """
+    # Neither a pattern nor the cache sees a text of any length.
+    return _millivolts_per_unit(unit) if len(unit) <= _MAX_UNIT_TEXT else None
+
+
+@lru_cache(maxsize=256)
+def _millivolts_per_unit(unit: str) -> float | None:
     text = re.sub(r"\s+", " ", unit.strip(" \t\r\n\0/[](){}<>\"'")).lower()
     if not text:
         return 1.0
@@ -49,6 +55,9 @@ def parse_age(text: object) -> float | None:
     Ages that are hidden to protect old people are the lowest that they may be: 90 for ``>89`` and
     for ``90+``.
     """
+    if isinstance(text, int):
+        # Python writes no number of thousands of digits.
+        return float(text) if 0 <= text <= _MAX_AGE else None
     text = str(text)
     # Runs of spaces become one, so that the pattern has one way to match each text.
     match = _AGE.fullmatch(" ".join(text.split())) if len(text) <= _MAX_AGE_TEXT else None
@@ -68,7 +77,7 @@ def years_between(born: date, at: date) -> int:
 
 def parse_sex(text: object) -> str | None:
     """Return ``female``, ``male`` or None, from the spellings that sources use."""
-    word = str(text).strip().lower()
+    word = str(text)[:_MAX_AGE_TEXT].strip().lower()
     if word in {"f", "female", "w", "woman"}:
         return "female"
     if word in {"m", "male", "man"}:

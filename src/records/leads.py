@@ -11,6 +11,9 @@ import numpy as np
 from src.config import STANDARD_LEADS
 from src.utils import Float32Array
 
+MAX_NAME = 200
+"""Characters; a longer text is the name of no lead."""
+
 _LIMB = ("I", "II", "III")
 _ALIASES = {
     **{name.upper(): name for name in STANDARD_LEADS},
@@ -83,7 +86,6 @@ _FROM_TWO = {
 }
 
 
-@lru_cache(maxsize=4096)
 def canonical_lead(name: str) -> str | None:
     """Return the standard name of a lead, or None if it is none of the twelve.
 
@@ -92,6 +94,12 @@ def canonical_lead(name: str) -> str | None:
     MDC and SCP-ECG codes (``2:1``, ``5.6.3-9-1``) are understood. A lead of inverted polarity such
     as ``-aVR``, and the difference of two leads such as ``I-II``, are other leads and give None.
     """
+    # Neither a pattern nor the cache sees a text of any length.
+    return _canonical_lead(name) if len(name) <= MAX_NAME else None
+
+
+@lru_cache(maxsize=4096)
+def _canonical_lead(name: str) -> str | None:
     text = name.strip().upper()
     if text.startswith(("-", "\u2013")):
         return None
@@ -141,12 +149,14 @@ def _without_ecg(text: str) -> str:
 
 def has_ecg_word(name: str) -> bool:
     """Return whether a name or a transducer says that a channel is an ECG."""
-    return _ECG_WORD.search(name.upper()) is not None
+    return _ECG_WORD.search(name[:MAX_NAME].upper()) is not None
 
 
 def is_other_lead(name: str) -> bool:
     """Return whether a name is that of a lead besides the twelve, or of a pair of leads."""
-    words = [_without_ecg(word) for word in _SEPARATORS.split(name.strip().upper()) if word]
+    words = [
+        _without_ecg(word) for word in _SEPARATORS.split(name[:MAX_NAME].strip().upper()) if word
+    ]
     words = [word for word in words if not _ECG_WORD.fullmatch(word) and word not in _REMARKS]
     return bool(words) and (
         tuple(words) in _OTHER_PAIRS
@@ -154,12 +164,16 @@ def is_other_lead(name: str) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)
 def is_unnamed(name: str) -> bool:
     """Return whether a name says no lead: it is empty, a number, or says only that it is an ECG.
 
     Examples are ``ECG1``, ``ECG1-ECG2``, ``EKG-REF`` and ``ECG waveform``.
     """
+    return len(name) <= MAX_NAME and _is_unnamed(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_unnamed(name: str) -> bool:
     if re.sub(r"[\W_\d]+", "", name).upper() in _GENERIC_NAMES:
         return True
     if re.fullmatch(r"record\s.*,\s*signal\s*\d+", name.strip(), re.IGNORECASE):

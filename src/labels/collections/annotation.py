@@ -93,7 +93,7 @@ def load_sources() -> dict[str, Source]:
 
 def find_source(record_name: str) -> Source | None:
     """Return the source of a record of the Challenges 2020 and 2021, by its name, or None."""
-    match = re.fullmatch(r"([A-Z]+)0*(\d+)", record_name)
+    match = re.fullmatch(r"([A-Z]+)(\d{1,18})", record_name)
     if match is None:
         return None
     number = int(match[2])

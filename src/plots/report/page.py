@@ -33,7 +33,7 @@ _COLORS = {
     "#b0b0b0": "--pale",
 } | {color.lower(): f"--c{number}" for number, color in enumerate(PALETTE, start=1)}
 _COLOR = re.compile("|".join(_COLORS))
-_TAG = re.compile(r"<[^>]+>")
+_TAG = re.compile(r"<[^<>]+>")
 _REFERENCE = re.compile(r'(\bid="|\bhref="#|url\(#)')
 # Only a file of its own needs them
 _METADATA_OR_SPACE = re.compile(

@@ -5,19 +5,19 @@ Format: DICOM PS3.3, section C.10.9 (Waveform Module).
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from src.records.channels import Channel, find_ecg
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
-from src.records.formats.errors import missing_extra, package_error, read_whole
+from src.records.formats.dicom_access import Budget, items_of, open_dicom, value_of
+from src.records.formats.errors import package_error
 from src.records.leads import canonical_lead, derive_limb_leads
 from src.records.record import MAX_VALUES, ECGRecord, ReadingHints, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-_MAX_BYTES = 2**30
-# UID of the transfer syntax Deflated Explicit VR Little Endian.
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+# Characters of the name of a lead
+_MAX_NAME = 200
 # Class of the list of files on a medium, which is no recording.
 _DIRECTORY = b"1.2.840.10008.1.3.10"
 # Value representations that the first elements of a file have.
@@ -93,17 +92,20 @@ def read_dicom(path: Path, request: RecordRequest) -> ECGRecord:
 
 
 def _read(path: Path, hints: ReadingHints) -> ECGRecord:
-    dataset = _load(path)
-    groups = dataset.get("WaveformSequence") or []
+    file = _File(path, Budget(path))
+    dataset = open_dicom(path, _begins_with_elements, file.budget)
+    groups = file.items(dataset, "WaveformSequence")
     if not groups:
-        kind = dataset.get("Modality") or "unknown"
+        kind = file.value(dataset, "Modality") or "unknown"
         raise RecordError(
             path, f"holds no waveform (modality {kind}): expected the ECG of an electrocardiograph"
         )
-    group = _read_fullest(path, dataset, hints)
+    group = _read_fullest(file, dataset, groups, hints)
     flags = list(group.flags)
     # What was computed from the recording, such as a median beat, is no part of it.
-    n_recorded = sum(str(group.get("WaveformOriginality") or "") != "DERIVED" for group in groups)
+    n_recorded = sum(
+        str(file.value(item, "WaveformOriginality") or "") != "DERIVED" for item in groups
+    )
     if n_recorded > 1:
         flags.append(f"waveform_groups:{n_recorded}")
     signal, leads, derived = derive_limb_leads(group.signal, group.names)
@@ -112,40 +114,27 @@ def _read(path: Path, hints: ReadingHints) -> ECGRecord:
         signal=signal,
         fs=group.fs,
         leads=leads,
-        age=_age(str(dataset.get("PatientAge") or "")),
-        sex=parse_sex(dataset.get("PatientSex") or ""),
-        patient_id=str(dataset.get("PatientID") or "") or None,
+        age=_age(str(file.value(dataset, "PatientAge") or "")),
+        sex=parse_sex(file.value(dataset, "PatientSex") or ""),
+        patient_id=str(file.value(dataset, "PatientID") or "") or None,
         flags=(*flags, *derived),
         unused=group.unused,
     )
 
 
-def _load(path: Path) -> Dataset:
-    """Parse a file from memory.
+class _File(NamedTuple):
+    """A file that is read: its path, and the budget of its parser."""
 
-    pydicom allocates the length that an element of a file on disk claims, even if it is not there.
-    """
-    try:
-        import pydicom
-    except ImportError:
-        raise missing_extra(path, "pydicom", "DICOM") from None
-    raw = read_whole(path, _MAX_BYTES, "one recording")
-    has_no_preamble = raw[128:132] != b"DICM"
-    if has_no_preamble and not _begins_with_elements(raw[:4096]):
-        raise RecordError(path, "is no DICOM file: expected a preamble and DICM, or elements")
-    content = io.BytesIO(raw)
-    # The encoding is in the first elements. Others are not parsed before it is known to be safe:
-    # deflated content may inflate to any size.
-    meta = pydicom.filereader.read_partial(
-        content, stop_when=lambda tag, vr, length: tag.group > 2, force=has_no_preamble
-    ).file_meta
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax is not None and (str(syntax) == _DEFLATED or not syntax.is_little_endian):
-        raise RecordError(
-            path, f"is encoded as {syntax.name}: expected little endian, not deflated"
-        )
-    content.seek(0)
-    return pydicom.dcmread(content, force=has_no_preamble)
+    path: Path
+    budget: Budget
+
+    def value(self, item: Dataset, name: str) -> Any:
+        """Return a value of an item, or None; see `value_of`."""
+        return value_of(self.path, item, name)
+
+    def items(self, item: Dataset, name: str) -> list[Dataset]:
+        """Return the items of a sequence; see `items_of`."""
+        return items_of(self.path, item, name, self.budget)
 
 
 class _Group(NamedTuple):
@@ -158,37 +147,40 @@ class _Group(NamedTuple):
     unused: tuple[str, ...]
 
 
-def _read_fullest(path: Path, dataset: Dataset, hints: ReadingHints) -> _Group:
+def _read_fullest(
+    file: _File, dataset: Dataset, groups: list[Dataset], hints: ReadingHints
+) -> _Group:
     """Read the group of the most leads times seconds that is not damaged."""
-    amounts = [_amount(group, hints) for group in dataset.WaveformSequence]
+    amounts = [_amount(file, group, hints) for group in groups]
     problems = []
     for index in sorted(range(len(amounts)), key=lambda i: amounts[i], reverse=True):
         try:
-            return _read_group(path, dataset, index, hints)
+            return _read_group(file, dataset, index, hints)
         except RecordError as error:
             problems.append(error)
     raise problems[0]
 
 
-def _amount(group: Dataset, hints: ReadingHints) -> tuple[bool, float]:
+def _amount(file: _File, group: Dataset, hints: ReadingHints) -> tuple[bool, float]:
     """Return whether a group has a standard lead, and its leads times seconds."""
-    channels = group.get("ChannelDefinitionSequence") or []
-    n_leads = sum(canonical_lead(_lead_name(channel)) is not None for channel in channels)
-    fs = float(group.get("SamplingFrequency") or hints.fs or 0)
-    seconds = int(group.get("NumberOfWaveformSamples") or 0) / max(fs, 1e-6)
+    channels = file.items(group, "ChannelDefinitionSequence")
+    n_leads = sum(canonical_lead(_lead_name(file, channel)) is not None for channel in channels)
+    fs = float(file.value(group, "SamplingFrequency") or hints.fs or 0)
+    seconds = int(file.value(group, "NumberOfWaveformSamples") or 0) / max(fs, 1e-6)
     return n_leads > 0, (n_leads or len(channels)) * seconds
 
 
-def _read_group(path: Path, dataset: Dataset, index: int, hints: ReadingHints) -> _Group:
+def _read_group(file: _File, dataset: Dataset, index: int, hints: ReadingHints) -> _Group:
     """Read the ECG channels of a group."""
+    path = file.path
     group = dataset.WaveformSequence[index]
-    fs = float(group.get("SamplingFrequency") or hints.fs or 0)
+    fs = float(file.value(group, "SamplingFrequency") or hints.fs or 0)
     if not fs > 0:
         raise RecordError(path, "says no sampling rate: give --source-fs NAME=HZ (source_fs=)")
-    counts = _counts(path, dataset, index)
-    channels = list(group.ChannelDefinitionSequence)
-    names = [_lead_name(channel) for channel in channels]
-    scales = [_millivolts(channel, hints.gain_per_mv) for channel in channels]
+    channels = file.items(group, "ChannelDefinitionSequence")
+    counts = _counts(file, dataset, index, len(channels))
+    names = [_lead_name(file, channel) for channel in channels]
+    scales = [_millivolts(file, channel, hints.gain_per_mv) for channel in channels]
     found = find_ecg(
         tuple(
             Channel(name, unit="mV" if scale else "none")
@@ -201,7 +193,7 @@ def _read_group(path: Path, dataset: Dataset, index: int, hints: ReadingHints) -
         scale = scales[column]
         assert scale is not None
         row = (counts[:, column] * scale.per_count + scale.baseline).astype(np.float32)
-        rows.append(_shifted(row, _delay(path, channels[column], fs)))
+        rows.append(_shifted(row, _delay(file, channels[column], fs)))
     if not rows:
         raise RecordError(path, "no channel is a voltage: expected a sensitivity in uV, mV or V")
     flags = [f"not_a_voltage:{names[i]}" for i in found.unused if scales[i] is None]
@@ -214,19 +206,19 @@ def _read_group(path: Path, dataset: Dataset, index: int, hints: ReadingHints) -
     )
 
 
-def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
+def _counts(file: _File, dataset: Dataset, index: int, n_listed: int) -> Float64Array:
     """Return the samples of a group, shape (n_samples, n_channels), NaN where one is padding."""
     from pydicom.waveforms.numpy_handler import multiplex_array
 
     group = dataset.WaveformSequence[index]
-    n_channels = group.NumberOfWaveformChannels
-    n_promised = int(group.NumberOfWaveformSamples) * int(n_channels)
+    n_channels = int(file.value(group, "NumberOfWaveformChannels") or 0)
+    n_promised = int(file.value(group, "NumberOfWaveformSamples") or 0) * n_channels
     n_bits = len(group.get("WaveformData") or b"") * 8
-    n_stored = n_bits // int(group.get("WaveformBitsAllocated") or 8)
+    n_stored = n_bits // int(file.value(group, "WaveformBitsAllocated") or 8)
     is_plausible = 0 < n_promised <= min(n_stored, MAX_VALUES)
-    if not is_plausible or len(group.ChannelDefinitionSequence) != n_channels:
+    if not is_plausible or n_listed != n_channels:
         raise RecordError(
-            path,
+            file.path,
             f"waveform promises {n_promised} samples of {n_channels} channels, {n_stored} are "
             "stored",
         )
@@ -234,12 +226,12 @@ def _counts(path: Path, dataset: Dataset, index: int) -> Float64Array:
         raw = multiplex_array(dataset, index, as_raw=True)
     except KeyError as error:
         raise RecordError(
-            path, f"samples are of type {error}: expected 8, 16 or 32-bit integers"
+            file.path, f"samples are of type {error}: expected 8, 16 or 32-bit integers"
         ) from None
-    expand = _COMPANDED.get(str(group.WaveformSampleInterpretation))
+    expand = _COMPANDED.get(str(file.value(group, "WaveformSampleInterpretation")))
     # A code of 8 bits stands for a number of 14 or 13.
     counts: Float64Array = (expand()[raw] if expand else raw).astype(np.float64)
-    padding = group.get("WaveformPaddingValue")
+    padding = file.value(group, "WaveformPaddingValue")
     if isinstance(padding, bytes) and len(padding) >= raw.dtype.itemsize:
         counts[raw == np.frombuffer(padding, raw.dtype, 1)[0]] = np.nan
     return counts
@@ -270,17 +262,17 @@ def _a_law() -> Float64Array:
 _COMPANDED: dict[str, Callable[[], Float64Array]] = {"MB": _mu_law, "AB": _a_law}
 
 
-def _delay(path: Path, channel: Dataset, fs: float) -> int:
+def _delay(file: _File, channel: Dataset, fs: float) -> int:
     """Return how many samples later than the others a channel was taken, rounded.
 
     Time skew and offset are in seconds, sample skew in samples (PS3.3, C.10.9.1.4).
     """
-    samples = float(channel.get("ChannelSampleSkew") or 0.0)
-    seconds = float(channel.get("ChannelTimeSkew") or 0.0)
-    seconds += float(channel.get("ChannelOffset") or 0.0)
+    samples = float(file.value(channel, "ChannelSampleSkew") or 0.0)
+    seconds = float(file.value(channel, "ChannelTimeSkew") or 0.0)
+    seconds += float(file.value(channel, "ChannelOffset") or 0.0)
     delay = samples + seconds * fs
     if not abs(delay) <= MAX_VALUES:
-        raise RecordError(path, f"a channel has a skew of {delay:g} samples: expected few")
+        raise RecordError(file.path, f"a channel has a skew of {delay:g} samples: expected few")
     return round(delay)
 
 
@@ -296,17 +288,18 @@ def _shifted(row: Float32Array, delay: int) -> Float32Array:
     return shifted
 
 
-def _lead_name(channel: Dataset) -> str:
+def _lead_name(file: _File, channel: Dataset) -> str:
     """Return the lead by its code, else the meaning of its code without remarks in parentheses."""
-    source = (channel.get("ChannelSourceSequence") or [None])[0]
+    source = next(iter(file.items(channel, "ChannelSourceSequence")), None)
     if source is None:
-        return str(channel.get("ChannelLabel") or "")
+        return str(file.value(channel, "ChannelLabel") or "")
     # An MDC or SCP-ECG code
-    coded = canonical_lead(str(source.get("CodeValue") or ""))
+    coded = canonical_lead(str(file.value(source, "CodeValue") or ""))
     if coded is not None:
         return coded
-    meaning = re.sub(r"\s*\(.*\)", "", str(source.get("CodeMeaning") or "")).strip()
-    label = str(channel.get("ChannelLabel") or "")
+    meaning = str(file.value(source, "CodeMeaning") or "")[:_MAX_NAME]
+    meaning = re.sub(r"\s*\(.*\)", "", meaning).strip()
+    label = str(file.value(channel, "ChannelLabel") or "")
     return label if canonical_lead(meaning) is None and canonical_lead(label) else meaning
 
 
@@ -317,23 +310,24 @@ class _Scale(NamedTuple):
     baseline: float
 
 
-def _millivolts(channel: Dataset, gain_per_mv: float | None) -> _Scale | None:
+def _millivolts(file: _File, channel: Dataset, gain_per_mv: float | None) -> _Scale | None:
     """Return the scale of a channel, or None if it is not a voltage.
 
     A channel without sensitivity has the gain that is given.
     """
-    units = channel.get("ChannelSensitivityUnitsSequence") or []
-    sensitivity = channel.get("ChannelSensitivity")
+    units = file.items(channel, "ChannelSensitivityUnitsSequence")
+    sensitivity = file.value(channel, "ChannelSensitivity")
     if sensitivity is None and not units and gain_per_mv:
         return _Scale(1 / gain_per_mv, 0.0)
     # An empty unit says nothing.
-    per_unit = millivolts_per_unit(str(units[0].get("CodeValue") or "?")) if units else None
+    unit = str(file.value(units[0], "CodeValue") or "?") if units else ""
+    per_unit = millivolts_per_unit(unit) if unit else None
     if per_unit is None or sensitivity is None:
         return None
-    correction = channel.get("ChannelSensitivityCorrectionFactor")
+    correction = file.value(channel, "ChannelSensitivityCorrectionFactor")
     correction = 1.0 if correction is None else float(correction)
     # The baseline is in the unit of the channel.
-    baseline = float(channel.get("ChannelBaseline") or 0.0) * per_unit
+    baseline = float(file.value(channel, "ChannelBaseline") or 0.0) * per_unit
     return _Scale(float(sensitivity) * correction * per_unit, baseline)
 
 

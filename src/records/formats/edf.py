@@ -51,8 +51,15 @@ _FIELDS = {
     "reserved": 32,
 }
 _CHANNEL_BYTES = sum(_FIELDS.values())
+# The time of a data record, as text
+_TIME = re.compile(rb"([+-]\d{1,18}(?:\.\d{0,18})?)")
 # Samples by which a missing unit is judged
 _PROBED_SAMPLES = 100_000
+# Data records and continuous runs of a file with gaps, and values of a signal that is mostly gaps.
+_MAX_TIMED = 1_000_000
+_MAX_RUNS = 2_000
+_FEW_VALUES = 2**26
+_VALUES_PER_BYTE = 4
 # Seconds between data records may be off by this much, since files round their times.
 _TIME_TOLERANCE_S = 1e-3
 
@@ -153,6 +160,7 @@ def read_edf(path: Path, request: RecordRequest) -> ECGRecord:
             f"holds {len(selection.channels)} ECG channels of {total} samples, gaps included: the "
             f"limit is {MAX_VALUES} values, read it in windows (window_s)",
         )
+    _check_gaps(header, (stop - request.start) * len(selection.channels))
     patient_id, sex, age = _patient(header)
     scales, unit_flags = _millivolts(header, selection, request.hints.gain_per_mv)
     return ECGRecord(
@@ -333,6 +341,7 @@ def _select_channels(header: EdfHeader, hints: ReadingHints) -> _Selection:
         hints.leads,
     )
     usable = [row for row in found.rows if channels[row].scale and channels[row].n]
+    broken = sorted(set(found.rows) - set(usable))
     if not usable:
         names = ", ".join(f"{channel.label} ({channel.unit})" for channel in channels[:20])
         raise RecordError(
@@ -343,14 +352,15 @@ def _select_channels(header: EdfHeader, hints: ReadingHints) -> _Selection:
     n = max(channels[row].n for row in usable)
     fs = _rate(header, n, hints)
     flags = [f"not_a_voltage:{channels[row].label}" for row in found.not_voltages]
-    flags += [f"broken_scale:{channels[row].label}" for row in found.rows if row not in usable]
+    flags += [f"broken_scale:{channels[row].label}" for row in broken]
     slow = [row for row in usable if channels[row].n < n]
-    left_out = [row for row in slow if channels[row].n * fs / n < MIN_LEAD_FS]
+    left_out = {row for row in slow if channels[row].n * fs / n < MIN_LEAD_FS}
     flags += [
         f"{'other_rate' if row in left_out else 'upsampled'}:{channels[row].label}" for row in slow
     ]
     kept = [row for row in usable if row not in left_out]
-    unused = [channel.label for row, channel in enumerate(channels) if row not in kept]
+    taken = set(kept)
+    unused = [channel.label for row, channel in enumerate(channels) if row not in taken]
     return _Selection(tuple(channels[row] for row in kept), n, fs, tuple(flags), tuple(unused))
 
 
@@ -510,6 +520,10 @@ def _find_runs(header: EdfHeader, selection: _Selection) -> tuple[_Run, ...]:
             "expected data records in the order of time",
         )
     firsts = [0, *(np.flatnonzero(steps > _TIME_TOLERANCE_S) + 1).tolist()]
+    if len(firsts) > _MAX_RUNS:
+        raise RecordError(
+            header.path, f"is EDF+D with {len(firsts) - 1} gaps, the limit is {_MAX_RUNS}"
+        )
     runs: list[_Run] = []
     for first, following in zip(firsts, [*firsts[1:], header.n_records], strict=True):
         begin = round((starts[first] - starts[0]) * fs)
@@ -517,6 +531,16 @@ def _find_runs(header: EdfHeader, selection: _Selection) -> tuple[_Run, ...]:
         begin = max(begin, runs[-1].stop if runs else 0)
         runs.append(_Run(begin, begin + (following - first) * n, first))
     return tuple(runs)
+
+
+def _check_gaps(header: EdfHeader, n_values: int) -> None:
+    """Refuse a signal that is far larger than the file, since it is mostly gaps."""
+    n_bytes = 2 * header.n_records * header.record_size
+    if n_values > max(_FEW_VALUES, _VALUES_PER_BYTE * n_bytes):
+        raise RecordError(
+            header.path,
+            f"has gaps: {n_values} values of {n_bytes} bytes, read it in windows (window_s)",
+        )
 
 
 def _gap_flags(runs: tuple[_Run, ...], fs: float) -> tuple[str, ...]:
@@ -543,9 +567,13 @@ def _start_times(header: EdfHeader, mtime_ns: int) -> tuple[float, ...]:
         )
     columns = slice(annotations.first, annotations.first + annotations.n)
     texts = np.ascontiguousarray(_records(header)[:, columns])  # (n_records, n)
+    if len(texts) > _MAX_TIMED:
+        raise RecordError(
+            header.path, f"is EDF+D of {len(texts)} data records, the limit is {_MAX_TIMED}"
+        )
     starts: list[float] = []
     for text in texts:
-        match = re.match(rb"([+-]\d+(?:\.\d*)?)", text.tobytes())
+        match = _TIME.match(text.tobytes())
         if match is None:
             raise RecordError(
                 header.path, f"is EDF+D and data record {len(starts)} does not give its time"

@@ -73,6 +73,8 @@ _MAX_DEPTH = 4
 _BLANK = " \t\r\n\v\f\0"
 # Letters of a rate or gain.
 _MAX_TEXT = 64
+# Letters of a text that is kept, such as a name or an id.
+_MAX_VALUE = 10_000
 
 _NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,3})?"
 _RATE = re.compile(
@@ -315,10 +317,10 @@ def _spelled(value: float | str) -> str:
 
 
 def as_text(value: str | bytes) -> str:
-    """Return text without spaces and zero bytes around it."""
+    """Return text without spaces and zero bytes around it, cut where it is absurdly long."""
     if isinstance(value, bytes):
-        return _decoded(value).strip(_BLANK)
-    return value.strip(_BLANK)
+        return _decoded(value).strip(_BLANK)[:_MAX_VALUE]
+    return value.strip(_BLANK)[:_MAX_VALUE]
 
 
 def _decoded(value: bytes) -> str:
@@ -506,7 +508,8 @@ def choose_channels(
     names = names or ("",) * len(units)
     channels = tuple(map(Channel, names, ("",) * len(units), units))
     kept = find_ecg(channels, named).rows
-    others = [row for row in range(len(units)) if row not in kept]
+    taken = set(kept)
+    others = [row for row in range(len(units)) if row not in taken]
     flags = [
         f"not_a_voltage:{names[row]}" for row in others if millivolts_per_unit(units[row]) is None
     ]

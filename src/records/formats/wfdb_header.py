@@ -42,17 +42,19 @@ _DEVICES = {
     *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10)),
 }
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# A part that is followed by none of its own characters is possessive (++): there is one way to
+# match it, so that a line takes time in proportion to its length.
+_NUMBER = r"[-+]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++)?"
 # name[/segments] n_leads [fs[/counter frequency] [n_samples [time [date]]]]
 _RECORD_LINE = re.compile(
-    r"^(?P<name>\S+?)(?:/(?P<segments>\d+))?\s+(?P<n_leads>\d+)"
-    rf"(?:\s+(?P<fs>{_NUMBER}|nan|inf)(?:/\S+)?(?:\s+(?P<n>\d+)(?:\s.*)?)?)?\s*$",
+    r"^(?P<name>\S+?)(?:/(?P<segments>\d++))?\s++(?P<n_leads>\d++)"
+    rf"(?:\s++(?P<fs>{_NUMBER}|nan|inf)(?:/\S++)?(?:\s++(?P<n>\d++)(?:\s.*+)?)?)?\s*+$",
     re.IGNORECASE,
 )
 # file format[x frame][:skew][+offset] [gain[(baseline)][/units] [adc_res [adc_zero [initial
 # [checksum [block [description]]]]]]]
 _SIGNAL_LINE = re.compile(
-    rf"""^(?P<file>.+?)\s+(?P<fmt>\d+)
+    rf"""^(?P<file>.+?)(?<!\s)\s++(?P<fmt>\d++)
     (?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?
     (?:\s+(?P<gain>{_NUMBER}|[-+]?nan|[-+]?inf)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<units>\S*))?
     (?:\s+(?P<adc_res>-?\d+)(?:\s+(?P<adc_zero>-?\d+)
@@ -60,7 +62,7 @@ _SIGNAL_LINE = re.compile(
     (?:\s+(?P<block>\d+)(?:\s+(?P<description>.*))?)?)?)?)?)?)?\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
-_SEGMENT_LINE = re.compile(r"^(?P<name>\S+)\s+(?P<n>\d+)\s*$")
+_SEGMENT_LINE = re.compile(r"^(?P<name>\S++)\s++(?P<n>\d++)\s*+$")
 # Several integers in ASCII digits, separated by a space each.
 _INTEGERS = re.compile(r"-?[0-9]+(?: -?[0-9]+)*")
 
