@@ -24,6 +24,15 @@ from src.records.record import ECGRecord, ReadingHints, RecordError, RecordReque
 from src.utils import Float32Array, Float64Array
 
 _MAX_BYTES = 2**26
+# Sections that a record lists, and tags of its patient.
+_MAX_LISTED = 1000
+# Samples of all leads together, and their bytes. A lead has at most 64 KiB, which is minutes.
+_MAX_SAMPLES = 2**22
+_MAX_CODED = 2**21
+# Bits of a prefix. All of its continuations are listed.
+_MAX_PREFIX = 20
+# Patient, Huffman tables, leads and rhythm.
+_READ_SECTIONS = (1, 2, 3, 6)
 # Bytes before the data of a section.
 _HEADER = 16
 # Number that stands for the Huffman table of the standard.
@@ -118,10 +127,13 @@ def _sections(path: Path, content: bytes) -> dict[int, bytes]:
     number, length = struct.unpack_from("<HI", content, 8)
     if number != 0 or not _HEADER <= length <= len(content) - 6:
         raise RecordError(path, "does not start with section 0: expected SCP-ECG")
+    pointers = range(6 + _HEADER, 6 + length - 9, 10)
+    if len(pointers) > _MAX_LISTED:
+        raise RecordError(path, f"lists {len(pointers)} sections: expected {_MAX_LISTED} at most")
     sections = {}
-    for at in range(6 + _HEADER, 6 + length - 9, 10):
+    for at in pointers:
         number, size, index = struct.unpack_from("<HII", content, at)
-        if size <= _HEADER or number == 0:
+        if size <= _HEADER or number not in _READ_SECTIONS:
             continue
         # Indices count from 1.
         if not 1 <= index <= len(content) - size + 1:
@@ -142,7 +154,9 @@ def _patient(data: bytes) -> tuple[float | None, str | None, str | None]:
     """
     tags: dict[int, bytes] = {}
     at = 0
-    while at + 3 <= len(data) and data[at] != 255:
+    for _ in range(_MAX_LISTED):
+        if at + 3 > len(data) or data[at] == 255:
+            break
         length = struct.unpack_from("<H", data, at + 1)[0]
         tags.setdefault(data[at], data[at + 3 : at + 3 + length])
         at += 3 + length
@@ -213,6 +227,8 @@ def _rhythm(
         )
     lengths = struct.unpack_from(f"<{len(leads)}H", data, 6)
     at = 6 + 2 * len(leads)
+    codes = _Codes.of(table) if table else None
+    n_samples = n_bytes = 0
     present: list[_Lead] = []
     rows: list[NDArray[np.int64]] = []
     for lead, length in zip(leads, lengths, strict=True):
@@ -221,14 +237,22 @@ def _rhythm(
         if not length and any(lengths):
             continue
         # A Huffman code has at least one bit.
-        n_most = len(coded) * 8 if table else len(coded) // 2
+        n_most = len(coded) * 8 if codes else len(coded) // 2
         if len(coded) < length or not 0 < lead.n_samples <= n_most:
             raise RecordError(
                 path,
                 f"promises {lead.n_samples} samples in {length} bytes, {len(coded)} are there",
             )
-        if table:
-            values = _decode(path, coded, lead.n_samples, table)
+        n_samples += lead.n_samples
+        n_bytes += length
+        if n_samples > _MAX_SAMPLES or n_bytes > _MAX_CODED:
+            raise RecordError(
+                path,
+                f"promises over {_MAX_SAMPLES} samples or {_MAX_CODED} bytes of them: expected a "
+                "resting ECG",
+            )
+        if codes:
+            values = codes.decode(path, coded, lead.n_samples)
         else:
             values = np.frombuffer(coded, "<i2", lead.n_samples).astype(np.int64)
         present.append(lead)
@@ -249,6 +273,11 @@ def _in_place(
         spans = sorted({(lead.start, lead.start + lead.n_samples - 1) for lead in leads})
         raise RecordError(
             path, f"leads start and end at {spans[:5]}: expected them to follow each other"
+        )
+    # Twelve leads one after the other take twelve times their samples.
+    if len(leads) * n_samples > 12 * _MAX_SAMPLES:
+        raise RecordError(
+            path, f"{len(leads)} leads take {n_samples} samples each: expected a resting ECG"
         )
     counts = np.full((len(leads), n_samples), np.nan)
     for row, lead, values in zip(counts, leads, rows, strict=True):
@@ -288,7 +317,7 @@ def _huffman_table(path: Path, data: bytes) -> Table | None:
         *lengths, stays, value, code = struct.unpack_from("<BBBhI", data, 4 + 9 * i)
         # Writers disagree about which of the two comes first.
         prefix, total = sorted(lengths)
-        if not (0 < prefix <= total <= 48 and stays):
+        if not (0 < prefix <= _MAX_PREFIX and prefix <= total <= 48 and stays):
             raise RecordError(
                 path,
                 f"Huffman code {i + 1} has {prefix} of {total} bits or leads to another table: "
@@ -300,31 +329,82 @@ def _huffman_table(path: Path, data: bytes) -> Table | None:
     return table
 
 
-def _decode(path: Path, coded: bytes, n_samples: int, table: Table) -> NDArray[np.int64]:
-    """Decode `n_samples` numbers, shape (n_samples,); the highest bit of a byte comes first."""
-    # Codes have any number of bits and are cut from a text of zeros and ones.
-    bits = "".join(f"{byte:08b}" for byte in coded)
-    longest = max(length for length, _ in table)
-    prefixes = {f"{code:0{length}b}": meaning for (length, code), meaning in table.items()}
-    values = np.empty(n_samples, np.int64)
+class _Codes(NamedTuple):
+    """A Huffman table by the next bits of a stream, so that it is decoded in linear time.
+
+    Attributes
+    ----------
+    n_bits
+        Bits of the longest prefix. The arrays have an entry for each number of so many bits.
+    prefix, extra
+        Bits of the prefix that a number begins with, 0 if it begins with none, and of the number
+        behind it.
+    value
+        What the prefix stands for.
+    """
+
+    n_bits: int
+    prefix: NDArray[np.uint8]
+    extra: NDArray[np.uint8]
+    value: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, table: Table) -> _Codes:
+        """List the continuations of each prefix of a table."""
+        longest = max(length for length, _ in table)
+        codes = cls(
+            longest,
+            np.zeros(1 << longest, np.uint8),
+            np.zeros(1 << longest, np.uint8),
+            np.zeros(1 << longest, np.int16),
+        )
+        # Of two prefixes, the shorter one is read first.
+        for (length, bits), meaning in sorted(table.items(), reverse=True):
+            shift = longest - length
+            continued = slice(bits << shift, (bits + 1) << shift)
+            codes.prefix[continued] = length
+            codes.extra[continued] = meaning.extra
+            codes.value[continued] = meaning.value
+        return codes
+
+    def decode(self, path: Path, coded: bytes, n_samples: int) -> NDArray[np.int64]:
+        """Decode `n_samples` numbers, shape (n_samples,); the highest bit of a byte comes first."""
+        bits = np.unpackbits(np.frombuffer(coded, np.uint8))
+        padded = np.concatenate([bits, np.zeros(self.n_bits, np.uint8)]).astype(np.int32)
+        # The next bits at each place, as a number.
+        following = np.zeros(len(bits), np.int32)
+        for i in range(self.n_bits):
+            following = following << 1 | padded[i : i + len(bits)]
+        prefix, extra = self.prefix[following], self.extra[following]
+        steps = (prefix.astype(np.int32) + extra).tolist()
+        starts = _walk(path, steps, n_samples)
+        last = starts[-1]
+        if last + steps[last] > len(bits):
+            raise RecordError(path, f"ends within sample {n_samples - 1} of {n_samples}")
+        values = self.value[following[starts]].astype(np.int64)
+        for n_extra in np.unique(extra[starts]).tolist():
+            if n_extra:
+                chosen = extra[starts] == n_extra
+                behind = starts[chosen] + prefix[starts[chosen]]
+                values[chosen] = _signed(bits, behind, n_extra)
+        return values
+
+
+def _walk(path: Path, steps: list[int], n_samples: int) -> NDArray[np.int64]:
+    """Return the place of the first bit of each number, shape (n_samples,)."""
+    starts = []
     at = 0
     for i in range(n_samples):
-        end = at + 1
-        while (code := prefixes.get(bits[at:end])) is None:
-            end += 1
-            if end - at > longest or end > len(bits):
-                raise RecordError(
-                    path, f"sample {i} of {n_samples} is no Huffman code of the table"
-                )
-        # The number behind the prefix, if there is one.
-        at = end + code.extra
-        if at > len(bits):
-            raise RecordError(path, f"ends within sample {i} of {n_samples}")
-        values[i] = _signed(bits[end:at]) if code.extra else code.value
+        if at >= len(steps) or not steps[at]:
+            raise RecordError(path, f"sample {i} of {n_samples} is no Huffman code of the table")
+        starts.append(at)
+        at += steps[at]
+    return np.array(starts, np.int64)
+
+
+def _signed(bits: NDArray[np.uint8], starts: NDArray[np.int64], n_bits: int) -> NDArray[np.int64]:
+    """Return the numbers that bits stand for in two's complement, shape of `starts`."""
+    values = -bits[starts].astype(np.int64)
+    for i in range(1, n_bits):
+        values = values << 1 | bits[starts + i]
     return values
-
-
-def _signed(bits: str) -> int:
-    """Return the number that bits stand for in two's complement."""
-    value = int(bits, 2)
-    return value - (1 << len(bits)) if bits[0] == "1" else value
