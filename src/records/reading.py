@@ -21,7 +21,7 @@ from src.records.channels import name_channels
 from src.records.formats.arrays import is_npy, npy_extent, read_npy
 from src.records.formats.dicom import is_dicom, read_dicom
 from src.records.formats.edf import edf_extent, read_edf
-from src.records.formats.errors import HEAD_BYTES, open_error
+from src.records.formats.errors import HEAD_BYTES, check_written, open_error
 from src.records.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.records.formats.ishne import is_ishne, ishne_extent, read_ishne
 from src.records.formats.mat import read_mat
@@ -488,6 +488,7 @@ def _read(path: Path, request: RecordRequest) -> ECGRecord:
 def _read_as(kind: _Format, path: Path, file: Path, request: RecordRequest) -> ECGRecord:
     # Damaged files hold numbers that overflow; `checked_record` checks the outcome.
     with _named_errors(path), np.errstate(all="ignore"):
+        check_written(file, os.stat(file).st_size)
         record = checked_record(path, kind.read(file, request))
         if not request.hints.leads:
             return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from src.records.record import RecordError
@@ -10,6 +11,10 @@ from src.records.record import RecordError
 HEAD_BYTES = 2**16
 """First bytes of a file that tell what it is."""
 
+# Files of up to this size are read whatever was written of them, and larger ones if a quarter was.
+_SMALL_BYTES = 2**27
+_MAX_SPARSE = 4
+_MAX_HOLES = 100_000
 # Errors of the machine, not of the file. Some systems lack some of them.
 _MACHINE_FAULTS = {
     getattr(errno, name, None)
@@ -100,9 +105,55 @@ def read_whole(path: Path, max_bytes: int, what: str) -> bytes:
         n_bytes = path.stat().st_size
         if n_bytes > max_bytes:
             raise RecordError(path, f"has {n_bytes} bytes, over {max_bytes}: expected {what}")
+        check_written(path, n_bytes)
         return path.read_bytes()
     except OSError as error:
         raise open_error(path, error) from None
+
+
+def check_written(path: str | Path, n_bytes: int) -> None:
+    """Refuse a large file most of which was never written.
+
+    Such a sparse file reads as zeros, which cost as much time and memory as samples do.
+
+    Parameters
+    ----------
+    path
+        The file.
+    n_bytes
+        Its size.
+
+    Raises
+    ------
+    RecordError
+        If less than a quarter of a large file is there.
+    """
+    if n_bytes <= _SMALL_BYTES or not hasattr(os, "SEEK_DATA"):
+        return
+    n_written = _count_written(path, n_bytes)
+    if n_written * _MAX_SPARSE < n_bytes:
+        raise RecordError(
+            path, f"is sparse: {n_written} of its {n_bytes} bytes were written: expected samples"
+        )
+
+
+def _count_written(path: str | Path, n_bytes: int) -> int:
+    """Return the bytes of a file outside its holes; all where the system does not tell."""
+    n_written = at = 0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for _ in range(_MAX_HOLES):
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+            at = os.lseek(descriptor, start, os.SEEK_HOLE)
+            n_written += at - start
+            if at >= n_bytes:
+                return n_written
+        return n_bytes
+    except OSError as error:
+        # Nothing but a hole is left, or the file system has no holes.
+        return n_written if error.errno == errno.ENXIO else n_bytes
+    finally:
+        os.close(descriptor)
 
 
 def missing_extra(path: str | Path, package: str, kind: str) -> RecordError:

@@ -71,6 +71,9 @@ _ID_NAMES = ("exam_id", "id_exam", "record_id", "ecg_id", "ids", "id")
 _PUBLISHED_FS = {"ecg": 500.0, "tracings": 400.0}
 
 _MAX_RECORDS = 10_000_000
+# Bytes of a record, and records that a file of any size may have.
+_MIN_RECORD_BYTES = 100
+_FEW_RECORDS = 100_000
 _MAX_BLOCK_BYTES = 2**27
 # Groups that are searched for signals and for what is stated of them.
 _MAX_GROUPS = 100
@@ -370,8 +373,10 @@ def _rows(path: Path, file: h5py.File, group: h5py.Group, dataset: h5py.Dataset)
     Without ids in the file, an id is the file's stem and the row.
     """
     n_records = int(dataset.shape[0])
-    if n_records > _MAX_RECORDS:
-        raise RecordError(path, f"promises {n_records} records, the limit is {_MAX_RECORDS}")
+    # Each record is listed by its id, whether its samples are there or not.
+    limit = min(_MAX_RECORDS, max(_FEW_RECORDS, path.stat().st_size // _MIN_RECORD_BYTES))
+    if n_records > limit:
+        raise RecordError(path, f"promises {n_records} records, the limit is {limit} for its size")
     ids = _read_ids(path, file, group, n_records)
     if ids is None:
         return {f"{path.stem}-{row:05d}": row for row in range(n_records)}

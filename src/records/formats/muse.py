@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
-from src.records.formats.safe_xml import number_of, text_of
+from src.records.formats.safe_xml import MAX_LEADS, number_of, samples_of, text_of
 from src.records.leads import derive_limb_leads
 from src.records.record import ECGRecord, ReadingHints, RecordError
 from src.utils import Float32Array
@@ -99,10 +99,13 @@ def _read_wave(path: Path, waveform: Element, hints: ReadingHints) -> _Wave:
         raise RecordError(
             path, f"SampleBase is {text_of(waveform, 'SampleBase')!r}: expected a rate in Hz"
         )
+    listed = waveform.findall("LeadData")
+    if len(listed) > MAX_LEADS:
+        raise RecordError(path, f"has {len(listed)} leads: expected {MAX_LEADS} at most")
     names: list[str] = []
     rows: list[Float32Array] = []
     flags: list[str] = []
-    for lead in waveform.findall("LeadData"):
+    for lead in listed:
         name = text_of(lead, "LeadID")
         row = _samples(path, name, lead, hints.gain_per_mv)
         if not len(row):
@@ -127,8 +130,9 @@ def _samples(path: Path, name: str, lead: Element, gain_per_mv: float | None) ->
             path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes per sample: expected 2"
         )
     try:
-        raw = base64.b64decode("".join(text_of(lead, "WaveFormData").split()), validate=True)
-    except binascii.Error as error:
+        coded = samples_of(lead, "WaveFormData").encode("ascii").translate(None, b" \t\r\n")
+        raw = base64.b64decode(coded, validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
         raise RecordError(path, f"lead {name} is not valid base64 ({error})") from None
     n_stored = len(raw) // 2
     if not n_stored:

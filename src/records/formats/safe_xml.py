@@ -16,9 +16,22 @@ from xml.parsers import expat
 from src.records.formats.errors import read_whole
 from src.records.record import RecordError
 
+MAX_LEADS = 1000
+"""Most leads of a recording."""
+
 _MAX_BYTES = 2**26
 _MAX_ELEMENTS = 200_000
 _MAX_DEPTH = 100
+# Characters that the parser is given at a time, and bytes of a tag, a comment or a declaration. It
+# takes seconds for a tag of millions of attributes before it tells of any.
+_PIECE = 2**18
+_MAX_TAG = 2**19
+# Attributes of an element, and characters of its name with its namespace, which is written out for
+# each element.
+_MAX_ATTRIBUTES = 1000
+_MAX_NAME = 1000
+# Characters of a text that is no list of samples.
+_MAX_TEXT = 10_000
 
 # Byte order marks; that of UTF-32 comes first, as that of UTF-16 is its beginning.
 _MARKS = (
@@ -61,8 +74,7 @@ def parse_xml(path: Path) -> Element:
     content = read_whole(path, _MAX_BYTES, "the XML of one recording")
     handler = _Handler(path)
     try:
-        # The parser takes text as it is, whatever encoding it declares.
-        handler.parser.Parse(decode_xml(content), True)
+        handler.feed(decode_xml(content))
         return handler.builder.close()
     except RecordError:
         raise
@@ -126,19 +138,36 @@ class _Handler:
         self.n_elements = 0
         self.builder = TreeBuilder()
         # expat puts the separator between a namespace and a name.
-        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser = expat.ParserCreate("utf-8", " ")
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.start
         self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.builder.data
-        # Entities can expand to gigabytes, or to the content of any file.
+        self.parser.StartNamespaceDeclHandler = self.check_namespace
+        # Entities can expand to gigabytes, or to the content of any file. An attribute of a
+        # declared default is added to each element.
         for name in (
+            "AttlistDeclHandler",
             "EntityDeclHandler",
             "UnparsedEntityDeclHandler",
             "ExternalEntityRefHandler",
             "SkippedEntityHandler",
         ):
             setattr(self.parser, name, self.refuse)
+
+    def feed(self, text: str) -> None:
+        """Parse a text, whatever encoding it declares."""
+        n_given = 0
+        for at in range(0, len(text), _PIECE):
+            piece = text[at : at + _PIECE].encode("utf-8", "replace")
+            self.parser.Parse(piece, False)
+            n_given += len(piece)
+            # Samples are told as they come, and other things when they are complete.
+            if n_given - self.parser.CurrentByteIndex > _MAX_TAG + len(piece):
+                raise RecordError(
+                    self.path, f"has a tag or comment of over {_MAX_TAG} bytes: expected short ones"
+                )
+        self.parser.Parse(b"", True)
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self.depth += 1
@@ -147,6 +176,12 @@ class _Handler:
             raise RecordError(
                 self.path, f"is nested over {_MAX_DEPTH} deep or has over {_MAX_ELEMENTS} elements"
             )
+        if len(attributes) > _MAX_ATTRIBUTES or len(name) > _MAX_NAME:
+            raise RecordError(
+                self.path,
+                f"has an element of {len(attributes)} attributes and a name of {len(name)} "
+                f"characters: expected {_MAX_ATTRIBUTES} and {_MAX_NAME} at most",
+            )
         local_attributes = {_local_name(key): value for key, value in attributes.items()}
         self.builder.start(_local_name(name), local_attributes)
 
@@ -154,9 +189,17 @@ class _Handler:
         self.depth -= 1
         self.builder.end(_local_name(name))
 
+    def check_namespace(self, prefix: str | None, uri: str | None) -> None:
+        if len(uri or "") > _MAX_NAME:
+            raise RecordError(
+                self.path, f"has a namespace of {len(uri or '')} characters: expected an address"
+            )
+
     def refuse(self, *_: object) -> None:
         raise RecordError(
-            self.path, "declares or uses an XML entity: refused, as recordings need none"
+            self.path,
+            "declares or uses an XML entity, or declares attributes: refused, as recordings need "
+            "none",
         )
 
 
@@ -166,6 +209,8 @@ def _local_name(name: str) -> str:
 
 def text_of(element: Element | None, path: str = "") -> str:
     """Return the text of an element without spaces around it, empty if there is no such element.
+
+    A text that is absurdly long is cut, so that neither a pattern nor a name has any length.
 
     Parameters
     ----------
@@ -178,7 +223,13 @@ def text_of(element: Element | None, path: str = "") -> str:
         element = element.find(path)
     if element is None:
         return ""
-    return (element.text or "").strip()
+    return (element.text or "")[:_MAX_TEXT].strip()
+
+
+def samples_of(element: Element, path: str) -> str:
+    """Return the text of an element in whole, such as the samples of a lead; empty if none."""
+    found = element.find(path)
+    return (found.text if found is not None else "") or ""
 
 
 def number_of(text: str) -> float | None:

@@ -110,8 +110,8 @@ def _read_segments(header: Header, request: RecordRequest) -> ECGRecord:
     n_values = (stop - start) * len(selection.rows)
     check_limit(header, n_values)
     if n_values > _FEW_VALUES:
-        names = {segment.name for segment in header.segments}
-        check_amount(header, n_values, names, _VALUES_PER_BYTE)
+        files = {segment.name for segment in header.segments}
+        check_amount(header, n_values, files, _VALUES_PER_BYTE)
     signal = np.full((len(selection.rows), stop - start), np.nan, np.float32)
     # Segments repeat their flags: a dict keeps each once, in order.
     flags: dict[str, None] = dict.fromkeys(selection.flags)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from src.records.channels import MIN_LEAD_FS, Channel, at_rate, find_ecg
 from src.records.facts import millivolts_per_unit
+from src.records.formats.errors import check_written
 from src.records.formats.mat import load_counts
 from src.records.formats.wfdb_header import Header, SignalSpec, named_files, read_header
 from src.records.formats.wfdb_package import decode_through_package
@@ -302,6 +303,7 @@ def _read_frames(header: Header, group: list[SignalSpec], start: int, stop: int)
     with open(path, "rb", buffering=0) as stream:
         if stream.read(len(_MATLAB)) == _MATLAB:
             return _read_resaved_mat(path, header, width)[start:stop]
+        check_written(path, os.fstat(stream.fileno()).st_size)
         n_stored = count_values(stream.seek(0, 2) - spec.byte_offset, spec.fmt) // width
         # A truncated file is refused even if the requested part of it is there.
         n_promised = max(stop, header.n_samples or 0)
