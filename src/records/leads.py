@@ -154,9 +154,9 @@ def has_ecg_word(name: str) -> bool:
 
 def is_other_lead(name: str) -> bool:
     """Return whether a name is that of a lead besides the twelve, or of a pair of leads."""
-    words = [
-        _without_ecg(word) for word in _SEPARATORS.split(name[:MAX_NAME].strip().upper()) if word
-    ]
+    if len(name) > MAX_NAME:
+        return False
+    words = [_without_ecg(word) for word in _SEPARATORS.split(name.strip().upper()) if word]
     words = [word for word in words if not _ECG_WORD.fullmatch(word) and word not in _REMARKS]
     return bool(words) and (
         tuple(words) in _OTHER_PAIRS

@@ -75,6 +75,8 @@ _MAX_RECORDS = 10_000_000
 _MIN_RECORD_BYTES = 100
 _FEW_RECORDS = 100_000
 _MAX_BLOCK_BYTES = 2**27
+# Values of a fact of a file of few records.
+_FEW_VALUES = 10_000
 # Groups that are searched for signals and for what is stated of them.
 _MAX_GROUPS = 100
 # Records whose amplitude is measured to find the unit.
@@ -319,8 +321,10 @@ def _may_be_signals(path: Path, name: str, item: h5py.Dataset) -> bool:
 def _stated_facts(path: Path, file: h5py.File, group: h5py.Group, dataset: h5py.Dataset) -> Facts:
     """Return what is stated about the signals: by them, in their group, and around it."""
     levels: list[Mapping[str, object]] = [_attributes(dataset)]
+    # One value for each lead of each record at most.
+    n_most = max(_FEW_VALUES, math.prod(dataset.shape) // max(dataset.shape[-2:]))
     for around in [group, file] if group.name != "/" else [file]:
-        levels += [_attributes(around), _stated_in(path, around, 0)]
+        levels += [_attributes(around), _stated_in(path, around, n_most, 0)]
     return find_facts(levels)
 
 
@@ -329,7 +333,7 @@ def _attributes(item: h5py.Dataset | h5py.Group) -> dict[str, object]:
     return {name: read_attribute(item, name) for name in attribute_names(item) if fact_of(name)}
 
 
-def _stated_in(path: Path, group: h5py.Group, depth: int) -> dict[str, object]:
+def _stated_in(path: Path, group: h5py.Group, n_most: int, depth: int) -> dict[str, object]:
     """Return the datasets in a group that state a fact, and the groups in it that do."""
     import h5py
 
@@ -339,13 +343,13 @@ def _stated_in(path: Path, group: h5py.Group, depth: int) -> dict[str, object]:
         if fact_of(name):
             item = member(path, group, name)
             if isinstance(item, h5py.Dataset):
-                stated[name] = read_fact(path, item, _MAX_RECORDS)
+                stated[name] = read_fact(path, item, n_most)
         elif depth == 0 and n_groups < _MAX_GROUPS:
             inner = _inner_group(path, group, name)
             n_groups += 1
             # What is in a group of other signals is said of those.
             if inner is not None and not _has_signals(path, inner):
-                stated[name] = {**_stated_in(path, inner, 1), **_attributes(inner)}
+                stated[name] = {**_stated_in(path, inner, n_most, 1), **_attributes(inner)}
     return stated
 
 

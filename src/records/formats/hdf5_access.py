@@ -35,6 +35,7 @@ _MAX_RATIO_AT_ONCE = 20
 
 # Names, rates, units, ids and the like: bytes of a dataset, and values of an attribute.
 _MAX_FACT_BYTES = 2**26
+_FEW_FACT_BYTES = 2**20
 _MAX_FACT_CHUNK = 2**24
 _MAX_ATTRIBUTE_VALUES = 2**16
 # Texts of any length are stored apart from the dataset, and each of its values may name the same
@@ -265,7 +266,14 @@ def read_fact(
             f"{dataset.name} has {n_bytes} bytes in chunks of {n_chunk}, the limits are "
             f"{_MAX_FACT_BYTES} and {_MAX_FACT_CHUNK}: expected numbers or short texts",
         )
-    return _read_texts(path, dataset) if kind == "text" else np.asarray(dataset[()])
+    if kind == "text":
+        return _read_texts(path, dataset)
+    n_stored = int(dataset.id.get_storage_size())
+    if n_bytes > max(_FEW_FACT_BYTES, _MAX_RATIO * n_stored):
+        raise RecordError(
+            path, f"{dataset.name} promises {n_bytes} bytes, {n_stored} are stored: expected facts"
+        )
+    return np.asarray(dataset[()])
 
 
 def _text_or_kind(dtype: np.dtype[Any]) -> str:

@@ -72,6 +72,8 @@ _MATRIX_NAMES = (
     "d_signal",
 )
 _STRUCT_NAMES = ("ECG", "ecg")
+# Datasets and groups that are read of a file of version 7.3.
+_MAX_READ = 5000
 # Values of a fact, elements of a cell array, and structures within structures.
 _MAX_FACT_VALUES = 10_000
 _MAX_CELLS = 1000
@@ -414,11 +416,10 @@ def _load_hdf5(path: Path) -> dict[str, object]:
 
     with open_hdf5(path, "a MAT file") as file:
         # MATLAB keeps the elements of cell arrays in #refs#.
-        items = {
-            name: member(path, file, name)
-            for name in member_names(path, file)
-            if not name.startswith("#")
-        }
+        names = [name for name in member_names(path, file) if not name.startswith("#")]
+        if len(names) > _MAX_CELLS:
+            raise RecordError(path, f"holds {len(names)} variables: expected those of a recording")
+        items = {name: member(path, file, name) for name in names}
         shapes = {
             name: tuple(item.shape or ()) if isinstance(item, h5py.Dataset) else ()
             for name, item in items.items()
@@ -445,7 +446,7 @@ class _Budget:
     def __init__(self, path: Path, n_bytes: int) -> None:
         self.path = path
         self.n_bytes = n_bytes
-        self.n_values = _MAX_FACT_VALUES
+        self.n_values = _MAX_READ
 
     def take(self, n_bytes: int) -> None:
         """Count a value of so many bytes, and refuse the file if there are too many."""

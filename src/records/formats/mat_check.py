@@ -22,6 +22,7 @@ _MAX_DEPTH = 8
 _MAX_ELEMENTS = 200_000
 _MAX_VARIABLES = 1000
 _SMALL_BYTES = 2**26
+_LARGE_BYTES = 2**28
 # Deflate compresses ECGs stored as doubles by 5 to 15.
 _MAX_RATIO = 20
 # Classes of arrays whose values are all stored: cells, structures, objects, text and numbers, but
@@ -89,7 +90,7 @@ def _check_4(path: Path, raw: bytes) -> None:
 def _plain_5(path: Path, raw: bytes) -> bytes:
     """Walk the variables of a version 5 file, and return its content with none compressed."""
     order = "<" if raw[126:128] == b"IM" else ">"
-    limit = max(_SMALL_BYTES, _MAX_RATIO * len(raw))
+    limit = min(_LARGE_BYTES, max(_SMALL_BYTES, _MAX_RATIO * len(raw)))
     view = memoryview(raw)
     # Counts the elements of the whole file.
     budget = iter(range(_MAX_ELEMENTS))
@@ -127,7 +128,7 @@ def _inflate(path: Path, packed: memoryview | bytes, limit: int) -> bytes:
         raise _broken(
             path,
             f"a variable of {len(packed)} bytes inflates to over {limit}: expected the "
-            "samples of an ECG",
+            "samples of an ECG; convert longer ones to WFDB",
         )
     if not stream.eof:
         raise _broken(path, "a compressed variable ends too early")

@@ -32,6 +32,8 @@ from src.records.record import ECGRecord, RecordError, RecordRequest
 from src.utils import Float32Array, Float64Array, printable
 
 _MAX_BYTES = 2**24
+_MAX_LINES = 1_500_000
+_MAX_LINE = 2**22  # characters
 # Fields that are parsed one by one, where some are no numbers.
 _MAX_FIELDS = 1_000_000
 _MAX_NAME = 80  # characters
@@ -175,6 +177,10 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
         assumed.
     """
     text = _decode(read_whole(path, _MAX_BYTES, "the text of one recording"), is_whole=True)
+    # Lines are tried up to three times, the last time one by one.
+    n_lines = text.count("\n")
+    if n_lines > _MAX_LINES:
+        raise RecordError(path, f"has {n_lines} lines: expected {_MAX_LINES} samples at most")
     layout = find_layout(text)
     if layout is None:
         raise RecordError(path, "is no matrix of numbers: expected a line per sample")
@@ -221,6 +227,8 @@ def find_layout(text: str) -> Layout | None:
     It is that of the first line from which two lines have the same number of numeric fields.
     """
     start = text.split("\n", _MAX_PREAMBLE + 20)[: _MAX_PREAMBLE + 20]
+    if max(map(len, start)) > _MAX_LINE:
+        return None
     for at, line in enumerate(start[:_MAX_PREAMBLE]):
         follows = next((later for later in start[at + 1 :] if later.strip()), "")
         if not _may_be_numbers(line) or not follows:
