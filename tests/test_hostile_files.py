@@ -397,7 +397,8 @@ def test_sparse_files_that_claim_to_be_large(
     """They hold no data at all, but reading them whole would take all memory."""
     with open(tmp_path / name, "wb") as stream:
         stream.truncate(n_bytes)
-    with pytest.raises(RecordError, match=rf"{name}: .*{expected}"):
+    # A file system without holes tells nothing, and then the size does.
+    with pytest.raises(RecordError, match=rf"{name}: .*(?:is sparse: 0 of|{expected})"):
         read_record(tmp_path / name)
 
 

@@ -35,7 +35,7 @@ from src.utils import Float32Array
 
 # Signal files that are opened, and signals that are decoded, to join the segments of a record.
 # Monitors write thousands of segments; a hostile header names one of them again and again.
-_MAX_OPENED = 15_000
+_MAX_OPENED = 10_000
 _MAX_SIGNALS = 400_000
 # Files that are opened in the time that the package takes for one.
 _OPENED_BY_PACKAGE = 20
