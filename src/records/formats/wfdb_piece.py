@@ -367,7 +367,7 @@ def sibling_file(header: Header, name: str, what: str) -> str:
         path = os.path.join(folder, names.get(name.lower(), name))
     if not os.path.isfile(path):
         raise RecordError(header.path, f"{what} {name} is not in the folder")
-    if Path(path).is_symlink():  # noqa: PTH114
+    if Path(path).is_symlink():
         _check_link(header, path, f"{what} {name}")
     return path
 
