@@ -16,22 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .runner import LIMIT_BYTES
-
-SUFFIXES = {
-    "wfdb": ".hea",
-    "mat": ".mat",
-    "hdf5": "5",
-    "edf": ".edf",
-    "dicom": ".dcm",
-    "xml": ".xml",
-    "scp": ".scp",
-    "ishne": ".ecg",
-    "npy": ".npy",
-    "csv": ".csv",
-    "tsv": ".tsv",
-    "txt": ".txt",
-    "asc": ".asc",
-}
+from .seeds import SUFFIXES
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ a file.
 from __future__ import annotations
 
 import io
+import json
 import random
 import re
 import struct
@@ -99,6 +100,24 @@ SPECKS = (
     "$(x)",
     "*",
     "?",
+    # what steers a terminal or a reader's eye, and what is not seen
+    "\x1b]0;x\x07",
+    "\x9b31m",
+    "\u202e",
+    "\u2066",
+    "\u061c",
+    "\u200b",
+    "\u200d",
+    "\u2060",
+    "\u00ad",
+    "\ufe0f",
+    "\u180e",
+    "\u3164",
+    "\U000e0041",
+    "\U000e0100",
+    # one letter in two forms
+    "\u00e9",
+    "e\u0301",
 )
 _WORD = re.compile(r"[^\s,;<>\"]+")
 _DIGITS = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -156,11 +175,60 @@ def _lines(rng: random.Random, text: str) -> str:
     return "\n".join(lines)
 
 
+def _twin(rng: random.Random, text: str) -> str:
+    """Repeat a line with an accent, a mark that is not seen, or another form of one, in a word."""
+    lines = text.split("\n")
+    i = rng.randrange(len(lines))
+    word = _WORD.search(lines[i], rng.randint(0, len(lines[i])))
+    if word is None:
+        return text
+    place = word.end()
+    marks = rng.choice((("\u00e9", "e\u0301"), ("", "\u200b"), ("", "\ufeff"), ("a", "\u00adA")))
+    lines[i : i + 1] = [lines[i][:place] + mark + lines[i][place:] for mark in marks]
+    return "\n".join(lines)
+
+
 def _ends(rng: random.Random, text: str) -> str:
     return text.replace("\n", rng.choice(("\r\n", "\r", "\n\n", "\x85", " ")))
 
 
-_TEXT_EDITS = (_number, _number, _number, _word, _word, _speck, _cut, _lines, _ends)
+_TEXT_EDITS = (_number, _number, _number, _word, _word, _speck, _cut, _lines, _ends, _twin)
+
+
+def repeat_column(rng: random.Random, text: str) -> str:
+    """Return a table of which one column stands twice, the second time in another case or with
+    other cells.
+    """
+    lines = text.split("\n")
+    i = rng.randrange(len(lines[0].split(",")))
+    name = lines[0].split(",")[i]
+    cell = rng.choice(("x", "1", ""))
+    again = [rng.choice((name, name.upper(), f" {name}"))] + [cell] * (len(lines) - 1)
+    pairs = zip(lines, again, strict=True)
+    return "\n".join(f"{line},{other}" if line else "" for line, other in pairs)
+
+
+def replace_value(rng: random.Random, raw: bytes) -> bytes:
+    """Return a JSON file of which one value is of another kind, another size, or missing."""
+    whole = json.loads(raw)
+    inner, steps = whole, rng.randint(1, 5)
+    while True:
+        key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        steps -= 1
+        if not steps or not isinstance(inner[key], dict | list) or not inner[key]:
+            break
+        inner = inner[key]
+    if rng.random() < 0.2:
+        del inner[key]
+    else:
+        inner[key] = rng.choice(_VALUES)
+    return json.dumps(whole).encode()
+
+
+_VALUES = (
+    *(None, True, 0, -1, 0.5, 10**6, 10**400, 1e308, float("nan"), float("inf")),
+    *("", "x", "\x1b[31m", "\u202e", "a" * 10**5, [], {}, [[]], [None], {"a": {}}, ["x"] * 10**4),
+)
 
 
 def mutate_bytes(rng: random.Random, raw: bytes, other: bytes = b"") -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from src.records.record import ECGRecord
 
 _PLAIN = re.compile(r"(\S+) 16(?:\+(\d+))? (\S+) (\d+) (-?\d+) (-?\d+) (-?\d+) (\d+) ([\w-]+)")
+# of other categories: fillers, selectors of variants
+_UNSEEN = {"\u115f", "\u1160", "\u3164", "\uffa0", *map(chr, range(0xFE00, 0xFE10))}
 _MEMORY = re.compile(r"MemoryError|unable to allocate|allocation failed", re.IGNORECASE)
 
 
@@ -23,6 +26,17 @@ class WrongError(Exception):
 def require(condition: object, text: str) -> None:
     if not condition:
         raise WrongError(text)
+
+
+def steering_marks(text: str) -> list[str]:
+    """Return the characters of a text that a terminal obeys, that turn its direction, or that are
+    not seen.
+    """
+    return [
+        mark
+        for mark in text
+        if unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp") or mark in _UNSEEN
+    ]
 
 
 def check_valid(record: ECGRecord) -> None:
@@ -40,10 +54,7 @@ def check_valid(record: ECGRecord) -> None:
     texts = [record.record_id, *record.leads, *record.codes, *record.flags, record.patient_id or ""]
     for text in texts:
         require(isinstance(text, str) and len(text) <= 1000, f"text of {len(text)} characters")
-        require(
-            not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text),
-            f"control characters in {text[:80]!r}",
-        )
+        require(not steering_marks(text), f"marks that steer in {text[:80]!a}")
     require(record.age is None or 0 <= record.age <= 120, f"age {record.age}")
     require(record.sex in (None, "female", "male"), f"sex {record.sex}")
 
@@ -51,6 +62,7 @@ def check_valid(record: ECGRecord) -> None:
 def check_error(error: ValueError, path: Path) -> None:
     """Require that an error names the file and was no want of memory, which is luck."""
     text = str(error)
+    require(not steering_marks(text.replace("\n", "")), f"marks that steer in {text[:300]!a}")
     require(path.stem in text, f"the error does not name {path.name}: {text[:200]}")
     require(not _MEMORY.search(text), f"memory was asked for: {text[:300]}")
     require(

@@ -141,7 +141,7 @@ def _work(
     for name, indices in plan.items():
         sender.send(("index", (name, -1)))
         try_input(name, seed, -1, folder, math.inf)  # loads what is loaded late
-        used = _limit_memory()
+        used = limit_memory()
         counts: Counter[str] = Counter()
         slowest, start = 0.0, time.perf_counter()
         for index in indices:
@@ -165,7 +165,7 @@ def _empty(folder: Path) -> Path:
     return inner
 
 
-def _limit_memory() -> int:
+def limit_memory() -> int:
     """Allow `LIMIT_BYTES` above what is used now; returns what was resident at most."""
     pages = [int(text) for text in Path("/proc/self/statm").read_text().split()]
     resource.setrlimit(

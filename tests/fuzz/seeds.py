@@ -25,6 +25,23 @@ from src.config import STANDARD_LEADS
 RNG = np.random.default_rng(71)
 N = 120  # samples per lead
 
+SUFFIXES = {
+    "wfdb": ".hea",
+    "mat": ".mat",
+    "hdf5": "5",
+    "edf": ".edf",
+    "dicom": ".dcm",
+    "xml": ".xml",
+    "scp": ".scp",
+    "ishne": ".ecg",
+    "npy": ".npy",
+    "csv": ".csv",
+    "tsv": ".tsv",
+    "txt": ".txt",
+    "asc": ".asc",
+}
+"""Target -> the end of the names of its records."""
+
 
 @dataclass(frozen=True)
 class Seed:
@@ -474,15 +491,18 @@ def _scp(coded: bool) -> bytes:
     ]
     leads = bytes([2, 0b1000100]) + b"".join(struct.pack("<IIB", 1, N, i) for i in (1, 2))
     rhythm = struct.pack("<HHBB2H", 4880, 2000, int(coded), 0, *map(len, rows)) + b"".join(rows)
+    return scp_of({3: leads, 6: rhythm})
+
+
+def scp_of(given: dict[int, bytes]) -> bytes:
+    """Return an SCP-ECG file of the sections given, a patient and the default Huffman table."""
     patient = b"".join(
         struct.pack("<BH", tag, len(value)) + value
         for tag, value in [(2, b"P-9\0"), (8, b"\x02"), (255, b"")]
     )
-    sections = {
-        number: _scp_section(number, data)
-        for number, data in {1: patient, 2: struct.pack("<H", 19999), 3: leads, 6: rhythm}.items()
-    }
-    at = 6 + 16 + 40
+    contents = {1: patient, 2: struct.pack("<H", 19999), **given}
+    sections = {number: _scp_section(number, contents[number]) for number in sorted(contents)}
+    at = 6 + 16 + 10 * len(sections)
     pointers = b""
     for number, section in sections.items():
         pointers += struct.pack("<HII", number, len(section), at + 1)

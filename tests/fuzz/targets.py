@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -21,10 +22,12 @@ from src.config import (
     load_config,
     save_config,
 )
-from src.labels.mapping import iter_rows, load_mapping
-from src.labels.text_tables import read_table
+from src.labels.ids import id_key
+from src.labels.mapping import LabelRow, iter_rows, load_mapping
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
+from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
+from src.learning.run_files import load_metrics, load_training_log
 from src.model import build_model, load_model
 from src.preprocessing import build_tensor, run_preprocessing
 from src.processed.manifest import Journal, load_manifest, load_preprocess_config
@@ -33,15 +36,25 @@ from src.processed.record_files import load_record_file
 from src.processed.runs.tasks import RejectedError
 from src.processed.splits import load_splits
 from src.records.folders import index_folder
-from src.records.reading import find_start, iter_records, list_records, read_record
-from src.records.record import ReadingHints, RecordError
+from src.records.reading import find_start, iter_records, list_records, read_with_hints
+from src.records.record import NO_HINTS, ECGRecord, ReadingHints, RecordError
+from src.utils import save_json
 
 from . import hostile
-from .mutate import mutate_bytes, mutate_mat, mutate_text, mutate_zip
+from .mutate import (
+    mutate_bytes,
+    mutate_mat,
+    mutate_text,
+    mutate_zip,
+    repeat_column,
+    replace_value,
+)
 from .oracle import WrongError, check_error, check_valid, expected_remarks, require
-from .seeds import MAPPING, Seed, record_seeds
+from .seeds import SUFFIXES, Seed, record_seeds
+from .tables import TABLE_LOADERS, TABLES
 
 SMALL = PreprocessConfig(fs=100.0, n_samples=250)
+HINTS = ReadingHints(500.0, 1000.0)
 READ, REFUSED = "read", "refused"
 
 
@@ -92,22 +105,31 @@ def mutate_file(rng: random.Random, name: str, raw: bytes, other: bytes) -> byte
     return mutate_bytes(rng, raw, other)
 
 
+def read_in_one_way(path: Path, way: str, hints: ReadingHints = HINTS) -> list[ECGRecord]:
+    """Read the first records of a file whole, or the start or the first windows of one."""
+    index_folder(path.parent)
+    names = list_records(path)
+    if way == "whole":
+        return [read_with_hints(name, hints) for name in names[:3]]
+    if way == "start":
+        return [find_start(names[0], 0.3, hints).read()[0]]
+    windows = iter_records(
+        path,
+        window_s=0.2,
+        source_fs=hints.fs,
+        source_gain_per_mv=hints.gain_per_mv,
+    )
+    return [window for window, _ in zip(windows, range(5), strict=False)]
+
+
 def check_record(rng: random.Random, path: Path) -> str:
     """Read whole, its beginning or its windows; a record that comes back must serve the rest of the
     pipeline.
     """
-    given = rng.choice(({}, {"source_fs": 500.0, "source_gain_per_mv": 1000.0}))
+    hints = rng.choice((NO_HINTS, HINTS))
     way = rng.choice(("whole", "whole", "start", "windows"))
     try:
-        index_folder(path.parent)
-        names = list_records(path)
-        if way == "whole":
-            records = [read_record(name, **given) for name in names[:3]]
-        elif way == "start":
-            records = [find_start(names[0], 0.3, ReadingHints(*given.values())).read()[0]]
-        else:
-            windows = iter_records(path, window_s=0.2, **given)
-            records = [window for window, _ in zip(windows, range(5), strict=False)]
+        records = read_in_one_way(path, way, hints)
     except RecordError as error:
         check_error(error, path)
         return REFUSED
@@ -177,12 +199,24 @@ def own_files() -> dict[str, bytes]:
             root / "predictions_test.npz"
         )
         save_config(build_small_config(), root / "config.json")
+        save_run_files(root, Predictions.load(root / "predictions_test.npz"))
         kept = [
             path
             for path in root.rglob("*")
             if path.is_file() and "src" not in path.parts and path.name != "m.csv"
         ]
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
+
+
+def save_run_files(root: Path, predictions: Predictions) -> None:
+    """Write what training and evaluation leave, and a state to resume from."""
+    row = {"epoch": 1, "train_loss": 0.5, "val_loss": None, "val_f1_macro": 0.5, "lr": 1e-3}
+    row |= {"val_auroc_macro": None, "seconds": 1.0}
+    config = {"train": {"epochs": 1, "classes": ["A", "B"]}}
+    best = {"best_epoch": 1, "best_metric": 0.5, "best_metric_name": "val_f1_macro"}
+    save_json({"history": [row], "config": config, **best}, root / "training_log.json")
+    metrics = {**compute_metrics(predictions), "split": "test", "checkpoint": "best.pth"}
+    save_json(metrics, root / "metrics_test.json")
 
 
 def build_small_config() -> object:
@@ -196,20 +230,21 @@ def _own(pattern: str) -> list[str]:
 
 
 def file_target(
-    pattern: str,
-    load: Callable[[Path], object],
-    weight: int,
-    mutate: Callable[[random.Random, bytes], bytes],
+    name: str, mutate: Callable[[random.Random, bytes], bytes], weight: int = 1
 ) -> Target:
-    """A file of ours alone in a folder of its kind; `load` gets its path and gives a value or a
-    ValueError naming it.
-    """
+    """A file of ours alone in a folder of its kind."""
 
     def make(rng: random.Random, folder: Path) -> Path:
-        name = rng.choice(_own(pattern))
-        path = folder / Path(name).name
-        path.write_bytes(mutate(rng, own_files()[name]))
+        chosen = rng.choice(_own(PATTERNS[name]))
+        path = folder / Path(chosen).name
+        path.write_bytes(mutate(rng, own_files()[chosen]))
         return path
+
+    return Target(make, check_loader(LOADERS[name]), weight)
+
+
+def check_loader(load: Callable[[Path], object]) -> Callable[[random.Random, Path], str]:
+    """Return a check that a file gives a value, or a ValueError that names it."""
 
     def check(rng: random.Random, path: Path) -> str:
         try:
@@ -219,7 +254,7 @@ def file_target(
             return REFUSED
         return READ
 
-    return Target(make, check, weight)
+    return check
 
 
 def file_target_of(archives: dict[str, Callable[[], bytes]]) -> Target:
@@ -247,6 +282,17 @@ def mutate_archive(rng: random.Random, raw: bytes) -> bytes:
 def mutate_json(rng: random.Random, raw: bytes) -> bytes:
     text = mutate_text(rng, raw.decode())[: 10**6]
     return text.encode("utf-8", "surrogatepass" if rng.random() < 0.2 else "replace")
+
+
+def mutate_csv(rng: random.Random, raw: bytes) -> bytes:
+    if rng.random() < 0.1:
+        return repeat_column(rng, raw.decode()).encode()
+    return mutate_json(rng, raw)
+
+
+def edit_json(rng: random.Random, raw: bytes) -> bytes:
+    """Change the text, or one value of it to one of another kind."""
+    return replace_value(rng, raw) if rng.random() < 0.5 else mutate_json(rng, raw)
 
 
 def use_record_file(path: Path) -> None:
@@ -365,25 +411,45 @@ def check_packed(rng: random.Random, path: Path) -> str:
     return READ
 
 
-def make_table(rng: random.Random, folder: Path) -> Path:
-    path = folder / "m.csv"
-    path.write_bytes(mutate_json(rng, MAPPING.encode()))
-    return path
+def table_target(name: str) -> Target:
+    """A table of a stranger, changed; no column of it may stand twice."""
+    seed = TABLES[name]
+
+    def make(rng: random.Random, folder: Path) -> Path:
+        for file, raw in seed.files.items():
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_bytes(raw)
+        path, text = folder / seed.entry, seed.files[seed.entry].decode()
+        if rng.random() < 0.1:
+            path.write_text(repeat_column(rng, text))
+        else:
+            path.write_bytes(mutate_json(rng, text.encode()))
+        return path
+
+    def check(rng: random.Random, path: Path) -> str:
+        outcome = check_loader(TABLE_LOADERS[name])(rng, path)
+        if outcome == READ and name not in ("labels_challenge", "labels_challenge2017"):
+            first = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].decode()
+            names = [cell.strip() for cell in first.split(",") if cell.strip()]
+            require(len(set(names)) == len(names), f"columns that stand twice: {names}")
+        if outcome == READ and name == "mapping":
+            check_rows(list(iter_rows(load_mapping(path))))
+        return outcome
+
+    return Target(make, check, 2 if name == "mapping" else 1)
 
 
-def check_table(rng: random.Random, path: Path) -> str:
-    try:
-        read_table(path)
-        rows = list(iter_rows(load_mapping(path)))
-    except ValueError as error:
-        check_error(error, path)
-        return REFUSED
+def check_rows(rows: list[LabelRow]) -> None:
     for row in rows:
         require(
             row.dataset and row.record_id and (row.age is None or 0 <= row.age <= 120), f"{row}"
         )
         require("\0" not in row.record_id, f"{row}")
-    return READ
+    keys = {(row.dataset, id_key(row.record_id)) for row in rows}
+    require(len(keys) == len(rows), "rows of one id")
+    patients = {(row.dataset, row.patient_id) for row in rows if row.patient_id}
+    seen = {(dataset, id_key(patient)) for dataset, patient in patients}
+    require(len(seen) == len(patients), f"patients who look alike: {patients}")
 
 
 def make_journal(rng: random.Random, folder: Path) -> Path:
@@ -396,6 +462,53 @@ def make_journal(rng: random.Random, folder: Path) -> Path:
         else mutate_bytes(rng, path.read_bytes())
     )
     return path
+
+
+SPECIAL = ("pipe", "link to a pipe", "device", "folder", "link to itself", "hole")
+
+
+def make_special(rng: random.Random, folder: Path) -> Path:
+    """Write a record, a table or a file of ours, and put what is no file in place of one of it."""
+    name = rng.choice([*SUFFIXES, *TABLES, *LOADERS])
+    if name in SUFFIXES:
+        seed = rng.choice(seeds_of(SUFFIXES[name]))
+    elif name in TABLES:
+        seed = TABLES[name]
+    else:
+        chosen = next(file for file in own_files() if Path(file).match(PATTERNS[name]))
+        seed = Seed(name, Path(chosen).name, {Path(chosen).name: own_files()[chosen]})
+    (folder / name).mkdir()
+    for file, raw in seed.files.items():
+        (folder / name / file).parent.mkdir(exist_ok=True)
+        (folder / name / file).write_bytes(raw)
+    place_special(rng.choice(SPECIAL), folder / name / rng.choice([seed.entry, *seed.files]))
+    return folder / name / seed.entry
+
+
+def place_special(kind: str, path: Path) -> None:
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a pipe":
+        os.mkfifo(path.parent.parent / "pipe")
+        path.symlink_to(path.parent.parent / "pipe")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link to itself":
+        path.symlink_to(path.name)
+    else:
+        with open(path, "wb") as stream:
+            stream.truncate(2**40)
+
+
+def check_special(rng: random.Random, path: Path) -> str:
+    """It may be read where what is there does not matter, and is refused otherwise."""
+    name = next(part for part in path.parts[::-1] if part in {*SUFFIXES, *TABLES, *LOADERS})
+    if name in SUFFIXES:
+        return check_record(rng, path)
+    return check_loader((LOADERS | TABLE_LOADERS)[name])(rng, path)
 
 
 @cache
@@ -418,37 +531,53 @@ def check_journal(rng: random.Random, path: Path) -> str:
     return READ
 
 
+PATTERNS = {
+    "record_file": "records/*.npz",
+    "predictions": "predictions*.npz",
+    "checkpoint": "*.pth",
+    "splits": "splits.json",
+    "manifest": "manifest.csv",
+    "preprocess_config": "preprocess_config.json",
+    "config": "config.json",
+    "training_log": "training_log.json",
+    "metrics": "metrics_test.json",
+}
+"""Kind of our own files -> the names of its files."""
+
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "record_file": use_record_file,
+    "predictions": Predictions.load,
+    "checkpoint": use_checkpoint,
+    "splits": load_splits,
+    "manifest": lambda path: load_manifest(path.parent),
+    "preprocess_config": lambda path: load_preprocess_config(path.parent),
+    "config": load_config,
+    "training_log": load_training_log,
+    "metrics": load_metrics,
+}
+"""Kind of our own files -> what reads one, and raises a ValueError that names it."""
+
+RECORD_WEIGHTS = {"wfdb": 8, "mat": 4, "hdf5": 3, "csv": 1, "tsv": 1, "txt": 1, "asc": 1}
+
 TARGETS: dict[str, Target] = {
-    "wfdb": record_target(".hea", 8),
-    "mat": record_target(".mat", 4),
-    "hdf5": record_target("5", 3),
+    **{
+        name: record_target(suffix, RECORD_WEIGHTS.get(name, 2))
+        for name, suffix in SUFFIXES.items()
+    },
     "hostile": Target(make_hostile, check_hostile, 1),
     "hostile_archive": file_target_of(hostile.ARCHIVES),
-    "edf": record_target(".edf", 2),
-    "dicom": record_target(".dcm", 2),
-    "xml": record_target(".xml", 2),
-    "scp": record_target(".scp", 2),
-    "ishne": record_target(".ecg", 2),
-    "npy": record_target(".npy", 2),
-    "csv": record_target(".csv", 1),
-    "tsv": record_target(".tsv", 1),
-    "txt": record_target(".txt", 1),
-    "asc": record_target(".asc", 1),
-    "mapping": Target(make_table, check_table, 2),
-    "record_file": file_target("records/*.npz", use_record_file, 2, mutate_archive),
-    "predictions": file_target(
-        "predictions*.npz", lambda path: Predictions.load(path), 1, mutate_archive
-    ),
+    **{name: table_target(name) for name in TABLES},
+    "record_file": file_target("record_file", mutate_archive, 2),
+    "predictions": file_target("predictions", mutate_archive),
     "packed": Target(make_packed, check_packed, 1),
-    "checkpoint": file_target("*.pth", use_checkpoint, 1, mutate_archive),
+    "checkpoint": file_target("checkpoint", mutate_archive),
     "card": Target(make_card, check_checkpoint, 1),
-    "splits": file_target("splits.json", load_splits, 1, mutate_json),
-    "manifest": file_target(
-        "manifest.csv", lambda path: load_manifest(path.parent), 1, mutate_json
-    ),
-    "preprocess_config": file_target(
-        "preprocess_config.json", lambda path: load_preprocess_config(path.parent), 1, mutate_json
-    ),
-    "config": file_target("config.json", load_config, 1, mutate_json),
+    "splits": file_target("splits", edit_json),
+    "manifest": file_target("manifest", mutate_csv),
+    "preprocess_config": file_target("preprocess_config", edit_json),
+    "config": file_target("config", edit_json),
+    "training_log": file_target("training_log", edit_json),
+    "metrics": file_target("metrics", edit_json),
     "journal": Target(make_journal, check_journal, 1),
+    "special": Target(make_special, check_special, 1),
 }

@@ -1,0 +1,77 @@
+"""Tables of strangers, each in the smallest form that is read, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from src.labels.builders import build_labels
+from src.labels.crosswalk import load_class_set
+from src.labels.mapping import iter_rows, load_mapping
+from src.labels.matching import match_folder
+from src.labels.text_tables import read_table
+from src.learning.challenge_score import WeightTable
+from src.records.folders import survey_folder
+
+from .seeds import MAPPING, Seed
+
+_HEADER = b"A1 1 500 5000\nA1.mat 16+24 1000/mV 16 0 1 1 0 I\n#Age: 74\n#Sex: Male\n"
+_PTBXL = (
+    "ecg_id,patient_id,age,sex,scp_codes,strat_fold,filename_lr,filename_hr\n"
+    "1,15709.0,56.0,1,\"{'NORM': 100.0, 'SR': 0.0}\",3,r/00001_lr,r/00001_hr\n"
+    "2,13243.0,300.0,0,\"{'IMI': 15.0, 'NDT': 0.0}\",9,r/00002_lr,r/00002_hr\n"
+)
+_SPH = (
+    "ECG_ID,AHA_Code,Patient_ID,Age,Sex,N,Date\n"
+    "S1.h5,22;23,P1,55,M,5000,2020-03-04\nS2,60+310;145+362,P3,60,F,5000,2020-01-01\n"
+)
+_CSV = "record_id,mapped_label,patient_id,age,sex\nr1,NORM;SR,p1,57,F\nr2,\"['AF', 'MI']\",p2,,M\n"
+_FLAGS = "record_id,AF,MI,age\nr1,1,0,57\nr2,0,1,\n"
+_WEIGHTS = ",426783006,164889003|1\n426783006,1,0.5\n164889003|1,0.5,1\n"
+
+# name -> the table, the files beside it
+_TEXTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "mapping": ("m.csv", MAPPING, ()),
+    "labels_csv": ("t.csv", _CSV, ()),
+    "labels_flags": ("t.csv", _FLAGS, ()),
+    "labels_ptbxl": ("ptbxl_database.csv", _PTBXL, ("r/00001_lr.hea", "r/00002_lr.hea")),
+    "labels_sph": ("metadata.csv", _SPH, ("S1.h5", "S2.h5")),
+    "labels_cpsc2018": (
+        "REFERENCE.csv",
+        "Recording,First_label,Second_label,Third_label\nA1,5,,\nA2,2,5,8\n",
+        ("A1.mat", "A2.mat"),
+    ),
+    "labels_challenge2017": ("REFERENCE.csv", "A1,N\nA2,A\n", ("A1.mat", "A2.mat")),
+    "labels_challenge": ("A1.hea", (_HEADER + b"#Dx: 59118001,164889003\n").decode(), ()),
+    "class_set": ("classes.csv", "class,codes\nNORMAL,NORM;426783006\nAF,AFIB\n", ()),
+    "weights": ("weights.csv", _WEIGHTS, ()),
+}
+TABLES = {
+    name: Seed(name, entry, {entry: text.encode(), **dict.fromkeys(beside, b"")})
+    for name, (entry, text, beside) in _TEXTS.items()
+}
+
+
+def use_mapping(path: Path) -> None:
+    """Read a label mapping, and match it with the folder that it lies in."""
+    read_table(path)
+    rows = list(iter_rows(load_mapping(path)))
+    match_folder(rows, survey_folder(path.parent))
+
+
+def _labels_of(kind: str) -> Callable[[Path], object]:
+    return lambda path: build_labels(kind, path.parent, dataset=path.stem)
+
+
+TABLE_LOADERS: dict[str, Callable[[Path], object]] = {
+    "mapping": use_mapping,
+    "labels_flags": _labels_of("csv"),
+    **{
+        name: _labels_of(name.removeprefix("labels_"))
+        for name in TABLES
+        if name.startswith("labels_") and name != "labels_flags"
+    },
+    "class_set": load_class_set,
+    "weights": WeightTable.load,
+}
+"""Table -> what reads it, and raises a ValueError that names it."""
