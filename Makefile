@@ -18,7 +18,7 @@ help:
 	@echo "make examples   run every example of README, guide and pages on small generated collections"
 	@echo "make test-slow  run the slow tests, including make examples and make jupyterlab"
 	@echo "make jupyterlab run the notebook in JupyterLab in headless Chromium; picture in build/jupyterlab.png"
-	@echo "make fuzz       try 20,000 broken and hostile files on every reader; takes a few minutes"
+	@echo "make fuzz       try 20,000 broken and hostile files on every reader, and measure expensive ones"
 	@echo "make soak       kill runs fifty times, process 100,000 records and a day-long record; takes a quarter of an hour"
 	@echo "make audit      look up known vulnerabilities of the installed packages; needs a network"
 	@echo "make bench      compare the speed with a plain script (DATA=DIR for real records)"
@@ -77,6 +77,8 @@ bench-gpu: env
 fuzz: env
 	@echo "== trying broken and hostile files"
 	$(RUN) -m tests.fuzz --inputs 20100
+	@echo "== measuring what expensive files cost as their size doubles"
+	$(RUN) -m tests.fuzz.costs
 
 soak: env
 	@echo "== killing runs, and processing large inputs"

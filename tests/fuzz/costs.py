@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .expensive import Expensive
 from .oracle import check_error
 from .runner import LIMIT_BYTES, LIMIT_S, limit_memory
@@ -194,6 +196,7 @@ def _measure_all(
     """Measure the inputs in processes forked from this one, which has loaded all that is needed."""
     logging.disable()
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # whose threads a fork would wait for, as it lacks them
     available = kinds()
     for kind in names or available:
         inputs = list(available[kind].inputs())
@@ -213,8 +216,10 @@ def _measure_all(
 def _warm_up(reading: _Reading, folder: Path) -> None:
     """Read a tiny input here, which loads what is loaded late."""
     path = reading.item.write(_empty(folder), 1)
-    with contextlib.suppress(ValueError):
+    signal.setitimer(signal.ITIMER_REAL, _WAIT_S)
+    with contextlib.suppress(Exception):
         reading.read(path)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _measure(
@@ -227,16 +232,11 @@ def _measure(
     while at < len(readings):
         for cost in _screen(readings[at:], scale, folder):
             reading = readings[at]
-            yield reading, [cost] if cost.is_small else _measure_again(reading, cost, scale, folder)
+            sizes = [_size(reading.item, scale) * factor for factor in _SIZES]
+            # Where something is wrong, the sizes below would only cost more time.
+            is_known = cost.is_small or cost.problem
+            yield reading, [cost] if is_known else [_cost(reading, n, folder) for n in sizes]
             at += 1
-
-
-def _measure_again(reading: _Reading, largest: Cost, scale: float, folder: Path) -> list[Cost]:
-    """Return the costs of each size; that of the largest is known where something is wrong."""
-    sizes = [_size(reading.item, scale) * factor for factor in _SIZES]
-    if largest.problem:
-        return [_cost(reading, sizes[0], folder), largest]
-    return [_cost(reading, n, folder) for n in sizes]
 
 
 def _size(item: Expensive, scale: float) -> int:
@@ -366,7 +366,7 @@ def judge(costs: Sequence[Cost]) -> str:
     times = ", ".join(f"{cost.seconds:.2f}" for cost in costs)
     sizes = ", ".join(f"{cost.n_bytes / 2**20:.0f}" for cost in costs)
     if largest.problem:
-        return f"{largest.problem} ({times} s)"
+        return largest.problem
     if largest.seconds > LIMIT_S:
         return f"takes over {LIMIT_S:.0f} s as the size doubles: {times} s"
     if largest.n_bytes > LIMIT_BYTES:
@@ -390,6 +390,10 @@ def _empty(folder: Path) -> Path:
     return inner
 
 
+def _show(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.costs", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND", help="(default: all)")
@@ -400,9 +404,7 @@ def main() -> int:
         "--most", type=int, default=10**9, help="inputs of each kind to try (default: all)"
     )
     args = parser.parse_args()
-    report = measure_costs(
-        args.only, args.scale, args.most, show=lambda line: print(line, flush=True)
-    )  # noqa: T201
+    report = measure_costs(args.only, args.scale, args.most, show=_show)
     print(report)  # noqa: T201
     return 1 if report.findings else 0
 
