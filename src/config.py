@@ -42,6 +42,7 @@ NORMALIZATIONS = ("zscore", "global", "none")
 
 # Problems of a settings file that one error message lists.
 _MAX_PROBLEMS = 20
+_MAX_UNKNOWN = 5  # names in a problem
 
 
 # Fields and their checks --------------------------------------------------------------------------
@@ -734,10 +735,13 @@ def _build_dataclass(
     """Build a settings class, or append its problems to `problems`."""
     hints = get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
-    for name in values.keys() - names:
-        problems.append(
-            f"unknown setting {prefix}{printable(str(name))} (known: {', '.join(sorted(names))})"
-        )
+    unknown = sorted(f"{prefix}{name}" for name in values.keys() - names)
+    if unknown:
+        shown = ", ".join(map(printable, unknown[:_MAX_UNKNOWN]))
+        if len(unknown) > _MAX_UNKNOWN:
+            shown += f" and {len(unknown) - _MAX_UNKNOWN} more"
+        plural = "s" if len(unknown) > 1 else ""
+        problems.append(f"unknown setting{plural} {shown} (known: {', '.join(sorted(names))})")
     arguments = {}
     for name in sorted(values.keys() & names):
         n_problems_before = len(problems)

@@ -13,6 +13,7 @@ from src.config import (
     TrainConfig,
     build_config,
     config_hash,
+    from_dict,
     list_changes,
     load_config,
     plain_value,
@@ -120,3 +121,14 @@ def test_changes_are_named_with_their_defaults() -> None:
         "none",
         "a",
     ]
+
+
+def test_many_unknown_settings_are_one_short_problem() -> None:
+    with pytest.raises(
+        ValueError, match=r"^unknown settings a0, a1, a2, a3, a4 and 995 more \("
+    ) as e:
+        from_dict(
+            PreprocessConfig,
+            dict.fromkeys([*(f"a{i}" for i in range(5)), *(f"b{i}" for i in range(995))], 1),
+        )
+    assert len(str(e.value)) < 3000

@@ -376,6 +376,15 @@ def test_a_manifest_whose_lines_ran_together_is_refused_in_time(tmp_path: Path) 
     assert time.process_time() - began < 1
 
 
+def test_a_manifest_whose_first_row_runs_on_is_refused_in_time(tmp_path: Path) -> None:
+    row = "d,r0" + "," * 500_000
+    (tmp_path / "manifest.csv").write_text(",".join(MANIFEST_COLUMNS) + f"\n{row}\n")
+    began = time.process_time()
+    with pytest.raises(ValueError, match=r"its first row has 500002 cells for 20 columns"):
+        load_manifest(tmp_path)
+    assert time.process_time() - began < 1
+
+
 # MAT files of many parts --------------------------------------------------------------------------
 
 

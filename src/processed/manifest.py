@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import math
@@ -324,22 +325,38 @@ def _check_cells(column: pd.Series[str], rule: _CellRule, path: Path) -> None:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a first line with far more columns than a manifest has, or with one of them twice.
+    """Refuse a first line with far more columns than a manifest has, or with one of them twice, and
+    a first row of more cells than columns.
 
-    pandas takes seconds over many thousand columns, and gives a second column another name.
+    pandas takes seconds over many thousand columns, and gives a second column another name. Of the
+    cells that the first row has too many it makes an index, in time that grows with their square.
 
     Raises
     ------
     ValueError
-        The message gives the number of columns, or those that are repeated.
+        The message gives the number of columns or cells, or the columns that are repeated.
     """
     with open_regular(path) as stream:
         header = stream.readline(2**20)
+        lines = (
+            line.decode(errors="replace") for line in iter(lambda: stream.readline(2**20), b"")
+        )
+        try:
+            n_cells = len(next(csv.reader(lines), []))
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}: not a manifest ({error}); delete it and run preprocess again"
+            ) from None
     n_columns = header.count(b",") + 1
     if n_columns > 10 * len(MANIFEST_COLUMNS):
         raise ValueError(
             f"{path}: not a manifest (it has {n_columns} columns); delete it and run "
             "preprocess again"
+        )
+    if n_cells > n_columns:
+        raise ValueError(
+            f"{path}: not a manifest (its first row has {n_cells} cells for {n_columns} columns); "
+            "delete it and run preprocess again"
         )
     names = [name.strip().strip('"') for name in header.decode(errors="replace").split(",")]
     if repeated := find_repeated(names):
