@@ -59,7 +59,7 @@ def check_valid(record: ECGRecord) -> None:
     require(record.sex in (None, "female", "male"), f"sex {record.sex}")
 
 
-def check_error(error: ValueError, path: Path) -> None:
+def check_error(error: ValueError | OSError, path: Path) -> None:
     """Require that an error names the file and was no want of memory, which is luck."""
     text = str(error)
     require(not steering_marks(text.replace("\n", "")), f"marks that steer in {text[:300]!a}")

@@ -504,11 +504,18 @@ def place_special(kind: str, path: Path) -> None:
 
 
 def check_special(rng: random.Random, path: Path) -> str:
-    """It may be read where what is there does not matter, and is refused otherwise."""
+    """It may be read where what is there does not matter, and is refused otherwise; of our own
+    files an error of the system is enough, which commands end with like with any other.
+    """
     name = next(part for part in path.parts[::-1] if part in {*SUFFIXES, *TABLES, *LOADERS})
     if name in SUFFIXES:
         return check_record(rng, path)
-    return check_loader((LOADERS | TABLE_LOADERS)[name])(rng, path)
+    try:
+        return check_loader((LOADERS | TABLE_LOADERS)[name])(rng, path)
+    except OSError as error:
+        require(name in LOADERS, f"{type(error).__name__}: {error}")
+        check_error(error, path)
+        return REFUSED
 
 
 @cache
