@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -208,6 +209,9 @@ def _measure_all(
         ]
         for reading in readings[: len(available[kind].reads)]:
             _warm_up(reading, folder)
+        # A collection of garbage goes through what is kept here too, at times that chance decides.
+        gc.collect()
+        gc.freeze()
         for reading, costs in _measure(readings, scale, folder):
             sender.send((kind, reading.name, costs[-1], judge(costs)))
     sender.send(None)
