@@ -30,9 +30,9 @@ def test_every_format_and_every_kind_of_file_has_expensive_inputs() -> None:
 
 def test_expensive_inputs_are_read_or_refused_at_little_cost() -> None:
     """The whole run is ``make fuzz``."""
-    report = measure_costs(scale=1 / 16, most=4)
+    report = measure_costs(scale=1 / 16, most=3)
     assert not report.findings, str(report)
-    assert sum(report.counts.values()) > 150
+    assert sum(report.counts.values()) > 100
 
 
 def test_inputs_are_as_large_as_they_are_asked_to_be(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class WeightTable:
         try:
             weights = np.array([[float(cell) for cell in row[1:]] for row in rows])
         except ValueError as error:
-            raise ValueError(f"{path}: {error}; expected numbers") from None
+            raise ValueError(f"{path}: {printable(str(error))}; expected numbers") from None
         codes = [code for name in names for code in name.split("|")]
         if len(set(codes)) < len(codes) or SINUS_RHYTHM not in codes:
             raise ValueError(

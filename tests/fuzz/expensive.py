@@ -99,6 +99,7 @@ def repeat_parts(
     files: dict[str, bytes],
     parts: str = r"[^\n]+\n",
     encoding: str = "utf-8",
+    size: int = TEXT,
 ) -> Iterator[Expensive]:
     """Repeat each part of a text, such as a line, as it is and with a number in its first word.
 
@@ -119,7 +120,7 @@ def repeat_parts(
                 return {**files, entry: (text[:end] + "".join(copies) + text[end:]).encode()}
 
             sort = "numbered" if is_numbered else "equal"
-            yield Expensive(f"{label}: many {sort} {text[start:end][:40]!r}", entry, build, TEXT)
+            yield Expensive(f"{label}: many {sort} {text[start:end][:40]!r}", entry, build, size)
 
 
 # Bytes --------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ def table_inputs(kind: str) -> Iterator[Expensive]:
     seed = TABLES[kind]
     entry, files = seed.entry, seed.files
     yield from stretch_fields(kind, entry, files, r"[^\n,\"]+")
-    yield from repeat_parts(kind, entry, files)
+    # Valid rows are work: a table of a million is read in seconds.
+    yield from repeat_parts(kind, entry, files, size=TEXT // 8)
     header, *lines = files[entry].decode().splitlines()
 
     def wide(n: int) -> str:

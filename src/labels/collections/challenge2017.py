@@ -15,6 +15,7 @@ from src.labels.collections.rows import (
 )
 from src.labels.crosswalk import ClassSet
 from src.labels.text_tables import read_text
+from src.utils import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ def build_challenge2017(request: Request) -> pd.DataFrame:
             continue
         if letter not in _RHYTHMS:
             raise ValueError(
-                f"{table}: row {number}, label {letter!r}: expected one of {', '.join(_RHYTHMS)}"
+                f"{table}: row {number}, label {printable(repr(letter))}: expected one of {', '.join(_RHYTHMS)}"
             )
         if name not in paths:
             missing.append(name)
