@@ -38,7 +38,8 @@ def build_challenge2017(request: Request) -> pd.DataFrame:
             continue
         if letter not in _RHYTHMS:
             raise ValueError(
-                f"{table}: row {number}, label {printable(repr(letter))}: expected one of {', '.join(_RHYTHMS)}"
+                f"{table}: row {number}, label {printable(repr(letter))}: expected one of "
+                f"{', '.join(_RHYTHMS)}"
             )
         if name not in paths:
             missing.append(name)
