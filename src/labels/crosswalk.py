@@ -23,15 +23,20 @@ OWN_NAMES = "csv"
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SET_NAMES = ("ptbxl_superclass", "challenge2021", "crosswalk")
 
+_PROBLEMS_SHOWN = 20
+
 
 class CrosswalkError(ValueError):
     """A code table with problems; the message lists their row (header: row 1), column and value."""
 
     def __init__(self, path: str | Path, problems: list[str]) -> None:
         noun = "problem" if len(problems) == 1 else "problems"
+        shown = problems[:_PROBLEMS_SHOWN]
+        if len(problems) > len(shown):
+            shown = [*shown, f"... and {len(problems) - len(shown)} more"]
         super().__init__(
             printable_lines(f"{path}: {len(problems)} {noun} in the code table")
-            + "".join(f"\n  {printable(problem, 1000)}" for problem in problems)
+            + "".join(f"\n  {printable(problem, 1000)}" for problem in shown)
         )
         self.problems = problems
 

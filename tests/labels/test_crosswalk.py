@@ -251,3 +251,12 @@ def test_tables_are_part_of_the_package() -> None:
         "sources.csv",
     }
     assert all(code for vocabulary in VOCABULARIES for code in known_codes(vocabulary))
+
+
+def test_a_table_of_many_problems_shows_the_first(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("class,codes\n" + "A,NORM\n" * 1001)
+    with pytest.raises(CrosswalkError, match=r"1000 problems") as error:
+        load_class_set(tmp_path / "c.csv")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 22 and lines[-1] == "  ... and 980 more"
+    assert len(error.value.problems) == 1000
