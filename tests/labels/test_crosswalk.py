@@ -254,8 +254,8 @@ def test_tables_are_part_of_the_package() -> None:
 
 
 def test_a_table_of_many_problems_shows_the_first(tmp_path: Path) -> None:
-    (tmp_path / "c.csv").write_text("class,codes\n" + "A,NORM\n" * 1001)
-    with pytest.raises(CrosswalkError, match=r"1000 problems") as error:
+    (tmp_path / "c.csv").write_text("class,codes\n" + "A,aha:1\n" * 1001)
+    with pytest.raises(CrosswalkError, match=r"csv: 1000 problems") as error:
         load_class_set(tmp_path / "c.csv")
     lines = str(error.value).splitlines()
     assert len(lines) == 22 and lines[-1] == "  ... and 980 more"
