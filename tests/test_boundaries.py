@@ -237,7 +237,7 @@ def test_names_of_datasets_are_plain(tmp_path: Path, processed: Path, name: str)
     manifest = load_manifest(processed)
     manifest.loc[0, "dataset"] = name
     save_manifest(manifest, tmp_path)
-    with pytest.raises(ValueError, match="is not a valid dataset name"):
+    with pytest.raises(ValueError, match="expected a valid dataset name"):
         load_manifest(tmp_path)
 
 

@@ -427,7 +427,11 @@ def add_stress(parser: argparse.ArgumentParser) -> None:
         help="split to evaluate (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="RUN", help="folder for stress_<split>.json, .csv, figures/"
+        "--out",
+        type=folder_to_write,
+        required=True,
+        metavar="RUN",
+        help="folder for stress_<split>.json, .csv, figures/",
     )
     parser.add_argument(
         "--kinds",

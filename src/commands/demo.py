@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Mapping
@@ -90,7 +91,8 @@ def _execute(client: NotebookClient, environment: Mapping[str, str]) -> None:
 
     def work() -> None:
         try:
-            client.execute(env=dict(environment))
+            # Not client.execute, whose event loop would stay open in this thread
+            asyncio.run(client.async_execute(env=dict(environment)))
             done.set_result(None)
         # Raised again in the main thread.
         except BaseException as error:  # noqa: BLE001

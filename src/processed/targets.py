@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +16,7 @@ from src.labels.text_tables import split_list, zip_cells
 from src.processed.manifest import INTERRUPTED, load_manifest, patients_of, report_patients
 from src.processed.record_files import record_key, record_keys, record_path
 from src.processed.splits import SPLIT_NAMES
-from src.utils import Float32Array, printable
+from src.utils import Float32Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,22 +159,8 @@ def _to_records(processed: Path, rows: pd.DataFrame) -> LabelledRecords:
         patients=patients_of(rows),
         datasets=tuple(rows["dataset"]),
         signal_hashes=tuple(rows["signal_hash"]),
-        weights=tuple(_read_weight(cell, processed) if cell else 1.0 for cell in rows["weight"]),
+        weights=tuple(float(cell) if cell else 1.0 for cell in rows["weight"]),
     )
-
-
-def _read_weight(cell: str, processed: Path) -> float:
-    """Return the sampling weight in a cell of the manifest."""
-    try:
-        weight = float(cell)
-    except ValueError:
-        weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise ValueError(
-            f"{processed / 'manifest.csv'}: weight is {printable(repr(cell))}: expected a "
-            "number from 0 up; delete it and run preprocess again"
-        )
-    return weight
 
 
 @dataclass(frozen=True)

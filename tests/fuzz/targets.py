@@ -429,7 +429,9 @@ def table_target(name: str) -> Target:
     def check(rng: random.Random, path: Path) -> str:
         outcome = check_loader(TABLE_LOADERS[name])(rng, path)
         if outcome == READ and name not in ("labels_challenge", "labels_challenge2017"):
-            first = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].decode()
+            # A lone carriage return ends a line too
+            raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n")
+            first = raw.split(b"\n")[0].decode()
             names = [cell.strip() for cell in first.split(",") if cell.strip()]
             require(len(set(names)) == len(names), f"columns that stand twice: {names}")
         if outcome == READ and name == "mapping":

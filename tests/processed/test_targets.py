@@ -125,7 +125,7 @@ def test_a_weight_that_is_none_is_refused_with_its_file(
 ) -> None:
     save_manifest(load_manifest(processed).assign(weight=cell), tmp_path)
     with pytest.raises(
-        ValueError, match=rf"manifest\.csv: weight is '{cell}': expected a number from 0 up"
+        ValueError, match=rf"manifest\.csv: row 2, column weight, value '{cell}': expected a number"
     ):
         load_records(tmp_path)
 

@@ -433,7 +433,7 @@ def _find_sole_file(path: Path) -> str | None:
             return None
         for suffix in (".dat", ".mat"):
             found = os.path.splitext(path)[0] + suffix
-            start = os.path.basename(found).encode() + b" "  # noqa: PTH119
+            start = os.fsencode(os.path.basename(found)) + b" "  # noqa: PTH119
             if all(line.startswith(start) for line in lines[1:]):
                 return found if _is_regular(found) else None
     return None

@@ -58,12 +58,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for key in keys:
         arrays = {
-            "signal": rng.normal(size=(12, 500)),
-            "lead_mean": np.zeros(12),
-            "lead_std": np.ones(12),
+            "signal": rng.normal(size=(12, 500)).astype(np.float32),
+            "lead_mean": np.zeros(12, np.float32),
+            "lead_std": np.ones(12, np.float32),
             "lead_present": np.ones(12, bool),
         }
-        write_record_file(record_path(root, key), {**arrays, "n_valid": 500, "fs": 100.0})
+        facts = {"n_valid": 500, "fs": np.float32(100)}
+        write_record_file(record_path(root, key), {**arrays, **facts})
     rows = [
         dict.fromkeys(MANIFEST_COLUMNS, HOSTILE)
         | {
@@ -74,6 +75,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "n_samples": "500",
             "status": "ok",
             "split": "test",
+            "label_source": "mapping",
+            "age": "",
+            "fold": "",
+            "weight": "",
             "quality_flags": f"{HOSTILE}:{HOSTILE}",
         }
         for record_id, label in zip(ids, labels, strict=True)
