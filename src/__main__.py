@@ -394,7 +394,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser, also of each command, whose errors do not repeat marks that steer a terminal."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message, len(message)))
+        super().error(printable(message, None))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -477,7 +477,7 @@ def _report_error(error: Exception) -> int:
     first, *details = str(error).split("\n") if str(error) else [type(error).__name__]
     for line in details:
         logger.error("%s", line.strip())
-    sys.stderr.write(f"error: {printable(first, len(first))}\n")
+    sys.stderr.write(f"error: {printable(first, None)}\n")
     return 2 if isinstance(error, UsageError) else 1
 
 

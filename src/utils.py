@@ -747,25 +747,30 @@ def stable_hash(value: Any, n_hex: int = 16) -> str:
 # Text ---------------------------------------------------------------------------------------------
 
 
-def printable(text: str, limit: int = 200) -> str:
+def printable(text: str, limit: int | None = 200) -> str:
     """Return a text that is safe to print in a log, a terminal and a table.
 
     All that nobody sees or that steers what is shown is escaped: control characters, among them
     the escape that begins a command to a terminal, line ends, marks that turn the direction of
-    text, invisible marks, blanks other than the space, and what no encoding can write. A text
-    longer than `limit` is cut.
+    text, invisible marks, blanks other than the space, and what no encoding can write. The result
+    is cut to `limit` characters; None cuts nothing.
     """
-    if len(text) > limit:
-        text = text[: limit - 4] + " ..."
+    shown = text if limit is None else _cut(text, limit)
     # Most texts are plain, and then their characters need not be looked at one by one.
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_escape, text))
+    if shown.isascii() and shown.isprintable():
+        return shown
+    shown = "".join(map(_escape, shown))
+    # A code is longer than its character
+    return shown if limit is None else _cut(shown, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
 def printable_lines(text: str) -> str:
     """Return a text of several lines, each of which is safe to print; see `printable`."""
-    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+    return "\n".join(printable(line, None) for line in text.split("\n"))
 
 
 def _escape(mark: str) -> str:

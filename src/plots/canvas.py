@@ -126,7 +126,7 @@ def plain_text(text: object, limit: int = 40) -> str:
     Marks that steer or hide are escaped; see `src.utils.printable`.
     The ellipsis stands in the middle: names of diagnoses often differ only in their last word.
     """
-    name = printable(str(text), len(str(text)))
+    name = printable(str(text), None)
     if len(name) > limit:
         n_last = (limit - 1) // 2
         first, last = name[: limit - 1 - n_last], name[len(name) - n_last :]
@@ -181,7 +181,7 @@ def wrap_text(
 
 def name_some(names: Sequence[str], n_shown: int = 6) -> str:
     """Return names separated by commas, the last of many as their number."""
-    shown = [printable(name, len(name))[:NAME_LIMIT] for name in names[:n_shown]]
+    shown = [printable(name, None)[:NAME_LIMIT] for name in names[:n_shown]]
     if len(names) > n_shown:
         shown[-1] += f" and {len(names) - n_shown} more"
     return ", ".join(shown)

@@ -129,7 +129,7 @@ def _match_columns(request: Request, table: TextTable, path: Path) -> dict[str, 
     if missing:
         raise ValueError(
             f"{path}: which columns are {' and '.join(missing)}? It has "
-            f"{', '.join(table.header) or 'none'}; name them as in --columns {missing[0]}=NAME, "
+            f"{_name_columns(table)}; name them as in --columns {missing[0]}=NAME, "
             "labels in several columns as in mapped_label=A,B,C"
         )
     return columns
@@ -137,8 +137,12 @@ def _match_columns(request: Request, table: TextTable, path: Path) -> dict[str, 
 
 def _require_columns(path: Path, table: TextTable, names: Sequence[str]) -> None:
     if absent := [name for name in names if name not in table.header]:
-        header = ", ".join(table.header) or "none"
-        raise ValueError(f"{path}: columns {', '.join(absent)} are missing: found {header}")
+        missing = printable(", ".join(absent), 1000)
+        raise ValueError(f"{path}: columns {missing} are missing: found {_name_columns(table)}")
+
+
+def _name_columns(table: TextTable) -> str:
+    return printable(", ".join(table.header), 1000) or "none"
 
 
 def _match_labels(request: Request, table: TextTable, path: Path) -> _LabelColumns:
