@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from src.records.formats.errors import package_error
-from src.records.formats.wfdb_header import Header
+from src.records.formats.wfdb_header import Header, SignalSpec
 from src.records.record import RecordError
 
 _FORMATS = {"8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524"}
+# FLAC, in which the package decodes all samples before those that are asked for
+_COMPRESSED = {"508", "516", "524"}
 # Values decoded at a time: the package needs about twenty bytes for each.
 _MAX_VALUES = 30_000_000
 # Up to this number, memory is taken without a look at the files.
@@ -63,7 +68,7 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
         )
     if n_values > _FEW_VALUES:
         check_amount(header, n_values, {spec.file for spec in header.signals}, _VALUES_PER_BYTE)
-    decoded = _decode(header, first, stop)
+    decoded = _decode_frames(header, first, stop)
     n_decoded = [len(values) for values in decoded]
     n_promised = [(stop - first) * spec.samples_per_frame for spec in header.signals]
     if n_decoded != n_promised:
@@ -77,11 +82,44 @@ def decode_through_package(header: Header, start: int, stop: int) -> list[NDArra
     ]
 
 
-def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
+def _decode_frames(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
     """Return the ADC values of frames `first` to `stop` of each signal, as stored."""
+    signals = header.signals
+    n_frames = header.n_samples or 0
+    n_values = n_frames * sum(spec.samples_per_frame for spec in signals)
+    is_compressed = all(spec.fmt in _COMPRESSED for spec in signals)
+    if not is_compressed or not stop - first < n_frames or n_values > _MAX_VALUES:
+        return _decode(header.path, signals, n_frames, first, stop)
+    # A record that is read in windows is decoded once
+    stamps = []
+    for spec in signals:
+        with suppress(OSError):
+            status = os.stat(header.path.parent / spec.file)
+            stamps.append((status.st_size, status.st_mtime_ns))
+    decoded = _decode_whole(header.path, signals, n_frames, tuple(stamps))
+    return [
+        values[first * spec.samples_per_frame : stop * spec.samples_per_frame]
+        for values, spec in zip(decoded, signals, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1)
+def _decode_whole(
+    path: Path, signals: tuple[SignalSpec, ...], n_frames: int, stamps: tuple[tuple[int, int], ...]
+) -> list[NDArray[Any]]:
+    """Return all ADC values of a record whose files have these sizes and times."""
+    decoded = _decode(path, signals, n_frames, 0, n_frames)
+    for values in decoded:
+        values.setflags(write=False)
+    return decoded
+
+
+def _decode(
+    path: Path, signals: Sequence[SignalSpec], n_frames: int, first: int, stop: int
+) -> list[NDArray[Any]]:
+    """Return the ADC values of frames `first` to `stop` of `n_frames`, as stored."""
     # The package finds files by the names in the header, which may differ in case from those on
     # disk. It is given what was parsed here: it misreads headers without the later fields.
-    signals = header.signals
     try:
         with warnings.catch_warnings():
             # The package and pandas warn of their own code and of unusual headers.
@@ -91,11 +129,11 @@ def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
 
             decoded: list[NDArray[Any]] = _rd_segment(
                 file_name=[spec.file for spec in signals],
-                dir_name=str(header.path.parent),
+                dir_name=str(path.parent),
                 pn_dir=None,
                 fmt=[spec.fmt for spec in signals],
                 n_sig=len(signals),
-                sig_len=header.n_samples,
+                sig_len=n_frames,
                 byte_offset=[spec.byte_offset for spec in signals],
                 samps_per_frame=[spec.samples_per_frame for spec in signals],
                 skew=[0] * len(signals),
@@ -108,7 +146,7 @@ def _decode(header: Header, first: int, stop: int) -> list[NDArray[Any]]:
             )
     # The package raises whatever its parsers meet in a damaged file.
     except Exception as error:  # noqa: BLE001
-        raise package_error(header.path, error, "WFDB") from None
+        raise package_error(path, error, "WFDB") from None
     return decoded
 
 
