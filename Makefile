@@ -78,7 +78,7 @@ fuzz: env
 	@echo "== trying broken and hostile files"
 	$(RUN) -m tests.fuzz --inputs 20100
 	@echo "== measuring what expensive files cost as their size doubles"
-	$(RUN) -m tests.fuzz.costs
+	$(RUN) -m tests.fuzz.costs --most 40
 
 soak: env
 	@echo "== killing runs, and processing large inputs"

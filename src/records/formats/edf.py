@@ -33,7 +33,8 @@ from src.records.record import (
 from src.utils import Float32Array
 
 _MAIN_BYTES = 256
-_MAX_CHANNELS = 9999
+# EDF allows 9999; the largest amplifiers have some hundreds
+_MAX_CHANNELS = 1000
 _MAX_SAMPLES = 10_000_000
 _ANNOTATIONS = "EDF Annotations"
 # Width of each field of a channel in bytes. The header has the first field of all channels, then

@@ -74,7 +74,11 @@ def package_error(path: str | Path, error: Exception, kind: str) -> Exception:
     """
     if _is_machine_fault(error):
         return error
-    return RecordError(path, f"not readable as {kind} ({type(error).__name__}: {error})")
+    text = f"{type(error).__name__}: {error}"
+    # What a damaged size claims, not what the machine lacks
+    if "memory allocation failed" in text:
+        text = "a damaged part claims more than the file holds"
+    return RecordError(path, f"not readable as {kind} ({text})")
 
 
 def _is_machine_fault(error: BaseException) -> bool:
