@@ -220,7 +220,8 @@ def test_other_bad_files(tmp_path: Path) -> None:
         (b"", "expected an EDF header"),
         (b"\xffBIOSEMI" + good[8:], "expected an EDF header"),
         (good[:300], "ends within the header of its 1 channels"),
-        (good[:252] + b"9999" + good[256:], "ends within the header of its 9999 channels"),
+        (good[:252] + b"999 " + good[256:], "ends within the header of its 999 channels"),
+        (good[:252] + b"1001" + good[256:], "promises 1001 channels: expected 1 to 1000"),
         (good[:184] + b"999     " + good[192:], "header size is 999: expected 512 for 1 channels"),
         (good[:512], "holds 0 data records, the header promises 5"),
     ):
