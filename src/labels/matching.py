@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from src.labels.ids import clean_id, file_key, id_key
 from src.labels.mapping import LabelRow
@@ -117,13 +118,20 @@ def _name_in_row(row: LabelRow, containers: set[str]) -> str:
 # Matching -----------------------------------------------------------------------------------------
 
 
+class _NamedRow(NamedTuple):
+    """A row with the name of its record, as `_name_in_row` returns it."""
+
+    row: LabelRow
+    name: str
+
+
 @dataclass
 class _Level:
     """The rows that one level sorts: by the record they match, ambiguous ones, and the others."""
 
     claims: dict[str, list[LabelRow]] = field(default_factory=lambda: defaultdict(list))
     ambiguous: list[tuple[LabelRow, str]] = field(default_factory=list)
-    unmatched: list[LabelRow] = field(default_factory=list)
+    unmatched: list[_NamedRow] = field(default_factory=list)
 
 
 def match_folder(rows: Sequence[LabelRow], index: FolderIndex) -> Matches:
@@ -175,12 +183,12 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
     free = {record.relative: record for record in found}
     matched: dict[str, LabelRow] = {}
     missing: list[tuple[LabelRow, str]] = []
-    waiting = list(rows)
     containers = _container_names(found)
+    waiting = [_NamedRow(row, _name_in_row(row, containers)) for row in rows]
     for spell in _LEVELS:
-        if not waiting:
+        if not (waiting and free):
             break
-        level = _match_level(waiting, free.values(), spell, containers)
+        level = _match_level(waiting, free.values(), spell)
         missing += level.ambiguous
         for relative, claimants in level.claims.items():
             # Also a record with several claimants is taken: no looser name may settle the claim.
@@ -194,7 +202,7 @@ def match_records(rows: Sequence[LabelRow], found: Sequence[FoundRecord]) -> Mat
             reason = f"ambiguous: rows {ids} all match {relative}"
             missing += [(row, reason) for row in claimants]
         waiting = level.unmatched
-    missing += [(row, _NO_FILE) for row in waiting]
+    missing += [(row, _NO_FILE) for row, _ in waiting]
     record_ids = _record_ids(found)
     records = tuple(
         RecordMatch(record_ids[record.relative], record, matched.get(record.relative))
@@ -214,10 +222,7 @@ def _container_names(found: Iterable[FoundRecord]) -> set[str]:
 
 
 def _match_level(
-    rows: Iterable[LabelRow],
-    free: Iterable[FoundRecord],
-    spell: Callable[[str], str],
-    containers: set[str],
+    rows: Iterable[_NamedRow], free: Iterable[FoundRecord], spell: Callable[[str], str]
 ) -> _Level:
     """Match rows and records whose names are equal as `spell` spells them."""
     index: dict[str, _Candidates] = defaultdict(_Candidates)
@@ -227,8 +232,7 @@ def _match_level(
         for name in {spell(path), spell(_without_base(path) + record.stem)}:
             index[name].records.append(record)
     level = _Level()
-    for row in rows:
-        name = _name_in_row(row, containers)
+    for row, name in rows:
         found = index.get(spell(name))
         candidates = found.closest(name) if found is not None else []
         if len(candidates) == 1:
@@ -238,7 +242,7 @@ def _match_level(
             reason = f"ambiguous: {row.record_id!r} matches {len(candidates)} records ({files})"
             level.ambiguous.append((row, reason))
         else:
-            level.unmatched.append(row)
+            level.unmatched.append(_NamedRow(row, name))
     return level
 
 

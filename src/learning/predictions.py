@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from src.processed.npz import read_npz
 from src.utils import Float32Array, Float64Array, atomic_path, printable
 
+_ARRAYS = ("keys", "y_true", "y_score", "classes", "single_label")
+_FURTHER_ARRAYS = ("thresholds", "signal_hashes", "train_hashes")
+_MAX_TEXT_BYTES = 16_384
 DEFAULT_THRESHOLD = 0.5
 
 # A probability in single precision may pass 0 or 1 by this much
@@ -175,17 +178,14 @@ class Predictions:
             names the file.
         """
         arrays = _read_archive(Path(path))
-        missing = [
-            name
-            for name in ("keys", "y_true", "y_score", "classes", "single_label")
-            if name not in arrays
-        ]
+        missing = [name for name in _ARRAYS if name not in arrays]
         if missing:
             raise ValueError(
                 f"{path}: {', '.join(missing)} missing; expected predictions as evaluate writes "
                 "them"
             )
         try:
+            _check_arrays(arrays)
             return cls(
                 keys=tuple(arrays["keys"].tolist()),
                 y_true=arrays["y_true"],
@@ -207,6 +207,28 @@ def check_same_classes(classes: tuple[str, ...], predictions: Predictions) -> No
             f"fitted for classes {', '.join(classes)}: the predictions have "
             f"{', '.join(predictions.classes)}"
         )
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse arrays of other kinds or sizes, before a list is made of millions of texts."""
+    keys, classes = arrays["keys"], arrays["classes"]
+    expected = {
+        "keys": ("U", keys.shape[:1]),
+        "classes": ("U", classes.shape[:1]),
+        "y_true": ("fiub", keys.shape[:1] + classes.shape[:1]),
+        "y_score": ("fiub", keys.shape[:1] + classes.shape[:1]),
+    }
+    for name, (kinds, shape) in expected.items():
+        array = arrays[name]
+        if array.dtype.kind not in kinds or array.shape != shape:
+            raise ValueError(
+                f"{name} is {array.dtype} of shape {array.shape}: expected shape {shape}, a row "
+                "for each of keys and a column for each of classes"
+            )
+        if array.dtype.itemsize > _MAX_TEXT_BYTES:
+            raise ValueError(
+                f"{name} has texts of {array.dtype.itemsize} bytes: expected {_MAX_TEXT_BYTES}"
+            )
 
 
 def _check_thresholds(thresholds: Float64Array, n_classes: int) -> Float64Array:
@@ -233,7 +255,7 @@ def _read_hashes(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ..
 
 def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        return read_npz(path)
+        return read_npz(path, optional=(*_ARRAYS, *_FURTHER_ARRAYS))
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror or error}); evaluate writes such files"

@@ -198,7 +198,8 @@ class Journal:
         if self.path.exists():
             with open_regular(self.path) as stream:
                 for line in stream:
-                    row = _parse_journal_line(line)
+                    # A row begins so; other lines are not parsed, of which a file may have millions
+                    row = _parse_journal_line(line) if line.startswith(b'["') else None
                     if row is not None:
                         rows.append(row)
         return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS), dtype=str)

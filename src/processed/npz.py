@@ -11,7 +11,7 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -170,8 +170,10 @@ def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
-    """Read the named arrays of an archive, or all of them.
+def read_npz(
+    path: str | Path, *names: str, optional: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """Read the named arrays of an archive, and those of `optional` that it holds; or all of them.
 
     Object arrays, which would need pickle, are refused.
 
@@ -191,7 +193,10 @@ def read_npz(path: str | Path, *names: str) -> dict[str, NDArray[Any]]:
             absent = [name for name in names if name not in members]
             if absent:
                 raise ValueError(f"no array {', '.join(absent)} in it")
-            return {name: _read_member(archive, members[name]) for name in names or members}
+            chosen = [*names, *(name for name in optional if name in members)]
+            if not (names or optional):
+                chosen = list(members)
+            return {name: _read_member(archive, members[name]) for name in chosen}
     except (OSError, ValueError):
         raise
     # zipfile and NumPy raise errors of any type on a damaged file.

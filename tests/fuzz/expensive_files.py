@@ -94,7 +94,7 @@ def mapping_inputs() -> Iterator[Expensive]:
         def build(n: int, row: Callable[[int], str] = row) -> dict[str, bytes]:
             return {"m.csv": (head + "".join(f"{row(i)}\n" for i in range(n))).encode()}
 
-        yield Expensive(name, "m.csv", build, PARTS)
+        yield Expensive(name, "m.csv", build, PARTS // 2)
     yield from folder_inputs(head)
 
 
