@@ -77,6 +77,8 @@ def test_harmful_archives_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.npz").write_bytes(ARCHIVES[name]())
     with pytest.raises(ValueError, match=r"a\.npz: not a record file"):
         load_record_file(tmp_path / "a.npz")
+    # An array of another name is not read, where there are predictions
+    (tmp_path / "a.npz").write_bytes(ARCHIVES[name]().replace(b"signal.npy", b"y_true.npy"))
     with pytest.raises(ValueError, match=r"a\.npz: not a predictions file"):
         Predictions.load(tmp_path / "a.npz")
 
