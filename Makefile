@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 JOBS   ?= 2
 PTBXL  := artifacts/ptbxl100
 
-.PHONY: help bench bench-gpu env demo docs notebook examples jupyterlab test test-slow lint smoke clean fuzz soak audit ptbxl
+.PHONY: help bench bench-gpu env demo docs notebook examples jupyterlab test test-slow lint smoke clean fuzz soak wheel audit ptbxl
 
 help:
 	@echo "make demo       run the notebook on generated recordings; outputs in artifacts/ and figures/"
@@ -20,6 +20,7 @@ help:
 	@echo "make jupyterlab run the notebook in JupyterLab in headless Chromium; picture in build/jupyterlab.png"
 	@echo "make fuzz       try 20,000 broken and hostile files on every reader, and measure expensive ones"
 	@echo "make soak       kill runs fifty times, process 100,000 records and a day-long record; takes a quarter of an hour"
+	@echo "make wheel      install the package into an empty environment and predict with it; needs a package index"
 	@echo "make audit      look up known vulnerabilities of the installed packages; needs a network"
 	@echo "make bench      compare the speed with a plain script (DATA=DIR for real records)"
 	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR to time the PTB-XL recipe)"
@@ -28,11 +29,12 @@ help:
 
 env: $(VENV)/.complete
 
-$(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tensorboard.txt requirements-remote.txt requirements-docs.txt requirements-dev.txt
+$(VENV)/.complete: requirements.txt requirements-formats.txt requirements-export.txt requirements-tracking.txt requirements-remote.txt requirements-docs.txt requirements-dev.txt pyproject.toml
 	@echo "== creating the environment in $(VENV) (a few minutes the first time)"
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: env
@@ -83,6 +85,10 @@ fuzz: env
 soak: env
 	@echo "== killing runs, and processing large inputs"
 	ECG_SOAK=1 ECG_SOAK_KILLS=50 $(RUN) -m pytest -q -s tests/test_crashes.py tests/test_load.py
+
+wheel: env
+	@echo "== installing the wheel into an empty environment, and predicting with it"
+	$(RUN) tests/wheel.py
 
 audit: env
 	$(RUN) tests/audit.py

@@ -399,10 +399,12 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
+    # As it was typed: pip installs the command ecg
+    program = "ecg" if Path(sys.argv[0]).stem == "ecg" else "python -m src"
     parser = _Parser(
-        prog="python -m src",
+        prog=program,
         description="ECG recordings to tensors, a trained classifier and its figures.",
-        epilog="try it: python -m src smoke",
+        epilog=f"try it: {program} smoke",
         formatter_class=arguments.Help,
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -411,7 +413,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     for name, (run, add_arguments) in COMMANDS.items():
         text = (run.__doc__ or "").strip()
-        example = f"example: python -m src {name} {arguments.EXAMPLES[name]}"
+        example = f"example: {program} {name} {arguments.EXAMPLES[name]}"
         command = commands.add_parser(
             name, help=text, description=text, epilog=example, formatter_class=arguments.Help
         )

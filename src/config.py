@@ -463,7 +463,7 @@ class TrainConfig:
     tensorboard: bool = option(
         False,
         "also write the history for TensorBoard to tensorboard/ of the run; needs "
-        "requirements-tensorboard.txt",
+        "requirements-tracking.txt",
     )
 
     def __post_init__(self) -> None:

@@ -41,7 +41,14 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 H = TypeVar("H", bound=Hashable)
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+CODE_ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds `src`."""
+
+# An installed package must not write beside itself
+_IS_INSTALLED = CODE_ROOT.name in ("site-packages", "dist-packages")
+PROJECT_ROOT = Path.cwd() if _IS_INSTALLED else CODE_ROOT
+"""The folder of inputs and outputs: the clone, or the current folder where src is installed."""
+
 EN_DASH = "\N{EN DASH}"
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 

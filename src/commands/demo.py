@@ -43,13 +43,18 @@ def run_notebook(
     Raises
     ------
     ValueError
-        If the settings file is missing.
+        If the notebook or the settings file is missing.
     RuntimeError
         If a cell fails; the message gives its error.
     """
     if config is not None and not Path(config).is_file():
         raise ValueError(
             f"{config}: no such file; expected settings in JSON, which override the notebook's own"
+        )
+    if not Path(notebook).is_file():
+        raise ValueError(
+            f"{notebook}: no such file; the notebook comes with the project's folder, not with the "
+            "installed package: clone it and run make demo there"
         )
     import nbformat
     from nbclient import NotebookClient

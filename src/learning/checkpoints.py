@@ -12,7 +12,7 @@ import torch
 
 from src.config import STANDARD_LEADS, ModelConfig, PreprocessConfig, from_dict
 from src.processed.normalization import Normalization
-from src.utils import atomic_path, printable, project_paths, to_jsonable
+from src.utils import CODE_ROOT, atomic_path, printable, project_paths, to_jsonable
 
 CHECKPOINT_FORMAT = 1
 
@@ -255,10 +255,13 @@ def _check_archive(path: Path) -> None:
 
 
 def default_checkpoint() -> Path:
-    """Return ``artifacts/pretrained/superclass.pth`` if it exists, else the trained ``best.pth``.
+    """Return the pretrained ``superclass.pth`` if it exists, else the trained ``best.pth``.
 
-    The latter is ``artifacts/models/best.pth``, which training writes by default.
+    The former lies in ``artifacts/pretrained``, or in the installed package; the latter is
+    ``artifacts/models/best.pth``, which training writes by default.
     """
     artifacts = project_paths().artifacts
-    pretrained = artifacts / "pretrained" / "superclass.pth"
-    return pretrained if pretrained.exists() else artifacts / "models" / "best.pth"
+    for folder in (artifacts / "pretrained", CODE_ROOT / "src" / "pretrained"):
+        if (folder / "superclass.pth").exists():
+            return folder / "superclass.pth"
+    return artifacts / "models" / "best.pth"

@@ -1,4 +1,4 @@
-"""The history of a training run for TensorBoard (requirements-tensorboard.txt)."""
+"""The history of a training run for TensorBoard (requirements-tracking.txt)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def log_epochs(folder: Path, enabled: bool) -> Iterator[Callable[[HistoryRow], N
     if not enabled:
         yield None
         return
-    import_extra("tensorboard", "training with --tensorboard", "-r requirements-tensorboard.txt")
+    import_extra("tensorboard", "training with --tensorboard", "-r requirements-tracking.txt")
     board: Any = import_extra(
-        "torch.utils.tensorboard", "training with --tensorboard", "-r requirements-tensorboard.txt"
+        "torch.utils.tensorboard", "training with --tensorboard", "-r requirements-tracking.txt"
     )
     writers: list[Any] = []
 

@@ -26,7 +26,7 @@ def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-@pytest.mark.skipif(ABSENT, reason="tensorboard is not installed (requirements-tensorboard.txt)")
+@pytest.mark.skipif(ABSENT, reason="tensorboard is not installed (requirements-tracking.txt)")
 def test_the_history_is_there_epoch_by_epoch(processed: Path, tmp_path: Path) -> None:
     run_training(ON, processed, tmp_path)
     longer = dataclasses.replace(ON, train=dataclasses.replace(ON.train, epochs=3))
@@ -53,7 +53,7 @@ def test_a_missing_library_is_named_before_anything_is_done(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(
         ValueError,
-        match=r"needs the package tensorboard: pip install -r requirements-tensorboard\.txt",
+        match=r"needs the package tensorboard: pip install -r requirements-tracking\.txt",
     ):
         run_training(ON, processed, tmp_path)
     assert not (tmp_path / "models").exists() and not (tmp_path / "training_log.json").exists()

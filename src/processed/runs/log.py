@@ -24,8 +24,8 @@ from typing import TextIO, TypedDict
 
 from src import __version__
 from src.utils import (
+    CODE_ROOT,
     LOG_FORMAT,
-    PROJECT_ROOT,
     LogFormatter,
     available_cores,
     format_duration,
@@ -229,7 +229,7 @@ def _find_version(package: str) -> str | None:
 def _read_commit() -> str | None:
     """Read the checked-out commit from .git without running git; None outside a checkout."""
     try:
-        git = _find_git_folder(PROJECT_ROOT / ".git")
+        git = _find_git_folder(CODE_ROOT / ".git")
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
