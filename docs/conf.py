@@ -78,6 +78,7 @@ CONTENTS = {
         "docs/quality",
         "docs/duplicates",
         "docs/training",
+        "docs/ptbxl",
         "docs/robustness",
         "docs/report",
         "docs/explain",
@@ -85,7 +86,12 @@ CONTENTS = {
         "docs/stores",
         "docs/clusters",
     ),
-    "Reference": ("docs/commands", "docs/settings", "docs/output_files"),
+    "Reference": (
+        "docs/commands",
+        "docs/settings",
+        "docs/output_files",
+        "docs/data_licences",
+    ),
     "Results": (
         "BENCHMARKS",
         "docs/scaling",

@@ -22,12 +22,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from chromium import CHROMIUM, start_chromium  # noqa: E402
 
+from src.commands.predict_files import save_saliency  # noqa: E402
+from src.learning.checkpoints import default_checkpoint  # noqa: E402
 from src.plots.report.writer import write_report  # noqa: E402
+from src.records.sample_collections import write_sample_collections  # noqa: E402
 
 DEMO, IMAGES = ROOT / "build" / "notebook", ROOT / "docs" / "images"
 REPORT_WIDTH, REPORT_HEIGHT = 640, 1026
 COLUMNS = ("header.top, #results", "#mistakes, #browser")
 """The parts of the page in each column of the report's picture, as CSS selectors."""
+
+SHOWN = "sw00003"
+"""The generated recording that the README predicts."""
+
+BADGES = {
+    "python": ("python", "3.11 or newer"),
+    "torch": ("PyTorch", "2.13"),
+    "licence": ("licence", "MIT"),
+}
 
 KEEP = """
 document.querySelectorAll('header.top, nav, section').forEach(part => {{
@@ -48,6 +60,10 @@ def main() -> None:
     """Write the pictures; those of the demo if it is there, the report's if Chromium is."""
     draw_rooms().savefig(IMAGES / "rooms.png", dpi=110)
     save(Image.open(IMAGES / "rooms.png").convert("RGB"), IMAGES / "rooms.png")
+    for name, (label, value) in BADGES.items():
+        badge = draw_badge(label, value)
+        (IMAGES / f"badge_{name}.svg").write_text(badge, encoding="utf-8")
+    save(picture_saliency(), IMAGES / "saliency.png")
     if not DEMO.exists():
         return
     save(
@@ -57,6 +73,29 @@ def main() -> None:
     save(join_figures(), IMAGES / "training_and_test.png")
     if CHROMIUM:
         save(picture_report(), IMAGES / "report.png")
+
+
+def draw_badge(label: str, value: str) -> str:
+    """Return a label in grey and its value in blue as SVG, in the size of common badges."""
+    left, right = (14 + 6.5 * len(text) for text in (label, value))
+    style = 'y="14" fill="#fff" text-anchor="middle" font-family="sans-serif" font-size="11"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right:g}" height="20" role="img" '
+        f'aria-label="{label} {value}">'
+        f'<rect width="{left:g}" height="20" fill="#555"/>'
+        f'<rect x="{left:g}" width="{right:g}" height="20" fill="#0072b2"/>'
+        f'<text x="{left / 2:g}" {style}>{label}</text>'
+        f'<text x="{left + right / 2:g}" {style}>{value}</text></svg>\n'
+    )
+
+
+def picture_saliency() -> Image.Image:
+    """Return the map of the recording that the README predicts, as `--saliency` draws it."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_sample_collections(Path(folder), n_records=36)
+        record = Path(folder) / "synthetic_wfdb" / f"{SHOWN}.hea"
+        save_saliency(default_checkpoint(), [record], folder)
+        return Image.open(Path(folder) / f"{SHOWN}.png").convert("RGB")
 
 
 def read_rooms() -> list[tuple[str, int, str]]:

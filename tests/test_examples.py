@@ -24,6 +24,8 @@ from src.utils import save_json
 pytestmark = pytest.mark.slow
 
 CHANGES = (
+    # The command is that of this folder, whatever is installed
+    (r"^ecg ", "python -m src "),
     (r"(-m src (?:train|leave-one-out)\b.*)", r"\1 --epochs 1 --device cpu"),
     (r"(-m src (?:check|preprocess)\b.*)", r"\1 --workers 1"),
     (r"--intervals 1000", "--intervals 20"),
@@ -33,6 +35,7 @@ CHANGES = (
 )
 # Pattern of a line -> why it is not run
 NOT_RUN = {
+    r"^git clone|^cd ": "the folder is there",
     r"^make ": "each target is a command that other tests run",
     r"^(python -m )?pip |^python3 -m venv|^source |^\.venv/bin/python": (
         "creates, changes or needs another environment"
@@ -42,6 +45,7 @@ NOT_RUN = {
 }
 # Part of a command -> module that it needs; it is skipped without
 NEEDED = {"export-dataset": "pyarrow", " export ": "onnx"}
+FIRST = ("README.md", "docs/ptbxl.md")
 WITH_EXAMPLES = [name for name in DOCUMENTS if blocks(name, "bash", "sh", "shell", "python", "py")]
 
 
@@ -75,7 +79,7 @@ def changed(block: str) -> str:
     """Return a block with continued lines joined and the `CHANGES` applied."""
     text = block.replace("\\\n", " ")
     for pattern, replacement in CHANGES:
-        text = re.sub(pattern, replacement, text)
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     return text
 
 
@@ -118,7 +122,8 @@ def run_examples(folder: Path, name: str) -> None:
 @pytest.fixture(scope="module")
 def after_readme(project: Path) -> Path:
     """Return the project after the README's examples; other documents use their runs."""
-    run_examples(project, "README.md")
+    for name in FIRST:
+        run_examples(project, name)
     return project
 
 
@@ -129,6 +134,6 @@ def test_examples_of_the_readme_run(after_readme: Path) -> None:
     ).is_file()
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_EXAMPLES if name != "README.md"])
+@pytest.mark.parametrize("name", [name for name in WITH_EXAMPLES if name not in FIRST])
 def test_examples_run(after_readme: Path, name: str) -> None:
     run_examples(after_readme, name)

@@ -42,7 +42,9 @@ def main() -> int:
         n_ok = sum(row["status"] == "ok" for row in rows)
         if len(rows) != 12 or not n_ok:
             sys.exit(f"{wheel.name}: {n_ok} of {len(rows)} recordings were predicted, expected 12")
-        root = run("python", "-c", "from src.utils import project_paths; print(project_paths().root)")
+        root = run(
+            "python", "-c", "from src.utils import project_paths; print(project_paths().root)"
+        )
         if Path(root.strip()).resolve() != work.resolve():
             sys.exit(f"{wheel.name}: outputs would go to {root.strip()}, expected {work}")
         print(f"{wheel.name}: {n_ok} of {len(rows)} recordings predicted")  # noqa: T201
