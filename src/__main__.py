@@ -222,19 +222,21 @@ def stress(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Predict class probabilities of recordings, a CSV row per record."""
+    """Predict class probabilities of recordings: a line per record, or a table with --out."""
     from src.processed.runs.heartbeat import Heartbeat
 
     with Heartbeat("predict", "loading the libraries"):
-        from src.commands.predict_files import predict_to_csv, save_saliency
+        from src.commands.predict_files import predict_to_table, save_saliency
         from src.learning.checkpoints import default_checkpoint
         from src.utils import device_info
 
     checkpoint = args.checkpoint or default_checkpoint()
-    summary = predict_to_csv(
+    summary = predict_to_table(
         checkpoint,
         args.paths,
         args.out,
+        table_format=args.format,
+        say=None if args.out else _say,
         source_fs=args.source_fs,
         source_gain_per_mv=args.source_gain,
         leads=args.leads,
@@ -244,7 +246,10 @@ def predict(args: argparse.Namespace) -> int:
         long=args.long,
         predict_unfit=args.predict_unfit,
     )
-    _say(f"{args.out}: {summary}")
+    if args.out:
+        _say(f"{args.out}: {summary}")
+    else:
+        logger.info("predict: %s", summary)
     if args.saliency:
         saved = save_saliency(
             checkpoint,

@@ -21,7 +21,7 @@ from settings import QUICK, SMALL
 from test_preprocessing import bare_collection
 
 from src.__main__ import main
-from src.commands.predict_files import predict_to_csv
+from src.commands.predict_files import predict_to_table
 from src.config import DataConfig, ExecutionConfig
 from src.labels.mapping import COLUMNS, iter_rows, load_mapping, save_mapping
 from src.labels.matching import match_records
@@ -154,7 +154,7 @@ def all_the_way(root: Path) -> None:
         execution=ONE,
     )
     run_training(QUICK, root / "out", root / "run")
-    predict_to_csv(
+    predict_to_table(
         root / "run" / "models" / "best.pth",
         [root / "src" / "r0.hea"],
         root / "p.csv",
@@ -373,7 +373,7 @@ def test_predictions_keep_their_ids_and_say_so(
     (tmp_path / "r0.hea").rename(tmp_path / "=r0.hea")
     (tmp_path / "@bad.hea").write_text("")
     with caplog.at_level(logging.WARNING):
-        predict_to_csv(
+        predict_to_table(
             trained / "models" / "best.pth", [tmp_path], tmp_path / "p.csv", predict_unfit=True
         )
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_import_direction import LAYER_OF
 
-from src.__main__ import build_parser
+from src.__main__ import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "docs"))
@@ -184,6 +184,29 @@ def test_links_lead_somewhere(name: str) -> None:
         if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
             broken.append(link)
     assert not broken
+
+
+def test_the_readme_shows_what_predict_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [shown] = [block for block in blocks("README.md", "text") if block.startswith("sw")]
+    [line] = [
+        line
+        for block in blocks("README.md", "bash", "sh", "shell")
+        for line in block.splitlines()
+        if line.startswith("ecg predict")
+    ]
+    main(["--quiet", "sample-data", str(tmp_path / "example"), "--records", "36"])
+    capsys.readouterr()
+    words = line.replace("data/example", str(tmp_path / "example")).split()[1:]
+    assert main(["--quiet", *words[:-1], str(tmp_path / "figures")]) == 0
+    printed = capsys.readouterr().out.replace(f"{tmp_path}/", "")
+    # Processors differ in the last digit
+    number = re.compile(r"\d\.\d{3}")
+    assert number.sub("#", printed) == number.sub("#", shown)
+    assert list(map(float, number.findall(printed))) == pytest.approx(
+        list(map(float, number.findall(shown))), abs=0.002
+    )
 
 
 # Commands and code --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from crash_runs import outputs, preprocess, start, write_collection
 from settings import QUICK, SMALL
 
 from src.__main__ import main
-from src.commands.predict_files import predict_to_csv
+from src.commands.predict_files import predict_to_table
 from src.config import DataConfig, ExecutionConfig
 from src.eval import evaluate
 from src.preprocessing import run_preprocessing
@@ -43,7 +43,7 @@ def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
         return
     run_training(QUICK, root / "out", root / "run")
     evaluate(root / "run" / "models" / "best.pth", root / "out", split="val", out=root / "run")
-    predict_to_csv(
+    predict_to_table(
         root / "run" / "models" / "best.pth", [root / "src"], root / "p.csv", predict_unfit=True
     )
     assert len((root / "p.csv").read_text(encoding="utf-8").splitlines()) == 25
@@ -207,7 +207,7 @@ def work_and_watch(root: Path) -> None:
         execution=ExecutionConfig(workers=1),
     )
     run_training(QUICK, root / "out", root / "run")
-    predict_to_csv(
+    predict_to_table(
         root / "run" / "models" / "best.pth",
         [root / "src" / "r0.hea"],
         root / "p.csv",

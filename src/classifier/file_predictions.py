@@ -46,6 +46,8 @@ class FilePrediction:
         The reason for another status than ok, or `TRAINED_ON`.
     notes
         What the recording is and how it was used (`src.classifier.notes`).
+    path
+        The file, ``file::id`` for a record of many; empty for a record in memory.
     """
 
     record_id: str
@@ -53,6 +55,14 @@ class FilePrediction:
     status: str
     reason: str = ""
     notes: tuple[str, ...] = ()
+    path: str = ""
+
+
+class _Named(NamedTuple):
+    """Where a prediction comes from: the name and the path of a record."""
+
+    record_id: str
+    path: str
 
 
 class _Scored(NamedTuple):
@@ -150,15 +160,18 @@ def predict_sources(
     if long not in LONG_MODES:
         raise ValueError(f"long is {long!r}: expected one of {', '.join(LONG_MODES)}")
 
-    def iter_named() -> Iterator[tuple[str, Iterator[Input | NoInput]]]:
+    def iter_named() -> Iterator[tuple[_Named, Iterator[Input | NoInput]]]:
         for source in sources:
-            name = source.record_id if isinstance(source, ECGRecord) else record_name(source)
-            yield name, iter_inputs(source, card, hints, long)
+            if isinstance(source, ECGRecord):
+                named = _Named(source.record_id, "")
+            else:
+                named = _Named(record_name(source), str(source))
+            yield named, iter_inputs(source, card, hints, long)
 
     # Without a generator of its own, this function would check `long` only when iterated.
     def iter_rows() -> Iterator[FilePrediction]:
-        for name, items in _score(model, card, iter_named(), batch_size, device):
-            row = _summarize(name, items, card, long, predict_unfit)
+        for named, items in _score(model, card, iter_named(), batch_size, device):
+            row = _summarize(named, items, card, long, predict_unfit)
             prints = [item.facts.fingerprint for item in items if isinstance(item, _Scored)]
             if row.status == "ok" and trained_on.count(prints) > 0:
                 row = replace(row, reason=TRAINED_ON)
@@ -186,7 +199,7 @@ def score_inputs(
     batch_size, device
         As for `predict_files`.
     """
-    numbered = ((0, "", item) for item in inputs)
+    numbered = ((0, _Named("", ""), item) for item in inputs)
     for *_, item in _score_batches(model, card, numbered, batch_size, device):
         if isinstance(item, _Scored):
             yield item.scores
@@ -195,27 +208,27 @@ def score_inputs(
 def _score(
     model: nn.Module,
     card: ModelCard,
-    inputs: Iterable[tuple[str, Iterable[Input | NoInput]]],
+    inputs: Iterable[tuple[_Named, Iterable[Input | NoInput]]],
     batch_size: int,
     device: str,
-) -> Iterator[tuple[str, list[_Scored | NoInput]]]:
-    """Yield each name with the probabilities of its inputs, or why there are none."""
+) -> Iterator[tuple[_Named, list[_Scored | NoInput]]]:
+    """Yield each record with the probabilities of its inputs, or why there are none."""
     # A batch may hold inputs of many records. The number of a record tells apart those of one name.
     numbered = (
-        (number, name, item) for number, (name, items) in enumerate(inputs) for item in items
+        (number, named, item) for number, (named, items) in enumerate(inputs) for item in items
     )
     scored = _score_batches(model, card, numbered, batch_size, device)
-    for (_, name), rows in groupby(scored, key=lambda row: row[:2]):
-        yield name, [item for *_, item in rows]
+    for (_, named), rows in groupby(scored, key=lambda row: row[:2]):
+        yield named, [item for *_, item in rows]
 
 
 def _score_batches(
     model: nn.Module,
     card: ModelCard,
-    inputs: Iterable[tuple[int, str, Input | NoInput]],
+    inputs: Iterable[tuple[int, _Named, Input | NoInput]],
     batch_size: int,
     device: str,
-) -> Iterator[tuple[int, str, _Scored | NoInput]]:
+) -> Iterator[tuple[int, _Named, _Scored | NoInput]]:
     """Replace inputs by their probabilities and facts; a `NoInput` stays as it is."""
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
@@ -226,15 +239,15 @@ def _score_batches(
             with torch.inference_mode():
                 logits = predict_logits(model, batch, card.crop_samples, card.unpadded_below)
             scores = iter(torch.from_numpy(to_scores(logits.cpu(), card.single_label)))
-        for number, name, item in chunk:
+        for number, named, item in chunk:
             if isinstance(item, Input):
-                yield number, name, _Scored(next(scores), item.facts)
+                yield number, named, _Scored(next(scores), item.facts)
             else:
-                yield number, name, item
+                yield number, named, item
 
 
 def _summarize(
-    name: str,
+    named: _Named,
     items: Sequence[_Scored | NoInput],
     card: ModelCard,
     long: str,
@@ -249,14 +262,18 @@ def _summarize(
     failures = [item for item in items if isinstance(item, NoInput)]
     unreadable = [failure for failure in failures if failure.status == "unreadable"]
     notes = list_notes([item.facts for item in scored], failures, card, long)
+    scores: tuple[float, ...] | None = None
+    status, reason = "ok", ""
     if unreadable or not scored:
         failure = (unreadable or failures)[0]
-        return FilePrediction(name, None, failure.status, failure.reason, notes)
-    fit = [item for item in scored if not item.facts.unfit]
-    if fit:
-        return FilePrediction(name, _combine(fit, long), "ok", notes=notes)
-    scores = _combine(scored, long) if predict_unfit else None
-    return FilePrediction(name, scores, "unfit", scored[0].facts.unfit, notes)
+        status, reason = failure.status, failure.reason
+    elif fit := [item for item in scored if not item.facts.unfit]:
+        scores = _combine(fit, long)
+    else:
+        status, reason = "unfit", scored[0].facts.unfit
+        if predict_unfit:
+            scores = _combine(scored, long)
+    return FilePrediction(named.record_id, scores, status, reason, notes, named.path)
 
 
 def _combine(scored: Sequence[_Scored], long: str) -> tuple[float, ...]:

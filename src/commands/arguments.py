@@ -33,6 +33,7 @@ KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")
 SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
 LONG_MODES = ("mean", "first", "max")
 FIGURE_FORMATS = ("png", "svg", "pdf")
+TABLE_FORMATS = ("csv", "json", "parquet")
 DISTURBANCES = (
     "none",
     "leads",
@@ -527,9 +528,14 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=file_to_write,
-        required=True,
-        metavar="CSV",
-        help="CSV file with a row per record",
+        metavar="FILE",
+        help="table with a row per record (default: none, a line per record is printed)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=TABLE_FORMATS,
+        help="format of the table; parquet needs the extra datasets (default: as the suffix of "
+        "--out says, else csv)",
     )
     parser.add_argument(
         "--source-fs",

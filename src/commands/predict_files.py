@@ -1,4 +1,4 @@
-"""Predictions for files: a CSV of class probabilities, and saliency maps of the top class."""
+"""Predictions for files: a table of class probabilities, and saliency maps of the top class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from src.classifier.classifier import Classifier, Prediction
 from src.classifier.file_predictions import TRAINED_ON, FilePrediction, predict_files
 from src.classifier.saliency import METHODS, Saliency
 from src.labels.text_tables import safe_cell
-from src.learning.checkpoints import load_checkpoint
+from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.processed.runs.heartbeat import count_aloud
 from src.processed.runs.pool import chunked
 from src.processed.runs.tasks import RejectedError
@@ -28,10 +30,14 @@ from src.records.folders import index_folder
 from src.records.formats.wfdb_piece import iter_source_files
 from src.records.reading import READABLE_SUFFIXES, list_records
 from src.records.record import RecordError, split_part
-from src.utils import as_url, atomic_path
+from src.utils import as_url, atomic_path, import_extra, printable_lines, save_json, storable
 
 logger = logging.getLogger(__name__)
 
+TABLE_FORMATS = ("csv", "json", "parquet")
+
+# Classes of a prediction that its line names
+_CLASSES_SAID = 5
 # Records at URLs that are fetched at a time.
 _N_FETCHED = 64
 # Characters of the notes that a map's title has room for
@@ -84,7 +90,8 @@ def _fetch(url: str) -> Iterator[Path]:
 def _expand(path: str | Path) -> list[Path]:
     """Return the record files that a path, a folder or a glob names."""
     if Path(path).is_dir():
-        files = [Path(path) / record.relative for record in index_folder(path)]
+        found = sorted(index_folder(path), key=lambda record: natural_key(record.relative))
+        files = [Path(path) / record.relative for record in found]
         if not files:
             raise ValueError(
                 f"{path}: no record in this folder; expected files of "
@@ -93,13 +100,21 @@ def _expand(path: str | Path) -> list[Path]:
         return files
     if Path(path).exists() or not glob.has_magic(str(path)):
         return [Path(path)]
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    matches = [
+        Path(match) for match in sorted(glob.glob(str(path), recursive=True), key=natural_key)
+    ]
     if not matches:
         raise ValueError(f"{path}: matches no file")
     files = []
     for match in matches:
         files += _expand(match) if match.is_dir() else [match]
     return files
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """Return a sorting key that puts ``8`` before ``10``."""
+    parts = re.split(r"([0-9]{1,18})", text)
+    return [(int(part) if i % 2 else 0, part) for i, part in enumerate(parts)]
 
 
 def _refuse_as_output(records: Iterable[Path], out: Path) -> Iterator[Path]:
@@ -116,11 +131,43 @@ def _refuse_as_output(records: Iterable[Path], out: Path) -> Iterator[Path]:
         yield record
 
 
-def predict_to_csv(
+# Predictions --------------------------------------------------------------------------------------
+
+
+class PredictionSummary(NamedTuple):
+    """What `predict_to_table` did.
+
+    Attributes
+    ----------
+    counts
+        Status -> number of records.
+    n_trained_on
+        Records that the model was trained on.
+    n_formulas
+        Ids that a spreadsheet would read as formulas.
+    last_failure
+        The last record without status ok, and the reason.
+    n_predicted
+        Records with probabilities.
+    """
+
+    counts: Mapping[str, int]
+    n_trained_on: int
+    n_formulas: int
+    last_failure: tuple[str, str]
+    n_predicted: int
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {status}" for status, count in self.counts.items())
+
+
+def predict_to_table(
     checkpoint: str | Path,
     paths: Sequence[str | Path],
-    out: str | Path,
+    out: str | Path | None = None,
     *,
+    table_format: str | None = None,
+    say: Callable[[str], object] | None = None,
     source_fs: float | None = None,
     source_gain_per_mv: float | None = None,
     leads: Sequence[str] = (),
@@ -130,9 +177,9 @@ def predict_to_csv(
     long: str = "mean",
     predict_unfit: bool = False,
 ) -> str:
-    """Write a CSV with a row per record.
+    """Predict records, and write a table with a row per record.
 
-    Its columns are record_id, a probability per class, status, reason and notes.
+    Its columns are record_id, a probability per class, status, reason, notes and path.
 
     Parameters
     ----------
@@ -141,8 +188,13 @@ def predict_to_csv(
     paths
         Record files, folders, URLs of these, or globs.
     out
-        The CSV file. The reason is empty for a prediction, unless the model was trained on the
-        recording.
+        The table; None writes none. The reason is empty for a prediction, unless the model was
+        trained on the recording.
+    table_format
+        One of `TABLE_FORMATS`; by default as the suffix of `out` says, else ``csv``. ``parquet``
+        needs pyarrow.
+    say
+        Called with a line for each record as it is predicted.
     source_fs, source_gain_per_mv, leads, batch_size, device, allow_overlap, long, predict_unfit
         As for `src.classifier.file_predictions.predict_files`.
 
@@ -158,9 +210,10 @@ def predict_to_csv(
         are written even then.
     """
     loaded = load_checkpoint(checkpoint, device)
+    records = find_record_files(paths)
     rows = predict_files(
         loaded,
-        _refuse_as_output(find_record_files(paths), Path(out)),
+        records if out is None else _refuse_as_output(records, Path(out)),
         source_fs=source_fs,
         source_gain_per_mv=source_gain_per_mv,
         leads=leads,
@@ -170,64 +223,159 @@ def predict_to_csv(
         long=long,
         predict_unfit=predict_unfit,
     )
+    rows = count_aloud(rows, "predict", "reading and predicting records")
+    if say is not None:
+        rows = _say_each(rows, loaded, say)
+    if out is None:
+        summary = _count(rows, lambda row: None)
+    else:
+        suffix = Path(out).suffix.lower().removeprefix(".")
+        table_format = table_format or (suffix if suffix in TABLE_FORMATS else TABLE_FORMATS[0])
+        with open_prediction_table(out, loaded.card.classes, table_format) as add:
+            summary = _count(rows, add)
+    _warn(summary, "predict" if out is None else str(out), has_ids=out is not None)
+    return str(summary)
+
+
+def _say_each(
+    rows: Iterable[FilePrediction], checkpoint: Checkpoint, say: Callable[[str], object]
+) -> Iterator[FilePrediction]:
+    """Yield rows, and pass a line for each of them to `say`."""
+    for row in rows:
+        say(format_prediction(row, checkpoint.card.classes, checkpoint.path.name))
+        yield row
+
+
+def format_prediction(row: FilePrediction, classes: Sequence[str], network: str) -> str:
+    """Return a prediction as a line: ``8: MI 0.981, CD 0.470 (superclass.pth; flat:V3)``.
+
+    Of many classes, the most probable are named.
+    """
+    parts = [] if row.status == "ok" else [row.status]
+    if row.scores is not None:
+        ranked = sorted(zip(row.scores, classes, strict=True), key=lambda pair: -pair[0])
+        parts += [f"{name} {score:.3f}" for score, name in ranked[:_CLASSES_SAID]]
+        if len(ranked) > _CLASSES_SAID:
+            parts.append("...")
+    remarks = "; ".join(filter(None, (network, row.reason, *row.notes)))
+    return printable_lines(f"{row.record_id}: {', '.join(parts)} ({remarks})")
+
+
+def _count(
+    rows: Iterable[FilePrediction], add: Callable[[FilePrediction], object]
+) -> PredictionSummary:
+    """Add each row to the table, and count them."""
     counts: Counter[str] = Counter()
-    n_predicted = 0
-    n_trained_on = 0
-    n_formulas = 0
+    n_predicted = n_trained_on = n_formulas = 0
     last_failure = ("", "")
-    with (
-        atomic_path(out) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.writer(stream, lineterminator="\n")
-        classes = map(safe_cell, loaded.card.classes)
-        writer.writerow(["record_id", *classes, "status", "reason", "notes"])
-        for row in count_aloud(rows, "predict", "reading and predicting records"):
-            writer.writerow(_format_row(row, len(loaded.card.classes)))
-            counts[row.status] += 1
-            n_predicted += row.scores is not None
-            n_trained_on += row.reason == TRAINED_ON
-            n_formulas += safe_cell(row.record_id) != row.record_id
-            if row.reason:
-                last_failure = (row.record_id, row.reason)
-    if n_trained_on:
+    for row in rows:
+        add(row)
+        counts[row.status] += 1
+        n_predicted += row.scores is not None
+        n_trained_on += row.reason == TRAINED_ON
+        n_formulas += safe_cell(row.record_id) != row.record_id
+        if row.reason:
+            last_failure = (row.record_id, row.reason)
+    return PredictionSummary(counts, n_trained_on, n_formulas, last_failure, n_predicted)
+
+
+def _warn(summary: PredictionSummary, name: str, *, has_ids: bool) -> None:
+    """Log what a reader of the table should know; raise if nothing was predicted."""
+    if summary.n_trained_on:
         logger.warning(
             "%s: the model was trained on %d of the recordings; the column reason marks them",
-            out,
-            n_trained_on,
+            name,
+            summary.n_trained_on,
         )
-    if n_formulas:
+    if summary.n_formulas and has_ids:
         logger.warning(
             "%s: %d record ids begin like a formula and are written unchanged: import that "
             "column as text",
-            out,
-            n_formulas,
+            name,
+            summary.n_formulas,
         )
-    if counts["unfit"] and n_predicted:
+    n_unfit = summary.counts.get("unfit", 0)
+    if n_unfit and summary.n_predicted:
         logger.warning(
             "%s: %d recordings are unfit for the network; the column reason says why",
-            out,
-            counts["unfit"],
+            name,
+            n_unfit,
         )
-    if not n_predicted:
-        record_id, reason = last_failure
+    if not summary.n_predicted:
+        record_id, reason = summary.last_failure
         done, advice = "read", ""
-        if counts["unfit"]:
+        if n_unfit:
             done, advice = "predicted", "; --predict-unfit predicts for unfit ones all the same"
         raise ValueError(
-            f"{out}: not one of {counts.total()} records could be {done}, the last "
+            f"{name}: not one of {sum(summary.counts.values())} records could be {done}, the last "
             f"({record_id}) because: {reason}{advice}"
         )
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def _format_row(row: FilePrediction, n_classes: int) -> list[str]:
-    if row.scores is None:
-        scores = [""] * n_classes
-    else:
+# Tables -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_prediction_table(
+    out: str | Path, classes: Sequence[str], table_format: str
+) -> Iterator[Callable[[FilePrediction], object]]:
+    """Open a table of predictions, and give a function that adds a row; it is written at the end.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown.
+    """
+    if table_format not in TABLE_FORMATS:
+        raise ValueError(
+            f"table_format is {table_format!r}: expected one of {', '.join(TABLE_FORMATS)}"
+        )
+    if table_format == "csv":
+        with (
+            atomic_path(out) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+        ):
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(
+                ["record_id", *map(safe_cell, classes), "status", "reason", "notes", "path"]
+            )
+            yield lambda row: writer.writerow(_csv_row(row, len(classes)))
+        return
+    rows: list[dict[str, object]] = []
+    if table_format == "parquet":
+        install = "-r requirements-datasets.txt"
+        pyarrow = import_extra("pyarrow", "--format parquet", install)
+        parquet = import_extra("pyarrow.parquet", "--format parquet", install)
+    yield lambda row: rows.append(_plain_row(row, classes))
+    if table_format == "json":
+        save_json(rows, out)
+        return
+    with atomic_path(out) as temporary:
+        parquet.write_table(pyarrow.Table.from_pylist(rows), str(temporary))
+
+
+def _csv_row(row: FilePrediction, n_classes: int) -> list[str]:
+    scores = [""] * n_classes
+    if row.scores is not None:
         scores = [f"{score:.6g}" for score in row.scores]
-    notes = safe_cell("; ".join(row.notes))
-    return [row.record_id, *scores, row.status, safe_cell(row.reason), notes]
+    notes = "; ".join(row.notes)
+    return [row.record_id, *scores, *map(safe_cell, (row.status, row.reason, notes, row.path))]
+
+
+def _plain_row(row: FilePrediction, classes: Sequence[str]) -> dict[str, object]:
+    """Return a row with the columns of the CSV, its notes as a list; None without probability."""
+    scores = row.scores or [None] * len(classes)
+    return {
+        "record_id": storable(row.record_id),
+        **dict(zip(classes, scores, strict=True)),
+        "status": row.status,
+        "reason": row.reason,
+        "notes": list(row.notes),
+        "path": storable(row.path),
+    }
+
+
+# Saliency maps ------------------------------------------------------------------------------------
 
 
 def save_saliency(
@@ -251,7 +399,7 @@ def save_saliency(
     Parameters
     ----------
     checkpoint, paths, source_fs, source_gain_per_mv, leads, device, long, predict_unfit
-        As for `predict_to_csv`.
+        As for `predict_to_table`.
     folder
         Gets the files.
     method
@@ -291,7 +439,8 @@ def save_saliency(
         stem = _choose_stem(prediction.record_id, used_stems)
         used_stems.add(stem.casefold())
         _save_map(prediction, prediction.saliency, Path(folder) / stem)
-    return f"{folder}: {len(used_stems)} maps by {method}"
+    n_maps = len(used_stems)
+    return f"{folder}: {n_maps} {'map' if n_maps == 1 else 'maps'} by {method}"
 
 
 def _choose_stem(record_id: str, used_stems: Container[str]) -> str:

@@ -24,6 +24,7 @@ from src.commands.options import (
     read_settings,
     require_other_output,
 )
+from src.commands.predict_files import TABLE_FORMATS
 from src.config import PreprocessConfig, SplitConfig
 from src.labels.builders import BUILDERS
 from src.learning.disturbances import KINDS
@@ -86,6 +87,7 @@ def test_choices_are_those_of_the_heavy_modules() -> None:
     assert tuple(BUILDERS) == arguments.KINDS
     assert tuple(METHODS) == arguments.SALIENCY_METHODS
     assert KINDS == arguments.DISTURBANCES
+    assert TABLE_FORMATS == arguments.TABLE_FORMATS
     assert LONG_MODES == arguments.LONG_MODES
 
 

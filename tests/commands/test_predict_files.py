@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 import scipy.io
 from bad_records import BAD
 
-from src.commands.predict_files import find_record_files, predict_to_csv, save_saliency
+from src.commands.predict_files import find_record_files, predict_to_table, save_saliency
 from src.learning.checkpoints import load_checkpoint
 from src.records.sample_collections import SampleData, write_wfdb
 from src.records.synthetic import generate_ecg
+from src.utils import load_json
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +81,10 @@ def test_what_names_nothing_is_an_error(tmp_path: Path, name: str, message: str)
 def test_a_row_per_record_with_a_column_per_class(
     checkpoint: Path, folder: Path, tmp_path: Path
 ) -> None:
-    assert predict_to_csv(checkpoint, [folder], tmp_path / "p.csv") == "3 ok"
+    assert predict_to_table(checkpoint, [folder], tmp_path / "p.csv") == "3 ok"
     rows = read_rows(tmp_path / "p.csv")
     classes = load_checkpoint(checkpoint).card.classes
-    assert list(rows[0]) == ["record_id", *classes, "status", "reason", "notes"]
+    assert list(rows[0]) == ["record_id", *classes, "status", "reason", "notes", "path"]
     assert sorted(row["record_id"] for row in rows) == ["a", "a", "b.c-01_hr"]
     for row in rows:
         assert (row["status"], row["reason"], row["notes"]) == ("ok", "", "")
@@ -93,8 +95,8 @@ def test_rows_do_not_depend_on_the_batch_or_the_order(
     checkpoint: Path, sample: SampleData, tmp_path: Path
 ) -> None:
     paths = sorted(sample.data["synthetic_wfdb"].glob("*.hea"))
-    predict_to_csv(checkpoint, paths, tmp_path / "a.csv", batch_size=1)
-    predict_to_csv(checkpoint, paths[::-1], tmp_path / "b.csv", batch_size=5)
+    predict_to_table(checkpoint, paths, tmp_path / "a.csv", batch_size=1)
+    predict_to_table(checkpoint, paths[::-1], tmp_path / "b.csv", batch_size=5)
     a, b = (read_rows(tmp_path / name) for name in ("a.csv", "b.csv"))
     assert (
         [row["record_id"] for row in a]
@@ -115,7 +117,7 @@ def test_unreadable_files_are_rows_and_the_others_are_predicted(
     ]
     foreign = tmp_path / "in" / "tracing.pdf"
     foreign.write_bytes(b"0 1 2")
-    summary = predict_to_csv(
+    summary = predict_to_table(
         checkpoint,
         [*paths, foreign, tmp_path / "in" / "nowhere.hea"],
         tmp_path / "p.csv",
@@ -132,7 +134,8 @@ def test_unreadable_files_are_rows_and_the_others_are_predicted(
     for name, (status, reason) in expected.items():
         row = rows[name]
         assert row.pop("status") == status and reason in row.pop("reason"), name
-        assert row.pop("record_id") == name and set(row.values()) == {""}
+        assert row.pop("record_id") == name and Path(row.pop("path")).parent == tmp_path / "in"
+        assert set(row.values()) == {""}
 
 
 def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path: Path) -> None:
@@ -142,9 +145,9 @@ def test_rate_and_gain_for_files_that_do_not_say_them(checkpoint: Path, tmp_path
         ValueError,
         match=r"not one of 1 records could be read, the last \(m\) because: .*--source-fs",
     ):
-        predict_to_csv(checkpoint, [tmp_path / "m.mat"], tmp_path / "p.csv")
+        predict_to_table(checkpoint, [tmp_path / "m.mat"], tmp_path / "p.csv")
     assert (
-        predict_to_csv(
+        predict_to_table(
             checkpoint,
             [tmp_path / "m.mat"],
             tmp_path / "p.csv",
@@ -168,7 +171,7 @@ def test_notes_and_unfit_recordings_are_in_the_table(
     for name, (signal, leads) in signals.items():
         write_wfdb(replace(whole, record_id=name, signal=signal, leads=leads), tmp_path / "in")
     out = tmp_path / "p.csv"
-    assert predict_to_csv(checkpoint, [tmp_path / "in"], out) == "1 ok, 2 unfit"
+    assert predict_to_table(checkpoint, [tmp_path / "in"], out) == "1 ok, 2 unfit"
     rows = {row["record_id"]: row for row in read_rows(out)}
     classes = load_checkpoint(checkpoint).card.classes
     assert rows["a"]["status"] == "ok"
@@ -181,10 +184,12 @@ def test_notes_and_unfit_recordings_are_in_the_table(
         assert row["reason"].startswith(reason) and note in row["notes"]
     assert "2 recordings are unfit" in caplog.text
 
-    assert predict_to_csv(checkpoint, [tmp_path / "in"], out, predict_unfit=True) == "1 ok, 2 unfit"
+    assert (
+        predict_to_table(checkpoint, [tmp_path / "in"], out, predict_unfit=True) == "1 ok, 2 unfit"
+    )
     assert all(row[classes[0]] and row["status"] for row in read_rows(out))
     with pytest.raises(ValueError, match=r"not one of 1 records could be predicted.*--predict-unf"):
-        predict_to_csv(checkpoint, [tmp_path / "in" / "b.hea"], out)
+        predict_to_table(checkpoint, [tmp_path / "in" / "b.hea"], out)
 
 
 # Maps ---------------------------------------------------------------------------------------------
@@ -220,7 +225,7 @@ def test_without_a_readable_record_the_rows_are_there_and_it_fails(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"p\.csv: not one of 2 records could be read"):
-        predict_to_csv(
+        predict_to_table(
             checkpoint,
             [bad_records.zero_leads(tmp_path), bad_records.empty_mat(tmp_path)],
             tmp_path / "p.csv",
@@ -236,7 +241,7 @@ def test_a_recording_is_not_replaced_by_the_table(
     (tmp_path / "other.dat").write_bytes(bytes(2000))
     (tmp_path / "link.csv").symlink_to("other.dat")
     with pytest.raises(ValueError, match="is one of the recordings"):
-        predict_to_csv(checkpoint, [tmp_path], tmp_path / name)
+        predict_to_table(checkpoint, [tmp_path], tmp_path / name)
     assert (tmp_path / "other.dat").read_bytes() == bytes(2000)
     assert (tmp_path / "r.hea").read_text().startswith("r 1")
 
@@ -247,12 +252,74 @@ def test_a_failure_leaves_no_part_of_a_table(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "p.csv").write_text("the one before\n")
     with pytest.raises(ValueError, match="matches no file"):
-        predict_to_csv(
+        predict_to_table(
             checkpoint, [folder, f"{tmp_path}/*.hea"], tmp_path / "out" / "p.csv", batch_size=1
         )
     with pytest.raises(ValueError, match="no such checkpoint"):
-        predict_to_csv(tmp_path / "none.pth", [folder], tmp_path / "out" / "p.csv")
+        predict_to_table(tmp_path / "none.pth", [folder], tmp_path / "out" / "p.csv")
     with pytest.raises(ValueError, match="method is 'lime'"):
         save_saliency(checkpoint, [folder], tmp_path / "out", method="lime")
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "p.csv"]
     assert (tmp_path / "out" / "p.csv").read_text() == "the one before\n"
+
+
+@pytest.fixture
+def three_files(tmp_path: Path) -> Path:
+    """Return a folder with the recordings 8, 9 and 10, and a broken file."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in (8, 9, 10):
+        record = generate_ecg(
+            "NORM", fs=100.0, rng=np.random.default_rng(number), record_id=f"{number}"
+        )
+        write_wfdb(record, folder)
+    (folder / "11.hea").write_text("11 1 500\n")
+    return folder
+
+
+def test_without_a_table_each_record_has_a_line_in_natural_order(
+    checkpoint: Path, three_files: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    summary = predict_to_table(checkpoint, [three_files], say=lines.append)
+    assert summary == "3 ok, 1 unreadable"
+    assert [line.partition(":")[0] for line in lines] == ["8", "9", "10", "11"]
+    probabilities = re.findall(r"(\w+) (0\.\d{3})", lines[0].partition(":")[2])
+    assert len(probabilities) == 5 and {name for name, _ in probabilities} <= set(
+        load_checkpoint(checkpoint).card.classes
+    )
+    assert [score for _, score in probabilities] == sorted(
+        (score for _, score in probabilities), reverse=True
+    )
+    assert lines[0].endswith(f", ... ({checkpoint.name})")
+    assert lines[3].startswith(f"11: unreadable ({checkpoint.name}; ")
+    assert sorted(path.name for path in tmp_path.iterdir() if path != three_files) == []
+
+
+def test_formats_hold_the_same_rows(checkpoint: Path, three_files: Path, tmp_path: Path) -> None:
+    predict_to_table(checkpoint, [three_files], tmp_path / "p.csv")
+    predict_to_table(checkpoint, [three_files], tmp_path / "p.json")
+    with open(tmp_path / "p.csv", encoding="utf-8") as stream:
+        from_csv = list(csv.DictReader(stream))
+    from_json = load_json(tmp_path / "p.json")
+    assert [row["record_id"] for row in from_csv] == ["8", "9", "10", "11"]
+    assert from_csv[0]["path"] == str(three_files / "8.hea")
+    for row, other in zip(from_csv, from_json, strict=True):
+        assert list(row) == list(other) and row["status"] == other["status"]
+        assert row["notes"] == "; ".join(other["notes"]) and row["path"] == other["path"]
+        if row["status"] == "ok":
+            assert float(row["AF"]) == pytest.approx(other["AF"], rel=1e-5)
+        else:
+            assert row["AF"] == "" and other["AF"] is None
+    with pytest.raises(ValueError, match="table_format is 'xml': expected one of csv, json, parq"):
+        predict_to_table(checkpoint, [three_files], tmp_path / "p", table_format="xml")
+
+
+def test_a_table_for_arrow_holds_the_same_rows(
+    checkpoint: Path, three_files: Path, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    predict_to_table(checkpoint, [three_files], tmp_path / "p.json")
+    predict_to_table(checkpoint, [three_files], tmp_path / "p.parquet")
+    rows = parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    assert rows == load_json(tmp_path / "p.json")

@@ -22,7 +22,7 @@ from settings import QUICK, SMALL
 from src import preprocessing
 from src.__main__ import main
 from src.commands.dry_run import check_datasets
-from src.commands.predict_files import find_record_files, predict_to_csv
+from src.commands.predict_files import find_record_files, predict_to_table
 from src.config import DataConfig, ExecutionConfig
 from src.preprocessing import run_preprocessing
 from src.processed.manifest import ManifestRow, load_manifest
@@ -320,7 +320,7 @@ def test_files_are_predicted_through_copies(
         ("local", [tmp_path / "src"]),
         ("remote", [f"{store}/src/r0.dat", f"{store}/src/r1.hea", f"{store}/src"]),
     ):
-        predict_to_csv(
+        predict_to_table(
             trained / "models" / "best.pth", places, tmp_path / f"{name}.csv", predict_unfit=True
         )
     local, fetched = (

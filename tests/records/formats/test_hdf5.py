@@ -10,7 +10,7 @@ import pytest
 from settings import SMALL
 
 from src.commands.dry_run import check_datasets
-from src.commands.predict_files import find_record_files, predict_to_csv
+from src.commands.predict_files import find_record_files, predict_to_table
 from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig
 from src.preprocessing import run_preprocessing
 from src.processed.manifest import load_manifest
@@ -215,7 +215,7 @@ def test_folders_and_files_name_all_records_inside(tmp_path: Path) -> None:
 def test_predict_gives_a_row_per_record_inside(tmp_path: Path, trained: Path) -> None:
     write_code15(tmp_path / "a.hdf5", n=3)
     assert (
-        predict_to_csv(
+        predict_to_table(
             trained / "models" / "best.pth", [tmp_path / "a.hdf5"], tmp_path / "p.csv", batch_size=2
         )
         == "3 ok"
