@@ -20,6 +20,7 @@ from src import __version__
 from src.commands import arguments
 from src.commands.options import read_data, read_settings, require_other_output
 from src.config import (
+    PRESETS,
     Config,
     ExecutionConfig,
     LoaderConfig,
@@ -27,6 +28,7 @@ from src.config import (
     PreprocessConfig,
     SplitConfig,
     TrainConfig,
+    build_config,
     load_config,
 )
 from src.utils import UsageError, printable, printable_lines, project_paths, setup_logging
@@ -127,7 +129,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _training_config(args: argparse.Namespace) -> Config:
-    base = load_config(args.config) if args.config else Config()
+    base = load_config(args.config) if args.config else build_config(PRESETS[args.preset])
     return dataclasses.replace(
         base,
         loader=read_settings(args, LoaderConfig, base.loader),

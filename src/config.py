@@ -39,6 +39,10 @@ FALLBACK_LABEL = "OTHER"
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NORMALIZATIONS = ("zscore", "global", "none")
+SPLIT_NAMES = ("train", "val", "test")
+
+MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
+"""Bounds of the number of epochs that is chosen by size, and the number of batches aimed at."""
 
 # Problems of a settings file that one error message lists.
 _MAX_PROBLEMS = 20
@@ -48,11 +52,26 @@ _MAX_UNKNOWN = 5  # names in a problem
 # Fields and their checks --------------------------------------------------------------------------
 
 
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with its default and its help text."""
+def option(
+    default: Any, text: str, *, choices: tuple[str, ...] = (), is_common: bool = False
+) -> Any:
+    """Return a dataclass field.
+
+    Parameters
+    ----------
+    default
+        Its default.
+    text
+        Its help text.
+    choices
+        The values that it may have, if they are few; see `_require_choices`.
+    is_common
+        Whether help shows it among the first.
+    """
+    metadata = {"help": text, "choices": choices, "is_common": is_common}
     if isinstance(default, (dict, list)):
-        return field(default_factory=default.copy, metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -69,8 +88,12 @@ def _require_share_below_1(name: str, value: float) -> None:
     _require(0 <= value < 1, name, value, "a share from 0 up to below 1")
 
 
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, name, value, "one of " + ", ".join(choices))
+def _require_choices(settings: Any) -> None:
+    """Refuse a value that is none of its field's choices."""
+    for each in dataclasses.fields(settings):
+        if choices := each.metadata.get("choices"):
+            value = getattr(settings, each.name)
+            _require(value in choices, each.name, value, f"one of {', '.join(choices)}")
 
 
 # Preprocessing ------------------------------------------------------------------------------------
@@ -195,9 +218,11 @@ class QualityConfig:
 class PreprocessConfig:
     """How a recording becomes a tensor; the hash of these settings is in every record file."""
 
-    fs: float = option(500.0, "target sampling rate in Hz")
+    fs: float = option(500.0, "target sampling rate in Hz", is_common=True)
     n_samples: int = option(
-        5000, "samples per record file; longer records are cut, shorter ones padded with zeros"
+        5000,
+        "samples per record file; longer records are cut, shorter ones padded with zeros",
+        is_common=True,
     )
     max_gap_s: float = option(
         0.2,
@@ -217,6 +242,7 @@ class PreprocessConfig:
         0.0,
         "cut each record into windows of this many seconds, one record file each; 0 = only "
         "its beginning",
+        is_common=True,
     )
     stride_s: float = option(
         0.0, "seconds between the starts of two windows; 0 = the window length"
@@ -258,12 +284,17 @@ class SplitConfig:
     restratify: bool = option(
         False, "place all records again, also those that an earlier run placed"
     )
-    val_folds: tuple[int, ...] = option((9,), "folds of the label mapping used for validation")
-    test_folds: tuple[int, ...] = option((10,), "folds of the label mapping used for test")
+    val_folds: tuple[int, ...] = option(
+        (9,), "folds of the label mapping used for validation", is_common=True
+    )
+    test_folds: tuple[int, ...] = option(
+        (10,), "folds of the label mapping used for test", is_common=True
+    )
     on_duplicate: str = option(
         "group",
         "copies of a recording: group keeps them in one split, keep-first rejects all but "
         "the first, drop-all rejects all, fail stops",
+        choices=("group", "keep-first", "drop-all", "fail"),
     )
 
     def __post_init__(self) -> None:
@@ -276,9 +307,7 @@ class SplitConfig:
             held_out,
             "less than 1, so that training records remain",
         )
-        _require_choice(
-            "on_duplicate", self.on_duplicate, ("group", "keep-first", "drop-all", "fail")
-        )
+        _require_choices(self)
         both = set(self.val_folds) & set(self.test_folds)
         _require(not both, "val_folds and test_folds", sorted(both), "no fold in both")
 
@@ -287,10 +316,13 @@ class SplitConfig:
 class ExecutionConfig:
     """How preprocessing runs; these settings do not change the results."""
 
-    workers: int = option(0, "worker processes; 0 = one per core, 1 = work in this process")
+    workers: int = option(
+        0, "worker processes; 0 = one per core, 1 = work in this process", is_common=True
+    )
     on_error: str = option(
         "skip",
         "bad records: skip lists them in the manifest and continues, raise stops at the first",
+        choices=("skip", "raise"),
     )
     chunk_size: int = option(
         256, "records sent to a worker at a time; fewer in small collections and towards the end"
@@ -309,7 +341,7 @@ class ExecutionConfig:
     def __post_init__(self) -> None:
         _require(self.shard_above >= 0, "shard_above", self.shard_above, "0 or more")
         _require(self.workers >= 0, "workers", self.workers, "0 or more")
-        _require_choice("on_error", self.on_error, ("skip", "raise"))
+        _require_choices(self)
         _require(self.chunk_size >= 1, "chunk_size", self.chunk_size, "1 or more")
         _require_share("max_failed", self.max_failed)
 
@@ -327,20 +359,21 @@ class LoaderConfig:
     processes change the results.
     """
 
-    batch_size: int = option(64, "records per batch")
+    batch_size: int = option(128, "records per batch", is_common=True)
     loader_workers: int = option(0, "loader processes; 0 = read in the training process")
     pin_memory: bool | None = option(None, "use pinned host memory; by default only with CUDA")
-    balanced_sampling: bool = option(True, "sample rare classes more often in training")
+    balanced_sampling: bool = option(False, "sample rare classes more often in training")
     cache: str = option(
         "packed",
         "packed stores each split as one memory-mapped array on first use; off reads the "
         "record files",
+        choices=("packed", "off"),
     )
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         _require(self.loader_workers >= 0, "loader_workers", self.loader_workers, "0 or more")
-        _require_choice("cache", self.cache, ("packed", "off"))
+        _require_choices(self)
 
 
 @dataclass(frozen=True)
@@ -367,14 +400,19 @@ class ModelConfig:
 class TrainConfig:
     """How the network is trained."""
 
-    epochs: int = option(30, "passes over the training records")
-    lr: float = option(2e-3, "peak learning rate of AdamW")
+    epochs: int = option(
+        0,
+        "passes over the training records; 0 = by their number: as many as make 3,200 batches, but "
+        "at least 8 and at most 60",
+        is_common=True,
+    )
+    lr: float = option(5e-3, "peak learning rate of AdamW", is_common=True)
     muon_lr: float = option(
         0.0,
         "learning rate of Muon for the convolutions after the stem; 0 = AdamW for all weights",
     )
     weight_decay: float = option(
-        1e-2, "decoupled weight decay, also of Muon; biases and norms have none"
+        5e-2, "decoupled weight decay, also of Muon; biases and norms have none"
     )
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises")
     freeze_norm: bool = option(
@@ -386,9 +424,10 @@ class TrainConfig:
     )
     label_smoothing: float = option(0.0, "label smoothing of the loss")
     crop_s: float = option(
-        0.0,
+        2.5,
         "train on random crops of this many seconds, and average overlapping windows in "
-        "prediction; 0 = whole records",
+        "prediction; 0, and any length over that of the records, = whole records",
+        is_common=True,
     )
     whole_epochs: int = option(
         0,
@@ -396,7 +435,7 @@ class TrainConfig:
         "evaluated and used on whole records",
     )
     ema_decay: float = option(
-        0.0,
+        0.995,
         "decay of the weight average (EMA); the averaged weights are then validated and "
         "saved; 0 = no average",
     )
@@ -404,14 +443,19 @@ class TrainConfig:
         None,
         "checkpoint to start from, for fine-tuning; its outputs are kept for classes of "
         "the same names",
+        is_common=True,
     )
     target: str = option(
         "auto",
         "single = one label per record (cross-entropy), multi = several (BCE), "
         "auto = single if every training record has one",
+        choices=("auto", "single", "multi"),
+        is_common=True,
     )
     classes: tuple[str, ...] = option(
-        (), "classes to train on, in this order; by default those of the training records"
+        (),
+        "classes to train on, in this order; by default those of the training records",
+        is_common=True,
     )
     auxiliary_weight: float = option(
         0.0,
@@ -438,9 +482,11 @@ class TrainConfig:
     )
     leads: tuple[str, ...] = option(STANDARD_LEADS, "input leads of the network, in this order")
     normalization: str = option(
-        "zscore",
+        "global",
         "zscore = per lead; global = one standard deviation per collection; none = mV; all "
         "without the mean of each lead",
+        choices=NORMALIZATIONS,
+        is_common=True,
     )
     highpass_hz: float = option(
         0.0,
@@ -454,11 +500,13 @@ class TrainConfig:
         0.0, "mixup: alpha of the beta distribution that blends two records; 0 = off"
     )
     amp: str = option(
-        "auto", "mixed precision: auto (bf16 or fp16 on CUDA, off elsewhere), bf16, fp16, off"
+        "auto",
+        "mixed precision: auto = bf16 or fp16 on CUDA, off elsewhere",
+        choices=("auto", "bf16", "fp16", "off"),
     )
-    compile: str = option("auto", "torch.compile: auto (on CUDA), on, off")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    seed: int = option(0, "seed of weights, record order and augmentation")
+    compile: str = option("auto", "torch.compile: auto = on CUDA", choices=("auto", "on", "off"))
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", is_common=True)
+    seed: int = option(0, "seed of weights, record order and augmentation", is_common=True)
     deterministic: bool = option(False, "ask torch for deterministic kernels")
     tensorboard: bool = option(
         False,
@@ -470,12 +518,11 @@ class TrainConfig:
         self._check_optimization()
         self._check_classes()
         self._check_inputs()
-        _require_choice("amp", self.amp, ("auto", "bf16", "fp16", "off"))
-        _require_choice("compile", self.compile, ("auto", "on", "off"))
+        _require_choices(self)
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
     def _check_optimization(self) -> None:
-        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        _require(self.epochs >= 0, "epochs", self.epochs, "1 or more, or 0 to choose it")
         _require(self.lr > 0, "lr", self.lr, "a positive rate")
         _require(self.muon_lr >= 0, "muon_lr", self.muon_lr, "0 or more")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
@@ -486,7 +533,6 @@ class TrainConfig:
         _require_share_below_1("ema_decay", self.ema_decay)
 
     def _check_classes(self) -> None:
-        _require_choice("target", self.target, ("auto", "single", "multi"))
         is_unique = len(set(self.classes)) == len(self.classes)
         _require(is_unique, "classes", self.classes, "each class once")
         weight = self.auxiliary_weight
@@ -513,16 +559,14 @@ class TrainConfig:
 
     def _check_inputs(self) -> None:
         _require(self.crop_s >= 0, "crop_s", self.crop_s, "0 or more seconds")
+        # Without epochs of its own, a training has eight or more
+        most = self.epochs or MIN_EPOCHS
         _require(
-            0 <= self.whole_epochs <= self.epochs,
-            "whole_epochs",
-            self.whole_epochs,
-            f"0 to the {self.epochs} epochs",
+            0 <= self.whole_epochs <= most, "whole_epochs", self.whole_epochs, f"0 to {most} epochs"
         )
         is_known = bool(self.leads) and set(self.leads) <= set(STANDARD_LEADS)
         _require(is_known, "leads", self.leads, f"some of {', '.join(STANDARD_LEADS)}")
         _require(len(set(self.leads)) == len(self.leads), "leads", self.leads, "each lead once")
-        _require_choice("normalization", self.normalization, NORMALIZATIONS)
         _require(self.highpass_hz >= 0, "highpass_hz", self.highpass_hz, "0 or more Hz")
         _require_share("lead_dropout", self.lead_dropout)
         _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
@@ -565,6 +609,15 @@ class Config:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS: dict[str, dict[str, dict[str, object]]] = {
+    "quick": {"train": {"epochs": 6, "muon_lr": 0.02, "ema_decay": 0.0, "patience": 0}},
+    "standard": {},
+    "long": {"train": {"epochs": 60, "patience": 0}},
+}
+"""Name -> the settings in which a whole recipe differs from the defaults: ``quick`` for a first
+answer in minutes, ``standard`` (the defaults), ``long`` for the last thousandths."""
 
 
 # Sections whose settings may stand at the top level of a file; no two share a setting's name.

@@ -393,6 +393,7 @@ def build_view(config: Config, train: LabelledRecords) -> View:
     rows = _spread_rows(train.datasets, _STATISTICS_RECORDS) if is_global else [0]
     chosen = train.subset(rows)
     files = [load_record_file(path, "lead_std", "lead_present", "fs") for path in chosen.paths]
+    n_samples = load_record_file(chosen.paths[0], "signal")["signal"].shape[1]
     normalization = fit_normalization(
         config.train.normalization,
         np.stack([arrays["lead_std"] for arrays in files]),  # (n_chosen, n_leads)
@@ -407,10 +408,11 @@ def build_view(config: Config, train: LabelledRecords) -> View:
             f"rate of {fs:g} Hz"
         )
     min_leads, min_samples = _measure_least(train, config.train.leads)
+    crop_samples = round(config.train.crop_s * fs)
     return View(
         leads=config.train.leads,
         normalization=normalization,
-        crop_samples=round(config.train.crop_s * fs),
+        crop_samples=crop_samples if crop_samples < n_samples else 0,
         fs=fs,
         min_leads=min_leads,
         min_samples=min_samples,

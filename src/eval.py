@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.config import FALLBACK_LABEL, LoaderConfig
+from src.config import FALLBACK_LABEL, SPLIT_NAMES, LoaderConfig
 from src.dataloaders import make_loader
 from src.labels.text_tables import split_list
 from src.learning.calibration import Calibration, fit_calibration, measure_calibration
@@ -33,7 +33,6 @@ from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file
-from src.processed.splits import SPLIT_NAMES
 from src.processed.targets import (
     LabelledRecords,
     Task,

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
+from src.config import (
+    SPLIT_NAMES,
+    STANDARD_LEADS,
+    DataConfig,
+    ExecutionConfig,
+    PreprocessConfig,
+    SplitConfig,
+)
 from src.labels.mapping import load_mapping
 from src.processed.duplicates import (
     DUPLICATES_FILE,
@@ -71,7 +78,7 @@ from src.processed.signals import (
     order_leads,
     standardize,
 )
-from src.processed.splits import SPLIT_NAMES, Splits, build_splits, save_splits
+from src.processed.splits import Splits, build_splits, save_splits
 from src.records.record import ECGRecord, RecordError, all_finite
 from src.utils import (
     Float32Array,

@@ -31,6 +31,7 @@ from src.learning.optimization import (
     TrainState,
     ValidationScores,
     make_loss,
+    settle_epochs,
     start_training,
     with_auxiliary,
 )
@@ -291,6 +292,7 @@ def fit(
         If ``latest.pth`` belongs to another run, or training diverges: then the files are those of
         the last epoch that was sound.
     """
+    config = settle_epochs(config, len(loaders.train))
     processes = processes or Processes()
     info = device_info(config.device)
     if info.device.startswith("cpu"):
@@ -690,6 +692,8 @@ def run_training(
         seed_everything(train.seed, train.deterministic)
         if loaders is None:
             loaders = _build_loaders(config, processed, processes)
+        train = settle_epochs(train, len(loaders.train))
+        config = replace(config, train=train)
         card = build_card(config, loaders, load_preprocess_config(processed))
         model = model or build_model(card, len(loaders.task.outputs))
         if train.init_from:
@@ -724,15 +728,14 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
     Raises
     ------
     ValueError
-        If the crops are too short for the network or longer than the records, or auxiliary classes
-        are to be kept with one label per record.
+        If the crops are too short for the network, or auxiliary classes are to be kept with one
+        label per record.
     """
     size, fs = loaders.view.crop_samples, preprocess.fs
-    if size and not MIN_SAMPLES <= size <= preprocess.n_samples:
+    if size and size < MIN_SAMPLES:
         raise ValueError(
-            f"crop_s is {config.train.crop_s:g}: expected 0, or {MIN_SAMPLES / fs:g} to "
-            f"{preprocess.n_samples / fs:g} s, which is {MIN_SAMPLES} to "
-            f"{preprocess.n_samples} samples at {fs:g} Hz"
+            f"crop_s is {config.train.crop_s:g}: expected 0, or {MIN_SAMPLES / fs:g} s and more, "
+            f"which is {MIN_SAMPLES} samples at {fs:g} Hz"
         )
     if config.train.keep_auxiliary and loaders.single_label:
         raise ValueError(

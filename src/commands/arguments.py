@@ -18,6 +18,8 @@ from src.commands.options import (
     threshold_rule,
 )
 from src.config import (
+    PRESETS,
+    SPLIT_NAMES,
     ExecutionConfig,
     LoaderConfig,
     ModelConfig,
@@ -25,7 +27,6 @@ from src.config import (
     SplitConfig,
     TrainConfig,
 )
-from src.processed.splits import SPLIT_NAMES
 from src.utils import project_paths
 
 # Copies of names in modules that are too heavy to import for --help; a test compares them.
@@ -132,10 +133,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="records to read from each collection (default: %(default)s)",
     )
-    add_settings(parser, PreprocessConfig)
-    add_settings(
-        parser, ExecutionConfig, skip=("on_error", "chunk_size", "max_failed", "shard_above")
-    )
+    unused = ("on_error", "chunk_size", "max_failed", "shard_above")
+    add_settings(parser, (PreprocessConfig, ExecutionConfig), skip=unused)
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -248,8 +247,7 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
         help="write a page on the signal quality of each collection to DIR (default: none)",
     )
     _add_figure_format(parser)
-    for kind in (PreprocessConfig, SplitConfig, ExecutionConfig):
-        add_settings(parser, kind)
+    add_settings(parser, (PreprocessConfig, SplitConfig, ExecutionConfig))
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -277,7 +275,15 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    recipe = parser.add_mutually_exclusive_group()
+    recipe.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="standard",
+        help="whole recipe that the options change: quick = a first answer, standard = the "
+        "defaults, long = most epochs (default: %(default)s)",
+    )
+    recipe.add_argument(
         "--config",
         metavar="FILE",
         help="JSON settings file; command-line options override it (default: none)",
@@ -287,8 +293,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="resume from models/latest.pth if it exists (default: off)",
     )
-    for kind in (TrainConfig, ModelConfig, LoaderConfig):
-        add_settings(parser, kind)
+    add_settings(parser, (TrainConfig, ModelConfig, LoaderConfig))
 
 
 def add_leave_one_out(parser: argparse.ArgumentParser) -> None:

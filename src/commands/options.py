@@ -143,37 +143,50 @@ def threshold_rule(text: str) -> str:
 # Settings -----------------------------------------------------------------------------------------
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type, skip: Sequence[str] = ()) -> None:
-    """Add an option for each field of a settings class.
+def add_settings(
+    parser: argparse.ArgumentParser, kinds: Sequence[type], skip: Sequence[str] = ()
+) -> None:
+    """Add an option for each field of settings classes: the common ones first, then the rest.
 
     An option that is not given stays out of the parsed arguments.
 
     Parameters
     ----------
     parser
-        Gets a group of options for the class.
-    kind
-        The settings class; settings classes among its fields get groups of their own.
+        Gets a group of the common options, and one of the other options for each class.
+    kinds
+        The settings classes; settings classes among their fields get groups of their own.
     skip
         Fields without an option.
     """
-    summary = (kind.__doc__ or "").splitlines()[0]
-    group = parser.add_argument_group(f"{kind.__name__} ({summary})")
-    hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if field.name in skip or dataclasses.is_dataclass(hints[field.name]):
-            continue
-        text = f"{field.metadata['help']} (default: {_format_default(field.default)})"
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            dest=field.name,
-            default=argparse.SUPPRESS,
-            help=text.replace("%", "%%"),
-            **_choose_parsing(hints[field.name]),
-        )
-    for name, nested in _nested_settings(kind).items():
-        if name not in skip:
-            add_settings(parser, nested)
+    common = parser.add_argument_group("common options")
+    for kind in kinds:
+        summary = (kind.__doc__ or "").splitlines()[0]
+        advanced = parser.add_argument_group(f"advanced: {kind.__name__} ({summary})")
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if field.name in skip:
+                continue
+            if dataclasses.is_dataclass(hints[field.name]):
+                add_settings(parser, [hints[field.name]])
+                continue
+            group = common if field.metadata["is_common"] else advanced
+            _add_setting(group, field, hints[field.name])
+
+
+def _add_setting(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], hint: Any) -> None:
+    """Add the option of a field."""
+    text = f"{field.metadata['help']} (default: {_format_default(field.default)})"
+    parsing = _choose_parsing(hint)
+    if choices := field.metadata["choices"]:
+        parsing = {"choices": choices}
+    group.add_argument(
+        "--" + field.name.replace("_", "-"),
+        dest=field.name,
+        default=argparse.SUPPRESS,
+        help=text.replace("%", "%%"),
+        **parsing,
+    )
 
 
 def _format_default(value: object) -> str:
@@ -198,6 +211,7 @@ class _Parsing(TypedDict, total=False):
     action: type[argparse.Action]
     type: Callable[[str], object]
     metavar: str
+    choices: tuple[str, ...]
 
 
 def _choose_parsing(hint: Any) -> _Parsing:

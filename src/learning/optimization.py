@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.config import TrainConfig
+from src.config import MAX_EPOCHS, MIN_EPOCHS, N_BATCHES, TrainConfig
 from src.learning.distributed import Processes
 from src.learning.muon import Muon
 from src.utils import restore_rng_state, rng_state
@@ -180,10 +180,20 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def settle_epochs(config: TrainConfig, n_batches: int) -> TrainConfig:
+    """Return settings with a number of epochs: their own, or one for `n_batches` in each."""
+    if config.epochs:
+        return config
+    epochs = min(MAX_EPOCHS, max(MIN_EPOCHS, math.ceil(N_BATCHES / n_batches)))
+    return replace(config, epochs=epochs)
+
+
 class WeightAverage(torch.optim.swa_utils.AveragedModel):
     """Exponential moving average (EMA) of weights and buffers, without waiting for the GPU.
 
-    The numbers are those of `torch.optim.swa_utils.AveragedModel`.
+    The numbers are those of `torch.optim.swa_utils.AveragedModel`, but that the decay rises to its
+    value: in step n it is at most (1 + n) / (10 + n), so that the average of few steps is not that
+    of the random weights.
 
     Parameters
     ----------
@@ -195,7 +205,7 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
-        self.average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+        self.decay = decay
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -209,6 +219,9 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
             for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
             return
+        n = int(self.n_averaged) - 1
+        decay = min(self.decay, (1 + n) / (10 + n))
+        average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
         # The function takes tensors of one kind: the counters of batch norms are integers.
         for is_float in (True, False):
             old, new = [], []
@@ -216,7 +229,7 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
                 if average.is_floating_point() == is_float:
                     old.append(average)
                     new.append(value)
-            self.average_fn(old, new, None)
+            average_fn(old, new, None)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from src.config import STANDARD_LEADS
+from src.config import SPLIT_NAMES, STANDARD_LEADS
 from src.labels.text_tables import split_list
 from src.learning.mistakes import RankedRecord, find_worst, rank_record
 from src.learning.predictions import Predictions
@@ -27,7 +27,6 @@ from src.plots.quality import plot_collection_quality, plot_quality_summary
 from src.plots.reliability import plot_reliability_diagram
 from src.processed.manifest import load_manifest
 from src.processed.record_files import load_record_file, record_path, to_millivolts
-from src.processed.splits import SPLIT_NAMES
 from src.records.facts import parse_age, parse_sex
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.config import SplitConfig
+from src.config import SPLIT_NAMES, SplitConfig
 from src.labels.ids import name_patients
 from src.labels.text_tables import split_list, zip_cells
 from src.processed.manifest import is_rejected_copy
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-SPLIT_NAMES = ("train", "val", "test")
 
 _LABELS_SHOWN = 40
 # Why a label is not in every split

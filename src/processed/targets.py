@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.config import FALLBACK_LABEL, TrainConfig
+from src.config import FALLBACK_LABEL, SPLIT_NAMES, TrainConfig
 from src.labels.text_tables import split_list, zip_cells
 from src.processed.manifest import INTERRUPTED, load_manifest, patients_of, report_patients
 from src.processed.record_files import record_key, record_keys, record_path
-from src.processed.splits import SPLIT_NAMES
 from src.utils import Float32Array
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.config import SPLIT_NAMES
 from src.labels.text_tables import split_list, zip_cells
 from src.plots.quality import flag_kinds, reason_kind
 from src.plots.report.content import (
@@ -33,7 +34,6 @@ from src.plots.report.run_files import RunFiles
 from src.plots.saved import count_labels, draw_balance
 from src.processed.fingerprints import find_copies
 from src.processed.manifest import patients_of
-from src.processed.splits import SPLIT_NAMES
 from src.records.facts import parse_age, parse_sex
 from src.utils import format_range
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.config import SPLIT_NAMES
 from src.learning.predictions import Predictions
 from src.learning.run_files import RunLog, load_metrics, load_training_log
 from src.processed.manifest import load_manifest
 from src.processed.mirror import local_copy
 from src.processed.record_files import record_keys
-from src.processed.splits import SPLIT_NAMES
 from src.utils import load_json, project_paths
 
 if TYPE_CHECKING:

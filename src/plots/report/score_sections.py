@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from src.config import SPLIT_NAMES
 from src.plots.report.content import (
     Block,
     Cell,
@@ -24,7 +25,6 @@ from src.plots.report.content import (
 from src.plots.report.page import picture
 from src.plots.report.run_files import Results, RunFiles, SplitEvaluation
 from src.plots.saved import draw_scores
-from src.processed.splits import SPLIT_NAMES
 
 PicturesByName = Mapping[str, Picture]
 
