@@ -13,9 +13,19 @@ SHARED = ROOT.parent / "shared"
 SMALL = PreprocessConfig(fs=100.0, n_samples=1000)
 QUICK = Config(
     preprocess=SMALL,
-    train=TrainConfig(epochs=2, lr=2e-3, patience=0, device="cpu"),
+    # Whole records and their z-scores, so that each part can be computed by hand
+    train=TrainConfig(
+        epochs=2,
+        lr=2e-3,
+        weight_decay=1e-2,
+        patience=0,
+        crop_s=0.0,
+        normalization="zscore",
+        ema_decay=0.0,
+        device="cpu",
+    ),
     model=ModelConfig(base_channels=8),
-    loader=LoaderConfig(batch_size=8),
+    loader=LoaderConfig(batch_size=8, balanced_sampling=True),
 )
 
 SMALL_NOTEBOOK = {

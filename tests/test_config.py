@@ -76,7 +76,7 @@ def test_no_two_sections_of_training_have_a_setting_of_one_name() -> None:
         (PreprocessConfig, {"n_samples": 0}),
         (TrainConfig, {"target": "both"}),
         (TrainConfig, {"classes": ("A", "A")}),
-        (TrainConfig, {"epochs": 0}),
+        (TrainConfig, {"epochs": -1}),
     ],
 )
 def test_values_out_of_range_are_refused(kind: type, values: dict[str, object]) -> None:
@@ -109,7 +109,7 @@ def test_changes_are_named_with_their_defaults() -> None:
     )
     assert list_changes(config) == [
         ("data.roots", "mine=data/mine", "none"),
-        ("train.epochs", "3", "30"),
+        ("train.epochs", "3", "0"),
         ("train.init_from", "best.pth", "none"),
         ("train.classes", "AF, NORM", "none"),
     ]

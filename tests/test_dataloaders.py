@@ -144,7 +144,7 @@ def test_the_packed_cache_gives_the_batches_of_the_record_files(processed: Path,
 
 
 def test_millivolts_without_offset_and_lead_choice_come_from_the_view(processed: Path) -> None:
-    config = Config(train=TrainConfig(normalization="none", leads=("V1",)))
+    config = Config(train=TrainConfig(normalization="none", leads=("V1",), crop_s=0.0))
     loaders = build_dataloaders(config, processed)
     batch = next(iter(loaders.train))
     path = loaders.records["train"].paths[int(batch.row[0])]
@@ -156,7 +156,8 @@ def test_millivolts_without_offset_and_lead_choice_come_from_the_view(processed:
 
 
 def test_a_high_pass_is_in_the_view_and_below_half_the_rate(processed: Path) -> None:
-    loaders = build_dataloaders(Config(train=TrainConfig(highpass_hz=0.5)), processed)
+    train = TrainConfig(highpass_hz=0.5, normalization="zscore", crop_s=0.0)
+    loaders = build_dataloaders(Config(train=train), processed)
     assert loaders.view.normalization == Normalization(highpass_hz=0.5)
     assert next(iter(loaders.train)).signal.std(dim=2).max() == pytest.approx(1, abs=0.01)
     with pytest.raises(ValueError, match="highpass_hz is 50: expected less than half"):

@@ -166,7 +166,8 @@ def test_predict(run: Run, sample: SampleData, trained: Path, tmp_path: Path) ->
     assert done.code == 0 and "12 ok, 1 unreadable" in done.out
     with open(tmp_path / "p.csv", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == ["record_id", *load_checkpoint(best).card.classes, "status", "reason", "notes"]
+    classes = load_checkpoint(best).card.classes
+    assert header == ["record_id", *classes, "status", "reason", "notes", "path"]
     assert [row[0] for row in rows[:2]] == ["sw00001", "sw00002"] and rows[-1][0] == "zero_leads"
 
 
@@ -388,15 +389,15 @@ WRONG_USE = [
     ("preprocess --data a=b --out x --n-samples 0", "n_samples is 0: expected a positive count"),
     (
         "preprocess --data a=b --out x --on-error stop",
-        "on_error is 'stop': expected one of skip, raise",
+        "argument --on-error: invalid choice: 'stop'",
     ),
     ("preprocess --data a=b --out x --val-folds 1,b", "'1,b': "),
     ("preprocess --data a=b --out x --val-folds 1 --test-folds 1", "val_folds and test_folds"),
     ("preprocess --data a=b --data a=c --out x", "--data names a more than once"),
     ("preprocess --data a=b --source-fs a=x --out x", "'x' is not a number"),
     ("train --out x --run y", "not allowed with argument"),
-    ("train --out x --epochs 0", "epochs is 0: expected 1 or more"),
-    ("train --out x --amp fp8", "amp is 'fp8': expected one of auto, bf16, fp16, off"),
+    ("train --out x --epochs -1", "epochs is -1: expected 1 or more, or 0 to choose it"),
+    ("train --out x --amp fp8", "argument --amp: invalid choice: 'fp8'"),
     ("train --out x --leads I,V9", "leads is"),
     ("labels nowhere --root x --out y", "invalid choice: 'nowhere'"),
     (

@@ -15,7 +15,7 @@ from src.commands.compare import compare_runs
 from src.config import STANDARD_LEADS, Config, LoaderConfig, ModelConfig, TrainConfig
 from src.dataloaders import build_dataloaders
 from src.learning.checkpoints import load_checkpoint
-from src.learning.optimization import TrainState, start_training
+from src.learning.optimization import TrainState, settle_epochs, start_training
 from src.model import ResNet1d, load_model
 from src.processed.targets import load_records
 from src.training import DivergedError, check_finite, run_training
@@ -228,7 +228,7 @@ def test_diverging_training_ends_with_advice_and_no_unusable_file(
 
 def test_a_network_that_overflows_only_in_use_has_diverged() -> None:
     model = ResNet1d(12, 2, base_channels=4)
-    state = start_training(model, 1, TrainConfig(epochs=1))
+    state = start_training(model, 1, TrainConfig(epochs=1, ema_decay=0.0))
     check_finite(0.5, state)
     with torch.no_grad():
         model.stem[1].running_var.fill_(math.inf)
@@ -366,12 +366,32 @@ def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> N
             run_training(with_train(**values), processed, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("crop_s", [1.0, 20.0])
-def test_crops_that_do_not_fit_are_refused_by_name(
-    crop_s: float, processed: Path, tmp_path: Path
+def test_short_crops_are_refused_and_long_ones_are_whole_records(
+    processed: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=f"crop_s is {crop_s:g}: expected 0, or 2.5 to 10 s"):
-        run_training(with_train(crop_s=crop_s), processed, tmp_path)
+    with pytest.raises(ValueError, match="crop_s is 1: expected 0, or 2.5 s and more"):
+        run_training(with_train(crop_s=1.0), processed, tmp_path)
+    result = run_training(with_train(crop_s=20.0, epochs=1), processed, tmp_path)
+    assert load_checkpoint(result.best_path).card.crop_samples == 0
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "epochs"), [(1, 60), (53, 60), (54, 60), (100, 32), (136, 24), (6250, 8)]
+)
+def test_epochs_follow_the_number_of_records(n_batches: int, epochs: int) -> None:
+    """As many as make 3,200 batches, at least 8 and at most 60."""
+    assert settle_epochs(TrainConfig(), n_batches).epochs == epochs
+    assert settle_epochs(TrainConfig(epochs=3), n_batches).epochs == 3
+
+
+def test_a_run_without_epochs_of_its_own_says_how_many_it_had(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.learning.optimization.MIN_EPOCHS", 2)
+    monkeypatch.setattr("src.learning.optimization.MAX_EPOCHS", 2)
+    result = run_training(with_train(epochs=0), processed, tmp_path)
+    assert len(result.history) == 2
+    assert load_checkpoint(result.best_path).card.config["train"]["epochs"] == 2
 
 
 def test_other_rates_are_not_gone_on_with(processed: Path, tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def _check_batch(loaders: DataLoaders, config: Config) -> str:
     batch = next(iter(loaders.train))
     shape = tuple(batch.signal.shape)
     _require(
-        shape[1:] == (len(STANDARD_LEADS), config.preprocess.n_samples),
+        shape[1:]
+        == (len(STANDARD_LEADS), loaders.view.crop_samples or config.preprocess.n_samples),
         f"a batch has shape {shape}",
     )
     _require(bool(torch.isfinite(batch.signal).all()), "a batch is not finite")

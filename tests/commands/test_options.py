@@ -56,8 +56,8 @@ def test_option_types_refuse_other_text(parse: object, text: str) -> None:
 
 def test_settings_are_those_given_and_otherwise_the_base() -> None:
     parser = argparse.ArgumentParser()
-    add_settings(parser, PreprocessConfig)
-    add_settings(parser, SplitConfig, skip=("seed",))
+    add_settings(parser, [PreprocessConfig])
+    add_settings(parser, [SplitConfig], skip=("seed",))
     args = parser.parse_args(["--fs", "100", "--hum-mv", "0.1", "--val-folds", "1,2"])
     config = read_settings(args, PreprocessConfig, PreprocessConfig(n_samples=1000))
     assert (config.fs, config.n_samples, config.quality.hum_mv) == (100.0, 1000, 0.1)
@@ -68,7 +68,7 @@ def test_settings_are_those_given_and_otherwise_the_base() -> None:
 
 def test_a_value_out_of_range_is_wrong_usage() -> None:
     parser = argparse.ArgumentParser()
-    add_settings(parser, PreprocessConfig)
+    add_settings(parser, [PreprocessConfig])
     with pytest.raises(UsageError, match=r"fs is -1\.0: expected 1 to 100000 Hz"):
         read_settings(parser.parse_args(["--fs", "-1"]), PreprocessConfig, PreprocessConfig())
 

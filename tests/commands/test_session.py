@@ -211,7 +211,7 @@ def test_a_wrong_settings_file_is_reported(
 def test_a_session_shows_where_outputs_go_and_what_was_changed(tmp_path: Path) -> None:
     session = Session(dataclasses.replace(Config(root=str(tmp_path)), train=TrainConfig(epochs=3)))
     assert str(session).endswith(
-        "settings that are not the default:\n  train.epochs: 3 (default 30)"
+        "settings that are not the default:\n  train.epochs: 3 (default 0)"
     )
     shown = session._repr_html_()
     assert f"<b>{tmp_path / 'artifacts' / 'processed'}</b>" in shown and "train.epochs" in shown

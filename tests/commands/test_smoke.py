@@ -18,7 +18,7 @@ from src.training import TrainResult, run_training
 STEPS = [
     "read and preprocessed 10 of 10 records",
     "10 record files are valid: (12, 1000)",
-    "batches load: 4 x 12 leads x 1000 samples",
+    "batches load: 4 x 12 leads x 250 samples",
     "forward pass: 4 x",
     "training runs and its loss falls: ",
     "metrics come out: macro F1 ",

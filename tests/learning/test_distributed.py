@@ -58,6 +58,10 @@ def test_two_processes_follow_the_losses_of_one(
             device="cpu",
             freeze_norm=True,
             target="auto" if all_known else "multi",
+            # Crops and their order would differ between processes
+            crop_s=0.0,
+            normalization="zscore",
+            ema_decay=0.0,
         ),
         model=ModelConfig(base_channels=8, dropout=0.0),
         loader=LoaderConfig(batch_size=4, balanced_sampling=False),
