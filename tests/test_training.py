@@ -369,7 +369,7 @@ def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> N
 def test_short_crops_are_refused_and_long_ones_are_whole_records(
     processed: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="crop_s is 1: expected 0, or 2.5 s and more"):
+    with pytest.raises(ValueError, match=r"crop_s is 1: expected 0, or 2\.5 s and more"):
         run_training(with_train(crop_s=1.0), processed, tmp_path)
     result = run_training(with_train(crop_s=20.0, epochs=1), processed, tmp_path)
     assert load_checkpoint(result.best_path).card.crop_samples == 0
