@@ -24,6 +24,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from src.utils import (
     PROJECT_ROOT,
     ProjectPaths,
+    as_path,
+    as_url,
     available_cores,
     load_json,
     printable,
@@ -634,6 +636,28 @@ def config_paths(config: Config) -> ProjectPaths:
     if config.data.mapping:
         return dataclasses.replace(paths, mapping=Path(config.data.mapping))
     return paths
+
+
+def resolve_paths(config: Config) -> Config:
+    """Return the settings with absolute paths: relative ones count from the project folder.
+
+    A notebook runs in a folder of its own, so that the current folder would be a surprise.
+    """
+    root = PROJECT_ROOT / config.root
+
+    def resolve(path: str | None) -> str | None:
+        if not path or as_url(path):
+            return path
+        return str(root / as_path(path).expanduser())
+
+    roots = {name: str(resolve(folder)) for name, folder in config.data.roots.items()}
+    data = dataclasses.replace(config.data, roots=roots, mapping=resolve(config.data.mapping))
+    train = dataclasses.replace(
+        config.train,
+        init_from=resolve(config.train.init_from),
+        soft_targets=resolve(config.train.soft_targets),
+    )
+    return dataclasses.replace(config, root=str(root), data=data, train=train)
 
 
 # Cached because it is needed several times per record.

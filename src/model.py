@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
-from src.utils import Float64Array, printable
+from src.utils import Float64Array, Rich, html_table, printable
 
 MIN_SAMPLES = 250
 
@@ -169,6 +169,89 @@ class ResNet1d(nn.Module):
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a network: its layers in words, the shape of its output, its parameters."""
+
+    layer: str
+    shape: tuple[int, ...]
+    n_parameters: int
+
+
+@dataclass(frozen=True)
+class StageTable(Rich):
+    """The stages of a network in their order, as `list_stages` returns them."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def _rows(self) -> list[tuple[str, str, str]]:
+        total = sum(stage.n_parameters for stage in self.stages)
+        return [
+            (stage.layer, " x ".join(map(str, stage.shape)), f"{stage.n_parameters:,}")
+            for stage in (*self.stages, Stage("in all", (), total))
+        ]
+
+    def __str__(self) -> str:
+        rows = [("layer", "output", "parameters"), *self._rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{layer:{widths[0]}}  {shape:{widths[1]}}  {number:>{widths[2]}}"
+            for layer, shape, number in rows
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(["layer", "output", "parameters"], self._rows)
+
+
+def list_stages(model: ResNet1d, n_samples: int) -> StageTable:
+    """Return the stages of a network with the shapes that a record has after each.
+
+    Parameters
+    ----------
+    model
+        Not changed; a record of zeros passes through it.
+    n_samples
+        Length of the record, 250 or more.
+    """
+    parts = [model.stem, *model.stages]
+    shapes: list[tuple[int, ...]] = []
+    hooks = [
+        part.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
+        for part in parts
+    ]
+    was_training = model.training
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, model.n_leads, n_samples, device=device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    stages = [Stage("record: leads x samples", (model.n_leads, n_samples), 0)]
+    for part, shape in zip(parts, shapes, strict=True):
+        stages.append(Stage(_describe_layer(part), shape, count_parameters(part)))
+    if model.lead_mask is not None:
+        n_parameters = count_parameters(model.lead_mask)
+        stages.insert(2, Stage("absent leads, added to the stem", shapes[0], n_parameters))
+    stages.append(Stage("mean and maximum over time", (2 * shapes[-1][0],), 0))
+    stages.append(Stage("dropout, linear", (model.n_classes,), count_parameters(model.head)))
+    return StageTable(tuple(stages))
+
+
+def _describe_layer(layer: nn.Module) -> str:
+    """Return kind, kernel and stride of a stage of `ResNet1d` in words."""
+    convolution = next((part for part in layer.modules() if isinstance(part, nn.Conv1d)), None)
+    if convolution is None:
+        return "mean of 2 samples" if isinstance(layer, AvgPool1d) else type(layer).__name__
+    kind = "residual block" if isinstance(layer, ResidualBlock) else "convolution and batch norm"
+    stride = convolution.stride[0]
+    return (
+        f"{kind}, kernel {convolution.kernel_size[0]}{f', stride {stride}' if stride > 1 else ''}"
+    )
 
 
 def build_model(card: ModelCard, n_outputs: int | None = None) -> ResNet1d:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +100,13 @@ class LogFormatter(logging.Formatter):
 
 
 def setup_logging(level: int | str = logging.INFO, file: str | Path | None = None) -> None:
-    """Log to standard error and, if given, to `file`; another call replaces the handlers."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    """Log to standard error and, if given, to `file`; another call replaces the handlers.
+
+    A notebook shows all of standard error on red. There the log goes to standard output instead,
+    and so do Python's warnings.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(message_stream())]
+    logging.captureWarnings(in_notebook())
     if file is not None:
         file = output_file(file)
         make_folder(file.parent)
@@ -109,6 +114,20 @@ def setup_logging(level: int | str = logging.INFO, file: str | Path | None = Non
     for handler in handlers:
         handler.setFormatter(LogFormatter(LOG_FORMAT, "%H:%M:%S"))
     logging.basicConfig(level=level, handlers=handlers, force=True)
+
+
+def message_stream() -> TextIO:
+    """Return the stream of log lines and progress: standard error, in a notebook the output."""
+    return sys.stdout if in_notebook() else sys.stderr
+
+
+def in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel.
+
+    That ipykernel was imported is not enough, since libraries import it too.
+    """
+    kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
+    return kernel is not None and bool(kernel.initialized())
 
 
 # Paths --------------------------------------------------------------------------------------------

@@ -5,11 +5,37 @@ import torch
 from torch import nn
 
 from src.learning.checkpoints import ModelCard
-from src.model import ResNet1d, build_model, count_parameters, kept_weights, select_outputs
+from src.model import (
+    ResNet1d,
+    build_model,
+    count_parameters,
+    kept_weights,
+    list_stages,
+    select_outputs,
+)
 
 
 def test_the_default_has_about_one_and_a_half_million_parameters() -> None:
     assert 1.4e6 <= count_parameters(ResNet1d()) <= 1.6e6
+
+
+def test_the_stages_have_the_shapes_and_parameters_of_the_network() -> None:
+    model = ResNet1d(2, 3, base_channels=8, lead_mask=True).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    table = list_stages(model, 250)
+    shapes = [stage.shape for stage in table.stages]
+    assert shapes[:5] == [(2, 250), (6, 125), (6, 125), (6, 125), (6, 63)]
+    assert shapes[-4:] == [(36, 8), (36, 8), (72,), (3,)]
+    # 6 x 2 x 11 weights, and weight and bias of the norm; a weight a lead, and a bias, a channel
+    assert [stage.n_parameters for stage in table.stages[:3]] == [0, 132 + 12, 18]
+    assert sum(stage.n_parameters for stage in table.stages) == count_parameters(model)
+    first, *_, last = str(table).splitlines()
+    assert first.split() == ["layer", "output", "parameters"]
+    assert last.split() == ["in", "all", f"{count_parameters(model):,}"]
+    assert "residual block, kernel 5, stride 2" in table._repr_html_()
+    # Looking leaves no trace, in batch norms neither
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

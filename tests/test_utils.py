@@ -6,6 +6,7 @@ import math
 import os
 import random
 import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,6 +170,28 @@ def test_log_lines_cannot_be_steered_or_forged() -> None:
     assert line == "INFO a\\x1b[2J\n  ERROR \\u202eb"
     # Handlers of others get the record as it was.
     assert record.args
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_in_a_notebook_log_and_warnings_go_to_the_output(
+    inside: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(utils, "in_notebook", lambda: inside)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    try:
+        utils.setup_logging("WARNING")
+        logging.getLogger("src").warning("too rare")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            if inside:
+                warnings.warn("old name", stacklevel=1)
+    finally:
+        logging.captureWarnings(False)
+    shown = capsys.readouterr()
+    log, other = (shown.out, shown.err) if inside else (shown.err, shown.out)
+    assert "WARNING too rare" in log and other == ""
+    assert ("old name" in log) == inside
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "sparse", "large"])

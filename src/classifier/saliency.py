@@ -10,6 +10,7 @@ captum's regular strides leave a shorter last one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -179,8 +180,11 @@ def integrated_gradients(
     ndarray
         Shape (n_leads, n_samples).
     """
-    # captum takes a second to import, as it loads matplotlib.
-    from captum.attr import IntegratedGradients
+    # captum takes a second to import, as it loads matplotlib. In a notebook, the progress bars that
+    # it loads ask for widgets, which nothing here needs.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from captum.attr import IntegratedGradients
 
     baseline = torch.zeros_like(signal) if baseline is None else baseline
     values: torch.Tensor = IntegratedGradients(forward).attribute(

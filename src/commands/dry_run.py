@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
 
-from src.config import DataConfig, ExecutionConfig, PreprocessConfig
+from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig, PreprocessConfig
 from src.labels.mapping import load_mapping
 from src.preprocessing import build_tensor
 from src.processed.npz import Archive
 from src.processed.runs.chunks import find_record_start
 from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
 from src.processed.runs.staging import local_tasks
-from src.processed.runs.tasks import RecordTask, RejectedError
+from src.processed.runs.tasks import RecordTask, RecordTensor, RejectedError
 from src.records.folders import PassedOver
 from src.records.reading import record_stem
 from src.records.record import ECGRecord, RecordError, split_part
@@ -32,10 +33,21 @@ from src.utils import (
     shown_path,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _MAX_REASONS = 8  # of files that are passed over, for each collection
 
 # Flags of channels that are read and then have no place in the tensor
 _NOT_USED = ("unknown_lead:", "repeated_lead:")
+
+
+class Example(NamedTuple):
+    """A probed record: its key and labels in words, as it was read, and its tensor."""
+
+    name: str
+    record: ECGRecord
+    tensor: RecordTensor
 
 
 @dataclass
@@ -59,6 +71,7 @@ class DatasetCheck:
     lengths_s: list[float] = field(default_factory=list)
     n_cut: int = 0
     kept_s: float = 0.0
+    example: Example | None = None
 
     @property
     def lengths(self) -> str:
@@ -173,6 +186,20 @@ class CheckReport(Rich):
         # Rounded up, so that a short run does not show as 0 s.
         duration = format_duration(math.ceil(seconds))
         return f"{duration} with {workers}, {megabytes:.1f} MB of record files"
+
+    def plot_example(self) -> tuple[Figure, ...]:
+        """Draw the first readable record of those probed on ECG paper, and its tensor."""
+        from src.plots.ecg import plot_ecg
+        from src.plots.tensors import plot_tensor
+
+        examples = [check.example for check in self.datasets if check.example is not None]
+        if not examples:
+            return ()
+        name, record, tensor = examples[0]
+        paper = plot_ecg(record.signal, record.fs, record.leads, title=name)
+        n_valid = int(tensor.arrays["n_valid"])
+        signal = tensor.arrays["signal"]
+        return paper, plot_tensor(signal, STANDARD_LEADS, title=name, n_valid=n_valid)
 
     def _repr_html_(self) -> str:
         header = [
@@ -325,6 +352,9 @@ def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> N
         check.problems[str(error)] += 1
         check.unused.update(dict.fromkeys(_unused_channels(record, error.flags), 1))
         return
+    if check.example is None:
+        labels = " + ".join(task.row.labels) if task.row else "no label"
+        check.example = Example(f"{task.key}: {labels}", record, tensor)
     check.rates[f"{record.fs:g} Hz"] += 1
     check.leads[" ".join(name or "(no name)" for name in record.leads)] += 1
     check.unused.update(dict.fromkeys(_unused_channels(record, tensor.flags), 1))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from src.records.formats.wfdb_piece import iter_source_files
 from src.records.reading import READABLE_SUFFIXES, list_records
 from src.records.record import RecordError, split_part
 from src.utils import as_url, atomic_path, import_extra, printable_lines, save_json, storable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -454,27 +457,41 @@ def _choose_stem(record_id: str, used_stems: Container[str]) -> str:
     return stem
 
 
-def _save_map(prediction: Prediction, saliency: Saliency, stem: Path) -> None:
-    from src.plots.canvas import save_figure
+def plot_prediction(prediction: Prediction, remark: str = "") -> Figure:
+    """Draw a prediction with its saliency map, under its probabilities, notes and a remark.
+
+    Raises
+    ------
+    ValueError
+        If the prediction has no map.
+    """
     from src.plots.saliency import plot_saliency
 
+    saliency = prediction.saliency
+    if saliency is None:
+        raise ValueError(f"{prediction}: has no saliency map: predict with saliency={METHODS[0]!r}")
     title = str(prediction)
     if saliency.window:
         title = f"{prediction}, window {saliency.window}"
     if prediction.notes:
         notes = textwrap.shorten("; ".join(prediction.notes), _NOTES_SHOWN, placeholder=" ...")
         title = f"{title}\n{notes}"
-    figure = plot_saliency(
+    return plot_saliency(
         saliency.signal_mv,
         saliency.values,
         saliency.fs,
         saliency.leads,
-        title=title,
+        title=f"{title}; {remark}" if remark else title,
         class_name=saliency.class_name,
         note=saliency.method.replace("_", " "),
         layout="3x4",
     )
-    save_figure(figure, stem.with_name(f"{stem.name}.png"))
+
+
+def _save_map(prediction: Prediction, saliency: Saliency, stem: Path) -> None:
+    from src.plots.canvas import save_figure
+
+    save_figure(plot_prediction(prediction), stem.with_name(f"{stem.name}.png"))
     arrays = {name: np.asarray(value) for name, value in vars(saliency).items()}
     with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)

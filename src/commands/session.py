@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
+from src.classifier.classifier import Classifier, Prediction
 from src.commands.dry_run import CheckReport, check_datasets
+from src.commands.predict_files import plot_prediction
 from src.commands.smoke import SmokeReport, run_smoke
-from src.config import Config, DataConfig, build_config, config_paths, list_changes
+from src.config import (
+    STANDARD_LEADS,
+    Config,
+    DataConfig,
+    build_config,
+    config_paths,
+    list_changes,
+    resolve_paths,
+)
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import Evaluation, evaluate
 from src.labels.mapping import load_mapping, update_mapping
 from src.learning.checkpoints import ModelCard, load_checkpoint
+from src.learning.mistakes import find_typical
 from src.learning.run_files import RunLog, load_metrics, load_training_log
-from src.model import ResNet1d, build_model
+from src.model import ResNet1d, StageTable, build_model, list_stages
 from src.preprocessing import RunSummary, run_preprocessing
+from src.processed.datasets import ECGDataset, PackedDataset, show_whole
 from src.processed.manifest import INTERRUPTED, load_manifest, load_preprocess_config
+from src.processed.record_files import load_record_file, record_path, to_millivolts
+from src.records.record import ECGRecord
 from src.records.sample_collections import write_sample_collections
 from src.training import TrainResult, build_card, run_training
 from src.utils import (
     Rich,
     device_info,
+    format_cell,
     html_facts,
     html_table,
     load_json,
@@ -45,11 +63,31 @@ CONFIG_VARIABLE = "ECG_CONFIG"
 """
 
 
+# Drawn of a batch: so many records of each class, and so many classes
+_RECORDS_DRAWN, _CLASSES_DRAWN = 3, 12
+
 _SUMMARY_METRICS = ("f1_macro", "auroc_macro", "accuracy")
 
 
-class SessionSummary(TypedDict):
-    """The content of ``summary.json``."""
+@dataclass(frozen=True)
+class SessionSummary(Rich):
+    """The content of ``summary.json``.
+
+    Attributes
+    ----------
+    records, splits
+        Number of records by status, and by split.
+    classes
+        Those of the network.
+    epochs
+        Number of trained epochs.
+    best
+        The best epoch, and the score by which it was chosen.
+    metrics
+        Scores of each evaluated split, by the name of its file.
+    outputs
+        The written files, relative to the project folder.
+    """
 
     records: dict[str, int]
     splits: dict[str, int]
@@ -58,6 +96,41 @@ class SessionSummary(TypedDict):
     best: dict[str, object]
     metrics: dict[str, dict[str, float | None]]
     outputs: list[str]
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "records": _join_counts(self.records),
+            "splits": _join_counts(self.splits),
+            "classes": ", ".join(self.classes),
+            "epochs": self.epochs,
+        }
+        facts |= {f"best {name}": value for name, value in self.best.items()}
+        for file, scores in self.metrics.items():
+            split = file.removeprefix("metrics_")
+            facts |= {f"{split} {name}": value for name, value in scores.items()}
+        return facts
+
+    def __str__(self) -> str:
+        facts = [f"{name}: {format_cell(value)}" for name, value in self._facts.items()]
+        return "\n".join([*facts, "files:", *(f"  {path}" for path in self.outputs)])
+
+    def _repr_html_(self) -> str:
+        rows = _group_by_folder(self.outputs).items()
+        return html_facts(self._facts) + html_table(["folder", "files"], rows)
+
+
+def _join_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in counts.items())
+
+
+def _group_by_folder(paths: Sequence[str]) -> dict[str, str]:
+    """Return folder -> names of its files."""
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        names.setdefault(folder, []).append(name)
+    return {folder: ", ".join(of_folder) for folder, of_folder in names.items()}
 
 
 def open_session(settings: Mapping[str, object]) -> Session:
@@ -74,6 +147,10 @@ def open_session(settings: Mapping[str, object]) -> Session:
     ValueError
         If the file is missing or no JSON object, and with all unknown names and wrong values at
         once.
+
+    Notes
+    -----
+    Relative paths in the settings count from the project folder.
     """
     path = os.environ.get(CONFIG_VARIABLE)
     overrides = _read_settings(Path(path)) if path else {}
@@ -84,7 +161,7 @@ def open_session(settings: Mapping[str, object]) -> Session:
             merged[name] = {**section, **value}
         else:
             merged[name] = value
-    return Session(build_config(merged))
+    return Session(resolve_paths(build_config(merged)))
 
 
 def _read_settings(path: Path) -> Mapping[str, object]:
@@ -112,6 +189,7 @@ class Session(Rich):
         self._loaders: DataLoaders | None = None
         self._model: ResNet1d | None = None
         self._result: TrainResult | None = None
+        self._evaluation: Evaluation | None = None
 
     def __str__(self) -> str:
         changes = [
@@ -188,6 +266,7 @@ class Session(Rich):
         self._loaders = None
         self._model = None
         self._result = None
+        self._evaluation = None
         summary = run_preprocessing(
             self.data,
             self.paths.processed,
@@ -221,6 +300,31 @@ class Session(Rich):
         is_interrupted = (manifest["reason"] == INTERRUPTED).any()
         return is_same_data and not is_interrupted
 
+    def plot_batch(self) -> Figure:
+        """Draw training records of each class as the network sees them, without crops."""
+        from src.plots.tensors import plot_batch
+
+        loader, records = self.loaders.train, self.loaders.records["train"]
+        rows_of: dict[str, list[int]] = {name: [] for name in self.loaders.classes}
+        for row, labels in enumerate(records.labels):
+            for name in labels:
+                if len(rows_of.get(name, range(_RECORDS_DRAWN))) < _RECORDS_DRAWN:
+                    rows_of[name].append(row)
+        # The most frequent classes, in the order of the targets
+        counts = Counter(label for labels in records.labels for label in labels)
+        most = sorted(rows_of, key=lambda name: -counts[name])[:_CLASSES_DRAWN]
+        shown = {name: rows for name, rows in rows_of.items() if name in most}
+
+        leads = self.loaders.view.leads
+        lead = "II" if "II" in leads else leads[0]
+        dataset = cast("ECGDataset | PackedDataset", loader.dataset)
+        whole = show_whole(dataset)
+        signals = [
+            [whole[row].signal[leads.index(lead)].numpy(force=True) for row in rows]
+            for rows in shown.values()
+        ]
+        return plot_batch(signals, list(shown), self.config.preprocess.fs, lead=lead)
+
     @property
     def model(self) -> ResNet1d:
         """The network; untrained until `train` is called."""
@@ -235,6 +339,7 @@ class Session(Rich):
 
     def train(self, resume: bool = False) -> TrainResult:
         """Train a new network, or resume from ``latest.pth``."""
+        self._evaluation = None
         self._result = run_training(
             self.config,
             self.paths.processed,
@@ -271,6 +376,10 @@ class Session(Rich):
         _ = self.checkpoint
         return save_history_figure(self.paths.artifacts, self.paths.figures)
 
+    def list_stages(self) -> StageTable:
+        """Return the stages of the network, with the shape that a record has after each."""
+        return list_stages(self.model, self.config.preprocess.n_samples)
+
     def evaluate(self, split: str | None = None) -> Evaluation:
         """Evaluate the best checkpoint, and save the figures.
 
@@ -292,14 +401,49 @@ class Session(Rich):
         from src.plots.saved import save_evaluation_figures
 
         save_evaluation_figures(evaluation, self.paths.processed, self.paths.figures)
+        self._evaluation = evaluation
         return evaluation
 
-    def plot_record(self, key: str | None = None) -> Figure:
-        """Draw one processed record on ECG paper, by default the first that `evaluate` uses."""
-        from src.plots.saved import plot_record
+    def plot_evaluation(self, evaluation: Evaluation) -> tuple[Figure, ...]:
+        """Draw ROC curves, the confusion matrix of single labels, and the worst mistakes."""
+        from src.plots.saved import plot_mistakes, plot_scores
 
-        key = key or self.loaders.records[self._evaluated_split].keys[0]
-        return plot_record(self.paths.processed, key)
+        predictions = evaluation.predictions
+        scores = plot_scores(evaluation.metrics, predictions, "confusion_matrix", "roc")
+        return *scores, plot_mistakes(predictions, self.paths.processed)
+
+    def predict(self, key: str | None = None) -> Prediction:
+        """Predict one processed record with the best checkpoint, and explain the answer.
+
+        Parameters
+        ----------
+        key
+            By default the one of those that `evaluate` uses that is predicted most clearly.
+        """
+        key = key or self._clearest_key
+        arrays = load_record_file(record_path(self.paths.processed, key))
+        millivolts = to_millivolts(arrays)  # (12, n_valid)
+        millivolts[~arrays["lead_present"]] = np.nan
+        record = ECGRecord(key, millivolts, float(arrays["fs"]), STANDARD_LEADS)
+        device = device_info(self.config.train.device).device
+        return Classifier.load(self.checkpoint, device=device).predict(
+            record, saliency="integrated_gradients", predict_unfit=True
+        )
+
+    @property
+    def _clearest_key(self) -> str:
+        """The evaluated record that is right with the highest probability, else the first."""
+        evaluation = self._evaluation or self.evaluate()
+        right = find_typical(evaluation.predictions, len(self.loaders.classes))
+        if not right:
+            return evaluation.predictions.keys[0]
+        return max(right, key=lambda record: max(record.scores.values())).key
+
+    def plot_prediction(self, prediction: Prediction) -> Figure:
+        """Draw a prediction of `predict` with its saliency map and the record's labels."""
+        path = record_path(self.paths.processed, prediction.record_id)
+        labels = " + ".join(load_record_file(path, "label")["label"].tolist())
+        return plot_prediction(prediction, f"label: {labels or 'none'}")
 
     @property
     def _evaluated_split(self) -> str:
@@ -320,15 +464,15 @@ class Session(Rich):
             metrics[path.stem] = {name: values.get(name) for name in _SUMMARY_METRICS}
         splits = _count_values(manifest["split"])
         splits.pop("", None)
-        summary: SessionSummary = {
-            "records": _count_values(manifest["status"]),
-            "splits": splits,
-            "classes": list(log.get("classes", [])),
-            "epochs": len(log.get("history", [])),
-            "best": best,
-            "metrics": metrics,
-            "outputs": self._list_outputs(),
-        }
+        summary = SessionSummary(
+            records=_count_values(manifest["status"]),
+            splits=splits,
+            classes=list(log.get("classes", [])),
+            epochs=len(log.get("history", [])),
+            best=best,
+            metrics=metrics,
+            outputs=self._list_outputs(),
+        )
         save_json(summary, self.paths.artifacts / "summary.json")
         return summary
 

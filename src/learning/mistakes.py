@@ -1,4 +1,4 @@
-"""Records that a model gets most wrong, and records that it gets most clearly right."""
+"""Records that a model gets most wrong, and records that it gets most and least clearly right."""
 
 from __future__ import annotations
 
@@ -73,6 +73,26 @@ def find_worst(predictions: Predictions, n_records: int = 6) -> list[RankedRecor
     is_wrong = np.asarray(_wrong_entries(predictions).any(axis=1))
     order = [row for row in np.argsort(-errors, kind="stable") if is_wrong[row]]
     return [rank_record(predictions, int(row), float(errors[row])) for row in order[:n_records]]
+
+
+def find_doubtful(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:
+    """Return the records that are right by the least distance, the most doubtful first.
+
+    With one label per record it is the probability of the true class less the highest of the
+    others; with several, the least distance of an annotated entry from its threshold.
+    """
+    y_score = predictions.y_score
+    if predictions.single_label:
+        is_true = predictions.y_true == 1
+        best_other = np.where(is_true, -np.inf, y_score).max(axis=1)
+        margins = np.where(is_true, y_score, 0).sum(axis=1) - best_other
+    else:
+        thresholds = DEFAULT_THRESHOLD if predictions.thresholds is None else predictions.thresholds
+        annotated = ~np.isnan(predictions.y_true)
+        margins = np.where(annotated, np.abs(y_score - thresholds), np.inf).min(axis=1)
+    is_wrong = np.asarray(_wrong_entries(predictions).any(axis=1))
+    order = [int(row) for row in np.argsort(margins, kind="stable") if not is_wrong[row]]
+    return [rank_record(predictions, row) for row in order[:n_records]]
 
 
 def find_typical(predictions: Predictions, n_records: int = 6) -> list[RankedRecord]:

@@ -1,6 +1,6 @@
 """Figures: every `plot_*` function takes plain values and returns a matplotlib Figure.
 
-`canvas` has sizes, colours and saving. `ecg`, `gallery` and `saliency` draw recordings;
+`canvas` has sizes, colours and saving. `ecg`, `gallery`, `saliency` and `tensors` draw recordings;
 `confusion_matrix`, `curves`, `f1_scores`, `reliability` and `history` draw models; `ages`,
 `balance` and `quality` draw collections. `saved` has the figures that commands leave on disk, and
 `report` writes a run as one HTML page.
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from src.plots.quality import plot_quality_summary as plot_quality_summary
     from src.plots.reliability import plot_reliability_diagram as plot_reliability_diagram
     from src.plots.saliency import plot_saliency as plot_saliency
+    from src.plots.stress import plot_stress as plot_stress
+    from src.plots.tensors import plot_batch as plot_batch
+    from src.plots.tensors import plot_tensor as plot_tensor
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -45,5 +48,7 @@ __getattr__, __dir__ = lazy_exports(
         "quality": ("plot_collection_quality", "plot_quality_summary"),
         "reliability": ("plot_reliability_diagram",),
         "saliency": ("plot_saliency",),
+        "stress": ("plot_stress",),
+        "tensors": ("plot_batch", "plot_tensor"),
     },
 )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from src.config import SPLIT_NAMES, STANDARD_LEADS
 from src.labels.text_tables import split_list
-from src.learning.mistakes import RankedRecord, find_worst, rank_record
+from src.learning.mistakes import RankedRecord, find_doubtful, find_worst, rank_record
 from src.learning.predictions import Predictions
 from src.learning.run_files import load_training_log
 from src.plots.ages import plot_ages
@@ -64,10 +64,8 @@ def save_evaluation_figures(
         for name, figure in draw_scores(dict(evaluation.metrics), predictions)
     ]
     # A split that is all right has no figure of mistakes
-    worst = find_worst(predictions, _N_MISTAKES)
-    if worst:
-        gallery = plot_gallery([_gallery_record(processed, mistake) for mistake in worst])
-        drawn.append((f"{split}_mistakes", gallery))
+    if find_worst(predictions, 1):
+        drawn.append((f"{split}_mistakes", plot_mistakes(predictions, processed)))
     first = rank_record(predictions, 0)
     drawn.append(
         (f"{split}_ecg_example", plot_record(processed, first.key, f"{first.key}: {first}"))
@@ -128,6 +126,23 @@ def draw_scores(
         yield "confusion_matrix", plot_confusion_matrix(matrix, predictions.classes)
 
 
+def plot_scores(metrics: Mapping[str, Any], predictions: Predictions, *names: str) -> list[Figure]:
+    """Return the figures of `draw_scores` with the given names, those that there are."""
+    drawn = dict(draw_scores(metrics, predictions))
+    return [drawn[name] for name in names if name in drawn]
+
+
+def plot_mistakes(
+    predictions: Predictions, processed: str | Path, n_records: int = _N_MISTAKES
+) -> Figure:
+    """Draw the records that are most wrong; if all are right, those that are so most narrowly."""
+    records = find_worst(predictions, n_records)
+    remark = ""
+    if not records:
+        records, remark = find_doubtful(predictions, n_records), "right, but closest to a mistake; "
+    return plot_gallery([_gallery_record(processed, record, remark) for record in records])
+
+
 def class_intervals(metrics: Mapping[str, Any], name: str) -> dict[str, tuple[float, float]]:
     """Return class -> interval of a metric, for the classes that have one."""
     if "intervals" not in metrics:
@@ -186,12 +201,12 @@ def plot_record(processed: str | Path, key: str, title: str = "") -> Figure:
     )
 
 
-def _gallery_record(processed: str | Path, mistake: RankedRecord) -> GalleryRecord:
-    arrays = load_record_file(record_path(processed, mistake.key))
-    scores = ", ".join(f"{name} {score:.2f}" for name, score in mistake.scores.items())
+def _gallery_record(processed: str | Path, ranked: RankedRecord, remark: str) -> GalleryRecord:
+    arrays = load_record_file(record_path(processed, ranked.key))
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in ranked.scores.items())
     return GalleryRecord(
-        title="\n".join([mistake.key, *mistake.lines]),
-        note=f"probabilities: {scores}",
+        title="\n".join([ranked.key, *ranked.lines]),
+        note=f"{remark}probabilities: {scores}",
         signal=to_millivolts(arrays),
         fs=float(arrays["fs"]),
         leads=STANDARD_LEADS,

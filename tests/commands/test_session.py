@@ -63,24 +63,26 @@ def test_nothing_is_made_twice(project: Path) -> None:
     trained = best(project).stat().st_mtime_ns
     session = Session(settings(project))
     assert session.preprocess().n_skipped == 27
-    session.evaluate()
     session.plot_history()
-    session.plot_record()
+    assert len(session.plot_evaluation(session.evaluate())) == 3
+    assert session.predict().saliency is not None
     assert best(project).stat().st_mtime_ns == trained
 
 
 def test_a_summary_of_nothing_is_empty(tmp_path: Path) -> None:
     summary = Session(settings(tmp_path)).summary()
-    assert summary["records"] == {} and summary["epochs"] == 0 and summary["outputs"] == []
+    assert summary.records == {} and summary.epochs == 0 and summary.outputs == []
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["summary.json"]
 
 
 def test_a_summary_names_the_outputs(project: Path) -> None:
     summary = Session(settings(project)).summary()
-    assert summary["records"] == {"ok": 27} and sum(summary["splits"].values()) == 27
-    assert set(summary["best"]) == {"val_f1_macro", "epoch"}
-    assert "artifacts/models/best.pth" in summary["outputs"]
-    assert load_json(project / "artifacts" / "summary.json") == summary
+    assert summary.records == {"ok": 27} and sum(summary.splits.values()) == 27
+    assert set(summary.best) == {"val_f1_macro", "epoch"}
+    assert "artifacts/models/best.pth" in summary.outputs
+    assert load_json(project / "artifacts" / "summary.json") == dataclasses.asdict(summary)
+    assert '<td style="text-align:left">artifacts/models</td>' in summary._repr_html_()
+    assert "records: 27 ok" in str(summary)
 
 
 def test_training_resumes(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_without_validation_the_last_epoch_is_kept_and_no_score_made_up(tmp_path
     )
     assert "best epoch 2 of 2: val_f1_macro undefined" in str(session.train())
     session.plot_history()
-    assert session.summary()["best"] == {"val_f1_macro": None, "epoch": 2}
+    assert session.summary().best == {"val_f1_macro": None, "epoch": 2}
 
 
 # The user's own data ------------------------------------------------------------------------------
@@ -159,6 +161,27 @@ def test_collections_without_labels_say_so(
     assert Session(settings(tmp_path, data=data, train=kept)).loaders.classes == ("OTHER",)
 
 
+# What cells show ----------------------------------------------------------------------------------
+
+
+def test_a_batch_has_a_row_for_each_class(project: Path) -> None:
+    session = Session(settings(project))
+    figure = session.plot_batch()
+    names = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert names == list(session.loaders.classes)
+
+
+def test_the_record_that_is_explained_is_drawn_with_its_label(project: Path) -> None:
+    session = Session(settings(project))
+    key = session.loaders.records["test"].keys[0]
+    prediction = session.predict(key)
+    assert prediction.record_id == key
+    [label] = session.loaders.records["test"].labels[0]
+    texts = [text.get_text() for text in session.plot_prediction(prediction).axes[0].texts]
+    title = " ".join(text for text in texts if key in text).replace("\n", " ")
+    assert title.endswith(f"; label: {label}")
+
+
 # Settings of the notebook -------------------------------------------------------------------------
 
 
@@ -184,6 +207,23 @@ def test_a_file_of_settings_comes_before_the_notebook(
         and config.data.roots == {}
     )
     assert notebook["train"] == {"epochs": 12, "lr": 0.003}
+
+
+def test_relative_paths_count_from_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("ECG_CONFIG", raising=False)
+    roots = {"mine": "data/mine", "there": "/there", "remote": "s3://bucket/data"}
+    session = open_session(
+        {"root": str(tmp_path), "data": {"roots": roots, "mapping": "logs/m.csv"}}
+    )
+    assert session.data.roots == {**roots, "mine": str(tmp_path / "data" / "mine")}
+    assert session.paths.mapping == tmp_path / "logs" / "m.csv"
+    one = open_session({"root": str(tmp_path), "data": {"roots": {"mine": "data/mine"}}})
+    with pytest.raises(ValueError, match=f"{tmp_path}/data/mine: no such folder"):
+        one.check()
 
 
 @pytest.mark.parametrize(

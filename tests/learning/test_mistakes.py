@@ -1,11 +1,11 @@
-"""Worst and typical records, by hand-worked scores."""
+"""Worst, doubtful and typical records, by hand-worked scores."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from src.learning.mistakes import find_typical, find_worst, measure_errors
+from src.learning.mistakes import find_doubtful, find_typical, find_worst, measure_errors
 from src.learning.predictions import Predictions
 
 NAN = np.nan
@@ -48,6 +48,16 @@ def test_typical_records_are_right_and_stand_once() -> None:
     assert [record.key for record in find_typical(single())] == ["a", "d"]
     assert [(record.key, record.error) for record in find_typical(several())] == [("b", 0.0)]
     assert find_typical(single(), 1)[0].true == ("N",)
+
+
+def test_the_most_doubtful_of_the_right_ones_come_first() -> None:
+    # a is right by 0.7 - 0.2, d by 0.9 - 0.05
+    assert [record.key for record in find_doubtful(single())] == ["a", "d"]
+    assert [record.key for record in find_doubtful(single(), 1)] == ["a"]
+    two = several()
+    two.y_true[0, 0] = 0
+    # a is 0.1 below its threshold, what nobody looked for does not count; b is 0.05 below
+    assert [record.key for record in find_doubtful(two)] == ["b", "a"]
 
 
 def test_a_tie_that_is_predicted_wrongly_counts() -> None:

@@ -29,7 +29,9 @@ from src.utils import (
     LogFormatter,
     available_cores,
     format_duration,
+    in_notebook,
     make_folder,
+    message_stream,
     printable,
     stable_hash,
     to_jsonable,
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 # Seconds to the first progress line and between the next ones, where no bar is shown.
 _FIRST_LINE_S = 10.0
 _NEXT_LINE_S = 30.0
+_BAR_AFTER_S = 5.0  # in a notebook
 
 _PACKAGES = ("numpy", "scipy", "pandas", "torch", "scikit-learn", "wfdb", "h5py")
 _SOURCE_FOLDER = Path(__file__).resolve().parents[2]  # src
@@ -122,6 +125,8 @@ def _write_line(stream: TextIO, value: Mapping[str, object]) -> None:
 class Progress:
     """The progress of a run: a bar on a terminal and in a notebook, elsewhere log lines.
 
+    In a notebook the bar appears after five seconds and goes when the run ends.
+
     Parameters
     ----------
     total
@@ -137,11 +142,14 @@ class Progress:
         self.what = what
         self.done = 0
         self.began = self.last_line = time.monotonic()
-        self.has_bar = sys.stderr.isatty() or _in_notebook()
+        self.has_bar = sys.stderr.isatty() or in_notebook()
         self.bar = tqdm(
             total=total,
             desc=what,
             unit="rec",
+            file=message_stream(),
+            leave=not in_notebook(),
+            delay=_BAR_AFTER_S if in_notebook() else 0.0,
             disable=not self.has_bar or total == 0,
             smoothing=0.05,
         )
@@ -178,15 +186,6 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.bar.close()
-
-
-def _in_notebook() -> bool:
-    """Return whether this process is a notebook's kernel.
-
-    That ipykernel was imported is not enough, since libraries import it too.
-    """
-    kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
-    return kernel is not None and bool(kernel.initialized())
 
 
 # Environment --------------------------------------------------------------------------------------

@@ -185,5 +185,5 @@ def test_the_commit_is_read_without_git(
         root = tmp_path
     elif place == "broken":
         (git / "HEAD").write_bytes(b"\xff\xfe")
-    monkeypatch.setattr(log, "PROJECT_ROOT", root)
+    monkeypatch.setattr(log, "CODE_ROOT", root)
     assert environment()["commit"] == (None if place in ("none", "broken") else commit)
