@@ -66,9 +66,11 @@ html_copy_source = False
 CONTENTS = {
     "Start": (
         "SETUP_SUMMARY",
-        "docs/tutorial_own_data",
-        "docs/tutorial_fine_tuning",
         "The executed notebook <build/notebook_page/notebook>",
+        "docs/tutorial_own_data",
+        "docs/ten_functions",
+        "docs/gallery",
+        "docs/tutorial_fine_tuning",
         "docs/troubleshooting",
     ),
     "Topics": (

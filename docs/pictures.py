@@ -1,16 +1,19 @@
 """The pictures of the documentation, in docs/images.
 
 The rooms of `src` are drawn from the guide's table. The others come from the demo that ``make
-notebook`` left in ``build/notebook``.
+notebook`` left in ``build/notebook``; those of the gallery by the calls of its page.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,6 +37,8 @@ COLUMNS = ("header.top, #results", "#mistakes, #browser")
 
 SHOWN = "sw00003"
 """The generated recording that the README predicts."""
+
+GALLERY_DPI = 100
 
 BADGES = {
     "python": ("python", "3.11 or newer"),
@@ -71,8 +76,24 @@ def main() -> None:
         IMAGES / "ecg_on_paper.png",
     )
     save(join_figures(), IMAGES / "training_and_test.png")
+    (IMAGES / "gallery").mkdir(exist_ok=True)
+    for name, figure in draw_gallery():
+        path = IMAGES / "gallery" / f"{name}.png"
+        figure.savefig(path, dpi=GALLERY_DPI)
+        save(Image.open(path).convert("RGB"), path)
     if CHROMIUM:
         save(picture_report(), IMAGES / "report.png")
+
+
+def draw_gallery() -> Iterator[tuple[str, Figure]]:
+    """Yield the figure of each call in docs/gallery.md, run in the demo, by its picture's name."""
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    calls = re.findall(r"\(images/gallery/(\w+)\.png\)\s+```python\n(.*?)```", page, re.DOTALL)
+    with contextlib.chdir(DEMO):
+        for name, code in calls:
+            names: dict[str, Any] = {}
+            exec(code, names)
+            yield name, names["figure"]
 
 
 def draw_badge(label: str, value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import inspect
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from test_import_direction import LAYER_OF
 
+from src import plots
 from src.__main__ import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +34,18 @@ DOCUMENTS = [
 SHELL = re.compile(
     r"(\$ )?(python3?|ecg|make|pip|git|source|export|cd|docker|torchrun|printf|jupyter|conda|uv)\b"
 )
+
+MODULES_OF_TEN = (
+    "records",
+    "plots",
+    "preprocessing",
+    "dataloaders",
+    "training",
+    "eval",
+    "classifier",
+)
+COMMAND_WIDTH = 90
+"""Characters of a line of code that the site shows without a bar to scroll."""
 
 
 def text_of(name: str) -> str:
@@ -184,6 +198,45 @@ def test_links_lead_somewhere(name: str) -> None:
         if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
             broken.append(link)
     assert not broken
+
+
+def test_every_figure_is_in_the_gallery_with_its_picture() -> None:
+    names = {name for name in dir(plots) if name.startswith("plot_")}
+    page = text_of("docs/gallery.md")
+    shown = re.findall(r"\(images/gallery/(\w+)\.png\)\s+```python\n(.*?)```", page, re.DOTALL)
+    assert {name for name, _ in shown} == names and len(shown) == len(names)
+    assert all(re.search(rf"figure = {name}\(", code) for name, code in shown)
+    pictures = list((ROOT / "docs" / "images" / "gallery").iterdir())
+    assert {path.stem for path in pictures} == names
+    assert sum(path.stat().st_size for path in pictures) < 1_500_000
+
+
+def test_signatures_on_the_page_of_the_ten_functions_are_those_of_the_code() -> None:
+    page = text_of("docs/ten_functions.md")
+    found = re.findall(r"^`([\w.]+)\((.*)\) -> ([\w\[\]]+)`$", page, re.MULTILINE)
+    modules = [importlib.import_module(f"src.{name}") for name in MODULES_OF_TEN]
+    assert len(found) == 10
+    for name, arguments, returned in found:
+        first, _, method = name.partition(".")
+        function = next(getattr(module, first) for module in modules if hasattr(module, first))
+        signature = inspect.signature(getattr(function, method) if method else function)
+        written = ast.parse(f"def f({arguments}): pass").body[0]
+        assert isinstance(written, ast.FunctionDef)
+        names = [argument.arg for argument in written.args.args + written.args.kwonlyargs]
+        parameters = [name for name in signature.parameters if name != "self"]
+        assert names == [name for name in parameters if name in names], name
+        needed = [p.name for p in signature.parameters.values() if p.default is p.empty]
+        assert set(needed) - {"self"} <= set(names), name
+        defaults = [*written.args.defaults, *filter(None, written.args.kw_defaults)]
+        for argument, default in zip(names[-len(defaults) :], defaults, strict=True):
+            assert ast.literal_eval(default) == signature.parameters[argument].default, name
+        assert signature.return_annotation == returned
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_fit_their_box(name: str) -> None:
+    lines = [line for block in blocks(name, "bash", "sh", "shell") for line in block.splitlines()]
+    assert not [line for line in lines if len(line) > COMMAND_WIDTH]
 
 
 def test_the_readme_shows_what_predict_prints(

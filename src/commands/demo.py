@@ -14,6 +14,7 @@ from src.utils import PROJECT_ROOT, atomic_path, output_file
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
+    from nbformat import NotebookNode
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "ecg_tensor_pipeline.ipynb"
 
@@ -82,9 +83,21 @@ def run_notebook(
             f"{notebook}: a cell failed ({error.ename}: {error.evalue}); {out} shows where"
         ) from None
     finally:
+        _drop_blank_streams(document)
         with atomic_path(out) as temporary:
             nbformat.write(document, str(temporary))
     return out
+
+
+def _drop_blank_streams(document: NotebookNode) -> None:
+    """Remove outputs of blanks alone: what a progress bar leaves when it goes."""
+    for cell in document.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.output_type != "stream" or output.text.strip()
+            ]
 
 
 def _execute(client: NotebookClient, environment: Mapping[str, str]) -> None:
