@@ -234,8 +234,9 @@ def test_signatures_on_the_page_of_the_ten_functions_are_those_of_the_code() -> 
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_commands_fit_their_box(name: str) -> None:
-    lines = [line for block in blocks(name, "bash", "sh", "shell") for line in block.splitlines()]
+def test_code_fits_its_box(name: str) -> None:
+    languages = ("bash", "sh", "shell", "python", "py")
+    lines = [line for block in blocks(name, *languages) for line in block.splitlines()]
     assert not [line for line in lines if len(line) > COMMAND_WIDTH]
 
 

@@ -52,7 +52,7 @@ _SOURCE_FOLDER = Path(__file__).resolve().parents[2]  # src
 
 
 @dataclass
-class RunLog:
+class CurrentLog:
     """The log of a current run; `result` is written into its last line."""
 
     run_id: str
@@ -61,7 +61,9 @@ class RunLog:
 
 
 @contextmanager
-def log_run(out: str | Path, what: str, configuration: Mapping[str, object]) -> Iterator[RunLog]:
+def log_run(
+    out: str | Path, what: str, configuration: Mapping[str, object]
+) -> Iterator[CurrentLog]:
     """Keep the log of a run in ``out/logs``, even if the run fails.
 
     Parameters
@@ -76,7 +78,7 @@ def log_run(out: str | Path, what: str, configuration: Mapping[str, object]) -> 
     started = datetime.now(UTC)
     began = time.monotonic()
     run_id = f"{what}-{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    log = RunLog(run_id, Path(out) / "logs" / f"{run_id}.log")
+    log = CurrentLog(run_id, Path(out) / "logs" / f"{run_id}.log")
     make_folder(log.path.parent)
     head = {
         "run": run_id,
