@@ -78,11 +78,12 @@ def test_a_resident_cache_gives_the_same_batches(processed: Path, view: View) ->
 def test_the_average_of_weights_is_that_of_torch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4))
-    theirs = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9), use_buffers=True
-    )
-    ours = WeightAverage(model, 0.9)
-    for _ in range(5):
+    theirs = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    ours = WeightAverage(model, 0.3)
+    # The first step copies; then the decay rises from 2 / 11 to its value
+    for decay in (None, 2 / 11, 3 / 12, 0.3, 0.3):
+        if decay is not None:
+            theirs.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
         with torch.no_grad():
             model(torch.randn(3, 2, 10))
             for parameter in model.parameters():

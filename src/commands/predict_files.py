@@ -11,6 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,12 +48,14 @@ _N_FETCHED = 64
 _NOTES_SHOWN = 140
 
 
-def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+def find_record_files(
+    paths: Iterable[str | Path], urls: dict[str, str] | None = None
+) -> Iterator[Path]:
     """Yield the records that files, folders (searched recursively), globs and URLs name, each once.
 
     A record of a file that holds many is ``file::id``. A missing path is yielded unchanged, so that
     reading it reports the error and the other files are still predicted. Records at URLs are
-    temporary copies, which exist until the next record is requested.
+    temporary copies, which exist until the next record is requested; `urls` gets their URLs.
 
     Raises
     ------
@@ -62,7 +65,7 @@ def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     for path in paths:
         if url := as_url(path):
-            yield from _fetch(url)
+            yield from _fetch(url, {} if urls is None else urls)
             continue
         for file in _expand(path):
             try:
@@ -74,8 +77,11 @@ def find_record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
             seen.update(targets)
 
 
-def _fetch(url: str) -> Iterator[Path]:
-    """Yield temporary copies of the record at a URL, or of all records below it."""
+def _fetch(url: str, of_copies: dict[str, str]) -> Iterator[Path]:
+    """Yield temporary copies of the record at a URL, or of all records below it.
+
+    `of_copies` gets the URL of each.
+    """
     stem, suffix = os.path.splitext(url)
     if holds_many(url):
         raise ValueError(
@@ -87,6 +93,7 @@ def _fetch(url: str) -> Iterator[Path]:
         urls = [f"{url}/{record.relative}" for record in index_folder(url)]
     for batch in chunked(urls, _N_FETCHED):
         with fetched_records(batch) as copies:
+            of_copies.update(zip(map(str, copies), batch, strict=True))
             yield from copies
 
 
@@ -213,7 +220,8 @@ def predict_to_table(
         are written even then.
     """
     loaded = load_checkpoint(checkpoint, device)
-    records = find_record_files(paths)
+    urls: dict[str, str] = {}
+    records = find_record_files(paths, urls)
     rows = predict_files(
         loaded,
         records if out is None else _refuse_as_output(records, Path(out)),
@@ -226,6 +234,7 @@ def predict_to_table(
         long=long,
         predict_unfit=predict_unfit,
     )
+    rows = (replace(row, path=urls.get(row.path, row.path)) for row in rows)
     rows = count_aloud(rows, "predict", "reading and predicting records")
     if say is not None:
         rows = _say_each(rows, loaded, say)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.classifier.classifier import Classifier
-from src.classifier.file_predictions import _Scored, _summarize, predict_files
+from src.classifier.file_predictions import _Named, _Scored, _summarize, predict_files
 from src.classifier.inputs import InputFacts, NoInput
 from src.config import ModelConfig, PreprocessConfig
 from src.learning.checkpoints import (
@@ -69,14 +69,14 @@ def record() -> ECGRecord:
 
 def test_a_record_that_breaks_off_is_unreadable() -> None:
     items = [NoInput("rejected", "gap"), scored(0, 0), NoInput("unreadable", "truncated")]
-    row = _summarize("r", items, CARD, "mean", predict_unfit=False)
+    row = _summarize(_Named("r", ""), items, CARD, "mean", predict_unfit=False)
     assert (row.status, row.reason, row.scores) == ("unreadable", "truncated", None)
 
 
 @pytest.mark.parametrize(("long", "scores"), [("mean", (0.3, 0.5)), ("max", (0.4, 0.9))])
 def test_unfit_windows_do_not_count_beside_fit_ones(long: str, scores: tuple[float, ...]) -> None:
     items = [scored(0.2, 0.1), scored(0.4, 0.9), scored(1, 1, "gain_low"), NoInput("rejected", "g")]
-    row = _summarize("r", items, CARD, long, predict_unfit=False)
+    row = _summarize(_Named("r", ""), items, CARD, long, predict_unfit=False)
     assert row.status == "ok" and row.scores == pytest.approx(scores)
     assert row.notes == (
         f"windows:4 ({long})",
@@ -87,9 +87,9 @@ def test_unfit_windows_do_not_count_beside_fit_ones(long: str, scores: tuple[flo
 
 def test_an_unfit_record_gets_probabilities_on_request_only() -> None:
     items = [scored(0.2, 0.4, "gain_low")]
-    row = _summarize("r", items, CARD, "mean", predict_unfit=False)
+    row = _summarize(_Named("r", ""), items, CARD, "mean", predict_unfit=False)
     assert (row.status, row.reason, row.scores) == ("unfit", "gain_low", None)
-    row = _summarize("r", items, CARD, "mean", predict_unfit=True)
+    row = _summarize(_Named("r", ""), items, CARD, "mean", predict_unfit=True)
     assert (row.status, row.reason, row.scores) == ("unfit", "gain_low", (0.2, 0.4))
 
 

@@ -327,6 +327,9 @@ def test_files_are_predicted_through_copies(
         list(csv.reader((tmp_path / f"{name}.csv").read_text().splitlines()))
         for name in ("local", "remote")
     )
+    # The last column is the path
+    assert [row[-1] for row in fetched[1:3]] == [f"{store}/src/r0.hea", f"{store}/src/r1.hea"]
+    local, fetched = ([row[:-1] for row in rows] for rows in (local, fetched))
     assert fetched[:1] + fetched[3:] == local and fetched[1:3] == local[1:3]
     assert "1 files that may hold many records (many.h5) are skipped" in caplog.text
     with pytest.raises(ValueError, match="many records, which are not read over a URL"):
