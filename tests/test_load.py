@@ -222,7 +222,7 @@ def test_a_large_mapping_is_checked_in_seconds(tmp_path: Path) -> None:
     checked = time.process_time() - began
     assert sum(1 for _ in iter_rows(frame)) == N_ROWS
     report(f"mapping of {N_ROWS} rows: checked in {checked:.1f} s of processor time")
-    assert checked < 2 + N_ROWS / 100_000
+    assert checked < 2 + N_ROWS / 40_000
 
 
 def test_a_large_folder_is_indexed_and_matched_in_seconds(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_large_folder_is_indexed_and_matched_in_seconds(tmp_path: Path) -> Non
         f"{N_FILES} files: indexed in {indexed:.1f} s, matched in {matched:.1f} s of processor time"
     )
     assert len(matches.records) == N_FILES // 2 and not matches.missing
-    assert indexed + matched < 2 + N_FILES / 20_000
+    assert indexed + matched < 2 + N_FILES / 8_000
 
 
 def test_many_copies_of_one_recording_are_placed_in_seconds() -> None:
