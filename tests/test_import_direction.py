@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -171,3 +172,12 @@ def test_a_spine_file_loads_few_modules(tmp_path: Path, name: str, most: int) ->
     assert len(loaded) <= most
     above = ("src.records.formats", "src.records.reading", "src.plots", "src.commands")
     assert not [module for module in loaded if module.startswith(above)]
+
+
+def test_every_package_is_installed() -> None:
+    """Packages are listed by hand, because the trained networks lie outside src."""
+    with open(ROOT / "pyproject.toml", "rb") as stream:
+        listed = tomllib.load(stream)["tool"]["setuptools"]["packages"]
+    found = {path.parent for path in (ROOT / "src").rglob("__init__.py")}
+    names = {path.relative_to(ROOT).as_posix().replace("/", ".") for path in found}
+    assert set(listed) == names | {"src.pretrained"}
