@@ -816,8 +816,7 @@ def storable(text: str, limit: int = 200) -> str:
     marks stay: two spellings of an id may differ in them, and ids are compared without. A text
     longer than `limit` is cut. To show a text, use `printable`.
     """
-    if len(text) > limit:
-        text = text[: limit - 4] + " ..."
+    text = _cut(text, limit)
     if text.isprintable():
         return text
     return _UNSTORABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -359,8 +359,8 @@ def _add_intervals(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `evaluate`."""
+def _add_evaluated(parser: argparse.ArgumentParser, split: str) -> None:
+    """Add the arguments that name a checkpoint and the split it is evaluated on."""
     parser.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
     )
@@ -369,10 +369,24 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--split",
-        default="test",
+        default=split,
         choices=SPLIT_NAMES,
         help="split to evaluate (default: %(default)s)",
     )
+
+
+def _add_allow_overlap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="also evaluate recordings that the model was trained on (default: off, they are "
+        "refused)",
+    )
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `evaluate`."""
+    _add_evaluated(parser, "test")
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -386,12 +400,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="also evaluate records with the fallback label (default: off)",
     )
-    parser.add_argument(
-        "--allow-overlap",
-        action="store_true",
-        help="also evaluate recordings that the model was trained on (default: off, they are "
-        "refused)",
-    )
+    _add_allow_overlap(parser)
     _add_intervals(parser)
     parser.add_argument(
         "--thresholds",
@@ -420,18 +429,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def add_stress(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `stress`."""
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
-    )
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
-    parser.add_argument(
-        "--split",
-        default="val",
-        choices=SPLIT_NAMES,
-        help="split to evaluate (default: %(default)s)",
-    )
+    _add_evaluated(parser, "val")
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -461,12 +459,7 @@ def add_stress(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seed of the disturbances (default: %(default)s)",
     )
-    parser.add_argument(
-        "--allow-overlap",
-        action="store_true",
-        help="also evaluate recordings that the model was trained on (default: off, they are "
-        "refused)",
-    )
+    _add_allow_overlap(parser)
     _add_figure_format(parser)
     _add_running(parser)
 
