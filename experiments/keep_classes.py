@@ -11,7 +11,7 @@ import argparse
 from dataclasses import replace
 
 from src.learning.checkpoints import load_checkpoint, save_checkpoint
-from src.model import select_outputs
+from src.model import find_output_weights, select_outputs
 
 
 def keep_classes(source: str, target: str, classes: list[str]) -> None:
@@ -28,7 +28,7 @@ def keep_classes(source: str, target: str, classes: list[str]) -> None:
     save_checkpoint(
         target,
         replace(checkpoint.card, classes=tuple(classes)),
-        select_outputs(checkpoint.weights, rows),
+        select_outputs(checkpoint.weights, rows, find_output_weights(checkpoint.card)),
         {"epoch": checkpoint.state.get("epoch")},
     )
 

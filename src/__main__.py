@@ -172,13 +172,14 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a checkpoint on a split: metrics, predictions and figures."""
     from src.eval import EvaluationOptions
     from src.eval import evaluate as run
+    from src.learning.checkpoints import load_checkpoint
     from src.plots.saved import save_evaluation_figures
     from src.processed.mirror import local_copy
     from src.utils import device_info
 
     processed = local_copy(args.processed)
     evaluation = run(
-        args.checkpoint,
+        load_checkpoint(args.checkpoint, network=args.network),
         processed,
         split=args.split,
         out=args.out,
@@ -201,12 +202,13 @@ def stress(args: argparse.Namespace) -> int:
 
     with Heartbeat("stress", "loading the libraries"):
         from src.commands.stress import format_stress, run_stress
+        from src.learning.checkpoints import load_checkpoint
         from src.plots.canvas import save_figure
         from src.plots.stress import plot_stress
         from src.utils import device_info
 
     table = run_stress(
-        args.checkpoint,
+        load_checkpoint(args.checkpoint, network=args.network),
         args.processed,
         split=args.split,
         out=args.out,
@@ -229,10 +231,10 @@ def predict(args: argparse.Namespace) -> int:
 
     with Heartbeat("predict", "loading the libraries"):
         from src.commands.predict_files import predict_to_table, save_saliency
-        from src.learning.checkpoints import default_checkpoint
+        from src.learning.checkpoints import default_checkpoint, load_checkpoint
         from src.utils import device_info
 
-    checkpoint = args.checkpoint or default_checkpoint()
+    checkpoint = load_checkpoint(args.checkpoint or default_checkpoint(), network=args.network)
     summary = predict_to_table(
         checkpoint,
         args.paths,
@@ -277,7 +279,7 @@ def export(args: argparse.Namespace) -> int:
         from src.classifier.onnx_export import compare_onnx, export_onnx
         from src.learning.checkpoints import load_checkpoint
 
-    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(args.checkpoint, network=args.network)
     files = export_onnx(checkpoint, args.out, int8=args.int8)
     _say(f"wrote {', '.join(map(str, files))}")
     if args.processed:
@@ -341,6 +343,7 @@ def report(args: argparse.Namespace) -> int:
         args.out,
         n_examples=args.examples,
         with_saliency=args.saliency,
+        network=args.network,
     )
     _say(f"{page}: open it in a browser")
     return 0

@@ -378,24 +378,58 @@ class LoaderConfig:
         _require_choices(self)
 
 
+DEFAULT_NETWORK = "resnet1d"
+
+# Settings of `src.learning.networks.resnet1d` that have options of their own.
+_RESNET_SETTINGS = ("base_channels", "dropout", "lead_mask")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The architecture of the network."""
 
+    network: str = option(
+        DEFAULT_NETWORK,
+        "network to train: one that python -m src networks lists, or package.module:factory",
+        is_common=True,
+    )
+    network_args: dict[str, Any] = option(
+        {}, "arguments of the network as JSON, such as '{\"d_model\": 128}'"
+    )
     base_channels: int = option(
         64,
-        "unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels; "
+        "resnet1d: unit of width; the four stages have 3/4, 3/2, 3 and 9/2 times as many channels; "
         "64 gives 1.4 M parameters",
     )
-    dropout: float = option(0.2, "dropout before the classifier")
+    dropout: float = option(0.2, "resnet1d: dropout before the classifier")
     lead_mask: bool = option(
         False,
-        "tell the network which leads are absent, for checkpoints used with several lead sets",
+        "resnet1d: tell the network which leads are absent, for checkpoints used with several "
+        "lead sets",
     )
 
     def __post_init__(self) -> None:
         _require(self.base_channels >= 4, "base_channels", self.base_channels, "4 or more")
         _require_share_below_1("dropout", self.dropout)
+        if self.network == DEFAULT_NETWORK:
+            return
+        for name in _RESNET_SETTINGS:
+            value, default = getattr(self, name), self.__dataclass_fields__[name].default
+            _require(
+                value == default,
+                name,
+                value,
+                f"{default}: it is a setting of {DEFAULT_NETWORK}, and network is "
+                f"{self.network}; give its own by network_args",
+            )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that the network is made with, beside leads and classes."""
+        if self.network != DEFAULT_NETWORK:
+            return self.network_args
+        of_resnet = {name: getattr(self, name) for name in _RESNET_SETTINGS}
+        return of_resnet | self.network_args
 
 
 @dataclass(frozen=True)

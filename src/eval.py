@@ -146,7 +146,7 @@ class Evaluation(Rich):
 
 
 def evaluate(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Checkpoint,
     processed: str | Path,
     *,
     split: str = "test",
@@ -162,7 +162,7 @@ def evaluate(
     Parameters
     ----------
     checkpoint
-        A ``best.pth`` or ``latest.pth``.
+        A ``best.pth`` or ``latest.pth``, or one that is loaded.
     processed
         The folder that preprocessing filled.
     split
@@ -225,7 +225,7 @@ def evaluate(
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json(
-            {"split": split, "checkpoint": str(checkpoint), **metrics},
+            {"split": split, "checkpoint": str(loaded.path), **metrics},
             Path(out) / f"metrics_{split}.json",
         )
     return Evaluation(split, predictions, metrics)

@@ -1,169 +1,28 @@
-"""`ResNet1d`: a residual network over leads and time, sized for laptops.
+"""Networks by their cards: build, load, start from another, run on crops.
 
-The residual block is that of He et al. (CVPR 2016) with GELU (Hendrycks and Gimpel, 2016) for ReLU;
-the shortcut averages before it projects, as in "Bag of tricks" (He et al., CVPR 2019), and the head
-concatenates mean and maximum over time as in the ECG networks of Strodthoff et al. (IEEE JBHI
-2021).
+`ResNet1d` is the default; `src.learning.networks` says what any other network may rely on.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from src.learning.checkpoints import Checkpoint, ModelCard
-from src.learning.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
+from src.learning.layers import AvgPool1d
+from src.learning.networks import NETWORKS, NetworkFactory, describe_source, find_network
+from src.learning.networks.resnet1d import MIN_SAMPLES, ResidualBlock, ResNet1d
 from src.utils import Float64Array, Rich, html_table, printable
 
-MIN_SAMPLES = 250
+__all__ = ["MIN_SAMPLES", "ResNet1d"]
 
-# Weights of the classifier, whose rows are the outputs. All others belong to the features.
-_HEAD = "head."
-
-
-def conv_norm(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Return a convolution without bias and a batch norm, whose bias serves both."""
-    return nn.Sequential(Conv1d(n_in, n_out, kernel, stride), BatchNorm1d(n_out))
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut; maps (B, n_in, L) to (B, n_out, L / stride)."""
-
-    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv_norm(n_in, n_out, kernel, stride),
-            GELU(),
-            conv_norm(n_out, n_out, kernel),
-        )
-        last_norm = self.body[2][1]  # type: ignore[index]
-        assert isinstance(last_norm, BatchNorm1d)
-        # The block starts as its shortcut (Goyal et al., 2017).
-        nn.init.zeros_(last_norm.weight)
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            self.shortcut.append(AvgPool1d(stride))
-        if n_in != n_out:
-            self.shortcut.append(conv_norm(n_in, n_out, 1))
-        self.activation = GELU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the features (B, n_out, L / stride) of (B, n_in, L)."""
-        out: torch.Tensor = self.activation(self.body(x) + self.shortcut(x))
-        return out
-
-
-class ResNet1d(nn.Module):
-    """Map a multi-lead ECG to class logits.
-
-    Parameters
-    ----------
-    n_leads
-        Input leads.
-    n_classes
-        Output classes.
-    base_channels
-        Unit of width: the four stages have 3/4, 3/2, 3 and 9/2 times as many channels. 64 gives 1.4
-        million parameters.
-    dropout
-        Share of features dropped before the classifier.
-    lead_mask
-        Tell the network which leads are absent (zero throughout): each absent lead adds a trained
-        value to every channel of the stem.
-
-    Raises
-    ------
-    ValueError
-        If there is no lead, no class or no channel.
-
-    Notes
-    -----
-    Input (B, n_leads, n_samples) with n_samples of 250 or more; output (B, n_classes). The stem
-    halves the sampling rate and the pool after it halves it again, and the early stages are narrow.
-    Most weights therefore work on few samples, which makes the network fast. At 100 Hz a stem that
-    quartered the rate at once lost accuracy.
-    """
-
-    def __init__(
-        self,
-        n_leads: int = 12,
-        n_classes: int = 5,
-        base_channels: int = 64,
-        dropout: float = 0.2,
-        lead_mask: bool = False,
-    ) -> None:
-        super().__init__()
-        sizes = {"n_leads": n_leads, "n_classes": n_classes, "base_channels": base_channels}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}: expected 1 or more")
-        self.n_leads = n_leads
-        self.n_classes = n_classes
-        self.base_channels = base_channels
-        widths = [round(base_channels * factor) for factor in (0.75, 1.5, 3, 4.5)]
-        self.stem = conv_norm(n_leads, widths[0], kernel=11, stride=2)
-        self.lead_mask = nn.Linear(n_leads, widths[0]) if lead_mask else None
-        self.stages = nn.Sequential(
-            GELU(),
-            AvgPool1d(2),
-            ResidualBlock(widths[0], widths[0], kernel=7),
-            ResidualBlock(widths[0], widths[1], kernel=7, stride=2),
-            ResidualBlock(widths[1], widths[2], kernel=5, stride=2),
-            ResidualBlock(widths[2], widths[3], kernel=3, stride=2),
-            ResidualBlock(widths[3], widths[3], kernel=3),
-        )
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * widths[3], n_classes))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Use He et al. (ICCV 2015) for the convolutions, and small weights for the classifier."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv1d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        classifier = self.head[1]
-        assert isinstance(classifier, nn.Linear)
-        nn.init.trunc_normal_(classifier.weight, std=0.01)
-        nn.init.zeros_(classifier.bias)
-        if self.lead_mask is not None:
-            nn.init.zeros_(self.lead_mask.weight)
-            nn.init.zeros_(self.lead_mask.bias)
-
-    def keep_outputs(self, n_classes: int) -> None:
-        """Drop all outputs but the first `n_classes`."""
-        classifier = self.head[1]
-        assert isinstance(classifier, nn.Linear)
-        kept = nn.Linear(classifier.in_features, n_classes)
-        weights = {name: value[:n_classes] for name, value in classifier.state_dict().items()}
-        kept.load_state_dict(weights)
-        self.head[1] = kept.to(classifier.weight.device)
-        self.n_classes = n_classes
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, n_classes) for signals (B, n_leads, n_samples).
-
-        Raises
-        ------
-        ValueError
-            If `x` has another shape, or fewer than 250 samples.
-        """
-        if x.ndim != 3 or x.shape[1] != self.n_leads or x.shape[2] < MIN_SAMPLES:
-            raise ValueError(
-                f"input has shape {tuple(x.shape)}: expected (batch, {self.n_leads} "
-                f"leads, {MIN_SAMPLES} samples or more)"
-            )
-        features = self.stem(x)  # (B, 3/4 base_channels, n_samples / 2)
-        if self.lead_mask is not None:
-            is_absent = (x == 0).all(dim=2).to(features.dtype)  # (B, n_leads)
-            features = features + self.lead_mask(is_absent)[:, :, None]
-        features = self.stages(features)  # (B, 9/2 base_channels, n_samples / 32)
-        # (B, 9 base_channels)
-        pooled = torch.cat([features.mean(dim=2), features.amax(dim=2)], dim=1)
-        logits: torch.Tensor = self.head(pooled)
-        return logits
+logger = logging.getLogger(__name__)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -206,47 +65,53 @@ class StageTable(Rich):
         return html_table(["layer", "output", "parameters"], self._rows)
 
 
-def list_stages(model: ResNet1d, n_samples: int) -> StageTable:
+def list_stages(model: nn.Module, n_leads: int, n_samples: int) -> StageTable:
     """Return the stages of a network with the shapes that a record has after each.
+
+    These are those of `ResNet1d`, and of another network the modules that it is made of.
 
     Parameters
     ----------
     model
         Not changed; a record of zeros passes through it.
-    n_samples
-        Length of the record, 250 or more.
+    n_leads, n_samples
+        Shape of the record.
     """
-    parts = [model.stem, *model.stages]
-    shapes: list[tuple[int, ...]] = []
-    hooks = [
-        part.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
-        for part in parts
-    ]
-    was_training = model.training
-    device = next(model.parameters()).device
+    parts = [*model.children()]
+    if isinstance(model, ResNet1d):
+        parts = [model.stem, *model.stages]
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note_shape(part: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes[part] = tuple(output.shape[1:])
+
+    hooks = [part.register_forward_hook(note_shape) for part in parts]
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, model.n_leads, n_samples, device=device))
+        _try_network(model, torch.zeros(1, n_leads, n_samples))
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
-    stages = [Stage("record: leads x samples", (model.n_leads, n_samples), 0)]
-    for part, shape in zip(parts, shapes, strict=True):
-        stages.append(Stage(_describe_layer(part), shape, count_parameters(part)))
-    if model.lead_mask is not None:
-        n_parameters = count_parameters(model.lead_mask)
-        stages.insert(2, Stage("absent leads, added to the stem", shapes[0], n_parameters))
-    stages.append(Stage("mean and maximum over time", (2 * shapes[-1][0],), 0))
-    stages.append(Stage("dropout, linear", (model.n_classes,), count_parameters(model.head)))
+    stages = [Stage("record: leads x samples", (n_leads, n_samples), 0)]
+    for part in parts:
+        stages.append(Stage(_describe_layer(part), shapes.get(part, ()), count_parameters(part)))
+    if isinstance(model, ResNet1d):
+        shape_of_stem = shapes[model.stem]
+        if model.lead_mask is not None:
+            n_parameters = count_parameters(model.lead_mask)
+            stages.insert(2, Stage("absent leads, added to the stem", shape_of_stem, n_parameters))
+        stages.append(Stage("mean and maximum over time", (2 * stages[-1].shape[0],), 0))
+        stages.append(Stage("dropout, linear", (model.n_classes,), count_parameters(model.head)))
     return StageTable(tuple(stages))
 
 
 def _describe_layer(layer: nn.Module) -> str:
-    """Return kind, kernel and stride of a stage of `ResNet1d` in words."""
+    """Return a stage in words: kind, kernel and stride of those of `ResNet1d`, else its type."""
+    if isinstance(layer, AvgPool1d):
+        return "mean of 2 samples"
     convolution = next((part for part in layer.modules() if isinstance(part, nn.Conv1d)), None)
-    if convolution is None:
-        return "mean of 2 samples" if isinstance(layer, AvgPool1d) else type(layer).__name__
+    if convolution is None or not isinstance(layer, (nn.Sequential, ResidualBlock)):
+        return type(layer).__name__
     kind = "residual block" if isinstance(layer, ResidualBlock) else "convolution and batch norm"
     stride = convolution.stride[0]
     return (
@@ -254,8 +119,13 @@ def _describe_layer(layer: nn.Module) -> str:
     )
 
 
-def build_model(card: ModelCard, n_outputs: int | None = None) -> ResNet1d:
-    """Return an untrained network of the shape that a card describes.
+# Build, load, start from another ------------------------------------------------------------------
+
+
+def build_model(
+    card: ModelCard, n_outputs: int | None = None, network: str | NetworkFactory | None = None
+) -> nn.Module:
+    """Return an untrained network of the kind that a card describes.
 
     Parameters
     ----------
@@ -264,40 +134,177 @@ def build_model(card: ModelCard, n_outputs: int | None = None) -> ResNet1d:
     n_outputs
         Number of outputs while training, with those of auxiliary classes; by default one for each
         of the card's classes.
+    network
+        Its factory, or the import path of it; by default what the card names.
+
+    Raises
+    ------
+    ValueError
+        If the factory cannot be imported, fails, or makes something else than a network.
     """
-    return ResNet1d(len(card.leads), n_outputs or len(card.classes), **asdict(card.model))
+    name = card.model.network
+    factory = find_network(network or name)
+    n_outputs = n_outputs or len(card.classes)
+    sizes = {"n_leads": len(card.leads), "n_classes": n_outputs}
+    try:
+        model = factory(**sizes, **card.model.arguments)
+    # A factory of others raises anything.
+    except Exception as error:
+        given = ", ".join(
+            f"{key}={value!r}" for key, value in (sizes | card.model.arguments).items()
+        )
+        raise ValueError(
+            f"network {printable(name)} cannot be made with {printable(given)}: "
+            f"{_describe_error(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"network {printable(name)} made a {type(model).__name__}: expected a torch.nn.Module"
+        )
+    if getattr(model, "takes_lead_presence", False):
+        model.register_forward_pre_hook(_add_lead_presence)
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        # The first input makes the weights of lazy modules.
+        n_samples = card.crop_samples or card.preprocess.n_samples
+        _try_network(model, torch.zeros(2, len(card.leads), n_samples))
+    return model
 
 
-def load_model(checkpoint: Checkpoint, device: str = "cpu") -> ResNet1d:
+def _add_lead_presence(model: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Give a network that asks for it which leads (B, n_leads) are not zero throughout."""
+    (x,) = inputs
+    return x, (x != 0).any(dim=2)
+
+
+def _describe_error(error: Exception) -> str:
+    """Return the type and the first line of an error from code of others."""
+    lines = str(error).strip().splitlines() or [""]
+    return printable(f"{type(error).__name__}: {lines[0]}")
+
+
+def check_network(model: nn.Module, name: str, shape: tuple[int, int], n_outputs: int) -> None:
+    """Try a network on two records, so that mistakes show before the first epoch.
+
+    Parameters
+    ----------
+    model
+        Keeps its mode; no random numbers are taken from the run.
+    name
+        Its name, for messages.
+    shape
+        Leads and samples of a training input.
+    n_outputs
+        Number of outputs that it must have.
+
+    Raises
+    ------
+    ValueError
+        If it needs longer inputs, fails, or returns another shape or numbers that are not finite.
+    """
+    name = printable(name)
+    shortest = getattr(model, "min_samples", 1)
+    if shape[1] < shortest:
+        raise ValueError(
+            f"network {name} needs {shortest} samples or more, and inputs have {shape[1]}: raise "
+            "--crop-s, or preprocess with a higher --fs or more --n-samples"
+        )
+    generator = torch.Generator().manual_seed(0)
+    records = torch.stack([torch.zeros(shape), torch.randn(shape, generator=generator)])
+    try:
+        logits = _try_network(model, records)
+    # A network of others raises anything.
+    except Exception as error:
+        raise ValueError(
+            f"network {name} fails on a batch of shape {tuple(records.shape)}: "
+            f"{_describe_error(error)}"
+        ) from error
+    expected = (2, n_outputs)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        is_tensor = isinstance(logits, torch.Tensor)
+        found = f"shape {tuple(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"network {name} maps a batch of shape {tuple(records.shape)} to {found}: expected "
+            f"logits of shape {expected}"
+        )
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"network {name} returns numbers that are not finite for a flat line and noise"
+        )
+
+
+def _try_network(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
+    """Return the output of a network in evaluation mode, which changes neither it nor the run."""
+    was_training = model.training
+    device = next((parameter.device for parameter in model.parameters()), records.device)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            output: torch.Tensor = model.eval()(records.to(device))
+    finally:
+        model.train(was_training)
+    return output
+
+
+def load_model(checkpoint: Checkpoint, device: str = "cpu") -> nn.Module:
     """Return the trained network in evaluation mode.
 
     Raises
     ------
     ValueError
-        If the weights do not fit the card, or are damaged.
+        If the weights do not fit the card or are damaged, or the network comes from elsewhere and
+        the checkpoint was loaded without naming it.
     """
+    card = checkpoint.card
+    _check_is_named(checkpoint)
     try:
-        # Compare shapes first: a hostile card may describe a network larger than the memory.
-        with torch.device("meta"):
-            expected = build_model(checkpoint.card).state_dict()
-        problem = _find_misfit(expected, checkpoint.weights)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        problem = printable(str(error))
-    if problem:
-        raise ValueError(
-            f"{checkpoint.path}: weights do not fit the model it describes ({problem})"
-        )
-    model = build_model(checkpoint.card).eval()
-    model.load_state_dict(checkpoint.weights)
-    # Finite weights can still overflow.
-    with torch.inference_mode():
-        logits = model(torch.zeros(1, model.n_leads, MIN_SAMPLES))
+        model = _load_weights(checkpoint)
+        # Finite weights can still overflow.
+        shortest = getattr(model, "min_samples", card.crop_samples or card.preprocess.n_samples)
+        logits = _try_network(model, torch.zeros(1, len(card.leads), shortest))
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from None
     if not torch.isfinite(logits).all():
         raise ValueError(
             f"{checkpoint.path}: the network returns no finite number for a flat line: its "
             "weights are damaged"
         )
     return model.to(device)
+
+
+def _check_is_named(checkpoint: Checkpoint) -> None:
+    """Refuse to import code that only the file names, and warn if it has changed."""
+    name, path = printable(checkpoint.card.model.network), checkpoint.path
+    if checkpoint.card.model.network in NETWORKS:
+        return
+    if checkpoint.network is None:
+        raise ValueError(
+            f"{path}: its network is {name}, code that is not part of this program; if you trust "
+            f"it, name it with --network {name}, or network= in Python"
+        )
+    source = describe_source(checkpoint.network)
+    trained_with = checkpoint.card.source.sha256
+    if trained_with and source.sha256 != trained_with:
+        logger.warning("%s: the file of its network %s has changed since the training", path, name)
+
+
+def _load_weights(checkpoint: Checkpoint) -> nn.Module:
+    """Return the network of a checkpoint with its weights, in evaluation mode."""
+    card, weights = checkpoint.card, checkpoint.weights
+    try:
+        if card.model.network in NETWORKS:
+            # Compare shapes first: a hostile card may describe a network larger than the memory.
+            with torch.device("meta"):
+                expected = build_model(card).state_dict()
+            problem = _find_misfit(expected, weights)
+            model = build_model(card) if not problem else None
+        else:
+            model = build_model(card, network=checkpoint.network)
+            problem = _find_misfit(model.state_dict(), weights)
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+        problem = printable(str(error))
+    if problem or model is None:
+        raise ValueError(f"weights do not fit the model it describes ({problem})")
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def _find_misfit(expected: Mapping[str, torch.Tensor], weights: Mapping[str, object]) -> str:
@@ -319,7 +326,9 @@ def _find_misfit(expected: Mapping[str, torch.Tensor], weights: Mapping[str, obj
     return f"{printable(unknown[0])} is unknown" if unknown else ""
 
 
-def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None:
+def start_from(
+    model: nn.Module, checkpoint: Checkpoint, card: ModelCard, outputs: frozenset[str]
+) -> None:
     """Copy the weights of a checkpoint into a network, to fine-tune it.
 
     All features are copied, but only the outputs of classes that both have by name.
@@ -332,11 +341,13 @@ def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None
         Checkpoint to start from.
     card
         Card of the model to be trained.
+    outputs
+        Its weights with a row for each output (`find_output_weights`).
 
     Raises
     ------
     ValueError
-        If the checkpoint has another network shape, other leads or another sampling rate.
+        If the checkpoint has another network, other leads or another sampling rate.
     """
     _check_start(checkpoint, card)
     source_classes = checkpoint.card.classes
@@ -345,7 +356,7 @@ def start_from(model: ResNet1d, checkpoint: Checkpoint, card: ModelCard) -> None
     source_rows = [source_classes.index(name) for name in common]
     weights = model.state_dict()
     for name, value in checkpoint.weights.items():
-        if name.startswith(_HEAD):
+        if name in outputs:
             weights[name][rows] = value[source_rows]
         else:
             weights[name] = value
@@ -356,34 +367,75 @@ def _check_start(checkpoint: Checkpoint, card: ModelCard) -> None:
     """Raise ValueError if the features of a checkpoint do not fit a model to be trained."""
     source = checkpoint.card
     pairs: dict[str, tuple[object, object]] = {
-        "base_channels": (source.model.base_channels, card.model.base_channels),
-        "lead_mask": (source.model.lead_mask, card.model.lead_mask),
+        "network": (source.model.network, card.model.network),
         "leads": (source.leads, card.leads),
         "fs": (source.preprocess.fs, card.preprocess.fs),
     }
+    of_source, of_run = source.model.arguments, card.model.arguments
+    for name in sorted(of_source.keys() | of_run.keys()):
+        # It has no weights.
+        if name != "dropout":
+            pairs[name] = (of_source.get(name), of_run.get(name))
     differences = []
-    for name, (of_source, of_run) in pairs.items():
-        if of_source != of_run:
-            differences.append(f"{name} {of_source} where this run has {of_run}")
+    for name, (source_value, value) in pairs.items():
+        if source_value != value:
+            differences.append(f"{name} {source_value} where this run has {value}")
     if differences:
         raise ValueError(
             f"{checkpoint.path}: cannot start from it: it has {'; '.join(differences)}"
         )
 
 
-def kept_weights(model: nn.Module, n_classes: int) -> dict[str, torch.Tensor]:
-    """Return the weights of a network without its auxiliary outputs, which follow `n_classes`."""
-    return select_outputs(model.state_dict(), slice(n_classes))
+def find_output_weights(
+    card: ModelCard, network: str | NetworkFactory | None = None
+) -> frozenset[str]:
+    """Return the names of the weights of a network that have a row for each output.
+
+    Raises
+    ------
+    ValueError
+        If weights depend on the number of outputs in another way.
+    """
+    n_outputs = len(card.classes)
+    in_box = card.model.network in NETWORKS
+    # Networks of others may not know the device without memory.
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if in_box else "cpu"):
+        weights, of_more = (
+            build_model(card, n, network).state_dict() for n in (n_outputs, n_outputs + 1)
+        )
+    outputs = set()
+    for name, value in weights.items():
+        shape, shape_of_more = value.shape, of_more[name].shape if name in of_more else ()
+        if shape_of_more == shape:
+            continue
+        if shape_of_more != (n_outputs + 1, *shape[1:]) or shape[0] != n_outputs:
+            raise ValueError(
+                f"network {printable(card.model.network)}: its weights {printable(name)} depend "
+                "on the number of classes, but not by a row for each: it cannot be trained with "
+                "auxiliary outputs or from a checkpoint"
+            )
+        outputs.add(name)
+    return frozenset(outputs)
 
 
 def select_outputs(
-    weights: Mapping[str, torch.Tensor], rows: slice | list[int]
+    weights: Mapping[str, torch.Tensor], rows: slice | list[int], outputs: frozenset[str]
 ) -> dict[str, torch.Tensor]:
-    """Return the weights of a network with some of its outputs, in the order of `rows`."""
-    selected = {}
-    for name, value in weights.items():
-        selected[name] = value[rows] if name.startswith(_HEAD) else value
-    return selected
+    """Return the weights of a network with some of its outputs, in the order of `rows`.
+
+    Parameters
+    ----------
+    weights
+        Name -> weight.
+    rows
+        The outputs to keep.
+    outputs
+        The weights with a row for each output (`find_output_weights`).
+    """
+    return {name: value[rows] if name in outputs else value for name, value in weights.items()}
+
+
+# Crops --------------------------------------------------------------------------------------------
 
 
 def window_starts(n_samples: int, window: int) -> list[int]:
@@ -467,7 +519,7 @@ def predict_logits(
     """
     n_records, n_leads, n_samples = signal.shape
     if len(window_starts(n_samples, crop_samples)) == 1:
-        return predict_whole(model, signal, unpadded_below)
+        return predict_whole(model, signal, unpadded_below, shortest_input(model))
     starts = crop_starts(signal, crop_samples)  # (B, n_crops)
     count = starts.shape[1]
     samples = starts[:, :, None] + torch.arange(crop_samples, device=signal.device)
@@ -482,8 +534,16 @@ def predict_logits(
     return averaged
 
 
+def shortest_input(model: nn.Module) -> int:
+    """Return the fewest samples that a network takes; 0 if it takes one length alone."""
+    return int(getattr(model, "min_samples", 0))
+
+
 def predict_whole(
-    model: Callable[[torch.Tensor], torch.Tensor], signal: torch.Tensor, unpadded_below: int
+    model: Callable[[torch.Tensor], torch.Tensor],
+    signal: torch.Tensor,
+    unpadded_below: int,
+    shortest: int,
 ) -> torch.Tensor:
     """Return the output of a network for whole records, the short ones without their padding.
 
@@ -493,11 +553,13 @@ def predict_whole(
         Maps (B, n_leads, T) to (B, n_classes).
     signal, unpadded_below
         As for `predict_logits`; 0 keeps all padding.
+    shortest
+        Fewest samples that the network takes (`shortest_input`); 0 keeps all padding.
     """
-    if not unpadded_below:
+    if not (unpadded_below and shortest):
         logits: torch.Tensor = model(signal)
         return logits
-    n_kept = kept_samples(signal, unpadded_below)
+    n_kept = kept_samples(signal, unpadded_below, shortest)
     lengths = n_kept.unique().tolist()
     parts = [(n_kept == length, signal[n_kept == length, :, :length]) for length in lengths]
     of_parts = [(is_part, model(part)) for is_part, part in parts]
@@ -507,11 +569,13 @@ def predict_whole(
     return logits
 
 
-def kept_samples(signal: torch.Tensor, unpadded_below: int) -> torch.Tensor:
+def kept_samples(signal: torch.Tensor, unpadded_below: int, shortest: int) -> torch.Tensor:
     """Return how many samples of each record (B, n_leads, n_samples) are predicted, shape (B,)."""
     n_samples = signal.shape[2]
     n_valid = count_valid(signal)
-    unpadded = n_valid.clamp(min=min(MIN_SAMPLES, n_samples))
+    if not shortest:
+        return torch.full_like(n_valid, n_samples)
+    unpadded = n_valid.clamp(min=min(shortest, n_samples))
     return torch.where(n_valid < unpadded_below, unpadded, n_samples)
 
 

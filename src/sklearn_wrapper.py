@@ -151,10 +151,11 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         state = start_training(model, len(loader), config)
         loss_fn = make_loss(encoded.single_label, config.label_smoothing)
+        shape = (signals.shape[1], MIN_SAMPLES)
         losses = []
         for _ in range(config.epochs):
             losses.append(train_epoch(state, loader, loss_fn, config, device=device))
-            check_finite(losses[-1], state)
+            check_finite(losses[-1], state, shape)
         return losses
 
     def predict_proba(self, X: ArrayLike) -> Float64Array:  # noqa: N803

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Literal, TypedDict
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.learning.distributed import Processes, join_processes
 from src.learning.leaks import warn_trained_on
 from src.learning.metrics import compute_metrics
+from src.learning.networks import NetworkFactory, describe_source, find_network, name_network
 from src.learning.optimization import (
     HistoryRow,
     Loss,
@@ -40,11 +41,11 @@ from src.learning.run_files import check_state
 from src.learning.tensorboard_log import log_epochs
 from src.locks import lock_folder
 from src.model import (
-    MIN_SAMPLES,
-    ResNet1d,
     build_model,
+    check_network,
     count_parameters,
-    kept_weights,
+    find_output_weights,
+    select_outputs,
     start_from,
     to_scores,
 )
@@ -110,7 +111,7 @@ class TrainResult(Rich):
         Checkpoint of the best epoch.
     """
 
-    model: ResNet1d
+    model: nn.Module
     card: ModelCard
     history: list[HistoryRow]
     best_epoch: int
@@ -252,12 +253,13 @@ def validate(
 
 
 def fit(
-    model: ResNet1d,
+    model: nn.Module,
     loaders: DataLoaders,
     card: ModelCard,
     config: TrainConfig,
     out: Path,
     *,
+    network: str | NetworkFactory | None = None,
     resume: bool = False,
     on_epoch: Callable[[HistoryRow], None] | None = None,
     processes: Processes | None = None,
@@ -278,6 +280,8 @@ def fit(
         Settings of the training.
     out
         The folder of the run.
+    network
+        The factory of the network, or its import path; by default what the card names.
     resume
         Resume from ``latest.pth`` if it exists. On a CPU the result is bit for bit that of an
         uninterrupted run.
@@ -289,8 +293,9 @@ def fit(
     Raises
     ------
     ValueError
-        If ``latest.pth`` belongs to another run, or training diverges: then the files are those of
-        the last epoch that was sound.
+        If the network fails on a batch (`src.model.check_network`), ``latest.pth`` belongs to
+        another run, or training diverges: then the files are those of the last epoch that was
+        sound.
     """
     config = settle_epochs(config, len(loaders.train))
     processes = processes or Processes()
@@ -298,16 +303,21 @@ def fit(
     if info.device.startswith("cpu"):
         keep_freed_memory(2**30)
     amp = _amp_dtype(config.amp, info.amp_dtype)
+    n_outputs, n_classes = len(loaders.task.outputs), len(card.classes)
+    shape = (len(card.leads), loaders.view.crop_samples or card.preprocess.n_samples)
+    check_network(model.to(info.device), card.model.network, shape, n_outputs)
     state = start_training(
-        model.to(info.device),
+        model,
         len(loaders.train),
         config,
         amp=amp,
         processes=processes,
-        example=torch.zeros(2, model.n_leads, MIN_SAMPLES, device=info.device),
+        example=torch.zeros(2, *shape, device=info.device),
     )
-    facts = _describe_run(model, card, loaders, info, amp)
-    files = RunFiles(out, card, facts, best_metric_name(loaders.single_label))
+    # Auxiliary outputs, which follow the classes, are not saved.
+    outputs = find_output_weights(card, network) if n_outputs > n_classes else frozenset()
+    facts = _describe_run(model, card, loaders, info, amp, outputs)
+    files = RunFiles(out, card, facts, best_metric_name(loaders.single_label), outputs)
     if resume and files.latest.exists():
         _resume(state, files.latest, card)
         if processes.is_main:
@@ -335,7 +345,7 @@ def fit(
         problem, scores = "", _NO_SCORES
         if processes.is_main:
             try:
-                check_finite(loss, state)
+                check_finite(loss, state, shape)
                 scores = validate(
                     state.evaluated,
                     loaders,
@@ -363,7 +373,8 @@ def fit(
             on_epoch(row)
 
     processes.wait()
-    model.keep_outputs(len(card.classes))
+    if n_outputs > n_classes:
+        model = build_model(card, network=network).to(info.device)
     model.load_state_dict(load_checkpoint(files.best).weights)
     return TrainResult(
         model=model.eval(),
@@ -405,7 +416,7 @@ def _seed_order(loader: DataLoader[Batch], seed: int, epoch: int, processes: Pro
         torch.manual_seed((seed * 1_000_003 + epoch) * processes.world + processes.rank)
 
 
-def check_finite(loss: float, state: TrainState) -> None:
+def check_finite(loss: float, state: TrainState, shape: tuple[int, int]) -> None:
     """Refuse an epoch after which the network is of no use.
 
     The statistics of batch norms may overflow, and a network with them, while the loss of training
@@ -417,6 +428,8 @@ def check_finite(loss: float, state: TrainState) -> None:
         Mean loss of the epoch.
     state
         The state after it.
+    shape
+        Leads and samples of a training input.
 
     Raises
     ------
@@ -434,8 +447,7 @@ def check_finite(loss: float, state: TrainState) -> None:
     # of the run must not change.
     first = next(state.model.parameters())
     generator = torch.Generator().manual_seed(0)
-    n_leads = cast("ResNet1d", state.model).n_leads
-    noise = torch.randn((n_leads, MIN_SAMPLES), generator=generator)
+    noise = torch.randn(shape, generator=generator)
     signal = torch.stack([torch.zeros_like(noise), noise]).to(first.device)
     with torch.inference_mode():
         logits = state.evaluated.eval()(signal)
@@ -505,12 +517,25 @@ class TrainingLog(RunFacts, BestEpoch):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files that a run writes after each epoch."""
+    """The files that a run writes after each epoch.
+
+    Attributes
+    ----------
+    out
+        The folder of the run.
+    card, facts
+        Stored in the checkpoints and in the log.
+    metric_name
+        Column of the history that decides which epoch is best.
+    outputs
+        Weights of which only the rows of the card's classes are saved.
+    """
 
     out: Path
     card: ModelCard
     facts: RunFacts
     metric_name: MetricName
+    outputs: frozenset[str] = frozenset()
 
     @property
     def latest(self) -> Path:
@@ -524,7 +549,8 @@ class RunFiles:
 
     def save(self, state: TrainState, config: TrainConfig) -> None:
         """Write the checkpoints and the log of the epochs so far."""
-        weights = kept_weights(state.evaluated, len(self.card.classes))
+        kept = slice(len(self.card.classes))
+        weights = select_outputs(state.evaluated.state_dict(), kept, self.outputs)
         best: BestEpoch = {
             "best_epoch": state.best_epoch,
             "best_metric": state.best_score(self.metric_name),
@@ -549,16 +575,18 @@ class RunFiles:
 
 
 def _describe_run(
-    model: ResNet1d,
+    model: nn.Module,
     card: ModelCard,
     loaders: DataLoaders,
     info: DeviceInfo,
     amp: torch.dtype | None,
+    outputs: frozenset[str],
 ) -> RunFacts:
     """Return what the log of a run says before the first epoch."""
     trainable = {name for name, _ in model.named_parameters()}
     n_parameters = 0
-    for name, weights in kept_weights(model, len(card.classes)).items():
+    saved = select_outputs(model.state_dict(), slice(len(card.classes)), outputs)
+    for name, weights in saved.items():
         if name in trainable:
             n_parameters += weights.numel()
     # Keys, fingerprints and labels identify a set of records.
@@ -652,7 +680,7 @@ def run_training(
     out: str | Path | None = None,
     *,
     loaders: DataLoaders | None = None,
-    model: ResNet1d | None = None,
+    network: str | NetworkFactory | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train a network on a processed folder; see `fit` for the files that it writes.
@@ -665,8 +693,11 @@ def run_training(
         The processed folder, by default ``artifacts/processed`` below `config.root`.
     out
         The folder of the run, by default ``artifacts`` below `config.root`.
-    loaders, model
+    loaders
         Built from `config` by default.
+    network
+        A network of your own: its factory, or ``package.module:factory``; see
+        `src.learning.networks` for what is expected of it. By default that of `config`.
     resume
         Resume from ``latest.pth``.
 
@@ -678,6 +709,11 @@ def run_training(
     paths = config_paths(config)
     processed = local_copy(processed if processed is not None else paths.processed)
     out = Path(out) if out is not None else paths.artifacts
+    if network is not None:
+        settings_of_model = replace(config.model, network=name_network(network))
+        config = replace(config, model=settings_of_model)
+    network = network or config.model.network
+    find_network(network)
     train = config.train
     with ExitStack() as stack:
         processes = stack.enter_context(join_processes(train.device))
@@ -695,9 +731,11 @@ def run_training(
         train = settle_epochs(train, len(loaders.train))
         config = replace(config, train=train)
         card = build_card(config, loaders, load_preprocess_config(processed))
-        model = model or build_model(card, len(loaders.task.outputs))
+        card = replace(card, source=describe_source(network))
+        model = build_model(card, len(loaders.task.outputs), network)
         if train.init_from:
-            card = _start_from_checkpoint(model, train.init_from, card, loaders)
+            outputs = find_output_weights(card, network)
+            card = _start_from_checkpoint(model, train.init_from, card, loaders, outputs)
         logger.info("%s", loaders)
         logger.info(
             "training %d parameters on %s",
@@ -705,7 +743,15 @@ def run_training(
             device_info(train.device).device,
         )
         result = fit(
-            model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes
+            model,
+            loaders,
+            card,
+            train,
+            out,
+            network=network,
+            resume=resume,
+            on_epoch=on_epoch,
+            processes=processes,
         )
         if processes.is_main:
             log.result = _summarize(result, loaders)
@@ -728,15 +774,8 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
     Raises
     ------
     ValueError
-        If the crops are too short for the network, or auxiliary classes are to be kept with one
-        label per record.
+        If auxiliary classes are to be kept with one label per record.
     """
-    size, fs = loaders.view.crop_samples, preprocess.fs
-    if size and size < MIN_SAMPLES:
-        raise ValueError(
-            f"crop_s is {config.train.crop_s:g}: expected 0, or {MIN_SAMPLES / fs:g} s and more, "
-            f"which is {MIN_SAMPLES} samples at {fs:g} Hz"
-        )
     if config.train.keep_auxiliary and loaders.single_label:
         raise ValueError(
             "keep_auxiliary is set, but each record carries one label: expected --target multi"
@@ -752,7 +791,7 @@ def build_card(config: Config, loaders: DataLoaders, preprocess: PreprocessConfi
         preprocess=preprocess,
         leads=loaders.view.leads,
         normalization=loaders.view.normalization,
-        crop_samples=0 if config.train.whole_epochs else size,
+        crop_samples=0 if config.train.whole_epochs else loaders.view.crop_samples,
         min_leads=loaders.view.min_leads,
         min_samples=loaders.view.min_samples,
         config=settings,
@@ -769,11 +808,11 @@ def _known_recordings(loaders: DataLoaders) -> tuple[str, ...]:
 
 
 def _start_from_checkpoint(
-    model: ResNet1d, path: str, card: ModelCard, loaders: DataLoaders
+    model: nn.Module, path: str, card: ModelCard, loaders: DataLoaders, outputs: frozenset[str]
 ) -> ModelCard:
     """Copy the weights of a checkpoint into `model`, and return its card with their recordings."""
     source = load_checkpoint(path)
-    start_from(model, source, card)
+    start_from(model, source, card, outputs)
     warn_trained_on(source, loaders.records["val"].signal_hashes)
     # A dict drops duplicates and keeps the order.
     hashes = dict.fromkeys((*card.train_hashes, *source.card.train_hashes))

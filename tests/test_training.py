@@ -229,16 +229,16 @@ def test_diverging_training_ends_with_advice_and_no_unusable_file(
 def test_a_network_that_overflows_only_in_use_has_diverged() -> None:
     model = ResNet1d(12, 2, base_channels=4)
     state = start_training(model, 1, TrainConfig(epochs=1, ema_decay=0.0))
-    check_finite(0.5, state)
+    check_finite(0.5, state, (12, 250))
     with torch.no_grad():
         model.stem[1].running_var.fill_(math.inf)
     with pytest.raises(DivergedError, match=r"weights of the network are not finite .*0\.5"):
-        check_finite(0.5, state)
+        check_finite(0.5, state, (12, 250))
     with torch.no_grad():
         model.stem[1].running_var.fill_(1.0)
         model.head[1].weight.fill_(3e38)
     with pytest.raises(DivergedError, match="returns numbers that are not finite"):
-        check_finite(0.5, state)
+        check_finite(0.5, state, (12, 250))
     with pytest.raises(DivergedError, match="the training loss is nan"):
         check_finite(math.nan, state)
 
@@ -369,7 +369,7 @@ def test_another_input_is_not_gone_on_with(processed: Path, tmp_path: Path) -> N
 def test_short_crops_are_refused_and_long_ones_are_whole_records(
     processed: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"crop_s is 1: expected 0, or 2\.5 s and more"):
+    with pytest.raises(ValueError, match=r"needs 250 samples or more, and inputs have 100: raise"):
         run_training(with_train(crop_s=1.0), processed, tmp_path)
     result = run_training(with_train(crop_s=20.0, epochs=1), processed, tmp_path)
     assert load_checkpoint(result.best_path).card.crop_samples == 0

@@ -23,6 +23,7 @@ from src.classifier.inputs import Input, Source, iter_inputs, iter_parts
 from src.classifier.saliency import Saliency, explain
 from src.learning.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint
 from src.learning.leaks import TrainingRecordings
+from src.learning.networks import NetworkFactory
 from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import load_model
 from src.preprocessing import build_tensor
@@ -111,7 +112,13 @@ class Classifier:
         self.model = load_model(checkpoint, self.device)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, device: str = "auto") -> Classifier:
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: str = "auto",
+        network: str | NetworkFactory | None = None,
+    ) -> Classifier:
         """Load a checkpoint.
 
         Parameters
@@ -120,14 +127,16 @@ class Classifier:
             By default that of `src.learning.checkpoints.default_checkpoint`.
         device
             As for the class.
+        network
+            For a network from elsewhere: its factory, or ``package.module:factory``.
 
         Raises
         ------
         ValueError
-            If the file is missing or is not a checkpoint.
+            If the file is missing or is not a checkpoint, or its network is not named.
         """
         path = default_checkpoint() if path is None else path
-        return cls(load_checkpoint(path), device)
+        return cls(load_checkpoint(path, network=network), device)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -25,11 +25,10 @@ from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.leaks import refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.model import (
-    MIN_SAMPLES,
-    ResNet1d,
     load_model,
     predict_logits,
     predict_whole,
+    shortest_input,
     to_probabilities,
 )
 from src.processed.datasets import ECGDataset, View
@@ -51,7 +50,7 @@ class _Graph(nn.Module):
     The probabilities have shape (B, n_classes); logits are averaged over crops before.
     """
 
-    def __init__(self, model: ResNet1d, card: ModelCard) -> None:
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__()
         self.model = model
         self.crop_samples = card.crop_samples
@@ -65,9 +64,9 @@ class _Graph(nn.Module):
 def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) -> list[Path]:
     """Write ``NAME.onnx`` and ``NAME.json``, and return the files.
 
-    The exported model takes batches of any size, and any n_samples from 250 up. A model trained on
-    crops takes only records of the length it was trained on, as their windows are cut inside the
-    file.
+    The exported model takes batches of any size, and any n_samples from the shortest input of its
+    network up. A model trained on crops takes only records of the length it was trained on, as
+    their windows are cut inside the file, and so does one whose network gives no `min_samples`.
 
     Parameters
     ----------
@@ -89,10 +88,11 @@ def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) 
         raise ValueError(f"{out}: expected a name that ends in .onnx")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(package, "export to ONNX", EXTRA)
+    model = load_model(checkpoint)
     with Heartbeat("export", f"writing {out}"), atomic_path(out) as temporary:
-        _write_graph(load_model(checkpoint), checkpoint.card, temporary)
+        _write_graph(model, checkpoint.card, temporary)
     description = out.with_suffix(".json")
-    save_json(describe_input(checkpoint.card), description)
+    save_json(describe_input(checkpoint.card, shortest_input(model)), description)
     if not int8:
         return [out, description]
     quantized = out.with_name(f"{out.stem}_int8.onnx")
@@ -101,11 +101,12 @@ def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) 
     return [out, description, quantized]
 
 
-def _write_graph(model: ResNet1d, card: ModelCard, path: Path) -> None:
+def _write_graph(model: nn.Module, card: ModelCard, path: Path) -> None:
     """Write the ONNX file."""
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
-    if not card.crop_samples:
-        shape[2] = torch.export.Dim("n_samples", min=MIN_SAMPLES)
+    shortest = shortest_input(model)
+    if shortest and not card.crop_samples:
+        shape[2] = torch.export.Dim("n_samples", min=shortest)
     # The exporter would take a batch of one for a fixed size.
     example = torch.zeros(2, len(card.leads), card.preprocess.n_samples)
     with _quiet():
@@ -144,13 +145,22 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def describe_input(card: ModelCard) -> dict[str, object]:
-    """Return the content of the JSON file: how to make the input, and what the output means."""
+def describe_input(card: ModelCard, shortest: int) -> dict[str, object]:
+    """Return the content of the JSON file: how to make the input, and what the output means.
+
+    Parameters
+    ----------
+    card
+        The card of the model.
+    shortest
+        Fewest samples that its network takes (`src.model.shortest_input`).
+    """
     settings, crops = card.preprocess, card.crop_samples
+    is_fixed = bool(crops) or not shortest
     n_samples = {
         "n_samples": settings.n_samples,
-        "n_samples_is_fixed": bool(crops),
-        "n_samples_min": settings.n_samples if crops else MIN_SAMPLES,
+        "n_samples_is_fixed": is_fixed,
+        "n_samples_min": settings.n_samples if is_fixed else shortest,
     }
     crop_facts = None
     if crops:
@@ -184,12 +194,12 @@ def describe_input(card: ModelCard) -> dict[str, object]:
         "normalization": asdict(card.normalization),
         "crops": crop_facts,
         "windows": window_facts,
-        "preprocessing": _describe_steps(card),
+        "preprocessing": _describe_steps(card, shortest),
         "advice": _give_advice(card),
     }
 
 
-def _describe_steps(card: ModelCard) -> list[str]:
+def _describe_steps(card: ModelCard, shortest: int) -> list[str]:
     """Return the preprocessing as sentences, for those who implement it elsewhere."""
     settings, mode = card.preprocess, card.normalization.mode
     scaling = {
@@ -226,21 +236,21 @@ def _describe_steps(card: ModelCard) -> list[str]:
             f"n); a lead whose standard deviation is up to {settings.flat_std_mv:g} mV "
             "becomes 0"
         ),
-        _describe_padding(card),
+        _describe_padding(card, shortest),
         *scaling[mode],
         *filtering,
     ]
 
 
-def _describe_padding(card: ModelCard) -> str:
+def _describe_padding(card: ModelCard, shortest: int) -> str:
     """Return the step that pads short recordings."""
     step = f"append zeros up to {card.preprocess.n_samples} samples"
     # A graph of crops takes them from the samples before the padding.
-    if card.unpadded_below <= MIN_SAMPLES:
+    if not shortest or card.unpadded_below <= shortest:
         return step
     return (
         f"{step}; a recording of fewer than {card.unpadded_below} samples is only padded up to "
-        f"{MIN_SAMPLES}"
+        f"{shortest}"
     )
 
 
@@ -388,7 +398,8 @@ def _compare_onnx(
     def run(signal: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(_run_session(session, signal.numpy()))
 
-    scores = [predict_whole(run, batch.signal, card.unpadded_below) for batch in loader]
+    shortest = shortest_input(load_model(checkpoint))
+    scores = [predict_whole(run, batch.signal, card.unpadded_below, shortest) for batch in loader]
     after = replace(before, y_score=torch.cat(scores).numpy())
     return OnnxComparison(
         path=path,

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from src.classifier.inputs import to_input
 from src.config import STANDARD_LEADS
 from src.learning.checkpoints import ModelCard
-from src.model import ResNet1d, crop_starts, kept_samples, predict_logits, window_starts
+from src.model import crop_starts, kept_samples, predict_logits, shortest_input, window_starts
 from src.processed.record_files import to_millivolts
 from src.utils import Float32Array
 
@@ -74,7 +75,7 @@ class Saliency:
 
 
 def explain(
-    model: ResNet1d,
+    model: nn.Module,
     card: ModelCard,
     arrays: dict[str, NDArray[Any]],
     class_name: str,
@@ -102,7 +103,8 @@ def explain(
     Raises
     ------
     ValueError
-        If the class or the method is unknown.
+        If the class or the method is unknown, or Grad-CAM is requested for a network without
+        stages.
     """
     if class_name not in card.classes:
         raise ValueError(f"class is {class_name!r}: expected one of {', '.join(card.classes)}")
@@ -110,7 +112,9 @@ def explain(
         raise ValueError(f"method is {method!r}: expected one of {', '.join(METHODS)}")
     signal = to_input(arrays, card).to(next(model.parameters()).device)  # (n_leads, n_samples)
     # As in the prediction, a short record loses its padding.
-    signal = signal[:, : int(kept_samples(signal[None], card.unpadded_below))]
+    signal = signal[
+        :, : int(kept_samples(signal[None], card.unpadded_below, shortest_input(model)))
+    ]
     target = card.classes.index(class_name)
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
@@ -119,6 +123,11 @@ def explain(
     if method == "integrated_gradients":
         values = integrated_gradients(forward, signal, target, n_steps=n_steps)
     elif method == "grad_cam":
+        if not isinstance(getattr(model, "stages", None), nn.Module):
+            raise ValueError(
+                f"method is {method!r}, which needs a network with a module named stages, whose "
+                f"output it weighs, and {card.model.network} has none: expected another method"
+            )
         values = grad_cam(model, signal, target, crop_samples=card.crop_samples)
     else:
         window = max(1, round(_OCCLUDED_S * card.preprocess.fs))
@@ -199,7 +208,7 @@ def integrated_gradients(
 
 
 def grad_cam(
-    model: ResNet1d, signal: torch.Tensor, target: int, *, crop_samples: int = 0
+    model: nn.Module, signal: torch.Tensor, target: int, *, crop_samples: int = 0
 ) -> Float32Array:
     """Weight the last features by the mean gradient of a logit (Selvaraju et al., ICCV 2017).
 
@@ -209,7 +218,7 @@ def grad_cam(
     Parameters
     ----------
     model
-        The network, in evaluation mode.
+        The network, in evaluation mode, with a module `stages` that returns (B, n_channels, L).
     signal
         Shape (n_leads, n_samples).
     target
@@ -237,12 +246,11 @@ def grad_cam(
     return _to_numpy((total / count.clamp(min=1)).expand(n_leads, -1))
 
 
-def _class_activation(model: ResNet1d, signal: torch.Tensor, target: int) -> torch.Tensor:
+def _class_activation(model: nn.Module, signal: torch.Tensor, target: int) -> torch.Tensor:
     """Return the Grad-CAM map (n_samples,) of a signal (n_leads, n_samples)."""
     outputs: list[torch.Tensor] = []
-    handle = model.stages.register_forward_hook(
-        lambda module, inputs, output: outputs.append(output)
-    )
+    stages = model.get_submodule("stages")
+    handle = stages.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
         logit = model(signal[None])[0, target]
     finally:

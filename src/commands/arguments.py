@@ -359,11 +359,25 @@ def _add_intervals(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_evaluated(parser: argparse.ArgumentParser, split: str) -> None:
-    """Add the arguments that name a checkpoint and the split it is evaluated on."""
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
     )
+    _add_network(parser)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--network",
+        metavar="MODULE:FACTORY",
+        help="network of the checkpoint, if it is not one of this program's; its code is imported "
+        "only when it is named here (default: none)",
+    )
+
+
+def _add_evaluated(parser: argparse.ArgumentParser, split: str) -> None:
+    """Add the arguments that name a checkpoint and the split it is evaluated on."""
+    _add_checkpoint(parser)
     parser.add_argument(
         "--processed", required=True, metavar="DIR", help="folder written by preprocess"
     )
@@ -523,6 +537,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         help="checkpoint to use (default: artifacts/pretrained/superclass.pth, or "
         "artifacts/models/best.pth if that is missing)",
     )
+    _add_network(parser)
     parser.add_argument(
         "--out",
         type=file_to_write,
@@ -591,9 +606,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export`."""
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
-    )
+    _add_checkpoint(parser)
     parser.add_argument(
         "--format",
         choices=("onnx",),
@@ -667,6 +680,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         help="shade the samples that the predictions of these records rest on; takes seconds "
         "for each (default: on)",
     )
+    _add_network(parser)
 
 
 def add_export_dataset(parser: argparse.ArgumentParser) -> None:

@@ -109,7 +109,7 @@ def run_cross_fit(
         result = run_training(config, processed, run, loaders=loaders, resume=resume)
         predictions.append(
             predict_records(
-                load_checkpoint(result.best_path),
+                load_checkpoint(result.best_path, network=config.model.network),
                 held_out,
                 batch_size=config.loader.batch_size,
                 device=device_info(config.train.device).device,

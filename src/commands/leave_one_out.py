@@ -123,7 +123,7 @@ def run_leave_one_out(
     for name, fold in loaders.items():
         run = Path(out) / f"without_{name}"
         result = run_training(config, processed, run, loaders=fold, resume=resume)
-        checkpoint = load_checkpoint(result.best_path)
+        checkpoint = load_checkpoint(result.best_path, network=config.model.network)
         row: LeftOutRow = {
             "left_out": name,
             "n_train": len(fold.records["train"]),

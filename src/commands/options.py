@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import types
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
+from typing import Any, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
 from src.config import DataConfig
-from src.utils import UsageError, as_path, as_url, output_file, output_folder
+from src.utils import UsageError, as_path, as_url, output_file, output_folder, printable
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -109,6 +110,19 @@ def name_number(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse an object of JSON, such as '{"width": 64}'."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            f"{printable(text)!r}: expected an object of JSON, such as '{{\"width\": 64}}'"
+        )
+    return value
 
 
 def lead_names(text: str) -> tuple[str, ...]:
@@ -222,6 +236,8 @@ def _choose_parsing(hint: Any) -> _Parsing:
         hint = members[0]
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
+    if get_origin(hint) is dict:
+        return {"type": json_object, "metavar": "JSON"}
     is_tuple = bool(get_args(hint))
     if is_tuple:
         return {"type": list_of(get_args(hint)[0]), "metavar": "A,B,..."}

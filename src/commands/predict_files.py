@@ -172,7 +172,7 @@ class PredictionSummary(NamedTuple):
 
 
 def predict_to_table(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Checkpoint,
     paths: Sequence[str | Path],
     out: str | Path | None = None,
     *,
@@ -391,7 +391,7 @@ def _plain_row(row: FilePrediction, classes: Sequence[str]) -> dict[str, object]
 
 
 def save_saliency(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Checkpoint,
     paths: Sequence[str | Path],
     folder: str | Path,
     *,

@@ -28,10 +28,10 @@ from src.config import (
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import Evaluation, evaluate
 from src.labels.mapping import load_mapping, update_mapping
-from src.learning.checkpoints import ModelCard, load_checkpoint
+from src.learning.checkpoints import ModelCard, NetworkSource, load_checkpoint
 from src.learning.mistakes import find_typical
 from src.learning.run_files import RunLog, load_metrics, load_training_log
-from src.model import ResNet1d, StageTable, build_model, list_stages
+from src.model import StageTable, build_model, list_stages
 from src.preprocessing import RunSummary, run_preprocessing
 from src.processed.datasets import ECGDataset, PackedDataset, show_whole
 from src.processed.manifest import INTERRUPTED, load_manifest, load_preprocess_config
@@ -54,6 +54,7 @@ from src.utils import (
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Session(Rich):
         self.paths = config_paths(self.config)
         self._data: DataConfig | None = None
         self._loaders: DataLoaders | None = None
-        self._model: ResNet1d | None = None
+        self._model: nn.Module | None = None
         self._result: TrainResult | None = None
         self._evaluation: Evaluation | None = None
 
@@ -326,7 +327,7 @@ class Session(Rich):
         return plot_batch(signals, list(shown), self.config.preprocess.fs, lead=lead)
 
     @property
-    def model(self) -> ResNet1d:
+    def model(self) -> nn.Module:
         """The network; untrained until `train` is called."""
         if self._model is None:
             seed_everything(self.config.train.seed, self.config.train.deterministic)
@@ -378,7 +379,8 @@ class Session(Rich):
 
     def list_stages(self) -> StageTable:
         """Return the stages of the network, with the shape that a record has after each."""
-        return list_stages(self.model, self.config.preprocess.n_samples)
+        shape = (len(self.loaders.view.leads), self.config.preprocess.n_samples)
+        return list_stages(self.model, *shape)
 
     def evaluate(self, split: str | None = None) -> Evaluation:
         """Evaluate the best checkpoint, and save the figures.
@@ -390,7 +392,7 @@ class Session(Rich):
         """
         checkpoint = self.checkpoint
         evaluation = evaluate(
-            checkpoint,
+            load_checkpoint(checkpoint, network=self.config.model.network),
             self.paths.processed,
             split=split or self._evaluated_split,
             out=self.paths.artifacts,
@@ -426,9 +428,9 @@ class Session(Rich):
         millivolts[~arrays["lead_present"]] = np.nan
         record = ECGRecord(key, millivolts, float(arrays["fs"]), STANDARD_LEADS)
         device = device_info(self.config.train.device).device
-        return Classifier.load(self.checkpoint, device=device).predict(
-            record, saliency="integrated_gradients", predict_unfit=True
-        )
+        return Classifier.load(
+            self.checkpoint, device=device, network=self.config.model.network
+        ).predict(record, saliency="integrated_gradients", predict_unfit=True)
 
     @property
     def _clearest_key(self) -> str:
@@ -486,7 +488,7 @@ class Session(Rich):
 
 def _drop_run_facts(card: ModelCard) -> ModelCard:
     """Return a card without the facts that differ between runs with the same settings."""
-    return replace(card, config={}, train_hashes=(), thresholds=())
+    return replace(card, config={}, train_hashes=(), thresholds=(), source=NetworkSource())
 
 
 def _count_values(column: pd.Series) -> dict[str, int]:

@@ -65,7 +65,7 @@ class StressTable(TypedDict):
 
 
 def run_stress(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Checkpoint,
     processed: str | Path,
     *,
     split: str = "val",
@@ -82,7 +82,7 @@ def run_stress(
     Parameters
     ----------
     checkpoint
-        A ``best.pth`` or ``latest.pth``.
+        A ``best.pth`` or ``latest.pth``, or one that is loaded.
     processed
         The folder that preprocessing filled.
     split
@@ -132,7 +132,7 @@ def run_stress(
             logger.info("%s %s: AUROC %s", row["kind"], row["strength"], row["auroc_macro"])
     table: StressTable = {
         "split": split,
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(loaded.path),
         "seed": seed,
         "rows": rows,
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from src.config import STANDARD_LEADS, ModelConfig, PreprocessConfig, from_dict
 from src.processed.normalization import Normalization
@@ -20,6 +21,22 @@ CHECKPOINT_FORMAT = 1
 # 48 Hz.
 _MAX_CLASSES = 10_000
 _MAX_INPUT = 50_000_000
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """The code that a network was trained with.
+
+    Attributes
+    ----------
+    sha256
+        Hash of the file that holds its factory; empty where there is no file.
+    package
+        Name and version of the package that it comes from; empty where it is not installed.
+    """
+
+    sha256: str = ""
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,8 @@ class ModelCard:
         The settings of the training run as JSON values, without its folders.
     train_hashes
         Fingerprints of the recordings that the model was trained on.
+    source
+        The code of the network.
 
     Raises
     ------
@@ -73,6 +92,7 @@ class ModelCard:
     thresholds: tuple[float, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     train_hashes: tuple[str, ...] = ()
+    source: NetworkSource = field(default_factory=NetworkSource)
 
     def __post_init__(self) -> None:
         self._check_classes()
@@ -139,12 +159,15 @@ class Checkpoint:
         ``best.pth`` epoch and metric.
     path
         The file.
+    network
+        The factory of the network, or its import path, where the user named it.
     """
 
     card: ModelCard
     weights: dict[str, torch.Tensor]
     state: Mapping[str, Any]
     path: Path
+    network: str | Callable[..., nn.Module] | None = None
 
 
 def save_checkpoint(
@@ -185,14 +208,31 @@ def _failed_write(error: BaseException) -> OSError | None:
     return earlier
 
 
-def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
+def load_checkpoint(
+    path: str | Path | Checkpoint,
+    device: str = "cpu",
+    *,
+    network: str | Callable[..., nn.Module] | None = None,
+) -> Checkpoint:
     """Read a checkpoint with ``weights_only=True``, so that no code in the file can run.
+
+    Parameters
+    ----------
+    path
+        The file; a checkpoint that is loaded already is returned as it is.
+    device
+        The torch device of the weights.
+    network
+        For a network from elsewhere: its factory, or ``package.module:factory``. A checkpoint names
+        it, but code is only imported when the user names it too.
 
     Raises
     ------
     ValueError
         If the file is missing, is not a checkpoint, or has another version; the message names it.
     """
+    if isinstance(path, Checkpoint):
+        return path
     path = Path(path)
     if not path.is_file():
         raise ValueError(
@@ -227,7 +267,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Checkpoint:
         card = from_dict(ModelCard, _current_fields(content["card"]))
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return Checkpoint(card, content["weights"], content["state"], path)
+    return Checkpoint(card, content["weights"], content["state"], path, network)
 
 
 def _current_fields(card: dict[str, Any]) -> dict[str, Any]:

@@ -223,13 +223,14 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
         decay = min(self.decay, (1 + n) / (10 + n))
         average_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
         # The function takes tensors of one kind: the counters of batch norms are integers.
-        for is_float in (True, False):
+        for is_integer in (False, True):
             old, new = [], []
             for average, value in zip(averages, values, strict=True):
-                if average.is_floating_point() == is_float:
+                if is_integer != (average.is_floating_point() or average.is_complex()):
                     old.append(average)
                     new.append(value)
-            average_fn(old, new, None)
+            if old:
+                average_fn(old, new, None)
 
 
 @dataclass

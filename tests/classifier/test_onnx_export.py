@@ -17,7 +17,7 @@ from src.classifier.inputs import Input, iter_inputs
 from src.classifier.onnx_export import compare_onnx, describe_input, export_onnx, score_onnx
 from src.config import STANDARD_LEADS, ModelConfig, PreprocessConfig
 from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint, save_checkpoint
-from src.model import build_model, load_model, predict_logits, to_scores
+from src.model import MIN_SAMPLES, build_model, load_model, predict_logits, to_scores
 from src.processed.normalization import Normalization
 from src.records.reading import read_record
 from src.records.sample_collections import SampleData
@@ -164,7 +164,7 @@ def test_the_description_has_all_that_an_input_needs() -> None:
         crop_samples=250,
         thresholds=(0.2, 0.4),
     )
-    found = describe_input(card)
+    found = describe_input(card, MIN_SAMPLES)
     assert (found["fs"], found["leads"], found["classes"], found["single_label"]) == (
         100.0,
         ("I", "V1"),
@@ -181,7 +181,7 @@ def test_the_description_has_all_that_an_input_needs() -> None:
     assert "std_mv" in found["preprocessing"][-2] and "0.5" in found["preprocessing"][-1]
     assert "fewer than 2 of the 2 leads" in found["advice"][0]
     assert "gain_high" in found["advice"][1] and len(found["advice"]) == 2
-    plain = describe_input(ModelCard(("A", "B"), True, preprocess=SMALL))
+    plain = describe_input(ModelCard(("A", "B"), True, preprocess=SMALL), MIN_SAMPLES)
     assert "cut a recording longer than 10 s into windows" in plain["advice"][2]
     assert "fewer than 1000 samples is only padded up to 250" in plain["preprocessing"][-1]
     assert (

@@ -6,7 +6,7 @@ import base64
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from src.processed.runs.heartbeat import Heartbeat
 from src.records.facts import parse_age, parse_sex
 from src.records.svg import SHADE_S, draw_ecg_svg
 from src.utils import Float32Array
+
+if TYPE_CHECKING:
+    from src.learning.networks import NetworkFactory
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,12 @@ class EncodedExample(TypedDict):
 
 
 def collect_examples(
-    files: RunFiles, n_examples: int, *, with_saliency: bool, beat: Heartbeat | None = None
+    files: RunFiles,
+    n_examples: int,
+    *,
+    with_saliency: bool,
+    network: str | NetworkFactory | None = None,
+    beat: Heartbeat | None = None,
 ) -> list[Example]:
     """Return the worst mistakes and then typical records of the run's first evaluation.
 
@@ -101,6 +109,8 @@ def collect_examples(
     with_saliency
         Compute a saliency map for each example, if the checkpoint is there; it takes about a second
         for each.
+    network
+        For a checkpoint of a network from elsewhere: its factory, or its import path.
     beat
         Is told of each map.
     """
@@ -111,7 +121,7 @@ def collect_examples(
     ranked_records = [
         ranked for ranked in candidates if record_path(files.processed, ranked.key).is_file()
     ]
-    maps = _explain(files, ranked_records, beat) if with_saliency else {}
+    maps = _explain(files, ranked_records, network, beat) if with_saliency else {}
     examples = []
     for ranked in ranked_records:
         arrays = load_record_file(record_path(files.processed, ranked.key))
@@ -150,7 +160,10 @@ def _describe_record(row: Mapping[Any, Any]) -> str:
 
 
 def _explain(
-    files: RunFiles, ranked_records: Sequence[RankedRecord], beat: Heartbeat | None
+    files: RunFiles,
+    ranked_records: Sequence[RankedRecord],
+    network: str | NetworkFactory | None,
+    beat: Heartbeat | None,
 ) -> dict[str, tuple[Float32Array, str]]:
     """Return key -> shade and class explained; nothing without the checkpoint."""
     if files.checkpoint is None or files.processed is None:
@@ -158,9 +171,14 @@ def _explain(
         return {}
     from src.classifier.saliency import explain
     from src.learning.checkpoints import load_checkpoint
+    from src.learning.networks import NETWORKS
     from src.model import load_model
 
-    checkpoint = load_checkpoint(files.checkpoint)
+    checkpoint = load_checkpoint(files.checkpoint, network=network)
+    name = checkpoint.card.model.network
+    if network is None and name not in NETWORKS:
+        logger.info("the examples are shown without saliency: its network needs --network %s", name)
+        return {}
     model = load_model(checkpoint)
     model_leads = [STANDARD_LEADS.index(lead) for lead in checkpoint.card.leads]
     maps: dict[str, tuple[Float32Array, str]] = {}

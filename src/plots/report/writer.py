@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.plots.report.data_sections import build_data_sections
 from src.plots.report.examples import build_example_sections, collect_examples
@@ -13,6 +14,9 @@ from src.plots.report.run_files import load_run
 from src.plots.report.score_sections import build_score_sections, build_summary
 from src.processed.runs.heartbeat import Heartbeat
 from src.utils import atomic_path
+
+if TYPE_CHECKING:
+    from src.learning.networks import NetworkFactory
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ def write_report(
     *,
     n_examples: int = 6,
     with_saliency: bool = True,
+    network: str | NetworkFactory | None = None,
 ) -> Path:
     """Write the report of a run, a single HTML file that needs no network.
 
@@ -39,6 +44,9 @@ def write_report(
         Number of worst mistakes, and of typical records, shown with their ECG.
     with_saliency
         Shade these ECGs by a saliency map, if the checkpoint is there.
+    network
+        For a checkpoint of a network from elsewhere, which is explained: its factory, or
+        ``package.module:factory``.
 
     Returns
     -------
@@ -54,7 +62,9 @@ def write_report(
         raise ValueError(f"n_examples is {n_examples}: expected 0 or more records")
     with Heartbeat("report", f"reading {run}") as beat:
         files = load_run(run, processed)
-        examples = collect_examples(files, n_examples, with_saliency=with_saliency, beat=beat)
+        examples = collect_examples(
+            files, n_examples, with_saliency=with_saliency, network=network, beat=beat
+        )
         beat.start_step("drawing figures and tables")
         sections = [
             *build_data_sections(files),

@@ -1,0 +1,80 @@
+"""Networks: those in the box, a file each, and those of others by their import path.
+
+A network is made by a factory, called as ``factory(n_leads=..., n_classes=..., **args)``. It is a
+`torch.nn.Module` that maps signals (B, n_leads, n_samples) to logits (B, n_classes). It may have
+
+- ``min_samples``: its shortest input. A network that says so takes any length from there up;
+  otherwise it sees only the length that it is trained on.
+- ``features(x)``: the features (B, n_features) before its classifier.
+- ``stages``: a module that returns features over time (B, n_channels, L), which Grad-CAM weighs.
+- ``takes_lead_presence = True``: it is then called as ``network(x, lead_present)``, with a bool
+  (B, n_leads) that is False for leads that are zero throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from src.learning.checkpoints import NetworkSource
+from src.utils import import_object, printable
+
+NETWORKS = {
+    "resnet1d": "src.learning.networks.resnet1d:ResNet1d",
+}
+"""Name of a network in the box -> where its factory is."""
+
+NetworkFactory = Callable[..., nn.Module]
+"""Makes a network, called as ``factory(n_leads=..., n_classes=..., **args)``."""
+
+
+def find_network(name: str | NetworkFactory) -> NetworkFactory:
+    """Return the factory of a network in the box, or import it as ``package.module:factory``.
+
+    Raises
+    ------
+    ValueError
+        If no network has the name, or the path cannot be imported.
+    """
+    if not isinstance(name, str):
+        return name
+    path = NETWORKS.get(name, name)
+    if ":" not in path:
+        raise ValueError(
+            f"network is {printable(name)!r}: expected one of {', '.join(NETWORKS)}, or "
+            "package.module:factory of your own"
+        )
+    return cast("NetworkFactory", import_object(path))
+
+
+def name_network(network: str | NetworkFactory) -> str:
+    """Return the name that a checkpoint stores: that in the box, else the import path."""
+    if isinstance(network, str):
+        return network
+    path = f"{network.__module__}:{getattr(network, '__qualname__', type(network).__qualname__)}"
+    return next((name for name, in_box in NETWORKS.items() if in_box == path), path)
+
+
+def describe_source(network: str | NetworkFactory) -> NetworkSource:
+    """Return the hash of the file that holds a network's factory, and the version of its package.
+
+    What cannot be found out, as for a factory typed into a notebook, is empty.
+    """
+    factory = find_network(network)
+    module = inspect.getmodule(factory)
+    try:
+        source = Path(inspect.getsourcefile(factory) or "").read_bytes()
+    except (OSError, TypeError):
+        source = b""
+    package = (module.__name__ if module else "").partition(".")[0]
+    version = ""
+    for distribution in metadata.packages_distributions().get(package, []):
+        version = f"{distribution} {metadata.version(distribution)}"
+        break
+    return NetworkSource(hashlib.sha256(source).hexdigest() if source else "", version)
