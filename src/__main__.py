@@ -138,6 +138,17 @@ def _training_config(args: argparse.Namespace) -> Config:
     )
 
 
+def networks(args: argparse.Namespace) -> int:
+    """List the networks that train takes, with their size and their speed on this machine."""
+    from src.commands.networks import format_networks, measure_networks
+
+    rows = measure_networks(
+        n_samples=args.n_samples, batch_size=args.batch_size, device=args.device
+    )
+    _say(format_networks(rows))
+    return 0
+
+
 def leave_one_out(args: argparse.Namespace) -> int:
     """Train on all datasets but one and evaluate on that one, for each in turn."""
     from src.commands.leave_one_out import format_leave_one_out, run_leave_one_out
@@ -383,6 +394,7 @@ COMMANDS = {
     "check": (check, arguments.add_check),
     "labels": (labels, arguments.add_labels),
     "preprocess": (preprocess, arguments.add_preprocess),
+    "networks": (networks, arguments.add_networks),
     "train": (train, arguments.add_train),
     "evaluate": (evaluate, arguments.add_evaluate),
     "stress": (stress, arguments.add_stress),

@@ -59,6 +59,7 @@ EXAMPLES = {
         "--mapping logs/mine.csv --data mine=data/mine --fs 100 --n-samples 1000 --out "
         "artifacts/mine"
     ),
+    "networks": "--n-samples 1000",
     "train": "--processed artifacts/mine --run mine --epochs 20",
     "evaluate": (
         "--checkpoint artifacts/runs/mine/models/best.pth --processed artifacts/mine --split "
@@ -248,6 +249,18 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
     )
     _add_figure_format(parser)
     add_settings(parser, (PreprocessConfig, SplitConfig, ExecutionConfig))
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `networks`."""
+    parser.add_argument(
+        "--n-samples",
+        type=count,
+        default=250,
+        metavar="N",
+        help="samples of the records that the speed is measured on (default: %(default)s)",
+    )
+    _add_running(parser)
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
