@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from src.config import FALLBACK_LABEL, SPLIT_NAMES, LoaderConfig
@@ -28,7 +28,7 @@ from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
 from src.learning.thresholds import ThresholdRule, Thresholds, choose_thresholds
-from src.model import load_model, predict_logits, to_scores
+from src.model import load_members, to_scores
 from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
@@ -146,7 +146,7 @@ class Evaluation(Rich):
 
 
 def evaluate(
-    checkpoint: str | Path | Checkpoint,
+    checkpoint: str | Path | Sequence[str | Path] | Checkpoint,
     processed: str | Path,
     *,
     split: str = "test",
@@ -162,7 +162,7 @@ def evaluate(
     Parameters
     ----------
     checkpoint
-        A ``best.pth`` or ``latest.pth``, or one that is loaded.
+        A ``best.pth`` or ``latest.pth``, several that are used as one, or one that is loaded.
     processed
         The folder that preprocessing filled.
     split
@@ -225,7 +225,7 @@ def evaluate(
     if out is not None:
         predictions.save(Path(out) / f"predictions_{split}.npz")
         save_json(
-            {"split": split, "checkpoint": str(loaded.path), **metrics},
+            {"split": split, "checkpoint": loaded.name, **metrics},
             Path(out) / f"metrics_{split}.json",
         )
     return Evaluation(split, predictions, metrics)
@@ -327,21 +327,17 @@ def predict_records(
     card = checkpoint.card
     _check_input(records.paths[0], card, checkpoint.path)
     targets = encode_targets(records, card.classes)
-    view = View(card.leads, card.normalization)
-    dataset = ECGDataset(records.paths, targets, view, records.datasets)
-    loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
-    model = load_model(checkpoint, device)
-    logits, _ = predict(
-        model,
-        loader,
-        device=device,
-        crop_samples=card.crop_samples,
-        unpadded_below=card.unpadded_below,
-    )
+    members = load_members(checkpoint, device)
+    logits = torch.zeros(len(records), len(card.classes))
+    for member in members:
+        view = View(card.leads, member.card.normalization)
+        dataset = ECGDataset(records.paths, targets, view, records.datasets)
+        loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
+        logits += predict(member.predict, loader, device=device)[0]
     return Predictions(
         keys=records.keys,
         y_true=targets,
-        y_score=to_scores(logits, card.single_label),
+        y_score=to_scores(logits / len(members), card.single_label),
         classes=card.classes,
         single_label=card.single_label,
         thresholds=np.array(card.thresholds) if card.thresholds else None,
@@ -367,21 +363,27 @@ def _check_input(record: Path, card: ModelCard, path: Path) -> None:
 
 
 def predict(
-    model: nn.Module,
+    model: Callable[[torch.Tensor], torch.Tensor],
     loader: DataLoader[Batch],
     *,
     device: str = "cpu",
-    crop_samples: int = 0,
-    unpadded_below: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and targets, each (n_records, n_classes), on the CPU in the loader's order."""
-    model.eval()
+    """Return logits and targets, each (n_records, n_classes), on the CPU in the loader's order.
+
+    Parameters
+    ----------
+    model
+        Maps signals (B, n_leads, n_samples) to logits, in evaluation mode.
+    loader
+        Batches of records.
+    device
+        The torch device of the model.
+    """
     logits, targets = [], []
     with torch.inference_mode():
         for batch in loader:
             signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, n_samples)
-            of_batch = predict_logits(model, signal, crop_samples, unpadded_below)
-            logits.append(of_batch.float().cpu())
+            logits.append(model(signal).float().cpu())
             targets.append(batch.target.cpu())
     return torch.cat(logits), torch.cat(targets)
 

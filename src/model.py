@@ -244,16 +244,46 @@ def _try_network(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
     return output
 
 
+@dataclass(frozen=True)
+class Member:
+    """A trained network in evaluation mode, and its card. Several predict by their mean logits."""
+
+    model: nn.Module
+    card: ModelCard
+
+    def predict(self, signal: torch.Tensor) -> torch.Tensor:
+        """Return calibrated logits (B, n_classes) of signals (B, n_leads, n_samples)."""
+        card = self.card
+        logits = predict_logits(self.model, signal, card.crop_samples, card.unpadded_below)
+        return card.calibration.apply(logits) if card.calibration else logits
+
+
+def load_members(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Member, ...]:
+    """Return the network of a checkpoint, or those of several that are used as one.
+
+    Raises
+    ------
+    ValueError
+        As for `load_model`.
+    """
+    return tuple(
+        Member(load_model(member, device), member.card)
+        for member in checkpoint.members or (checkpoint,)
+    )
+
+
 def load_model(checkpoint: Checkpoint, device: str = "cpu") -> nn.Module:
     """Return the trained network in evaluation mode.
 
     Raises
     ------
     ValueError
-        If the weights do not fit the card or are damaged, or the network comes from elsewhere and
-        the checkpoint was loaded without naming it.
+        If the weights do not fit the card or are damaged, the network comes from elsewhere and the
+        checkpoint was loaded without naming it, or it stands for several.
     """
     card = checkpoint.card
+    if checkpoint.members:
+        raise ValueError(f"{checkpoint.name}: expected one checkpoint")
     _check_is_named(checkpoint)
     try:
         model = _load_weights(checkpoint)

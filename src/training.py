@@ -45,6 +45,7 @@ from src.model import (
     check_network,
     count_parameters,
     find_output_weights,
+    predict_logits,
     select_outputs,
     start_from,
     to_scores,
@@ -227,7 +228,12 @@ def validate(
     """
     if loaders.val is None:
         return _NO_SCORES
-    logits, targets = predict(model, loaders.val, device=device, crop_samples=crop_samples)
+    model.eval()
+
+    def predict_crops(signal: torch.Tensor) -> torch.Tensor:
+        return predict_logits(model, signal, crop_samples)
+
+    logits, targets = predict(predict_crops, loaders.val, device=device)
     logits = logits[:, : len(loaders.classes)]
     val_loss = float(loss_fn(logits, targets))
     if not (torch.isfinite(logits).all() and math.isfinite(val_loss)):

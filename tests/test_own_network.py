@@ -222,12 +222,13 @@ def test_python_takes_a_factory(own: str, processed: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=f"best.pth: its network is {own}:Present, code that is"):
         Classifier.load(result.best_path)
     classifier = Classifier.load(result.best_path, network=factory)
+    model = classifier.members[0].model
     batch = torch.randn(3, 12, 500)
     batch[1, 4:] = 0
-    weight, bias = classifier.model.out.weight, classifier.model.out.bias  # type: ignore[union-attr]
+    weight, bias = model.out.weight, model.out.bias  # type: ignore[union-attr]
     present = (batch != 0).any(dim=2).float()
     expected = torch.cat([batch.std(dim=2), present], dim=1) @ weight.T + bias  # type: ignore[union-attr,operator]
-    torch.testing.assert_close(classifier.model(batch), expected)
+    torch.testing.assert_close(model(batch), expected)
     evaluation = evaluate(load_checkpoint(result.best_path, network=factory), processed)
     assert evaluation.metrics["n_records"]
 

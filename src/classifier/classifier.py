@@ -25,7 +25,7 @@ from src.learning.checkpoints import Checkpoint, ModelCard, default_checkpoint, 
 from src.learning.leaks import TrainingRecordings
 from src.learning.networks import NetworkFactory
 from src.learning.predictions import DEFAULT_THRESHOLD
-from src.model import load_model
+from src.model import load_members
 from src.preprocessing import build_tensor
 from src.records.record import ECGRecord, ReadingHints
 from src.utils import Float64Array, device_info, printable_lines
@@ -101,7 +101,7 @@ class Classifier:
     Parameters
     ----------
     checkpoint
-        As returned by `src.learning.checkpoints.load_checkpoint`.
+        As returned by `src.learning.checkpoints.load_checkpoint`, of one network or several.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     """
@@ -109,12 +109,12 @@ class Classifier:
     def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
         self.device = device_info(device).device
         self.card: ModelCard = checkpoint.card
-        self.model = load_model(checkpoint, self.device)
+        self.members = load_members(checkpoint, self.device)
 
     @classmethod
     def load(
         cls,
-        path: str | Path | None = None,
+        path: str | Path | Sequence[str | Path] | None = None,
         *,
         device: str = "auto",
         network: str | NetworkFactory | None = None,
@@ -124,7 +124,8 @@ class Classifier:
         Parameters
         ----------
         path
-            By default that of `src.learning.checkpoints.default_checkpoint`.
+            By default that of `src.learning.checkpoints.default_checkpoint`. Several are used as
+            one, with the mean of their logits.
         device
             As for the class.
         network
@@ -164,8 +165,9 @@ class Classifier:
         return TrainingRecordings(self.card.train_hashes)
 
     def __repr__(self) -> str:
+        networks = f"{len(self.members)} networks, " if len(self.members) > 1 else ""
         return (
-            f"Classifier({len(self.classes)} classes: {', '.join(self.classes)}; "
+            f"Classifier({networks}{len(self.classes)} classes: {', '.join(self.classes)}; "
             f"{len(self.leads)} leads, {self.fs:g} Hz)"
         )
 
@@ -283,7 +285,7 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Yield a prediction per source."""
         rows = predict_sources(
-            self.model,
+            self.members,
             self.card,
             sources,
             trained_on=self._trained_on,
@@ -333,12 +335,17 @@ class Classifier:
         best = next(iter(windows))
         if len(windows) > 1 and class_name in self.classes:
             best = self._most_probable(windows, self.classes.index(class_name))
-        saliency = explain(self.model, self.card, windows[best].arrays, class_name, method)
-        return replace(saliency, window=best)
+        maps = []
+        for member in self.members:
+            arrays = windows[best].arrays
+            maps.append(explain(member.model, member.card, arrays, class_name, method))
+        # The map of a mean is the mean of the maps.
+        total = np.sum([each.values for each in maps], axis=0)
+        return replace(maps[0], values=total / np.float32(len(maps)), window=best)
 
     def _most_probable(self, windows: dict[int, Input], column: int) -> int:
         """Return the number of the window with the highest score of a class."""
-        scores = score_inputs(self.model, self.card, windows.values(), device=self.device)
+        scores = score_inputs(self.members, self.card, windows.values(), device=self.device)
         of_window = {
             number: float(values[column]) for number, values in zip(windows, scores, strict=True)
         }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from src.classifier.inputs import (
     LONG_MODES,
@@ -18,11 +17,12 @@ from src.classifier.inputs import (
     NoInput,
     Source,
     iter_inputs,
+    to_input,
 )
 from src.classifier.notes import list_notes
 from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.leaks import TrainingRecordings
-from src.model import load_model, predict_logits, to_scores
+from src.model import Member, load_members, to_scores
 from src.records.reading import record_name
 from src.records.record import NO_HINTS, ECGRecord, ReadingHints
 
@@ -118,7 +118,7 @@ def predict_files(
         If `long` is none of these.
     """
     return predict_sources(
-        load_model(checkpoint, device),
+        load_members(checkpoint, device),
         checkpoint.card,
         paths,
         hints=ReadingHints(source_fs, source_gain_per_mv, tuple(leads)),
@@ -131,7 +131,7 @@ def predict_files(
 
 
 def predict_sources(
-    model: nn.Module,
+    members: Sequence[Member],
     card: ModelCard,
     sources: Iterable[Source],
     *,
@@ -146,8 +146,10 @@ def predict_sources(
 
     Parameters
     ----------
-    model, card
-        The network in evaluation mode, and its card.
+    members
+        The networks whose logits are averaged.
+    card
+        The card of all of them.
     sources
         Files, or records in memory (`ECGRecord`).
     trained_on
@@ -170,7 +172,7 @@ def predict_sources(
 
     # Without a generator of its own, this function would check `long` only when iterated.
     def iter_rows() -> Iterator[FilePrediction]:
-        for named, items in _score(model, card, iter_named(), batch_size, device):
+        for named, items in _score(members, card, iter_named(), batch_size, device):
             row = _summarize(named, items, card, long, predict_unfit)
             prints = [item.facts.fingerprint for item in items if isinstance(item, _Scored)]
             if row.status == "ok" and trained_on.count(prints) > 0:
@@ -181,7 +183,7 @@ def predict_sources(
 
 
 def score_inputs(
-    model: nn.Module,
+    members: Sequence[Member],
     card: ModelCard,
     inputs: Iterable[Input],
     *,
@@ -192,21 +194,23 @@ def score_inputs(
 
     Parameters
     ----------
-    model, card
-        The network in evaluation mode, and its card.
+    members
+        The networks whose logits are averaged.
+    card
+        The card of all of them.
     inputs
         As `src.classifier.inputs.iter_inputs` yields them.
     batch_size, device
         As for `predict_files`.
     """
     numbered = ((0, _Named("", ""), item) for item in inputs)
-    for *_, item in _score_batches(model, card, numbered, batch_size, device):
+    for *_, item in _score_batches(members, card, numbered, batch_size, device):
         if isinstance(item, _Scored):
             yield item.scores
 
 
 def _score(
-    model: nn.Module,
+    members: Sequence[Member],
     card: ModelCard,
     inputs: Iterable[tuple[_Named, Iterable[Input | NoInput]]],
     batch_size: int,
@@ -217,13 +221,13 @@ def _score(
     numbered = (
         (number, named, item) for number, (named, items) in enumerate(inputs) for item in items
     )
-    scored = _score_batches(model, card, numbered, batch_size, device)
+    scored = _score_batches(members, card, numbered, batch_size, device)
     for (_, named), rows in groupby(scored, key=lambda row: row[:2]):
         yield named, [item for *_, item in rows]
 
 
 def _score_batches(
-    model: nn.Module,
+    members: Sequence[Member],
     card: ModelCard,
     inputs: Iterable[tuple[int, _Named, Input | NoInput]],
     batch_size: int,
@@ -232,18 +236,24 @@ def _score_batches(
     """Replace inputs by their probabilities and facts; a `NoInput` stays as it is."""
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
-        signals = [item.signal for *_, item in chunk if isinstance(item, Input)]
+        found = [item for *_, item in chunk if isinstance(item, Input)]
         scores: Iterator[torch.Tensor] = iter(())
-        if signals:
-            batch = torch.stack(signals).to(device)  # (B, n_leads, n_samples)
-            with torch.inference_mode():
-                logits = predict_logits(model, batch, card.crop_samples, card.unpadded_below)
-            scores = iter(torch.from_numpy(to_scores(logits.cpu(), card.single_label)))
+        if found:
+            logits = torch.stack([_predict(member, found, device) for member in members])
+            scores = iter(torch.from_numpy(to_scores(logits.mean(dim=0), card.single_label)))
         for number, named, item in chunk:
             if isinstance(item, Input):
                 yield number, named, _Scored(next(scores), item.facts)
             else:
                 yield number, named, item
+
+
+def _predict(member: Member, inputs: Sequence[Input], device: str) -> torch.Tensor:
+    """Return the logits (B, n_classes) of a network for inputs, scaled as it expects them."""
+    signals = [to_input(item.arrays, member.card) for item in inputs]
+    batch = torch.stack(signals).to(device)  # (B, n_leads, n_samples)
+    with torch.inference_mode():
+        return member.predict(batch).cpu()
 
 
 def _summarize(

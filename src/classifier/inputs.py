@@ -77,15 +77,12 @@ class Input:
 
     Attributes
     ----------
-    signal
-        Shape (n_leads, n_samples).
     facts
         Its flags, leads and length.
     arrays
-        The arrays that `signal` was made of (`src.preprocessing.build_tensor`).
+        Its arrays (`src.preprocessing.build_tensor`), of which `to_input` makes the signal.
     """
 
-    signal: torch.Tensor
     facts: InputFacts
     arrays: dict[str, NDArray[Any]]
 
@@ -226,4 +223,4 @@ def _make_input(tensor: RecordTensor, duration_s: float, card: ModelCard) -> Inp
         duration_s=duration_s,
         fingerprint=tensor.fingerprint,
     )
-    return Input(to_input(tensor.arrays, card), facts, tensor.arrays)
+    return Input(facts, tensor.arrays)

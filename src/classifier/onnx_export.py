@@ -55,9 +55,12 @@ class _Graph(nn.Module):
         self.model = model
         self.crop_samples = card.crop_samples
         self.single_label = card.single_label
+        self.calibration = card.calibration
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
         logits = predict_logits(self.model, signal, self.crop_samples)
+        if self.calibration is not None:
+            logits = self.calibration.apply(logits)
         return to_probabilities(logits, self.single_label)
 
 

@@ -374,7 +374,12 @@ def _add_intervals(parser: argparse.ArgumentParser) -> None:
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="best.pth or latest.pth of a run"
+        "--checkpoint",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="best.pth or latest.pth of a run; of several, each given by this option, the mean "
+        "logits count",
     )
     _add_network(parser)
 
@@ -546,9 +551,11 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
+        action="append",
         metavar="FILE",
-        help="checkpoint to use (default: artifacts/pretrained/superclass.pth, or "
-        "artifacts/models/best.pth if that is missing)",
+        help="checkpoint to use; of several, each given by this option, the mean logits count "
+        "(default: artifacts/pretrained/superclass.pth, or artifacts/models/best.pth if that is "
+        "missing)",
     )
     _add_network(parser)
     parser.add_argument(

@@ -13,7 +13,6 @@ from typing import TypedDict
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from src.classifier.file_predictions import FilePrediction, predict_sources
 from src.config import STANDARD_LEADS
@@ -24,7 +23,7 @@ from src.learning.disturbances import KINDS, Disturbance, list_disturbances
 from src.learning.leaks import TrainingRecordings, refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
-from src.model import load_model
+from src.model import Member, load_members
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file, to_millivolts
 from src.processed.runs.heartbeat import Heartbeat
@@ -65,7 +64,7 @@ class StressTable(TypedDict):
 
 
 def run_stress(
-    checkpoint: str | Path | Checkpoint,
+    checkpoint: str | Path | Sequence[str | Path] | Checkpoint,
     processed: str | Path,
     *,
     split: str = "val",
@@ -82,7 +81,7 @@ def run_stress(
     Parameters
     ----------
     checkpoint
-        A ``best.pth`` or ``latest.pth``, or one that is loaded.
+        A ``best.pth`` or ``latest.pth``, several that are used as one, or one that is loaded.
     processed
         The folder that preprocessing filled.
     split
@@ -120,11 +119,11 @@ def run_stress(
     if 0 < max_records < len(records):
         rng = np.random.default_rng(seed)
         records = records.subset(sorted(rng.permutation(len(records))[:max_records]))
-    model = load_model(loaded, device)
+    members = load_members(loaded, device)
     rows: list[StressRow] = []
     with Heartbeat("stress", f"predicting {len(records)} records"):
         for disturbance in disturbances:
-            row = _evaluate(model, loaded, records, disturbance, seed, batch_size, device)
+            row = _evaluate(members, loaded, records, disturbance, seed, batch_size, device)
             clean = (rows[0] if rows else row)["auroc_macro"]
             if clean is not None and row["auroc_macro"] is not None:
                 row["change"] = row["auroc_macro"] - clean
@@ -132,7 +131,7 @@ def run_stress(
             logger.info("%s %s: AUROC %s", row["kind"], row["strength"], row["auroc_macro"])
     table: StressTable = {
         "split": split,
-        "checkpoint": str(loaded.path),
+        "checkpoint": loaded.name,
         "seed": seed,
         "rows": rows,
     }
@@ -142,7 +141,7 @@ def run_stress(
 
 
 def _evaluate(
-    model: nn.Module,
+    members: Sequence[Member],
     checkpoint: Checkpoint,
     records: LabelledRecords,
     disturbance: Disturbance,
@@ -155,7 +154,7 @@ def _evaluate(
     disturbed = (disturbance.apply(record, rng) for record in _iter_recordings(records))
     predicted = list(
         predict_sources(
-            model,
+            members,
             card,
             disturbed,
             trained_on=TrainingRecordings(()),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,28 @@ class NetworkSource:
 
 
 @dataclass(frozen=True)
+class LogitScale:
+    """A calibration: what the logits of each class are multiplied by, and what is added then.
+
+    The slopes of classes that exclude each other are equal: the inverse of a temperature.
+    """
+
+    slope: tuple[float, ...]
+    intercept: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        is_finite = all(map(math.isfinite, self.slope + self.intercept))
+        if not (is_finite and all(value > 0 for value in self.slope)):
+            raise ValueError("calibration: expected positive slopes and finite intercepts")
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return calibrated logits (B, n_classes)."""
+        slope = torch.tensor(self.slope, dtype=logits.dtype, device=logits.device)
+        intercept = torch.tensor(self.intercept, dtype=logits.dtype, device=logits.device)
+        return logits * slope + intercept
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """The input and the output of a model, saved with its weights.
 
@@ -67,6 +90,9 @@ class ModelCard:
     thresholds
         Decision threshold of each class; empty means 0.5. No command sets them, but
         ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
+    calibration
+        Calibration of the logits, from which all probabilities are then computed; None leaves them
+        as they are.
     config
         The settings of the training run as JSON values, without its folders.
     train_hashes
@@ -90,6 +116,7 @@ class ModelCard:
     min_leads: int = 0
     min_samples: int = 0
     thresholds: tuple[float, ...] = ()
+    calibration: LogitScale | None = None
     config: dict[str, Any] = field(default_factory=dict)
     train_hashes: tuple[str, ...] = ()
     source: NetworkSource = field(default_factory=NetworkSource)
@@ -102,6 +129,12 @@ class ModelCard:
             raise ValueError(
                 f"{len(self.thresholds)} thresholds for {len(self.classes)} classes: expected "
                 "one from 0 to 1 for each"
+            )
+        scale = self.calibration
+        if scale and not len(scale.slope) == len(scale.intercept) == len(self.classes):
+            raise ValueError(
+                f"calibration has {len(scale.slope)} slopes and {len(scale.intercept)} intercepts: "
+                f"expected one for each of {len(self.classes)} classes"
             )
 
     @property
@@ -161,6 +194,9 @@ class Checkpoint:
         The file.
     network
         The factory of the network, or its import path, where the user named it.
+    members
+        Of several checkpoints that are used as one, each; then `card` has the recordings of all,
+        and `weights` and `state` are empty.
     """
 
     card: ModelCard
@@ -168,6 +204,12 @@ class Checkpoint:
     state: Mapping[str, Any]
     path: Path
     network: str | Callable[..., nn.Module] | None = None
+    members: tuple[Checkpoint, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path, or the paths of all members."""
+        return " + ".join(str(member.path) for member in self.members or (self,))
 
 
 def save_checkpoint(
@@ -209,7 +251,7 @@ def _failed_write(error: BaseException) -> OSError | None:
 
 
 def load_checkpoint(
-    path: str | Path | Checkpoint,
+    path: str | Path | Sequence[str | Path] | Checkpoint,
     device: str = "cpu",
     *,
     network: str | Callable[..., nn.Module] | None = None,
@@ -219,7 +261,8 @@ def load_checkpoint(
     Parameters
     ----------
     path
-        The file; a checkpoint that is loaded already is returned as it is.
+        The file. Several files are used as one, with the mean of their logits. A checkpoint that is
+        loaded already is returned as it is.
     device
         The torch device of the weights.
     network
@@ -229,10 +272,13 @@ def load_checkpoint(
     Raises
     ------
     ValueError
-        If the file is missing, is not a checkpoint, or has another version; the message names it.
+        If a file is missing, is not a checkpoint, or has another version, or classes, leads or
+        preprocessing of several differ; the message names it.
     """
     if isinstance(path, Checkpoint):
         return path
+    if not isinstance(path, (str, Path)):
+        return _join([load_checkpoint(each, device, network=network) for each in path])
     path = Path(path)
     if not path.is_file():
         raise ValueError(
@@ -268,6 +314,35 @@ def load_checkpoint(
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
     return Checkpoint(card, content["weights"], content["state"], path, network)
+
+
+def _join(members: Sequence[Checkpoint]) -> Checkpoint:
+    """Return several checkpoints as one; one alone stays as it is."""
+    if not members:
+        raise ValueError("no checkpoint is given: expected one or more")
+    first = members[0]
+    if len(members) == 1:
+        return first
+    for member in members[1:]:
+        for name in ("classes", "single_label", "leads", "preprocess"):
+            if getattr(member.card, name) != getattr(first.card, name):
+                raise ValueError(
+                    f"{member.path}: cannot be used together with {first.path}: it has other "
+                    f"{'labels' if name == 'single_label' else name}"
+                )
+    hashes = (text for member in members for text in member.card.train_hashes)
+    # All must have been trained for few leads, for their mean to predict them.
+    cards = [member.card for member in members]
+    strictest = min(cards, key=lambda card: card.config.get("train", {}).get("lead_dropout", 0))
+    # Thresholds of one network say nothing about the mean of several.
+    card = replace(
+        strictest,
+        thresholds=(),
+        calibration=None,
+        min_leads=max(card.min_leads for card in cards),
+        train_hashes=tuple(dict.fromkeys(hashes)),
+    )
+    return Checkpoint(card, {}, {}, first.path, members=tuple(members))
 
 
 def _current_fields(card: dict[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_a_short_recording_is_predicted_from_windows_inside_it(
     crop = dataclasses.replace(record, signal=record.signal[:, :250])
     model_input = torch.from_numpy(crop.signal - crop.signal.mean(axis=1, keepdims=True))
     with torch.inference_mode():
-        expected = classifier.model(model_input[None]).sigmoid().numpy()[0]
+        expected = classifier.members[0].model(model_input[None]).sigmoid().numpy()[0]
     np.testing.assert_allclose(classifier.predict(crop).scores, expected, atol=1e-5)
 
 
