@@ -180,8 +180,8 @@ def cross_fit(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Evaluate a checkpoint on a split: metrics, predictions and figures."""
-    from src.eval import EvaluationOptions
+    """Evaluate a checkpoint, or predictions from any program, on a split, with figures."""
+    from src.eval import EvaluationOptions, evaluate_predictions
     from src.eval import evaluate as run
     from src.learning.checkpoints import load_checkpoint
     from src.plots.saved import save_evaluation_figures
@@ -189,19 +189,39 @@ def evaluate(args: argparse.Namespace) -> int:
     from src.utils import device_info
 
     processed = local_copy(args.processed)
-    evaluation = run(
-        load_checkpoint(args.checkpoint, network=args.network),
-        processed,
-        split=args.split,
-        out=args.out,
-        batch_size=args.batch_size,
-        device=device_info(args.device).device,
-        keep_other=args.keep_other,
-        options=EvaluationOptions(
-            args.intervals, args.thresholds, args.calibrate, args.challenge_weights
-        ),
-        allow_overlap=args.allow_overlap,
+    options = EvaluationOptions(
+        args.intervals, args.thresholds, args.calibrate, args.challenge_weights
     )
+    if args.predictions:
+        evaluation = evaluate_predictions(
+            args.predictions,
+            processed,
+            split=args.split,
+            out=args.out,
+            target=args.target,
+            keep_negative=args.keep_negative,
+            keep_other=args.keep_other,
+            options=options,
+            allow_missing=args.allow_missing,
+            allow_overlap=args.allow_overlap,
+        )
+    else:
+        if args.target != "auto" or args.keep_negative or args.allow_missing:
+            raise UsageError(
+                "--target, --keep-negative and --allow-missing go with --predictions: a checkpoint "
+                "knows its task and predicts every record"
+            )
+        evaluation = run(
+            load_checkpoint(args.checkpoint, network=args.network),
+            processed,
+            split=args.split,
+            out=args.out,
+            batch_size=args.batch_size,
+            device=device_info(args.device).device,
+            keep_other=args.keep_other,
+            options=options,
+            allow_overlap=args.allow_overlap,
+        )
     save_evaluation_figures(evaluation, processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))
     return 0

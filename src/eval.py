@@ -1,15 +1,16 @@
 """A model on a split: predict its records, evaluate the predictions.
 
-`evaluate` goes from a checkpoint and a processed folder to metrics. The steps that it takes follow
-in order: choose the records (`split_records`), predict them (`predict_records`, `predict`), and
-compute the numbers (`evaluate_predictions`).
+`evaluate` goes from a checkpoint and a processed folder to metrics, `evaluate_predictions` from the
+predictions of any program. The steps that they take follow in order: choose the records
+(`split_records`), predict them (`predict_records`, `predict`), and compute the numbers
+(`compute_evaluation`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from src.dataloaders import make_loader
 from src.labels.text_tables import split_list
 from src.learning.calibration import Calibration, fit_calibration, measure_calibration
 from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint
-from src.learning.leaks import refuse_overlap
+from src.learning.leaks import TrainingRecordings, refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
@@ -32,7 +33,7 @@ from src.model import load_members, to_scores
 from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
-from src.processed.record_files import load_record_file
+from src.processed.record_files import load_record_file, record_keys
 from src.processed.targets import (
     LabelledRecords,
     Task,
@@ -44,6 +45,8 @@ from src.utils import Rich, save_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from src.learning.score_tables import FoundRecords, ScoreTable
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +172,7 @@ def evaluate(
         train, val or test.
     out
         Folder for ``predictions_<split>.npz`` and ``metrics_<split>.json``; the latter holds
-        ``split``, ``checkpoint`` and the metrics of `evaluate_predictions`.
+        ``split``, ``checkpoint`` and the metrics of `compute_evaluation`.
     batch_size, device
         Records at a time, and the torch device that predicts them.
     keep_other
@@ -212,23 +215,181 @@ def evaluate(
             loaded, select(FITTED_ON), batch_size=batch_size, device=device
         )
     everyone = predict_records(loaded, records, batch_size=batch_size, device=device)
+    evaluation = _evaluate_split(
+        everyone, _task_of(loaded.card), processed, split, options, validation
+    )
+    _note_training(evaluation, n_trained_on[split])
+    if out is not None:
+        _save_evaluation(evaluation, out, {"checkpoint": loaded.name})
+    return evaluation
+
+
+def evaluate_predictions(
+    predictions: str | Path | Predictions,
+    processed: str | Path,
+    *,
+    split: str = "test",
+    out: str | Path | None = None,
+    target: str = "auto",
+    keep_negative: bool = False,
+    keep_other: bool = False,
+    options: EvaluationOptions | None = None,
+    allow_missing: bool = False,
+    allow_overlap: bool = False,
+) -> Evaluation:
+    """Evaluate the predictions of any program on a split of a processed folder.
+
+    Parameters
+    ----------
+    predictions
+        A file (`src.learning.score_files.load_scores`), or predictions. Labels are taken from the
+        processed folder, never from them.
+    processed
+        The folder that preprocessing filled.
+    split
+        train, val or test.
+    out
+        Folder for ``predictions_<split>.npz`` and ``metrics_<split>.json``; the latter holds
+        ``split``, ``predictions`` (their file) and the metrics of `compute_evaluation`.
+    target, keep_negative
+        The task; see `src.learning.score_tables.ScoreTable.choose_task`.
+    keep_other
+        Include records with the fallback label.
+    options
+        As for `evaluate`; thresholds and a calibration are fitted on the predictions for val.
+    allow_missing
+        Evaluate the other records where some of the split have no prediction.
+    allow_overlap
+        Include recordings that the model was trained on, where the predictions say which these are.
+
+    Raises
+    ------
+    ValueError
+        As `evaluate`; or if the file cannot be read, names a record twice or ambiguously, holds a
+        value that is no probability or no label of the folder, or lacks a record of the split and
+        `allow_missing` is not set.
+
+    Notes
+    -----
+    Only our own predictions hold the fingerprints of the training recordings. Without these it
+    cannot be known whether the model was trained on evaluated records: ``trained_on`` of the
+    metrics is then ``unknown``.
+    """
+    from src.learning.score_tables import find_records, report_others
+
+    _check_split(split)
+    processed = local_copy(processed)
+    options = options or EvaluationOptions()
+    if out is not None:
+        _refuse_to_overwrite(predictions, Path(out), split)
+    splits = load_records(processed, keep_other=keep_other)
+    manifest = load_manifest(processed)
+    rows = manifest[manifest["status"] == "ok"]
+    split_of = dict(zip(record_keys(rows), rows["split"], strict=True))
+    table = _load_table(predictions, splits).resolve(split_of)
+    task = table.choose_task(splits, target, keep_negative=keep_negative)
+    logger.info("%s: %s, classes %s", table.source, task.description, ", ".join(task.classes))
+    options.check(split, task.single_label)
+
+    n_trained_on: dict[str, int] = {}
+
+    def select(name: str, *, everyone: bool = False) -> FoundRecords:
+        if not len(splits[name]):
+            raise ValueError(_describe_empty_split(processed, name, splits, task))
+        found = find_records(
+            table, splits[name], task, name, everyone=everyone, allow_missing=allow_missing
+        )
+        n_trained_on[name] = refuse_overlap(
+            table.train_hashes,
+            found.records.keys,
+            found.records.signal_hashes,
+            name,
+            allow_overlap=allow_overlap,
+            source=table.source,
+        )
+        return found
+
+    found = select(split, everyone=True)
+    validation = None
+    if options.needs_validation:
+        validation = table.predict(select(FITTED_ON).records, task)
+    evaluated = found.records.keys + (validation.keys if validation else ())
+    report_others(table, evaluated, split_of, split)
+    everyone = table.predict(found.records, task)
+    evaluation = _evaluate_split(
+        everyone, task, processed, split, options, validation, has_everyone=found.has_negative
+    )
+    _note_training(evaluation, n_trained_on[split])
+    if found.n_missing:
+        evaluation.metrics["n_missing"] = found.n_missing
+    if out is not None:
+        _save_evaluation(evaluation, out, {"predictions": table.source})
+    return evaluation
+
+
+def _load_table(
+    predictions: str | Path | Predictions, splits: dict[str, LabelledRecords]
+) -> ScoreTable:
+    from src.learning.score_files import load_scores
+    from src.learning.score_tables import ScoreTable, folder_labels
+
+    if isinstance(predictions, Predictions):
+        return ScoreTable.of(predictions)
+    return load_scores(predictions, folder_labels(splits))
+
+
+def _refuse_to_overwrite(predictions: object, out: Path, split: str) -> None:
+    """Refuse a folder in which the evaluation would replace the predictions that it reads."""
+    if not isinstance(predictions, (str, Path)):
+        return
+    written = out / f"predictions_{split}.npz"
+    if written.exists() and Path(predictions).exists() and written.samefile(predictions):
+        raise ValueError(f"{written}: is read by this evaluation: expected another folder for out")
+
+
+def _evaluate_split(
+    everyone: Predictions,
+    task: Task,
+    processed: str | Path,
+    split: str,
+    options: EvaluationOptions,
+    validation: Predictions | None,
+    *,
+    has_everyone: bool = True,
+) -> Evaluation:
+    """Evaluate predictions for a split that include records without any class of the task.
+
+    `has_everyone` tells whether they include all of these.
+    """
     predictions = everyone
-    if not _task_of(loaded.card).keep_negative:
+    if not task.keep_negative:
         has_class = (everyone.y_true == 1).any(axis=1)
         predictions = everyone.subset(np.flatnonzero(has_class))
     manifest = load_manifest(processed)
     rows = select_rows(manifest, predictions.keys)
-    predictions, metrics = evaluate_predictions(predictions, rows, options, validation, everyone)
+    predictions, metrics = compute_evaluation(
+        predictions, rows, options, validation, everyone if has_everyone else None
+    )
     _report_surprises(predictions, rows, manifest, split)
-    if split != "train" and n_trained_on[split]:
-        metrics["n_trained_on"] = n_trained_on[split]
-    if out is not None:
-        predictions.save(Path(out) / f"predictions_{split}.npz")
-        save_json(
-            {"split": split, "checkpoint": loaded.name, **metrics},
-            Path(out) / f"metrics_{split}.json",
-        )
     return Evaluation(split, predictions, metrics)
+
+
+def _note_training(evaluation: Evaluation, n_trained_on: int) -> None:
+    """Add to the metrics how many records the model was trained on, or that this is unknown."""
+    if evaluation.split == "train":
+        return
+    if n_trained_on:
+        evaluation.metrics["n_trained_on"] = n_trained_on
+    elif not TrainingRecordings(evaluation.predictions.train_hashes).are_known:
+        evaluation.metrics["trained_on"] = "unknown"
+
+
+def _save_evaluation(evaluation: Evaluation, out: str | Path, source: Mapping[str, str]) -> None:
+    """Write predictions and metrics of a split; `source` says what was evaluated."""
+    split = evaluation.split
+    evaluation.predictions.save(Path(out) / f"predictions_{split}.npz")
+    metrics = {"split": split, **source, **evaluation.metrics}
+    save_json(metrics, Path(out) / f"metrics_{split}.json")
 
 
 def _report_surprises(
@@ -277,8 +438,7 @@ def split_records(
     if the model was validated on such records, or with `everyone`.
     """
     card = checkpoint.card
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
+    _check_split(split)
     # A model that was trained on the fallback label is evaluated on it
     trained_on_other = FALLBACK_LABEL in card.classes and _train_setting(card, "keep_other")
     splits = load_records(processed, keep_other=keep_other or trained_on_other)
@@ -287,8 +447,13 @@ def split_records(
     records = choose_records(splits[split], replace(task, keep_negative=keep_negative))
     evaluated = records if task.keep_negative else choose_records(records, task)
     if not len(evaluated):
-        raise ValueError(_describe_empty_split(processed, split, splits, card))
+        raise ValueError(_describe_empty_split(processed, split, splits, task))
     return records
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLIT_NAMES)}")
 
 
 def _task_of(card: ModelCard) -> Task:
@@ -303,12 +468,12 @@ def _train_setting(card: ModelCard, name: str) -> bool:
 
 
 def _describe_empty_split(
-    processed: str | Path, split: str, splits: dict[str, LabelledRecords], card: ModelCard
+    processed: str | Path, split: str, splits: dict[str, LabelledRecords], task: Task
 ) -> str:
     if len(splits[split]):
         return (
             f"{processed}: none of the {len(splits[split])} records of split {split} carries a "
-            f"class of the checkpoint ({', '.join(card.classes)}); was it trained on other labels?"
+            f"class of the checkpoint ({', '.join(task.classes)}); was it trained on other labels?"
         )
     sizes = [f"{name} ({len(records)})" for name, records in splits.items() if len(records)]
     return (
@@ -391,7 +556,7 @@ def predict(
 # Metrics ------------------------------------------------------------------------------------------
 
 
-def evaluate_predictions(
+def compute_evaluation(
     predictions: Predictions,
     rows: pd.DataFrame,
     options: EvaluationOptions,

@@ -21,6 +21,7 @@ from src.dataloaders import make_loader
 from src.eval import (
     EvaluationOptions,
     _report_surprises,
+    compute_evaluation,
     evaluate,
     evaluate_predictions,
     predict,
@@ -450,7 +451,7 @@ def rows_of(predictions: Predictions) -> pd.DataFrame:
 
 def test_without_options_nothing_is_fitted() -> None:
     test = random_predictions("t", single=True)
-    predictions, metrics = evaluate_predictions(test, rows_of(test), EvaluationOptions())
+    predictions, metrics = compute_evaluation(test, rows_of(test), EvaluationOptions())
     assert predictions is test and metrics | compute_metrics(test) == metrics
     assert (
         metrics["subgroups"]["sex"]["female"]["n_records"] == 120
@@ -468,7 +469,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         random_predictions("v", single=False, seed=1),
     )
     options = EvaluationOptions(50, "sensitivity=0.9", True, weights)
-    predictions, metrics = evaluate_predictions(test, rows_of(test), options, validation)
+    predictions, metrics = compute_evaluation(test, rows_of(test), options, validation)
     assert metrics["thresholds"]["learned_on"] == metrics["calibration"]["learned_on"] == "val"
     assert metrics["thresholds"]["values"] == dict(
         zip(test.classes, predictions.thresholds, strict=True)
@@ -494,7 +495,7 @@ def test_nothing_is_fitted_on_the_evaluated_records() -> None:
     )
     turned = Predictions(test.keys, 1 - test.y_true, test.y_score, test.classes, single_label=False)
     options = EvaluationOptions(thresholds="f1", calibrate=True)
-    found = [evaluate_predictions(p, rows_of(p), options, validation) for p in (test, turned)]
+    found = [compute_evaluation(p, rows_of(p), options, validation) for p in (test, turned)]
     assert found[0][1]["thresholds"] == found[1][1]["thresholds"]
     np.testing.assert_array_equal(found[0][0].y_score, found[1][0].y_score)
 
@@ -510,7 +511,7 @@ def test_records_without_a_class_are_evaluated_beside_the_others() -> None:
     )
     labelled = everyone.subset(np.arange(3))
     rows, validation = rows_of(labelled), random_predictions("v", single=False, seed=1)
-    _, metrics = evaluate_predictions(labelled, rows, EvaluationOptions(), None, everyone)
+    _, metrics = compute_evaluation(labelled, rows, EvaluationOptions(), None, everyone)
     found = metrics["protocols"]
     assert (found["labelled"]["n_records"], found["all"]["n_records"]) == (3, 5)
     assert found["labelled"]["auroc_macro"] == metrics["auroc_macro"] == 1
@@ -521,15 +522,15 @@ def test_records_without_a_class_are_evaluated_beside_the_others() -> None:
         list(found["all"]["frequent"])[2:]
     )
     assert "5 records with and without one: macro F1" in format_evaluation(metrics)
-    _, learned = evaluate_predictions(
+    _, learned = compute_evaluation(
         labelled, rows, EvaluationOptions(thresholds="sensitivity=1"), validation, everyone
     )
     assert (
         learned["protocols"]["labelled"]["f1_macro"] == learned["f1_macro"] != metrics["f1_macro"]
     )
-    assert "protocols" not in evaluate_predictions(labelled, rows, EvaluationOptions())[1]
+    assert "protocols" not in compute_evaluation(labelled, rows, EvaluationOptions())[1]
     assert "with and without" not in format_evaluation(
-        evaluate_predictions(labelled, rows, EvaluationOptions(), None, labelled)[1]
+        compute_evaluation(labelled, rows, EvaluationOptions(), None, labelled)[1]
     )
 
 
@@ -543,9 +544,9 @@ def test_fitting_on_the_evaluated_split_is_refused(options: EvaluationOptions) -
     options.check("test", single_label=False)
     EvaluationOptions(intervals=10).check("val", single_label=False)
     with pytest.raises(ValueError, match="120 evaluated records are validation records too"):
-        evaluate_predictions(test, rows_of(test), options, test)
+        compute_evaluation(test, rows_of(test), options, test)
     with pytest.raises(ValueError, match="no validation records"):
-        evaluate_predictions(test, rows_of(test), options)
+        compute_evaluation(test, rows_of(test), options)
 
 
 def test_options_are_checked() -> None:
@@ -585,3 +586,112 @@ def test_what_an_evaluation_cannot_say_is_logged(caplog: pytest.LogCaptureFixtur
     caplog.clear()
     _report_surprises(predictions.subset([0, 1]), manifest[:2], manifest[:3], "test")
     assert "which train has" not in caplog.text
+
+
+# Predictions of other programs --------------------------------------------------------------------
+
+
+def write_scores(
+    processed: Path, path: Path, splits: tuple[str, ...], seed: int = 0
+) -> pd.DataFrame:
+    """Write a table of record ids and probabilities that know half of the label."""
+    manifest = load_manifest(processed)
+    rows = manifest[manifest["split"].isin(splits) & (manifest["label_source"] == "mapping")]
+    classes = sorted(set(manifest["labels"]) - {"OTHER"})
+    scores = np.random.default_rng(seed).random((len(rows), len(classes)))
+    scores += 0.5 * (rows["labels"].to_numpy()[:, None] == np.array(classes))
+    table = pd.DataFrame(scores / scores.sum(axis=1, keepdims=True), columns=classes)
+    table.insert(0, "record_id", rows["record_id"].tolist())
+    table.to_csv(path, index=False)
+    return table
+
+
+def test_our_own_predictions_give_the_numbers_of_the_checkpoint(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    options = EvaluationOptions(intervals=20)
+    of_checkpoint = evaluate(best(trained), processed, out=tmp_path / "a", options=options)
+    file = tmp_path / "a" / "predictions_test.npz"
+    of_file = evaluate_predictions(file, processed, out=tmp_path / "b", options=options)
+    assert of_file.metrics == of_checkpoint.metrics and "trained_on" not in of_file.metrics
+    assert of_file.predictions.keys == of_checkpoint.predictions.keys
+    saved = load_json(tmp_path / "b" / "metrics_test.json")
+    assert saved["predictions"] == str(file) and "checkpoint" not in saved
+    given = evaluate_predictions(of_checkpoint.predictions, processed, options=options)
+    assert given.metrics == of_checkpoint.metrics
+    with pytest.raises(ValueError, match=r"predictions_test\.npz: is read by this evaluation"):
+        evaluate_predictions(file, processed, out=tmp_path / "a")
+
+
+def test_our_own_predictions_go_through_the_gate(
+    processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    found = evaluate(best(trained), processed).predictions
+    learned = dataclasses.replace(found, train_hashes=found.signal_hashes[:1])
+    with pytest.raises(ValueError, match=r"1 of \d+ records of split test are recordings that the"):
+        evaluate_predictions(learned, processed)
+    allowed = evaluate_predictions(learned, processed, allow_overlap=True)
+    assert allowed.metrics["n_trained_on"] == 1 and "trained_on" not in allowed.metrics
+
+
+def test_a_table_of_another_program_is_evaluated(
+    processed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = write_scores(processed, tmp_path / "p.csv", ("val", "test"))
+    options = EvaluationOptions(intervals=20, calibrate=True)
+    evaluation = evaluate_predictions(tmp_path / "p.csv", processed, options=options)
+    n_test = len(load_splits(processed / "splits.json").test)
+    metrics = evaluation.metrics
+    assert metrics["n_records"] == n_test < len(table) and metrics["single_label"]
+    assert metrics["calibration"]["n_records"] == len(table) - n_test
+    assert metrics["trained_on"] == "unknown" and metrics["subgroups"]["dataset"]
+    assert metrics["intervals"]["n_resamples"] == 20
+    assert "p.csv does not say which recordings the model was trained on" in caplog.text
+    assert "Which recordings the model was trained on is unknown" in str(evaluation)
+    assert "training recordings" in evaluation._repr_html_()
+    labels = load_manifest(processed).set_index("record_id")["labels"]
+    for key, row in zip(evaluation.predictions.keys, evaluation.predictions.y_true, strict=True):
+        assert evaluation.predictions.classes[row.argmax()] == labels[key.split("__")[1]]
+
+
+def test_thresholds_are_chosen_on_the_validation_records_of_the_table(
+    processed: Path, tmp_path: Path
+) -> None:
+    options = EvaluationOptions(thresholds="f1")
+    table = write_scores(processed, tmp_path / "p.csv", ("val", "test"))
+    found = evaluate_predictions(tmp_path / "p.csv", processed, target="multi", options=options)
+    test_ids = {key.split("__")[1] for key in load_splits(processed / "splits.json").test}
+    is_test = table["record_id"].isin(test_ids)
+    table.loc[is_test, table.columns[1:]] = 0.5
+    table.to_csv(tmp_path / "q.csv", index=False)
+    other = evaluate_predictions(tmp_path / "q.csv", processed, target="multi", options=options)
+    assert found.metrics["thresholds"] == other.metrics["thresholds"]
+    table[is_test].to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ValueError, match=r"t\.csv: holds none of the \d+ records of split val"):
+        evaluate_predictions(tmp_path / "t.csv", processed, target="multi", options=options)
+    with pytest.raises(ValueError, match="predicts one label per record"):
+        evaluate_predictions(tmp_path / "p.csv", processed, options=options)
+
+
+def test_one_class_of_another_program_is_told_from_its_absence(
+    processed: Path, tmp_path: Path
+) -> None:
+    table = write_scores(processed, tmp_path / "p.csv", ("test",))
+    name = table.columns[1]
+    table[["record_id", name]].to_csv(tmp_path / "one.csv", index=False)
+    metrics = evaluate_predictions(tmp_path / "one.csv", processed).metrics
+    assert metrics["n_records"] == len(table) and list(metrics["per_class"]) == [name]
+
+
+def test_missing_records_are_counted_where_they_are_allowed(
+    processed: Path, tmp_path: Path
+) -> None:
+    table = write_scores(processed, tmp_path / "p.csv", ("test",))
+    table[2:].to_csv(tmp_path / "few.csv", index=False)
+    with pytest.raises(ValueError, match=r"few\.csv: lacks 2 of the .* give --allow-missing"):
+        evaluate_predictions(tmp_path / "few.csv", processed)
+    found = evaluate_predictions(tmp_path / "few.csv", processed, allow_missing=True)
+    assert found.metrics["n_missing"] == 2 and found.metrics["n_records"] == len(table) - 2
+    assert "2 records of the split have no prediction: left out" in str(found)
+    with pytest.raises(ValueError, match="split is 'dev': expected one of train, val, test"):
+        evaluate_predictions(tmp_path / "p.csv", processed, split="dev")

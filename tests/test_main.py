@@ -26,6 +26,7 @@ from src.commands import demo, smoke
 from src.learning.checkpoints import load_checkpoint
 from src.processed.manifest import load_manifest, save_manifest
 from src.processed.record_files import load_record_file, record_path
+from src.processed.splits import load_splits
 from src.records.sample_collections import SampleData
 from src.utils import load_json, save_json
 
@@ -135,6 +136,27 @@ def test_train_evaluate_and_compare(run: Run, processed: Path, tmp_path: Path) -
     assert compared.code == 0 and all(
         text in compared.out for text in ("one", "two", "val_f1_macro", "test_f1_macro")
     )
+
+
+def test_predictions_of_another_program_become_a_report(
+    run: Run, processed: Path, tmp_path: Path
+) -> None:
+    keys = load_splits(processed / "splits.json").test
+    lines = [f"{key},{i / 10:.2f},{1 - i / 10:.2f}" for i, key in enumerate(keys)]
+    (tmp_path / "p.csv").write_text("\n".join(["key,AF,NORM", *lines]))
+    source = ("--predictions", tmp_path / "p.csv", "--processed", processed, "--target", "multi")
+    done = run("evaluate", *source, "--keep-negative", "--out", tmp_path / "a", "--intervals", 20)
+    assert done.code == 0 and "Which recordings the model was trained on is unknown" in done.out
+    assert files_in(tmp_path / "a") >= {"metrics_test.json", "figures/test_ecg_example.png"}
+    written = run("report", "--run", tmp_path / "a", "--processed", processed)
+    assert written.code == 0
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert f"predictions from {tmp_path / 'p.csv'}" in page
+    assert "Which recordings the model was trained on is unknown" in page
+    assert run("evaluate", *source, "--keep-negative", "--out", tmp_path / "b").code == 0
+    files = [tmp_path / name / "predictions_test.npz" for name in "ab"]
+    compared = run("compare-predictions", *files, "--manifest", processed / "manifest.csv")
+    assert compared.code == 0 and "+0.000" in compared.out
 
 
 def test_a_file_of_settings_yields_to_options(run: Run, processed: Path, tmp_path: Path) -> None:
@@ -267,6 +289,7 @@ def broken(
     (folder / "columns.csv").write_text("file,label\nsw00001,AF\n")
     (folder / "twice.csv").write_text("dataset,record_id,mapped_label\na,r1,AF\na,r1,AF\na,,AF\n")
     (folder / "text.pth").write_text("no checkpoint")
+    (folder / "logits.csv").write_text("key,AF\na,2.5\n")
     (folder / "no.json").write_text("{")
     (folder / "setting.json").write_text('{"train": {"epoch": 3, "lr": "fast"}}')
     (folder / "empty").mkdir()
@@ -342,6 +365,14 @@ FAILURES = [
         "evaluate --checkpoint {best} --processed {other} --out {out}",
         r"carries a class of the checkpoint \(AF, ",
     ),
+    (
+        "evaluate --predictions {gone} --processed {processed} --out {out}",
+        r"gone: cannot be read .*: expected predictions as \.npz, CSV or Parquet",
+    ),
+    (
+        "evaluate --predictions {logits_csv} --processed {processed} --out {out}",
+        r"logits\.csv: record a, class AF is 2\.5: expected probabilities from 0 to 1",
+    ),
     ("predict --checkpoint {gone} --out {table} {nan}", r"gone: no such checkpoint"),
     (
         "predict --checkpoint {best} --out {table} {gone}",
@@ -403,6 +434,12 @@ WRONG_USE = [
     (
         "evaluate --checkpoint x --processed y --out z --batch-size 0",
         "'0': expected a whole number of 1 or more",
+    ),
+    ("evaluate --checkpoint x --predictions p --processed y --out z", "not allowed with argument"),
+    ("evaluate --processed y --out z", "one of the arguments --checkpoint --predictions is"),
+    (
+        "evaluate --checkpoint x --processed y --out z --allow-missing",
+        "--allow-missing go with --predictions: a checkpoint knows its task",
     ),
     ("evaluate --checkpoint x --processed y --out z --split dev", "invalid choice: 'dev'"),
     (

@@ -14,7 +14,7 @@ from settings import QUICK
 
 from src.commands.dry_run import CheckReport, DatasetCheck
 from src.dataloaders import build_dataloaders
-from src.eval import Evaluation, EvaluationOptions, evaluate_predictions
+from src.eval import Evaluation, EvaluationOptions, compute_evaluation
 from src.learning.checkpoints import load_checkpoint
 from src.learning.predictions import Predictions
 from src.model import load_model
@@ -111,7 +111,7 @@ def test_an_evaluation_shows_numbers_with_intervals(processed: Path) -> None:
     predictions = Predictions(
         keys, truth, np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]]), ("N", HOSTILE)
     )
-    _, metrics = evaluate_predictions(
+    _, metrics = compute_evaluation(
         predictions, select_rows(load_manifest(processed), keys), EvaluationOptions(intervals=20)
     )
     rows = {row[0]: row[1:] for row in shown(Evaluation("train", predictions, metrics)).rows}

@@ -35,6 +35,7 @@ SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
 LONG_MODES = ("mean", "first", "max")
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("csv", "json", "parquet")
+TARGETS = ("auto", "single", "multi")
 DISTURBANCES = (
     "none",
     "leads",
@@ -372,14 +373,15 @@ def _add_intervals(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_CHECKPOINT_HELP = (
+    "best.pth or latest.pth of a run, or its folder; of several, each given by this option, the "
+    "mean logits count"
+)
+
+
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint",
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="best.pth or latest.pth of a run; of several, each given by this option, the mean "
-        "logits count",
+        "--checkpoint", action="append", required=True, metavar="FILE", help=_CHECKPOINT_HELP
     )
     _add_network(parser)
 
@@ -393,9 +395,27 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_evaluated(parser: argparse.ArgumentParser, split: str) -> None:
-    """Add the arguments that name a checkpoint and the split it is evaluated on."""
-    _add_checkpoint(parser)
+def _add_evaluated(
+    parser: argparse.ArgumentParser, split: str, *, or_predictions: bool = False
+) -> None:
+    """Add the arguments that name a checkpoint, or predictions, and the split to evaluate on."""
+    if or_predictions:
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument(
+            "--checkpoint",
+            action="append",
+            metavar="FILE",
+            help=f"{_CHECKPOINT_HELP} (default: none)",
+        )
+        source.add_argument(
+            "--predictions",
+            metavar="FILE",
+            help="instead of a checkpoint, probabilities from any program: .npz, CSV or Parquet "
+            "with record keys and a column for each class (default: none)",
+        )
+        _add_network(parser)
+    else:
+        _add_checkpoint(parser)
     parser.add_argument(
         "--processed", required=True, metavar="DIR", help="folder written by preprocess"
     )
@@ -418,7 +438,7 @@ def _add_allow_overlap(parser: argparse.ArgumentParser) -> None:
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
-    _add_evaluated(parser, "test")
+    _add_evaluated(parser, "test", or_predictions=True)
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -455,8 +475,34 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="weights.csv of the PhysioNet/CinC Challenge 2021, to compute its score (default: "
         "none)",
     )
+    _add_predictions(parser)
     _add_figure_format(parser)
     _add_running(parser)
+
+
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    """Add the options that go with --predictions alone; a checkpoint knows its task."""
+    group = parser.add_argument_group("with --predictions")
+    group.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="single = one label per record, the most probable; multi = several, each from its "
+        "threshold on; auto = single if every record of the folder carries exactly one of the "
+        "classes (default: %(default)s)",
+    )
+    group.add_argument(
+        "--keep-negative",
+        action="store_true",
+        help="with several labels, also evaluate records without any class (default: off, but on "
+        "for a single class)",
+    )
+    group.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="evaluate the other records where some of the split have no prediction (default: "
+        "off, they are refused)",
+    )
 
 
 def add_stress(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from src.config import Config
 from src.dataloaders import DataLoaders, build_dataloaders
-from src.eval import EvaluationOptions, evaluate_predictions, predict_records
+from src.eval import EvaluationOptions, compute_evaluation, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.learning.leaks import drop_copies, refuse_trained_on
 from src.learning.results import Intervals
@@ -232,7 +232,7 @@ def _evaluate(
         checkpoint, records, batch_size=config.loader.batch_size, device=device
     )
     rows = select_rows(load_manifest(records.processed), records.keys)
-    _, metrics = evaluate_predictions(predictions, rows, options)
+    _, metrics = compute_evaluation(predictions, rows, options)
     save_json({"checkpoint": str(checkpoint.path), **metrics}, path)
     summary: ScoreSummary = {
         "n_records": metrics["n_records"],

@@ -257,6 +257,23 @@ def require_filled(path: Path, text: str, n_columns: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class TableLines:
+    """The header of a table, and its other lines, which are parsed as they are asked for.
+
+    Attributes
+    ----------
+    header, names
+        As in `TextTable`.
+    lines
+        Number and stripped cells of each row but the blank ones, no more cells than `header`.
+    """
+
+    header: tuple[str, ...]
+    names: tuple[str, ...]
+    lines: Iterator[tuple[int, list[str]]]
+
+
 def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
     """Read a table with a header, whatever its encoding mark, delimiter and quotes.
 
@@ -268,32 +285,50 @@ def read_table(path: Path, required: Iterable[str] = ()) -> TextTable:
         If it cannot be read, a column of `required` is missing, a column is repeated, or a row is
         longer than the header.
     """
+    table = open_table(path, required)
+    rows: list[dict[str, str]] = []
+    numbers: list[int] = []
+    for number, line in table.lines:
+        rows.append(dict.fromkeys(table.header, "") | dict(zip(table.header, line, strict=False)))
+        numbers.append(number)
+    return TextTable(table.header, tuple(rows), tuple(numbers), table.names)
+
+
+def open_table(path: Path, required: Iterable[str] = ()) -> TableLines:
+    """Read a table as `read_table`, a row at a time, for tables of many rows."""
     text = read_text(path)
     first_line = text.split("\n", 1)[0]
     delimiter = find_delimiter(first_line)
     require_filled(path, text, first_line.count(delimiter) + 1)
+    lines = _parse_lines(path, text, delimiter)
+    names = tuple(next(lines, []))
+    header = tuple(map(column_name, names))
+    _check_header(path, header, required)
+    return TableLines(header, names, _number_rows(path, lines, len(header), delimiter))
+
+
+def _parse_lines(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        lines = [[cell.strip() for cell in line] for line in reader]
+        for line in reader:
+            yield [cell.strip() for cell in line]
     except csv.Error as error:
         shown = printable(f"{path}: not a table ({error}, line {reader.line_num})", 1000)
         raise ValueError(shown) from None
-    names = tuple(lines[0]) if lines else ()
-    header = tuple(map(column_name, names))
-    _check_header(path, header, required)
-    rows: list[dict[str, str]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(lines[1:], start=2):
+
+
+def _number_rows(
+    path: Path, lines: Iterator[list[str]], n_columns: int, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, start=2):
         if not any(line):
             continue
-        if any(line[len(header) :]):
+        if any(line[n_columns:]):
             raise ValueError(
                 f"{printable(str(path), 1000)}: row {number} has more cells than the header: put "
                 f"quotes round a cell that holds {delimiter!r}"
             )
-        rows.append(dict.fromkeys(header, "") | dict(zip(header, line, strict=False)))
-        numbers.append(number)
-    return TextTable(header, tuple(rows), tuple(numbers), names)
+        yield number, line[:n_columns]
 
 
 def _check_header(path: Path, header: tuple[str, ...], required: Iterable[str]) -> None:

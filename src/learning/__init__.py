@@ -2,7 +2,8 @@
 
 Network and training: `layers`, `convolution`, `optimization`, `muon`, `augment`, `distributed`,
 `checkpoints`, `tensorboard_log`. Evaluation: `predictions`, `metrics`, `intervals`, `thresholds`,
-`calibration`, `comparison`, `subgroups`, `mistakes` and `challenge_score`; `results` holds the
-types of their results, and `text` formats them. `leaks` finds recordings that a model was trained
+`calibration`, `comparison`, `subgroups`, `mistakes` and `challenge_score`; `score_files` and
+`score_tables` read the predictions of other programs; `results` holds the types of the results, and
+`text` formats them. `leaks` finds recordings that a model was trained
 on.
 """

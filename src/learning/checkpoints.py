@@ -261,8 +261,9 @@ def load_checkpoint(
     Parameters
     ----------
     path
-        The file. Several files are used as one, with the mean of their logits. A checkpoint that is
-        loaded already is returned as it is.
+        The file, or the folder of a run, whose ``best.pth`` it is. Several, among them those of the
+        folds of a cross-validation, are used as one, with the mean of their logits. A checkpoint
+        that is loaded already is returned as it is.
     device
         The torch device of the weights.
     network
@@ -280,6 +281,8 @@ def load_checkpoint(
     if not isinstance(path, (str, Path)):
         return _join([load_checkpoint(each, device, network=network) for each in path])
     path = Path(path)
+    if path.is_dir():
+        return load_checkpoint(_list_best(path), device, network=network)
     if not path.is_file():
         raise ValueError(
             f"{path}: no such checkpoint; train one with: python -m src train --processed "
@@ -314,6 +317,18 @@ def load_checkpoint(
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
     return Checkpoint(card, content["weights"], content["state"], path, network)
+
+
+def _list_best(run: Path) -> list[Path]:
+    """Return the best checkpoint of a run, or that of each fold of a cross-validation."""
+    best = run / "models" / "best.pth"
+    found = [best] if best.exists() else sorted(run.glob("part_*/models/best.pth"))
+    if not found:
+        raise ValueError(
+            f"{run}: has neither models/best.pth nor part_1/models/best.pth: expected the folder of "
+            "a run or of a cross-validation, or a checkpoint"
+        )
+    return found
 
 
 def _join(members: Sequence[Checkpoint]) -> Checkpoint:

@@ -58,6 +58,7 @@ def refuse_overlap(
     split: str,
     *,
     allow_overlap: bool = False,
+    source: str = "the checkpoint",
 ) -> int:
     """Refuse to evaluate a model on recordings that it was trained on.
 
@@ -73,6 +74,8 @@ def refuse_overlap(
         Name of their split.
     allow_overlap
         Log instead.
+    source
+        Names the checkpoint or the predictions in messages.
 
     Returns
     -------
@@ -87,8 +90,9 @@ def refuse_overlap(
     training = TrainingRecordings(train_hashes)
     if not training.are_known:
         logger.warning(
-            "the checkpoint does not say which recordings it was trained on: whether split %s "
-            "holds some is not known",
+            "%s does not say which recordings the model was trained on: whether split %s holds "
+            "some is not known",
+            source,
             split,
         )
     is_trained_on = training.contains(hashes)

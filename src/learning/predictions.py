@@ -16,11 +16,11 @@ from src.utils import Float32Array, Float64Array, atomic_path, printable
 
 _ARRAYS = ("keys", "y_true", "y_score", "classes", "single_label")
 _FURTHER_ARRAYS = ("thresholds", "signal_hashes", "train_hashes")
-_MAX_TEXT_BYTES = 16_384
+MAX_TEXT_BYTES = 16_384
 DEFAULT_THRESHOLD = 0.5
 
-# A probability in single precision may pass 0 or 1 by this much
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
+"""A probability in single precision may pass 0 or 1 by this much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Predictions:
                 "class"
             )
         # NaN fails both comparisons
-        if not ((self.y_score >= -_ROUNDING) & (self.y_score <= 1 + _ROUNDING)).all():
+        if not ((self.y_score >= -ROUNDING) & (self.y_score <= 1 + ROUNDING)).all():
             raise ValueError(
                 "y_score holds values that are not probabilities: expected 0 to 1, as softmax or "
                 "sigmoid gives"
@@ -225,9 +225,9 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
                 f"{name} is {array.dtype} of shape {array.shape}: expected shape {shape}, a row "
                 "for each of keys and a column for each of classes"
             )
-        if array.dtype.itemsize > _MAX_TEXT_BYTES:
+        if array.dtype.itemsize > MAX_TEXT_BYTES:
             raise ValueError(
-                f"{name} has texts of {array.dtype.itemsize} bytes: expected {_MAX_TEXT_BYTES}"
+                f"{name} has texts of {array.dtype.itemsize} bytes: expected {MAX_TEXT_BYTES}"
             )
 
 

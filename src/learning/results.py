@@ -1,9 +1,9 @@
 """Types of the numbers that evaluation returns and writes as JSON.
 
-`EvaluationMetrics` is the content of ``metrics_<split>.json`` without ``split`` and ``checkpoint``;
-`Comparison` is the content of what ``compare-predictions`` prints. The modules that compute, format
-or plot these dictionaries take their types from here. A value of None means that the number does
-not exist, for example the AUROC of a class without a positive.
+`EvaluationMetrics` is the content of ``metrics_<split>.json`` without ``split``, ``checkpoint`` and
+``predictions``; `Comparison` is the content of what ``compare-predictions`` prints. The modules
+that compute, format or plot these dictionaries take their types from here. A value of None means
+that the number does not exist, for example the AUROC of a class without a positive.
 """
 
 from __future__ import annotations
@@ -290,7 +290,9 @@ class OptionalResults(TypedDict, total=False):
     """Parts of an evaluation that depend on its options and on the model.
 
     ``n_trained_on`` is the number of evaluated recordings that the model was trained on, given
-    where they were allowed.
+    where they were allowed; ``trained_on`` is given where it is unknown what the model was trained
+    on. ``n_missing`` is the number of records that a file of predictions lacks, where that was
+    allowed.
     """
 
     calibration: CalibrationSummary
@@ -299,10 +301,12 @@ class OptionalResults(TypedDict, total=False):
     intervals: Intervals
     challenge: ChallengeScores
     n_trained_on: int
+    trained_on: Literal["unknown"]
+    n_missing: int
 
 
 class EvaluationMetrics(Metrics, OptionalResults):
-    """Metrics with everything that `src.eval.evaluate_predictions` adds to them."""
+    """Metrics with everything that `src.eval.compute_evaluation` adds to them."""
 
     reliability: CalibrationErrors
     subgroups: Subgroups

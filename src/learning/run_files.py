@@ -75,6 +75,7 @@ class SavedMetrics(EvaluationMetrics):
 
     split: NotRequired[str]
     checkpoint: NotRequired[str]
+    predictions: NotRequired[str]
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -38,13 +38,18 @@ _PROTOCOL_TITLES = {
     "labelled": "records that carry a class",
     "all": "records with and without one",
 }
+UNKNOWN_TRAINING = (
+    "Which recordings the model was trained on is unknown; if these are among them, the scores are "
+    "too high"
+)
+"""Remark on scores of a model that carries no fingerprints of its training recordings."""
 
 
 # An evaluation ------------------------------------------------------------------------------------
 
 
 def format_evaluation(metrics: EvaluationMetrics) -> str:
-    """Return the results of `evaluate_predictions` as plain text."""
+    """Return the results of `compute_evaluation` as plain text."""
     parts = [format_metrics(metrics)]
     if "protocols" in metrics:
         parts += _format_protocols(metrics["protocols"])
@@ -59,6 +64,10 @@ def format_evaluation(metrics: EvaluationMetrics) -> str:
             f"{metrics['n_trained_on']} of these records are recordings that the model was trained "
             "on: the scores are too high"
         )
+    if "trained_on" in metrics:
+        parts.append(f"{UNKNOWN_TRAINING}.")
+    if "n_missing" in metrics:
+        parts.append(f"{metrics['n_missing']} records of the split have no prediction: left out")
     return "\n".join(parts)
 
 
@@ -128,6 +137,8 @@ def html_evaluation(split: str, metrics: EvaluationMetrics) -> str:
         interval = None if intervals is None else intervals[macro]
         facts[f"macro {title}"] = _number_with_interval(metrics[macro], interval)
     facts["accuracy"] = format_cell(metrics["accuracy"])
+    if "trained_on" in metrics:
+        facts["training recordings"] = metrics["trained_on"]
     rows = []
     for name, row in metrics["per_class"].items():
         intervals_of_class = None if intervals is None else intervals["per_class"][name]

@@ -110,7 +110,7 @@ def draw_scores(
     Parameters
     ----------
     metrics
-        As `src.eval.evaluate_predictions` returned them.
+        As `src.eval.compute_evaluation` returned them.
     predictions
         From which they were computed.
     """

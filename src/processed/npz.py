@@ -11,7 +11,8 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -184,19 +185,34 @@ def read_npz(
     ValueError
         If the file is damaged or claims more than it holds; the message does not name the file.
     """
+    with _open_archive(path) as (archive, members):
+        absent = [name for name in names if name not in members]
+        if absent:
+            raise ValueError(f"no array {', '.join(absent)} in it")
+        chosen = [*names, *(name for name in optional if name in members)]
+        if not (names or optional):
+            chosen = list(members)
+        return {name: _read_member(archive, members[name]) for name in chosen}
+
+
+def list_arrays(path: str | Path) -> list[str]:
+    """Return the names of the arrays of an archive; raises as `read_npz`."""
+    with _open_archive(path) as (_, members):
+        return [name for name, info in members.items() if info.filename.endswith(".npy")]
+
+
+@contextmanager
+def _open_archive(
+    path: str | Path,
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open an archive, with its members by the name of their array."""
     try:
         require_regular(path)
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if len(members) < len(archive.infolist()):
                 raise ValueError("holds an array twice: expected each name once")
-            absent = [name for name in names if name not in members]
-            if absent:
-                raise ValueError(f"no array {', '.join(absent)} in it")
-            chosen = [*names, *(name for name in optional if name in members)]
-            if not (names or optional):
-                chosen = list(members)
-            return {name: _read_member(archive, members[name]) for name in chosen}
+            yield archive, members
     except (OSError, ValueError):
         raise
     # zipfile and NumPy raise errors of any type on a damaged file.

@@ -28,6 +28,7 @@ from src.commands.predict_files import TABLE_FORMATS
 from src.config import PreprocessConfig, SplitConfig
 from src.labels.builders import BUILDERS
 from src.learning.disturbances import KINDS
+from src.learning.score_tables import TARGETS
 from src.utils import UsageError
 
 
@@ -88,6 +89,7 @@ def test_choices_are_those_of_the_heavy_modules() -> None:
     assert tuple(METHODS) == arguments.SALIENCY_METHODS
     assert KINDS == arguments.DISTURBANCES
     assert TABLE_FORMATS == arguments.TABLE_FORMATS
+    assert TARGETS == arguments.TARGETS
     assert LONG_MODES == arguments.LONG_MODES
 
 

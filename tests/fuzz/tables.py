@@ -11,6 +11,7 @@ from src.labels.mapping import iter_rows, load_mapping
 from src.labels.matching import match_folder
 from src.labels.text_tables import read_table
 from src.learning.challenge_score import WeightTable
+from src.learning.score_files import load_scores
 from src.records.folders import survey_folder
 
 from .seeds import MAPPING, Seed
@@ -27,6 +28,7 @@ _SPH = (
 )
 _CSV = "record_id,mapped_label,patient_id,age,sex\nr1,NORM;SR,p1,57,F\nr2,\"['AF', 'MI']\",p2,,M\n"
 _FLAGS = "record_id,AF,MI,age\nr1,1,0,57\nr2,0,1,\n"
+_SCORES = "key,AF,note,NSR\nd__r1,0.25,x,0.75\nd__r2,1,,0\n"
 _WEIGHTS = ",426783006,164889003|1\n426783006,1,0.5\n164889003|1,0.5,1\n"
 
 # name -> the table, the files beside it
@@ -45,6 +47,7 @@ _TEXTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "labels_challenge": ("A1.hea", (_HEADER + b"#Dx: 59118001,164889003\n").decode(), ()),
     "class_set": ("classes.csv", "class,codes\nNORMAL,NORM;426783006\nAF,AFIB\n", ()),
     "weights": ("weights.csv", _WEIGHTS, ()),
+    "scores": ("p.csv", _SCORES, ()),
 }
 TABLES = {
     name: Seed(name, entry, {entry: text.encode(), **dict.fromkeys(beside, b"")})
@@ -57,6 +60,11 @@ def use_mapping(path: Path) -> None:
     read_table(path)
     rows = list(iter_rows(load_mapping(path)))
     match_folder(rows, survey_folder(path.parent))
+
+
+def use_scores(path: Path) -> None:
+    """Read probabilities of another program."""
+    load_scores(path, ("AF", "NSR"))
 
 
 def _labels_of(kind: str) -> Callable[[Path], object]:
@@ -73,5 +81,6 @@ TABLE_LOADERS: dict[str, Callable[[Path], object]] = {
     },
     "class_set": load_class_set,
     "weights": WeightTable.load,
+    "scores": use_scores,
 }
 """Table -> what reads it, and raises a ValueError that names it."""

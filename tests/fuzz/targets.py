@@ -28,6 +28,7 @@ from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.run_files import load_metrics, load_training_log
+from src.learning.score_files import load_scores
 from src.model import build_model, load_model
 from src.preprocessing import build_tensor, run_preprocessing
 from src.processed.manifest import Journal, load_manifest, load_preprocess_config
@@ -51,7 +52,7 @@ from .mutate import (
 )
 from .oracle import WrongError, check_error, check_valid, expected_remarks, require
 from .seeds import SUFFIXES, Seed, record_seeds
-from .tables import TABLE_LOADERS, TABLES
+from .tables import TABLE_LOADERS, TABLES, use_scores
 
 SMALL = PreprocessConfig(fs=100.0, n_samples=250)
 HINTS = ReadingHints(500.0, 1000.0)
@@ -266,7 +267,7 @@ def file_target_of(archives: dict[str, Callable[[], bytes]]) -> Target:
 
     def check(rng: random.Random, path: Path) -> str:
         try:
-            rng.choice((load_record_file, Predictions.load))(path)
+            rng.choice((load_record_file, Predictions.load, use_scores))(path)
         except ValueError as error:
             check_error(error, path)
             return REFUSED
@@ -302,6 +303,12 @@ def use_record_file(path: Path) -> None:
         path, "signal", "lead_mean", "lead_std", "lead_present", "n_valid", "fs"
     )
     to_millivolts(arrays)
+
+
+def use_predictions(path: Path) -> None:
+    """Read predictions of ours as such, and as probabilities of any program."""
+    Predictions.load(path)
+    load_scores(path, ("A", "B"))
 
 
 def use_checkpoint(path: Path) -> None:
@@ -555,7 +562,7 @@ PATTERNS = {
 
 LOADERS: dict[str, Callable[[Path], object]] = {
     "record_file": use_record_file,
-    "predictions": Predictions.load,
+    "predictions": use_predictions,
     "checkpoint": use_checkpoint,
     "splits": load_splits,
     "manifest": lambda path: load_manifest(path.parent),

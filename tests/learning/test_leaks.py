@@ -43,7 +43,7 @@ def test_evaluation_on_training_recordings_is_refused(
     refuse_overlap(prints[:3], ["d", "e"], prints[3:], "test")
     assert not caplog.text
     refuse_overlap((), ["a"], prints[:1], "test")
-    assert "does not say which recordings it was trained on" in caplog.text
+    assert "the checkpoint does not say which recordings the model was trained on" in caplog.text
     with pytest.raises(
         ValueError,
         match=r"1 of 3 records of split test are recordings that the model was trained on: c; "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Results = Mapping[str, Any]
-"""Content of a ``metrics_*.json``, or of a part of it, as `evaluate_predictions` returned it."""
+"""Content of a ``metrics_*.json``, or of a part of it, as `compute_evaluation` returned it."""
 
 _SPLIT_ORDER = SPLIT_NAMES[::-1]
 """Order of evaluations in the report: the test split first."""
@@ -85,11 +85,16 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that was evaluated if it still exists, else the run's best."""
+        """The checkpoint that was evaluated if it still exists, else the run's best.
+
+        There is none for predictions of another program, whatever lies in the folder.
+        """
         # The run's best may have been trained anew since the evaluation
         paths = [self.run / "models" / "best.pth"]
         if self.evaluations:
             evaluated = self.evaluations[0].metrics.get("checkpoint")
+            if self.evaluations[0].metrics.get("predictions"):
+                return None
             if evaluated:
                 paths.insert(0, Path(evaluated))
         return next((path for path in paths if path.is_file()), None)

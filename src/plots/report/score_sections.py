@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from src.config import SPLIT_NAMES
+from src.learning.text import UNKNOWN_TRAINING
 from src.plots.report.content import (
     Block,
     Cell,
@@ -100,6 +101,8 @@ def build_summary(files: RunFiles) -> list[Block]:
     )
     if intervals:
         remark += f", with {intervals['level']:.0%} intervals"
+    if source := main.metrics.get("predictions"):
+        remark += f"; predictions from {source}"
     return [Facts(facts, large=True), Note(f"{remark}."), *_remark_on_thresholds(main.metrics)]
 
 
@@ -267,6 +270,18 @@ def _remarks(metrics: Results) -> Iterator[Note]:
         if thresholds["unchanged"]:
             remark += f"; {', '.join(thresholds['unchanged'])} stayed at 0.5"
         yield Note(f"{remark}.")
+    yield from _remark_on_records(metrics)
+
+
+def _remark_on_records(metrics: Results) -> Iterator[Note]:
+    """Yield what makes scores too high, and which records they leave out."""
+    if n_trained_on := metrics.get("n_trained_on"):
+        remark = f"The model was trained on {n_trained_on:,} of these records: scores are too high."
+        yield Note(remark, warns=True)
+    if metrics.get("trained_on"):
+        yield Note(f"{UNKNOWN_TRAINING}.", warns=True)
+    if n_missing := metrics.get("n_missing"):
+        yield Note(f"{n_missing:,} records of the split have no prediction: left out.", warns=True)
 
 
 def _challenge(metrics: Results) -> list[Block]:

@@ -11,7 +11,7 @@ import pytest
 from record_files import write_record_file
 from report_page import DATASET, HOSTILE, Reader
 
-from src.eval import EvaluationOptions, evaluate, evaluate_predictions
+from src.eval import EvaluationOptions, compute_evaluation, evaluate
 from src.learning.predictions import Predictions
 from src.plots.report.writer import write_report
 from src.processed.manifest import MANIFEST_COLUMNS, load_manifest, save_manifest, select_rows
@@ -95,7 +95,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (HOSTILE, "'onload='&"),
     )
     predictions.save(root / "predictions_test.npz")
-    _, metrics = evaluate_predictions(
+    _, metrics = compute_evaluation(
         predictions, select_rows(load_manifest(root), keys), EvaluationOptions()
     )
     save_json({"checkpoint": HOSTILE, **metrics}, root / "metrics_test.json")

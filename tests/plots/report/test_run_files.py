@@ -49,3 +49,11 @@ def test_the_evaluated_checkpoint_comes_before_the_best(tmp_path: Path) -> None:
     assert load_run(tmp_path).checkpoint == best
     other.touch()
     assert load_run(tmp_path).checkpoint == other
+
+
+def test_predictions_of_another_program_have_no_checkpoint(tmp_path: Path) -> None:
+    best = tmp_path / "models" / "best.pth"
+    best.parent.mkdir()
+    best.touch()
+    save_json({**METRICS, "predictions": "p.csv"}, tmp_path / "metrics_test.json")
+    assert load_run(tmp_path).checkpoint is None

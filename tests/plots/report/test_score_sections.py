@@ -10,7 +10,7 @@ from report_page import Reader
 
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
-from src.plots.report.content import Facts, Table
+from src.plots.report.content import Facts, Note, Table
 from src.plots.report.run_files import RunFiles, SplitEvaluation
 from src.plots.report.score_sections import build_summary, describe_results, describe_subgroups
 from src.utils import load_json
@@ -129,3 +129,19 @@ def test_accuracy_keeps_its_name_only_where_each_record_has_one_class() -> None:
     assert isinstance(facts, Facts)
     names = [label for label, _ in facts.items]
     assert "subset accuracy" in names and "accuracy" not in names
+
+
+def test_scores_that_may_be_too_high_or_leave_records_out_have_a_note() -> None:
+    predictions = Predictions(("d__1", "d__2"), np.eye(2), np.eye(2), ("A", "B"))
+    metrics = compute_metrics(predictions)
+
+    def notes(**values: object) -> list[str]:
+        blocks = describe_results(SplitEvaluation("test", {**metrics, **values}, None), {})
+        return [str(block.text) for block in blocks if isinstance(block, Note)]
+
+    assert notes() == []
+    assert notes(n_trained_on=3, n_missing=4) == [
+        "The model was trained on 3 of these records: scores are too high.",
+        "4 records of the split have no prediction: left out.",
+    ]
+    assert notes(trained_on="unknown")[0].startswith("Which recordings the model was trained on is")
