@@ -179,6 +179,25 @@ def cross_fit(args: argparse.Namespace) -> int:
     return 0
 
 
+def cross_validate(args: argparse.Namespace) -> int:
+    """Cross-validate by patient: train a network per fold and evaluate it on that fold."""
+    from src.commands.cross_validate import format_cross_validation, run_cross_validation
+    from src.learning.text import format_evaluation
+
+    result = run_cross_validation(
+        _training_config(args),
+        args.processed,
+        args.out,
+        folds=args.folds,
+        intervals=args.intervals,
+        resume=args.resume,
+    )
+    _say(format_cross_validation(result))
+    _say(f"pooled\n{format_evaluation(result['pooled'])}")
+    _say(f"predict with all networks by --checkpoint {args.out}")
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a checkpoint, or predictions from any program, on a split, with figures."""
     from src.eval import EvaluationOptions, evaluate_predictions
@@ -426,6 +445,7 @@ COMMANDS = {
     "compare-predictions": (compare_predictions, arguments.add_compare_predictions),
     "leave-one-out": (leave_one_out, arguments.add_leave_one_out),
     "cross-fit": (cross_fit, arguments.add_cross_fit),
+    "cross-validate": (cross_validate, arguments.add_cross_validate),
     "report": (report, arguments.add_report),
     "demo": (demo, arguments.add_demo),
 }

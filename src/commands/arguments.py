@@ -83,6 +83,9 @@ EXAMPLES = {
     ),
     "leave-one-out": "--processed artifacts/union --out artifacts/runs/elsewhere --epochs 20",
     "cross-fit": "--processed artifacts/ptbxl100 --out artifacts/runs/cross_fit --parts 4",
+    "cross-validate": (
+        "--processed artifacts/mine --out artifacts/runs/folds --folds 5 --intervals 1000"
+    ),
     "stress": (
         "--checkpoint artifacts/runs/mine/models/best.pth --processed artifacts/mine --out "
         "artifacts/runs/mine --kinds leads noise"
@@ -359,6 +362,33 @@ def add_cross_fit(parser: argparse.ArgumentParser) -> None:
         help="number of parts of the training records; each is predicted by a network trained "
         "on the others (default: %(default)s)",
     )
+    _add_training(parser)
+
+
+def add_cross_validate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cross-validate`."""
+    parser.add_argument(
+        "--processed",
+        default=str(project_paths().processed),
+        metavar="DIR",
+        help="folder written by preprocess (default: artifacts/processed)",
+    )
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        required=True,
+        metavar="DIR",
+        help="folder for metrics, predictions and a run per fold; given as a checkpoint, it is all "
+        "networks as one",
+    )
+    parser.add_argument(
+        "--folds",
+        type=count,
+        default=5,
+        metavar="N",
+        help="number of folds of the train and val records, by patient (default: %(default)s)",
+    )
+    _add_intervals(parser)
     _add_training(parser)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +75,42 @@ def run_cross_fit(
     """
     processed = local_copy(processed)
     train = load_records(processed, keep_other=config.train.keep_other)["train"]
-    task = choose_task(train, config.train)
+    predictions = [
+        part.predictions for part in fit_parts(config, train, out, parts=parts, resume=resume)
+    ]
+    joined = join_predictions(predictions)
+    joined.save(Path(out) / PREDICTIONS_FILE)
+    return joined
+
+
+class FittedPart(NamedTuple):
+    """A network trained without a part of the records, and its predictions for that part."""
+
+    checkpoint: Path
+    predictions: Predictions
+
+
+def fit_parts(
+    config: Config, records: LabelledRecords, out: str | Path, *, parts: int, resume: bool
+) -> Iterator[FittedPart]:
+    """Train a network without each part of the records, and predict that part with it.
+
+    Parameters
+    ----------
+    config, out, parts, resume
+        As for `run_cross_fit`.
+    records
+        The records of which each is predicted once.
+
+    Raises
+    ------
+    ValueError
+        As `run_cross_fit`.
+    """
+    task = choose_task(records, config.train)
     classes, single = task.classes, task.single_label
     if single:
-        train = choose_records(train, task)
+        records = choose_records(records, task)
     settings = replace(
         config.train,
         classes=classes,
@@ -89,13 +122,12 @@ def run_cross_fit(
     config = replace(config, train=settings)
     refuse_trained_on(
         config,
-        [(train.signal_hashes, "the training records, which the networks of the parts predict")],
+        [(records.signal_hashes, "the records that the networks of the parts predict")],
     )
 
-    part_of = assign_parts(train, parts, settings.seed)
-    no_records = train.subset([])
-    predictions = []
-    for part, (others, held_out) in enumerate(_split_parts(train, part_of, classes), 1):
+    part_of = assign_parts(records, parts, settings.seed)
+    no_records = records.subset([])
+    for part, (others, held_out) in enumerate(_split_parts(records, part_of, classes), 1):
         logger.info(
             "part %d of %d: training on %d records, predicting %d",
             part,
@@ -104,20 +136,18 @@ def run_cross_fit(
             len(held_out),
         )
         splits = {"train": others, "val": no_records, "test": no_records}
-        loaders = build_dataloaders(config, processed, splits=splits)
+        loaders = build_dataloaders(config, records.processed, splits=splits)
         run = Path(out) / f"part_{part}"
-        result = run_training(config, processed, run, loaders=loaders, resume=resume)
-        predictions.append(
+        result = run_training(config, records.processed, run, loaders=loaders, resume=resume)
+        yield FittedPart(
+            result.best_path,
             predict_records(
                 load_checkpoint(result.best_path, network=config.model.network),
                 held_out,
                 batch_size=config.loader.batch_size,
                 device=device_info(config.train.device).device,
-            )
+            ),
         )
-    joined = _join(predictions)
-    joined.save(Path(out) / PREDICTIONS_FILE)
-    return joined
 
 
 def assign_parts(records: LabelledRecords, parts: int, seed: int) -> NDArray[np.int64]:
@@ -175,8 +205,8 @@ def _split_parts(
     return pairs
 
 
-def _join(parts: Sequence[Predictions]) -> Predictions:
-    """Return the predictions of all networks as one, for the classes that all of them have."""
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of several networks as one, for the classes that all of them have."""
     classes = tuple(
         name for name in parts[0].classes if all(name in part.classes for part in parts)
     )

@@ -9,41 +9,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import TypedDict
 
 from src.config import Config
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import EvaluationOptions, compute_evaluation, predict_records
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.learning.leaks import drop_copies, refuse_trained_on
-from src.learning.results import Intervals
+from src.learning.results import SCORE_NAMES, ScoreSummary, summarize_scores
 from src.learning.text import format_table
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
-from src.processed.targets import PARALLEL_FIELDS, LabelledRecords, choose_records, load_records
+from src.processed.targets import LabelledRecords, choose_records, join_records, load_records
 from src.training import run_training
 from src.utils import device_info, format_number, save_json
 
 logger = logging.getLogger(__name__)
 
 Splits = dict[str, LabelledRecords]
-
-_Score = Literal["f1_macro", "auroc_macro", "average_precision_macro", "accuracy"]
-_SCORES: tuple[_Score, ...] = ("f1_macro", "auroc_macro", "average_precision_macro", "accuracy")
-
-
-class ScoreSummary(TypedDict):
-    """The averages of an evaluation; a score is None where it is undefined."""
-
-    n_records: int
-    f1_macro: float | None
-    auroc_macro: float | None
-    average_precision_macro: float | None
-    accuracy: float | None
-    undefined_classes: list[str]
-    intervals: NotRequired[Intervals]
 
 
 class LeftOutRow(TypedDict):
@@ -173,7 +157,7 @@ def leave_out(splits: Splits, dataset: str) -> Splits:
     Copies of its recordings in other datasets are left out of train and val, so that the model is
     not evaluated on recordings it was trained on.
     """
-    test = _join([_keep(records, {dataset}) for records in splits.values()])
+    test = join_records([_keep(records, {dataset}) for records in splits.values()])
     fold = {"test": test}
     for name in ("train", "val"):
         others = _keep(splits[name], set(splits[name].datasets) - {dataset})
@@ -191,15 +175,6 @@ def leave_out(splits: Splits, dataset: str) -> Splits:
 
 def _keep(records: LabelledRecords, datasets: set[str]) -> LabelledRecords:
     return records.subset(i for i, name in enumerate(records.datasets) if name in datasets)
-
-
-def _join(parts: Sequence[LabelledRecords]) -> LabelledRecords:
-    """Return the records of all parts, which are of the same processed folder, as one."""
-    columns = [
-        tuple(chain.from_iterable(getattr(part, name) for part in parts))
-        for name in PARALLEL_FIELDS
-    ]
-    return LabelledRecords(parts[0].processed, *columns)
 
 
 def _choose_seen(splits: Splits, dataset: str, fold: DataLoaders) -> LabelledRecords:
@@ -234,28 +209,18 @@ def _evaluate(
     rows = select_rows(load_manifest(records.processed), records.keys)
     _, metrics = compute_evaluation(predictions, rows, options)
     save_json({"checkpoint": str(checkpoint.path), **metrics}, path)
-    summary: ScoreSummary = {
-        "n_records": metrics["n_records"],
-        "f1_macro": metrics["f1_macro"],
-        "auroc_macro": metrics["auroc_macro"],
-        "average_precision_macro": metrics["average_precision_macro"],
-        "accuracy": metrics["accuracy"],
-        "undefined_classes": metrics["undefined_classes"],
-    }
-    if "intervals" in metrics:
-        summary["intervals"] = metrics["intervals"]
-    return summary
+    return summarize_scores(metrics)
 
 
 def format_leave_one_out(rows: Sequence[LeftOutRow]) -> str:
     """Return the rows of `run_leave_one_out` as an aligned plain table."""
-    table = [["left out", "evaluated on", "records", *_SCORES]]
+    table = [["left out", "evaluated on", "records", *SCORE_NAMES]]
     for row in rows:
         for name, summary in (
             ("the dataset", row["left_out_metrics"]),
             ("test of others", row["seen_metrics"]),
         ):
             if summary is not None:
-                scores = [format_number(summary[score]) for score in _SCORES]
+                scores = [format_number(summary[score]) for score in SCORE_NAMES]
                 table.append([row["left_out"], name, str(summary["n_records"]), *scores])
     return format_table(table)

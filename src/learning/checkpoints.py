@@ -325,8 +325,8 @@ def _list_best(run: Path) -> list[Path]:
     found = [best] if best.exists() else sorted(run.glob("part_*/models/best.pth"))
     if not found:
         raise ValueError(
-            f"{run}: has neither models/best.pth nor part_1/models/best.pth: expected the folder of "
-            "a run or of a cross-validation, or a checkpoint"
+            f"{run}: has neither models/best.pth nor part_1/models/best.pth: expected a "
+            "checkpoint, or the folder of a run or of a cross-validation"
         )
     return found
 

@@ -310,3 +310,40 @@ class EvaluationMetrics(Metrics, OptionalResults):
 
     reliability: CalibrationErrors
     subgroups: Subgroups
+
+
+_Score = Literal["f1_macro", "auroc_macro", "average_precision_macro", "accuracy"]
+SCORE_NAMES: tuple[_Score, ...] = (
+    "f1_macro",
+    "auroc_macro",
+    "average_precision_macro",
+    "accuracy",
+)
+"""The averages that tables of several evaluations show."""
+
+
+class ScoreSummary(TypedDict):
+    """The averages of an evaluation; a score is None where it is undefined."""
+
+    n_records: int
+    f1_macro: float | None
+    auroc_macro: float | None
+    average_precision_macro: float | None
+    accuracy: float | None
+    undefined_classes: list[str]
+    intervals: NotRequired[Intervals]
+
+
+def summarize_scores(metrics: EvaluationMetrics) -> ScoreSummary:
+    """Return the averages of an evaluation, with their intervals if it has some."""
+    summary: ScoreSummary = {
+        "n_records": metrics["n_records"],
+        "f1_macro": metrics["f1_macro"],
+        "auroc_macro": metrics["auroc_macro"],
+        "average_precision_macro": metrics["average_precision_macro"],
+        "accuracy": metrics["accuracy"],
+        "undefined_classes": metrics["undefined_classes"],
+    }
+    if "intervals" in metrics:
+        summary["intervals"] = metrics["intervals"]
+    return summary

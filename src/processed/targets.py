@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,15 @@ class LabelledRecords:
 PARALLEL_FIELDS = tuple(
     field.name for field in fields(LabelledRecords) if field.name != "processed"
 )
+
+
+def join_records(parts: Sequence[LabelledRecords]) -> LabelledRecords:
+    """Return the records of all parts, which are of the same processed folder, as one."""
+    columns = [
+        tuple(chain.from_iterable(getattr(part, name) for part in parts))
+        for name in PARALLEL_FIELDS
+    ]
+    return LabelledRecords(parts[0].processed, *columns)
 
 
 def load_records(processed: str | Path, *, keep_other: bool = False) -> dict[str, LabelledRecords]:

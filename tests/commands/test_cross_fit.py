@@ -207,7 +207,7 @@ def test_networks_do_not_start_from_one_that_knows_the_records(
 ) -> None:
     known = run_training(QUICK, larger, tmp_path / "first").best_path
     config = replace(QUICK, train=replace(QUICK.train, init_from=str(known)))
-    with pytest.raises(ValueError, match=r"best\.pth: was trained on \d+ of the training records"):
+    with pytest.raises(ValueError, match=r"best\.pth: was trained on \d+ of the records"):
         run_cross_fit(config, larger, tmp_path / "parts", parts=2)
     with pytest.raises(
         ValueError,
