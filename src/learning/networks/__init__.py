@@ -48,7 +48,10 @@ class NetworkEntry(NamedTuple):
 _HERE = "src.learning.networks"
 
 NETWORKS = {
-    "resnet1d": NetworkEntry(f"{_HERE}.resnet1d:ResNet1d", "this project", 0.924),
+    "resnet1d": NetworkEntry(f"{_HERE}.resnet1d:ResNet1d", "this project", 0.926),
+    "xresnet1d101": NetworkEntry(f"{_HERE}.xresnet1d101:XResNet1d101", "Strodthoff et al., 2021"),
+    "inception1d": NetworkEntry(f"{_HERE}.inception1d:Inception1d", "Ismail Fawaz et al., 2020"),
+    "s4": NetworkEntry(f"{_HERE}.s4:S4", "Mehari and Strodthoff, 2022"),
 }
 """Name of a network in the box -> where it is and what is known of it."""
 
