@@ -950,6 +950,52 @@ def import_extra(module: str, purpose: str, install: str) -> ModuleType:
         ) from None
 
 
+def import_object(path: str) -> object:
+    """Import a function or class of the user's by its import path, ``package.module:name``.
+
+    Modules in the current folder are found too, however the program was started.
+
+    Raises
+    ------
+    ValueError
+        If the path has another form, the module is not found or fails while it is imported, or it
+        has no such name, or what has the name cannot be called.
+    """
+    module_name, separator, name = path.partition(":")
+    parts = [*module_name.split("."), name]
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"{printable(path)}: expected an import path, package.module:name")
+    # The console script finds what is beside itself instead of what is in the current folder.
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # The module itself is missing, or another one that it imports.
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"{path}: no module {error.name}: expected one that is installed, or in {folder}"
+            ) from None
+        raise ValueError(f"{path}: {module_name} needs the module {error.name}") from None
+    # A file of the user's may fail in any way; a script without a guard even ends the process.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        problem = printable(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path}: importing {module_name} failed: {problem}") from None
+    found = getattr(module, name, None)
+    if found is None:
+        names = [other for other in vars(module) if not other.startswith("_")]
+        usable = ", ".join(other for other in names if callable(getattr(module, other)))
+        raise ValueError(
+            f"{path}: {module_name} has no {name}: expected one of {printable(usable) or 'none'}"
+        )
+    if not callable(found):
+        raise ValueError(
+            f"{path}: {name} is of type {type(found).__name__}: expected a function or a class"
+        )
+    return found
+
+
 def lazy_exports(
     package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

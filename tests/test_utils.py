@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
 import os
 import random
 import stat
+import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -290,3 +293,62 @@ def test_a_temporary_folder_is_removed_and_so_are_those_of_the_dead(
         (folder / "record.dat").touch()
         assert list(tmp_path.iterdir()) == [folder]
     assert not list(tmp_path.iterdir())
+
+
+# Import paths -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Return a function that writes a module into the current folder, which sys.path lacks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(name: str, text: str) -> None:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+
+    return write
+
+
+def test_an_import_path_leads_into_the_current_folder(
+    own_module: Callable[[str, str], None],
+) -> None:
+    own_module("own_parts", "def half(x):\n    return x / 2\nclass Net: ...\n")
+    half = utils.import_object("own_parts:half")
+    assert callable(half) and half(3) == 1.5
+    assert isinstance(utils.import_object("own_parts:Net"), type)
+    assert utils.import_object("os.path:join") is os.path.join
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("own_parts", "own_parts: expected an import path, package.module:name"),
+        ("own_parts:", "expected an import path"),
+        (":half", "expected an import path"),
+        ("own_parts:a:b", "expected an import path"),
+        ("../own_parts.py:half", "expected an import path"),
+        ("not_here:half", "not_here:half: no module not_here: expected one that is installed, or"),
+        ("os.not_here:half", "no module os.not_here"),
+        ("own_parts:third", r"own_parts:third: own_parts has no third: expected one of half"),
+        ("own_parts:SIZE", "own_parts:SIZE: SIZE is of type int: expected a function or a class"),
+        ("needs_more:half", "needs_more:half: needs_more needs the module not_here_either"),
+        ("broken:half", r"broken:half: importing broken failed: SyntaxError: .*broken\.py, line 1"),
+        ("fails:half", r"fails:half: importing fails failed: KeyError: 'a\\nb'"),
+        ("ends:half", "ends:half: importing ends failed: SystemExit: 3"),
+    ],
+)
+def test_a_wrong_import_path_is_one_line(
+    own_module: Callable[[str, str], None], path: str, problem: str
+) -> None:
+    own_module("own_parts", "SIZE = 3\ndef half(x):\n    return x / 2\n")
+    own_module("needs_more", "import not_here_either\n")
+    own_module("broken", "def half(:\n")
+    own_module("fails", "raise KeyError('a\\nb')\n")
+    own_module("ends", "import sys\nsys.exit(3)\n")
+    with pytest.raises(ValueError, match=problem) as raised:
+        utils.import_object(path)
+    assert "\n" not in str(raised.value)
