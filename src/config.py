@@ -41,6 +41,7 @@ FALLBACK_LABEL = "OTHER"
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NORMALIZATIONS = ("zscore", "global", "none")
+LOSSES = ("auto", "bce", "cross-entropy", "focal", "asymmetric")
 SPLIT_NAMES = ("train", "val", "test")
 
 MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
@@ -424,6 +425,11 @@ class TrainConfig:
     patience: int = option(
         10, "epochs without a better validation metric before training stops; 0 = never stop early"
     )
+    loss: str = option(
+        "auto",
+        "auto = cross-entropy with one label per record, else bce; or bce, cross-entropy, focal, "
+        "asymmetric, or a function of your own, package.module:function",
+    )
     label_smoothing: float = option(0.0, "label smoothing of the loss")
     crop_s: float = option(
         2.5,
@@ -531,6 +537,18 @@ class TrainConfig:
         _require_share_below_1("warmup_fraction", self.warmup_fraction)
         _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
+        _require(
+            self.loss in LOSSES or ":" in self.loss,
+            "loss",
+            self.loss,
+            f"one of {', '.join(LOSSES)}, or package.module:function",
+        )
+        _require(
+            not (self.loss == "cross-entropy" and self.target == "multi"),
+            "loss",
+            self.loss,
+            "bce, focal, asymmetric or auto, since the target is multi",
+        )
         _require_share_below_1("label_smoothing", self.label_smoothing)
         _require_share_below_1("ema_decay", self.ema_decay)
 

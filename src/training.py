@@ -23,17 +23,22 @@ from src.learning.augment import drop_leads, mix_records
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.learning.distributed import Processes, join_processes
 from src.learning.leaks import warn_trained_on
+from src.learning.losses import (
+    Loss,
+    LossFunction,
+    make_loss,
+    name_loss,
+    prepare_loss,
+    with_auxiliary,
+)
 from src.learning.metrics import compute_metrics
 from src.learning.optimization import (
     HistoryRow,
-    Loss,
     MetricName,
     TrainState,
     ValidationScores,
-    make_loss,
     settle_epochs,
     start_training,
-    with_auxiliary,
 )
 from src.learning.predictions import Predictions
 from src.learning.run_files import check_state
@@ -58,6 +63,7 @@ from src.utils import (
     device_info,
     html_facts,
     html_table,
+    import_path,
     keep_freed_memory,
     printable,
     remove_leftovers,
@@ -261,6 +267,7 @@ def fit(
     resume: bool = False,
     on_epoch: Callable[[HistoryRow], None] | None = None,
     processes: Processes | None = None,
+    loss_function: LossFunction | None = None,
 ) -> TrainResult:
     """Train `model`, and save checkpoints and a log after each epoch.
 
@@ -285,6 +292,8 @@ def fit(
         Called with each row of the history.
     processes
         The processes of a distributed run; the main process validates and writes.
+    loss_function
+        Used instead of the loss of the settings.
 
     Raises
     ------
@@ -298,6 +307,9 @@ def fit(
     if info.device.startswith("cpu"):
         keep_freed_memory(2**30)
     amp = _amp_dtype(config.amp, info.amp_dtype)
+    function = prepare_loss(
+        loss_function or config.loss, loaders.single_label, len(loaders.classes), info.device
+    )
     state = start_training(
         model.to(info.device),
         len(loaders.train),
@@ -317,9 +329,10 @@ def fit(
         # A later resume must not continue an earlier run in this folder.
         files.latest.unlink(missing_ok=True)
 
-    loss_fn = make_loss(loaders.single_label, config.label_smoothing)
+    smoothing = config.label_smoothing
+    loss_fn = make_loss(loaders.single_label, smoothing, function=function)
     # The main process validates alone, so only the loss of training counts over all processes.
-    train_loss_fn = make_loss(loaders.single_label, config.label_smoothing, processes)
+    train_loss_fn = make_loss(loaders.single_label, smoothing, processes, function)
     if loaders.auxiliary:
         train_loss_fn = with_auxiliary(
             train_loss_fn, len(loaders.classes), config.auxiliary_weight, processes
@@ -574,7 +587,7 @@ def _describe_run(
         "config": card.config,
         "classes": card.classes,
         "single_label": card.single_label,
-        "loss": "cross-entropy" if card.single_label else "binary cross-entropy",
+        "loss": name_loss(card.config.get("train", {}).get("loss", "auto"), card.single_label),
         "n_parameters": n_parameters,
         "n_train": len(loaders.records["train"]),
         "n_val": len(loaders.records["val"]),
@@ -653,6 +666,7 @@ def run_training(
     *,
     loaders: DataLoaders | None = None,
     model: ResNet1d | None = None,
+    loss: LossFunction | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train a network on a processed folder; see `fit` for the files that it writes.
@@ -667,6 +681,9 @@ def run_training(
         The folder of the run, by default ``artifacts`` below `config.root`.
     loaders, model
         Built from `config` by default.
+    loss
+        A loss function of your own (`src.learning.losses.LossFunction`) instead of that of the
+        settings.
     resume
         Resume from ``latest.pth``.
 
@@ -694,7 +711,9 @@ def run_training(
             loaders = _build_loaders(config, processed, processes)
         train = settle_epochs(train, len(loaders.train))
         config = replace(config, train=train)
-        card = build_card(config, loaders, load_preprocess_config(processed))
+        # The log and the checkpoints name the functions that were given.
+        named = replace(train, loss=import_path(loss)) if loss is not None else train
+        card = build_card(replace(config, train=named), loaders, load_preprocess_config(processed))
         model = model or build_model(card, len(loaders.task.outputs))
         if train.init_from:
             card = _start_from_checkpoint(model, train.init_from, card, loaders)
@@ -705,7 +724,15 @@ def run_training(
             device_info(train.device).device,
         )
         result = fit(
-            model, loaders, card, train, out, resume=resume, on_epoch=on_epoch, processes=processes
+            model,
+            loaders,
+            card,
+            train,
+            out,
+            resume=resume,
+            on_epoch=on_epoch,
+            processes=processes,
+            loss_function=loss,
         )
         if processes.is_main:
             log.result = _summarize(result, loaders)
