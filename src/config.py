@@ -15,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +41,21 @@ FALLBACK_LABEL = "OTHER"
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NORMALIZATIONS = ("zscore", "global", "none")
+AUGMENTATIONS = {
+    "crop": "shortest length in seconds",
+    "limb-swap": "share of records",
+    "gain": "share",
+    "lead-gain": "share",
+    "shift": "seconds",
+    "wander": "mV",
+    "noise": "mV",
+    "hum": "mV",
+    "offset": "mV",
+    "lead-subset": "share of records",
+    "lead-dropout": "share of records",
+    "mixup": "alpha",
+}
+"""Transforms of training batches and the unit of their strength, in the order in which they run."""
 LOSSES = ("auto", "bce", "cross-entropy", "focal", "asymmetric")
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -501,6 +516,12 @@ class TrainConfig:
         "zero-phase high-pass of the signals at this many Hz, such as 0.5, against baseline "
         "wander; stored in the checkpoint; 0 = none",
     )
+    augment: tuple[str, ...] = option(
+        (),
+        "transforms of training batches with their strengths, such as gain=0.2,noise=0.05: crop, "
+        "limb-swap, gain, lead-gain, shift, wander, noise, hum, offset, lead-subset, lead-dropout, "
+        "mixup; or functions of your own, package.module:function",
+    )
     lead_dropout: float = option(
         0.0, "share of training records in which some leads are set to zero"
     )
@@ -590,6 +611,60 @@ class TrainConfig:
         _require(self.highpass_hz >= 0, "highpass_hz", self.highpass_hz, "0 or more Hz")
         _require_share("lead_dropout", self.lead_dropout)
         _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+        strengths, _ = parse_augment(self.augment)
+        for name, value in (("lead-dropout", self.lead_dropout), ("mixup", self.mixup)):
+            _require(
+                not (value and name in strengths),
+                "augment",
+                self.augment,
+                f"no {name}, which has a setting of its own that is {value:g}",
+            )
+        _require(
+            not (self.whole_epochs and "crop" in strengths),
+            "augment",
+            self.augment,
+            "no crop beside whole_epochs, which train on whole records",
+        )
+
+
+def parse_augment(items: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the strengths of the named transforms, and the import paths of others.
+
+    Parameters
+    ----------
+    items
+        ``NAME=STRENGTH``, with a name of `AUGMENTATIONS`, or ``package.module:function``.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or given twice, or a strength is out of range.
+    """
+    strengths: dict[str, float] = {}
+    paths: list[str] = []
+    for item in items:
+        name, separator, text = item.partition("=")
+        if ":" in name and not separator:
+            paths.append(item)
+            continue
+        name = name.replace("_", "-")
+        _require(
+            bool(separator) and name in AUGMENTATIONS,
+            "augment",
+            item,
+            f"NAME=STRENGTH with a name of {', '.join(AUGMENTATIONS)}, or package.module:function",
+        )
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        most = 1.0 if AUGMENTATIONS[name].startswith("share") else math.inf
+        unit = f"a strength ({AUGMENTATIONS[name]}) of 0 {'to 1' if most == 1 else 'or more'}"
+        _require(math.isfinite(value) and 0 <= value <= most, "augment", item, unit)
+        _require(name not in strengths, "augment", item, f"{name} only once")
+        strengths[name] = value
+    _require(len(set(paths)) == len(paths), "augment", items, "each function once")
+    return strengths, tuple(paths)
 
 
 # Data and everything together ---------------------------------------------------------------------

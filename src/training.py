@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import predict
-from src.learning.augment import drop_leads, mix_records
+from src.learning.augment import Augmentation, Transform, build_augmentation
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.learning.distributed import Processes, join_processes
 from src.learning.leaks import warn_trained_on
@@ -154,6 +154,7 @@ def train_epoch(
     *,
     device: str = "cpu",
     amp: torch.dtype | None = None,
+    augment: Augmentation | None = None,
 ) -> float:
     """Train on each batch once and return the mean loss per record.
 
@@ -166,12 +167,15 @@ def train_epoch(
     loss_fn
         Loss of logits and targets, each (B, n_outputs).
     config
-        Clipping and augmentation.
+        Clipping and batch norms.
     device
         The torch device of the model.
     amp
         Reduced precision to compute the network in, or None.
+    augment
+        Transforms of the batches; by default those of `config`, without the facts of the records.
     """
+    augment = augment or build_augmentation(config, device=device)
     state.network.train()
     if config.freeze_norm:
         freeze_norms(state.model)
@@ -181,9 +185,8 @@ def train_epoch(
     n_seen = 0
     for batch in batches:
         signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, T)
-        signal = drop_leads(signal, config.lead_dropout)
         target = batch.target.to(device, non_blocking=True)  # (B, n_outputs)
-        signal, target = mix_records(signal, target, config.mixup)
+        signal, target = augment(signal, target, batch.row)
         with torch.autocast(device.split(":")[0], dtype=amp, enabled=amp is not None):
             logits = state.network(signal)  # (B, n_outputs)
         # Losses are computed in full precision.
@@ -268,6 +271,7 @@ def fit(
     on_epoch: Callable[[HistoryRow], None] | None = None,
     processes: Processes | None = None,
     loss_function: LossFunction | None = None,
+    transform: Transform | None = None,
 ) -> TrainResult:
     """Train `model`, and save checkpoints and a log after each epoch.
 
@@ -294,6 +298,8 @@ def fit(
         The processes of a distributed run; the main process validates and writes.
     loss_function
         Used instead of the loss of the settings.
+    transform
+        Runs after the transforms of the settings.
 
     Raises
     ------
@@ -310,6 +316,7 @@ def fit(
     function = prepare_loss(
         loss_function or config.loss, loaders.single_label, len(loaders.classes), info.device
     )
+    augment = _prepare_augmentation(config, loaders, card, info.device, transform)
     state = start_training(
         model.to(info.device),
         len(loaders.train),
@@ -343,7 +350,9 @@ def fit(
         lr = float(state.schedulers[0].get_last_lr()[0])
         batches = _batches_of(loaders, config, state.epoch)
         _seed_order(batches, config.seed, state.epoch, processes)
-        loss = train_epoch(state, batches, train_loss_fn, config, device=info.device, amp=amp)
+        loss = train_epoch(
+            state, batches, train_loss_fn, config, device=info.device, amp=amp, augment=augment
+        )
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
         problem, scores = "", _NO_SCORES
         if processes.is_main:
@@ -387,6 +396,27 @@ def fit(
         metric_name=files.metric_name,
         best_path=files.best,
     )
+
+
+def _prepare_augmentation(
+    config: TrainConfig,
+    loaders: DataLoaders,
+    card: ModelCard,
+    device: str,
+    transform: Transform | None,
+) -> Augmentation:
+    """Return the augmentation of a run, whose transforms from elsewhere were tried."""
+    per_mv = torch.from_numpy(
+        loaders.view.normalization.units_per_mv(loaders.records["train"].datasets)
+    )
+    if (per_mv == per_mv[0]).all():
+        per_mv = per_mv[:1].to(device)
+    augment = build_augmentation(
+        config, transform, fs=card.preprocess.fs, per_mv=per_mv, device=device
+    )
+    n_samples = loaders.view.crop_samples or card.preprocess.n_samples
+    augment.try_transforms(n_samples, len(loaders.task.outputs))
+    return augment
 
 
 def best_metric_name(single_label: bool) -> MetricName:
@@ -667,6 +697,7 @@ def run_training(
     loaders: DataLoaders | None = None,
     model: ResNet1d | None = None,
     loss: LossFunction | None = None,
+    transform: Transform | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train a network on a processed folder; see `fit` for the files that it writes.
@@ -684,6 +715,9 @@ def run_training(
     loss
         A loss function of your own (`src.learning.losses.LossFunction`) instead of that of the
         settings.
+    transform
+        A transform of training batches (`src.learning.augment.Transform`) that runs after those of
+        the settings.
     resume
         Resume from ``latest.pth``.
 
@@ -712,7 +746,11 @@ def run_training(
         train = settle_epochs(train, len(loaders.train))
         config = replace(config, train=train)
         # The log and the checkpoints name the functions that were given.
-        named = replace(train, loss=import_path(loss)) if loss is not None else train
+        named = train
+        if loss is not None:
+            named = replace(named, loss=import_path(loss))
+        if transform is not None:
+            named = replace(named, augment=(*train.augment, import_path(transform)))
         card = build_card(replace(config, train=named), loaders, load_preprocess_config(processed))
         model = model or build_model(card, len(loaders.task.outputs))
         if train.init_from:
@@ -733,6 +771,7 @@ def run_training(
             on_epoch=on_epoch,
             processes=processes,
             loss_function=loss,
+            transform=transform,
         )
         if processes.is_main:
             log.result = _summarize(result, loaders)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from src.learning.distributed import Processes
-from src.utils import import_object, import_path, printable
+from src.utils import import_object, import_path, printable, restore_rng_state, rng_state
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A loss of logits (B, n_outputs) and targets (B, n_outputs), which are NaN where not annotated."""
@@ -112,7 +112,7 @@ def try_loss(function: LossFunction, name: str, n_classes: int, device: str) -> 
     Parameters
     ----------
     function
-        The function; torch's random numbers are the same after it.
+        The function. The random numbers of the run stay as they were.
     name
         Its name for the error message.
     n_classes
@@ -125,6 +125,7 @@ def try_loss(function: LossFunction, name: str, n_classes: int, device: str) -> 
     ValueError
         If it fails, or returns something else than losses with finite gradients.
     """
+    before = rng_state()
     for where in dict.fromkeys((device, "cpu")):
         logits = torch.linspace(-1, 1, 2 * n_classes, device=where).reshape(2, n_classes)
         logits.requires_grad_()
@@ -132,11 +133,8 @@ def try_loss(function: LossFunction, name: str, n_classes: int, device: str) -> 
         target[0, 0] = 1
         known = torch.ones_like(target, dtype=torch.bool)
         known[1, -1] = False
-        devices = [where] if where.startswith("cuda") else []
         try:
-            with torch.random.fork_rng(devices):
-                values = function(logits, target, known)
-            problem = _find_loss_problem(values, logits)
+            problem = _find_loss_problem(function(logits, target, known), logits)
         # A function of the user's may fail in any way.
         except Exception as error:  # noqa: BLE001
             problem = f"failed with {printable(f'{type(error).__name__}: {error}')}"
@@ -145,6 +143,7 @@ def try_loss(function: LossFunction, name: str, n_classes: int, device: str) -> 
                 f"loss {name}: {problem}; expected function(logits, targets, known), each of "
                 f"shape (2, {n_classes}), to return the losses (2, {n_classes}) or one number"
             )
+    restore_rng_state(before)
 
 
 def _find_loss_problem(values: object, logits: torch.Tensor) -> str:
