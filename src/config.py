@@ -56,6 +56,7 @@ AUGMENTATIONS = {
     "mixup": "alpha",
 }
 """Transforms of training batches and the unit of their strength, in the order in which they run."""
+TRACKERS = ("tensorboard", "mlflow")
 LOSSES = ("auto", "bce", "cross-entropy", "focal", "asymmetric")
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -537,10 +538,10 @@ class TrainConfig:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", is_common=True)
     seed: int = option(0, "seed of weights, record order and augmentation", is_common=True)
     deterministic: bool = option(False, "ask torch for deterministic kernels")
-    tensorboard: bool = option(
-        False,
-        "also write the history for TensorBoard to tensorboard/ of the run; needs "
-        "requirements-tracking.txt",
+    track: tuple[str, ...] = option(
+        (),
+        "also follow the history with tensorboard, mlflow (both need requirements-tracking.txt) or "
+        "a tracker of your own, package.module:factory",
     )
 
     def __post_init__(self) -> None:
@@ -548,6 +549,13 @@ class TrainConfig:
         self._check_classes()
         self._check_inputs()
         _require_choices(self)
+        for name in self.track:
+            _require(
+                name in TRACKERS or ":" in name,
+                "track",
+                name,
+                f"{', '.join(TRACKERS)}, or package.module:factory",
+            )
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
     def _check_optimization(self) -> None:
@@ -905,6 +913,7 @@ def _build_dataclass(
     """Build a settings class, or append its problems to `problems`."""
     hints = get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
+    values = _replace_old(kind, values, prefix, problems)
     unknown = sorted(f"{prefix}{name}" for name in values.keys() - names)
     if unknown:
         shown = ", ".join(map(printable, unknown[:_MAX_UNKNOWN]))
@@ -932,6 +941,17 @@ def _build_dataclass(
     except ValueError as error:
         problems.append(f"{prefix}{error}")
         return None
+
+
+def _replace_old(
+    kind: Any, values: Mapping[str, object], prefix: str, problems: list[str]
+) -> Mapping[str, object]:
+    """Return settings without one that earlier versions wrote, or name what took its place."""
+    if kind is not TrainConfig or "tensorboard" not in values:
+        return values
+    if values["tensorboard"]:
+        problems.append(f'{prefix}tensorboard is no setting any more: use "track": ["tensorboard"]')
+    return {name: value for name, value in values.items() if name != "tensorboard"}
 
 
 def _convert(hint: Any, value: object, name: str, problems: list[str]) -> object:

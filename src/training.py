@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ from src.learning.optimization import (
 )
 from src.learning.predictions import Predictions
 from src.learning.run_files import check_state
-from src.learning.tensorboard_log import log_epochs
+from src.learning.trackers import RunEnd, RunStart, Tracker, open_trackers
 from src.locks import lock_folder
 from src.model import (
     MIN_SAMPLES,
@@ -268,7 +268,7 @@ def fit(
     out: Path,
     *,
     resume: bool = False,
-    on_epoch: Callable[[HistoryRow], None] | None = None,
+    tracker: Tracker | None = None,
     processes: Processes | None = None,
     loss_function: LossFunction | None = None,
     transform: Transform | None = None,
@@ -292,8 +292,8 @@ def fit(
     resume
         Resume from ``latest.pth`` if it exists. On a CPU the result is bit for bit that of an
         uninterrupted run.
-    on_epoch
-        Called with each row of the history.
+    tracker
+        Follows the history.
     processes
         The processes of a distributed run; the main process validates and writes.
     loss_function
@@ -345,6 +345,8 @@ def fit(
             train_loss_fn, len(loaders.classes), config.auxiliary_weight, processes
         )
 
+    if tracker is not None:
+        tracker.start(RunStart(out, {**facts}, state.epoch))
     while state.epoch < config.epochs and not _is_stale(state, config):
         start = time.perf_counter()
         lr = float(state.schedulers[0].get_last_lr()[0])
@@ -381,13 +383,13 @@ def fit(
         if processes.is_main:
             files.save(state, config)
         logger.info("epoch %d/%d  %s", state.epoch, config.epochs, _format_row(row))
-        if on_epoch is not None:
-            on_epoch(row)
+        if tracker is not None:
+            tracker.epoch(row)
 
     processes.wait()
     model.keep_outputs(len(card.classes))
     model.load_state_dict(load_checkpoint(files.best).weights)
-    return TrainResult(
+    result = TrainResult(
         model=model.eval(),
         card=card,
         history=state.history,
@@ -396,6 +398,11 @@ def fit(
         metric_name=files.metric_name,
         best_path=files.best,
     )
+    if tracker is not None:
+        tracker.end(
+            RunEnd(result.best_epoch, result.best_metric, result.metric_name, result.best_path)
+        )
+    return result
 
 
 def _prepare_augmentation(
@@ -698,6 +705,7 @@ def run_training(
     model: ResNet1d | None = None,
     loss: LossFunction | None = None,
     transform: Transform | None = None,
+    trackers: Sequence[Tracker] = (),
     resume: bool = False,
 ) -> TrainResult:
     """Train a network on a processed folder; see `fit` for the files that it writes.
@@ -718,6 +726,8 @@ def run_training(
     transform
         A transform of training batches (`src.learning.augment.Transform`) that runs after those of
         the settings.
+    trackers
+        Follow the history besides those of the settings.
     resume
         Resume from ``latest.pth``.
 
@@ -737,8 +747,8 @@ def run_training(
             remove_leftovers([out, out / "models"])
             settings = {"processed": processed, "resume": resume, **to_jsonable(config)}
             log = stack.enter_context(log_run(out, "train", settings))
-        on_epoch = stack.enter_context(
-            log_epochs(out / "tensorboard", train.tensorboard and processes.is_main)
+        tracker = stack.enter_context(
+            open_trackers(train.track, trackers, enabled=processes.is_main)
         )
         seed_everything(train.seed, train.deterministic)
         if loaders is None:
@@ -768,7 +778,7 @@ def run_training(
             train,
             out,
             resume=resume,
-            on_epoch=on_epoch,
+            tracker=tracker,
             processes=processes,
             loss_function=loss,
             transform=transform,
