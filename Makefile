@@ -117,4 +117,4 @@ smoke: env
 	$(RUN) -m src smoke
 
 clean:
-	rm -rf artifacts/processed artifacts/models artifacts/logs artifacts/tensorboard artifacts/*.json artifacts/*.npz artifacts/*.ipynb artifacts/*.html figures/*.png figures/*.pdf figures/*.svg
+	rm -rf artifacts/processed artifacts/models artifacts/logs artifacts/tensorboard artifacts/mlruns artifacts/mlflow_run.txt artifacts/*.json artifacts/*.npz artifacts/*.ipynb artifacts/*.html figures/*.png figures/*.pdf figures/*.svg

@@ -26,7 +26,8 @@ import torch
 from benchmarks.measures import TimedBatches, prepare
 from src.config import Config, LoaderConfig, TrainConfig, load_config
 from src.dataloaders import build_dataloaders
-from src.learning.optimization import HistoryRow, make_loss, start_training
+from src.learning.losses import make_loss
+from src.learning.optimization import HistoryRow, start_training
 from src.model import ResNet1d
 from src.processed.runs.log import environment
 from src.training import run_training, train_epoch

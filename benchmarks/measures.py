@@ -404,7 +404,8 @@ def measure_training(processed: Path, crop_s: float, seconds: float) -> Result:
     """
     from benchmarks.peers import XResNet1d101
     from src.dataloaders import build_dataloaders
-    from src.learning.optimization import make_loss, start_training
+    from src.learning.losses import make_loss
+    from src.learning.optimization import start_training
     from src.model import ResNet1d
     from src.training import train_epoch
 

@@ -15,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +41,23 @@ FALLBACK_LABEL = "OTHER"
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NORMALIZATIONS = ("zscore", "global", "none")
+AUGMENTATIONS = {
+    "crop": "shortest length in seconds",
+    "limb-swap": "share of records",
+    "gain": "share",
+    "lead-gain": "share",
+    "shift": "seconds",
+    "wander": "mV",
+    "noise": "mV",
+    "hum": "mV",
+    "offset": "mV",
+    "lead-subset": "share of records",
+    "lead-dropout": "share of records",
+    "mixup": "alpha",
+}
+"""Transforms of training batches and the unit of their strength, in the order in which they run."""
+TRACKERS = ("tensorboard", "mlflow")
+LOSSES = ("auto", "bce", "cross-entropy", "focal", "asymmetric")
 SPLIT_NAMES = ("train", "val", "test")
 
 MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
@@ -458,6 +475,11 @@ class TrainConfig:
     patience: int = option(
         10, "epochs without a better validation metric before training stops; 0 = never stop early"
     )
+    loss: str = option(
+        "auto",
+        "auto = cross-entropy with one label per record, else bce; or bce, cross-entropy, focal, "
+        "asymmetric, or a function of your own, package.module:function",
+    )
     label_smoothing: float = option(0.0, "label smoothing of the loss")
     crop_s: float = option(
         2.5,
@@ -529,6 +551,12 @@ class TrainConfig:
         "zero-phase high-pass of the signals at this many Hz, such as 0.5, against baseline "
         "wander; stored in the checkpoint; 0 = none",
     )
+    augment: tuple[str, ...] = option(
+        (),
+        "transforms of training batches with their strengths, such as gain=0.2,noise=0.05: crop, "
+        "limb-swap, gain, lead-gain, shift, wander, noise, hum, offset, lead-subset, lead-dropout, "
+        "mixup; or functions of your own, package.module:function",
+    )
     lead_dropout: float = option(
         0.0, "share of training records in which some leads are set to zero"
     )
@@ -544,10 +572,10 @@ class TrainConfig:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", is_common=True)
     seed: int = option(0, "seed of weights, record order and augmentation", is_common=True)
     deterministic: bool = option(False, "ask torch for deterministic kernels")
-    tensorboard: bool = option(
-        False,
-        "also write the history for TensorBoard to tensorboard/ of the run; needs "
-        "requirements-tracking.txt",
+    track: tuple[str, ...] = option(
+        (),
+        "also follow the history with tensorboard, mlflow (both need requirements-tracking.txt) or "
+        "a tracker of your own, package.module:factory",
     )
 
     def __post_init__(self) -> None:
@@ -555,6 +583,13 @@ class TrainConfig:
         self._check_classes()
         self._check_inputs()
         _require_choices(self)
+        for name in self.track:
+            _require(
+                name in TRACKERS or ":" in name,
+                "track",
+                name,
+                f"{', '.join(TRACKERS)}, or package.module:factory",
+            )
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
     def _check_optimization(self) -> None:
@@ -565,6 +600,18 @@ class TrainConfig:
         _require_share_below_1("warmup_fraction", self.warmup_fraction)
         _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
+        _require(
+            self.loss in LOSSES or ":" in self.loss,
+            "loss",
+            self.loss,
+            f"one of {', '.join(LOSSES)}, or package.module:function",
+        )
+        _require(
+            not (self.loss == "cross-entropy" and self.target == "multi"),
+            "loss",
+            self.loss,
+            "bce, focal, asymmetric or auto, since the target is multi",
+        )
         _require_share_below_1("label_smoothing", self.label_smoothing)
         _require_share_below_1("ema_decay", self.ema_decay)
 
@@ -606,6 +653,60 @@ class TrainConfig:
         _require(self.highpass_hz >= 0, "highpass_hz", self.highpass_hz, "0 or more Hz")
         _require_share("lead_dropout", self.lead_dropout)
         _require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+        strengths, _ = parse_augment(self.augment)
+        for name, value in (("lead-dropout", self.lead_dropout), ("mixup", self.mixup)):
+            _require(
+                not (value and name in strengths),
+                "augment",
+                self.augment,
+                f"no {name}, which has a setting of its own that is {value:g}",
+            )
+        _require(
+            not (self.whole_epochs and "crop" in strengths),
+            "augment",
+            self.augment,
+            "no crop beside whole_epochs, which train on whole records",
+        )
+
+
+def parse_augment(items: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the strengths of the named transforms, and the import paths of others.
+
+    Parameters
+    ----------
+    items
+        ``NAME=STRENGTH``, with a name of `AUGMENTATIONS`, or ``package.module:function``.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or given twice, or a strength is out of range.
+    """
+    strengths: dict[str, float] = {}
+    paths: list[str] = []
+    for item in items:
+        name, separator, text = item.partition("=")
+        if ":" in name and not separator:
+            paths.append(item)
+            continue
+        name = name.replace("_", "-")
+        _require(
+            bool(separator) and name in AUGMENTATIONS,
+            "augment",
+            item,
+            f"NAME=STRENGTH with a name of {', '.join(AUGMENTATIONS)}, or package.module:function",
+        )
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        most = 1.0 if AUGMENTATIONS[name].startswith("share") else math.inf
+        unit = f"a strength ({AUGMENTATIONS[name]}) of 0 {'to 1' if most == 1 else 'or more'}"
+        _require(math.isfinite(value) and 0 <= value <= most, "augment", item, unit)
+        _require(name not in strengths, "augment", item, f"{name} only once")
+        strengths[name] = value
+    _require(len(set(paths)) == len(paths), "augment", items, "each function once")
+    return strengths, tuple(paths)
 
 
 # Data and everything together ---------------------------------------------------------------------
@@ -846,6 +947,7 @@ def _build_dataclass(
     """Build a settings class, or append its problems to `problems`."""
     hints = get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
+    values = _replace_old(kind, values, prefix, problems)
     unknown = sorted(f"{prefix}{name}" for name in values.keys() - names)
     if unknown:
         shown = ", ".join(map(printable, unknown[:_MAX_UNKNOWN]))
@@ -873,6 +975,17 @@ def _build_dataclass(
     except ValueError as error:
         problems.append(f"{prefix}{error}")
         return None
+
+
+def _replace_old(
+    kind: Any, values: Mapping[str, object], prefix: str, problems: list[str]
+) -> Mapping[str, object]:
+    """Return settings without one that earlier versions wrote, or name what took its place."""
+    if kind is not TrainConfig or "tensorboard" not in values:
+        return values
+    if values["tensorboard"]:
+        problems.append(f'{prefix}tensorboard is no setting any more: use "track": ["tensorboard"]')
+    return {name: value for name, value in values.items() if name != "tensorboard"}
 
 
 def _convert(hint: Any, value: object, name: str, problems: list[str]) -> object:

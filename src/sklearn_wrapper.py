@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from src.config import LoaderConfig, TrainConfig
 from src.dataloaders import make_loader, sample_weights
-from src.learning.optimization import make_loss, start_training
+from src.learning.losses import make_loss
+from src.learning.optimization import start_training
 from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import MIN_SAMPLES, ResNet1d, predict_logits, to_scores
 from src.processed.datasets import Batch, draw_starts

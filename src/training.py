@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,26 +19,31 @@ from torch.utils.data import DataLoader
 from src.config import Config, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import predict
-from src.learning.augment import drop_leads, mix_records
+from src.learning.augment import Augmentation, Transform, build_augmentation
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
 from src.learning.distributed import Processes, join_processes
 from src.learning.leaks import warn_trained_on
+from src.learning.losses import (
+    Loss,
+    LossFunction,
+    make_loss,
+    name_loss,
+    prepare_loss,
+    with_auxiliary,
+)
 from src.learning.metrics import compute_metrics
 from src.learning.networks import NetworkFactory, describe_source, find_network, name_network
 from src.learning.optimization import (
     HistoryRow,
-    Loss,
     MetricName,
     TrainState,
     ValidationScores,
-    make_loss,
     settle_epochs,
     start_training,
-    with_auxiliary,
 )
 from src.learning.predictions import Predictions
 from src.learning.run_files import check_state
-from src.learning.tensorboard_log import log_epochs
+from src.learning.trackers import RunEnd, RunStart, Tracker, open_trackers
 from src.locks import lock_folder
 from src.model import (
     build_model,
@@ -60,6 +65,7 @@ from src.utils import (
     device_info,
     html_facts,
     html_table,
+    import_path,
     keep_freed_memory,
     printable,
     remove_leftovers,
@@ -150,6 +156,7 @@ def train_epoch(
     *,
     device: str = "cpu",
     amp: torch.dtype | None = None,
+    augment: Augmentation | None = None,
 ) -> float:
     """Train on each batch once and return the mean loss per record.
 
@@ -162,12 +169,15 @@ def train_epoch(
     loss_fn
         Loss of logits and targets, each (B, n_outputs).
     config
-        Clipping and augmentation.
+        Clipping and batch norms.
     device
         The torch device of the model.
     amp
         Reduced precision to compute the network in, or None.
+    augment
+        Transforms of the batches; by default those of `config`, without the facts of the records.
     """
+    augment = augment or build_augmentation(config, device=device)
     state.network.train()
     if config.freeze_norm:
         freeze_norms(state.model)
@@ -177,9 +187,8 @@ def train_epoch(
     n_seen = 0
     for batch in batches:
         signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, T)
-        signal = drop_leads(signal, config.lead_dropout)
         target = batch.target.to(device, non_blocking=True)  # (B, n_outputs)
-        signal, target = mix_records(signal, target, config.mixup)
+        signal, target = augment(signal, target, batch.row)
         with torch.autocast(device.split(":")[0], dtype=amp, enabled=amp is not None):
             logits = state.network(signal)  # (B, n_outputs)
         # Losses are computed in full precision.
@@ -267,8 +276,10 @@ def fit(
     *,
     network: str | NetworkFactory | None = None,
     resume: bool = False,
-    on_epoch: Callable[[HistoryRow], None] | None = None,
+    tracker: Tracker | None = None,
     processes: Processes | None = None,
+    loss_function: LossFunction | None = None,
+    transform: Transform | None = None,
 ) -> TrainResult:
     """Train `model`, and save checkpoints and a log after each epoch.
 
@@ -291,10 +302,14 @@ def fit(
     resume
         Resume from ``latest.pth`` if it exists. On a CPU the result is bit for bit that of an
         uninterrupted run.
-    on_epoch
-        Called with each row of the history.
+    tracker
+        Follows the history.
     processes
         The processes of a distributed run; the main process validates and writes.
+    loss_function
+        Used instead of the loss of the settings.
+    transform
+        Runs after the transforms of the settings.
 
     Raises
     ------
@@ -312,6 +327,10 @@ def fit(
     n_outputs, n_classes = len(loaders.task.outputs), len(card.classes)
     shape = (len(card.leads), loaders.view.crop_samples or card.preprocess.n_samples)
     check_network(model.to(info.device), card.model.network, shape, n_outputs)
+    function = prepare_loss(
+        loss_function or config.loss, loaders.single_label, len(loaders.classes), info.device
+    )
+    augment = _prepare_augmentation(config, loaders, card, info.device, transform)
     state = start_training(
         model,
         len(loaders.train),
@@ -333,20 +352,25 @@ def fit(
         # A later resume must not continue an earlier run in this folder.
         files.latest.unlink(missing_ok=True)
 
-    loss_fn = make_loss(loaders.single_label, config.label_smoothing)
+    smoothing = config.label_smoothing
+    loss_fn = make_loss(loaders.single_label, smoothing, function=function)
     # The main process validates alone, so only the loss of training counts over all processes.
-    train_loss_fn = make_loss(loaders.single_label, config.label_smoothing, processes)
+    train_loss_fn = make_loss(loaders.single_label, smoothing, processes, function)
     if loaders.auxiliary:
         train_loss_fn = with_auxiliary(
             train_loss_fn, len(loaders.classes), config.auxiliary_weight, processes
         )
 
+    if tracker is not None:
+        tracker.start(RunStart(out, {**facts}, state.epoch))
     while state.epoch < config.epochs and not _is_stale(state, config):
         start = time.perf_counter()
         lr = float(state.schedulers[0].get_last_lr()[0])
         batches = _batches_of(loaders, config, state.epoch)
         _seed_order(batches, config.seed, state.epoch, processes)
-        loss = train_epoch(state, batches, train_loss_fn, config, device=info.device, amp=amp)
+        loss = train_epoch(
+            state, batches, train_loss_fn, config, device=info.device, amp=amp, augment=augment
+        )
         loss = float(processes.mean(torch.tensor(loss, device=info.device)))
         problem, scores = "", _NO_SCORES
         if processes.is_main:
@@ -375,14 +399,14 @@ def fit(
         if processes.is_main:
             files.save(state, config)
         logger.info("epoch %d/%d  %s", state.epoch, config.epochs, _format_row(row))
-        if on_epoch is not None:
-            on_epoch(row)
+        if tracker is not None:
+            tracker.epoch(row)
 
     processes.wait()
     if n_outputs > n_classes:
         model = build_model(card, network=network).to(info.device)
     model.load_state_dict(load_checkpoint(files.best).weights)
-    return TrainResult(
+    result = TrainResult(
         model=model.eval(),
         card=card,
         history=state.history,
@@ -391,6 +415,32 @@ def fit(
         metric_name=files.metric_name,
         best_path=files.best,
     )
+    if tracker is not None:
+        tracker.end(
+            RunEnd(result.best_epoch, result.best_metric, result.metric_name, result.best_path)
+        )
+    return result
+
+
+def _prepare_augmentation(
+    config: TrainConfig,
+    loaders: DataLoaders,
+    card: ModelCard,
+    device: str,
+    transform: Transform | None,
+) -> Augmentation:
+    """Return the augmentation of a run, whose transforms from elsewhere were tried."""
+    per_mv = torch.from_numpy(
+        loaders.view.normalization.units_per_mv(loaders.records["train"].datasets)
+    )
+    if (per_mv == per_mv[0]).all():
+        per_mv = per_mv[:1].to(device)
+    augment = build_augmentation(
+        config, transform, fs=card.preprocess.fs, per_mv=per_mv, device=device
+    )
+    n_samples = loaders.view.crop_samples or card.preprocess.n_samples
+    augment.try_transforms(n_samples, len(loaders.task.outputs))
+    return augment
 
 
 def best_metric_name(single_label: bool) -> MetricName:
@@ -608,7 +658,7 @@ def _describe_run(
         "config": card.config,
         "classes": card.classes,
         "single_label": card.single_label,
-        "loss": "cross-entropy" if card.single_label else "binary cross-entropy",
+        "loss": name_loss(card.config.get("train", {}).get("loss", "auto"), card.single_label),
         "n_parameters": n_parameters,
         "n_train": len(loaders.records["train"]),
         "n_val": len(loaders.records["val"]),
@@ -687,6 +737,9 @@ def run_training(
     *,
     loaders: DataLoaders | None = None,
     network: str | NetworkFactory | None = None,
+    loss: LossFunction | None = None,
+    transform: Transform | None = None,
+    trackers: Sequence[Tracker] = (),
     resume: bool = False,
 ) -> TrainResult:
     """Train a network on a processed folder; see `fit` for the files that it writes.
@@ -704,6 +757,14 @@ def run_training(
     network
         A network of your own: its factory, or ``package.module:factory``; see
         `src.learning.networks` for what is expected of it. By default that of `config`.
+    loss
+        A loss function of your own (`src.learning.losses.LossFunction`) instead of that of the
+        settings.
+    transform
+        A transform of training batches (`src.learning.augment.Transform`) that runs after those of
+        the settings.
+    trackers
+        Follow the history besides those of the settings.
     resume
         Resume from ``latest.pth``.
 
@@ -728,15 +789,21 @@ def run_training(
             remove_leftovers([out, out / "models"])
             settings = {"processed": processed, "resume": resume, **to_jsonable(config)}
             log = stack.enter_context(log_run(out, "train", settings))
-        on_epoch = stack.enter_context(
-            log_epochs(out / "tensorboard", train.tensorboard and processes.is_main)
+        tracker = stack.enter_context(
+            open_trackers(train.track, trackers, enabled=processes.is_main)
         )
         seed_everything(train.seed, train.deterministic)
         if loaders is None:
             loaders = _build_loaders(config, processed, processes)
         train = settle_epochs(train, len(loaders.train))
         config = replace(config, train=train)
-        card = build_card(config, loaders, load_preprocess_config(processed))
+        # The log and the checkpoints name the functions that were given.
+        named = train
+        if loss is not None:
+            named = replace(named, loss=import_path(loss))
+        if transform is not None:
+            named = replace(named, augment=(*train.augment, import_path(transform)))
+        card = build_card(replace(config, train=named), loaders, load_preprocess_config(processed))
         card = replace(card, source=describe_source(network))
         model = build_model(card, len(loaders.task.outputs), network)
         if train.init_from:
@@ -756,8 +823,10 @@ def run_training(
             out,
             network=network,
             resume=resume,
-            on_epoch=on_epoch,
+            tracker=tracker,
             processes=processes,
+            loss_function=loss,
+            transform=transform,
         )
         if processes.is_main:
             log.result = _summarize(result, loaders)

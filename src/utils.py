@@ -996,6 +996,12 @@ def import_object(path: str) -> object:
     return found
 
 
+def import_path(found: object) -> str:
+    """Return the import path of a function or class, or that of the type of another object."""
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
 def lazy_exports(
     package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

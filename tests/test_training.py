@@ -86,15 +86,20 @@ def test_resumed_equals_uninterrupted_bit_for_bit(processed: Path, tmp_path: Pat
     from src.training import build_card, fit
     from src.utils import seed_everything
 
-    def stop(row: dict[str, object]) -> None:
-        if row["epoch"] == 2:
-            raise InterruptError
+    class Stop:
+        def start(self, run: object) -> None: ...
+
+        def epoch(self, row: dict[str, object]) -> None:
+            if row["epoch"] == 2:
+                raise InterruptError
+
+        def end(self, result: object) -> None: ...
 
     seed_everything(CONFIG.train.seed)
     loaders = build_dataloaders(CONFIG, processed)
     card = build_card(CONFIG, loaders, load_preprocess_config(processed))
     with pytest.raises(InterruptError):
-        fit(build_model(card), loaders, card, CONFIG.train, tmp_path / "broken", on_epoch=stop)
+        fit(build_model(card), loaders, card, CONFIG.train, tmp_path / "broken", tracker=Stop())
     torch.rand(5)  # what happened in between must not matter
     result = run_training(CONFIG, processed, tmp_path / "broken", resume=True)
     whole, resumed = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from src.config import STANDARD_LEADS
+from src.config import STANDARD_LEADS, parse_augment
 from src.learning.checkpoints import ModelCard
 from src.processed.runs.tasks import RecordTensor
 
@@ -24,8 +24,12 @@ def least_leads(card: ModelCard) -> int:
     random leads of twelve cost 0.020 of macro AUROC, three 0.039, and each further one as much.
     """
     n_leads = len(card.leads)
-    # Lead dropout leaves any number of leads, down to one.
-    if card.config.get("train", {}).get("lead_dropout"):
+    # Lead dropout leaves any number of leads, down to one, and so do sets of leads.
+    settings = card.config.get("train", {})
+    strengths, _ = parse_augment(settings.get("augment", ()))
+    if any(
+        (settings.get("lead_dropout"), strengths.get("lead-dropout"), strengths.get("lead-subset"))
+    ):
         return 1
     tolerated = n_leads - n_leads // 6
     return min(tolerated, card.min_leads) if card.min_leads else tolerated

@@ -310,7 +310,22 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="resume from models/latest.pth if it exists (default: off)",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action=_Replaced,
+        nargs=0,
+        const="--track tensorboard",
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
     add_settings(parser, (TrainConfig, ModelConfig, LoaderConfig))
+
+
+class _Replaced(argparse.Action):
+    """An option that another one has replaced, which `const` names."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
+        parser.error(f"{self.option_strings[0]} is no option any more: use {self.const}")
 
 
 def add_leave_one_out(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ function and a row of the table `_KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -17,23 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from src.config import STANDARD_LEADS
+from src.learning.interference import (
+    LEAD_SUBSETS,
+    LIMB_SWAPS,
+    MAINS_HZ,
+    N_WANDER_TONES,
+    WANDER_HZ,
+)
 from src.records.record import ECGRecord
 
-_WANDER_HZ = (0.05, 0.5)
-_N_WANDER_TONES = 5
-_HUM_HZ = 50.0
 _HUM_FS = 500.0
 """Rate at which hum is added, because slower recordings hold none."""
-
-_LEFT_AND_RIGHT_ARM_SWAPPED: Mapping[str, tuple[str, int]] = {
-    "I": ("I", -1),
-    "II": ("III", 1),
-    "III": ("II", 1),
-    "aVR": ("aVL", 1),
-    "aVL": ("aVR", 1),
-}
-"""Lead -> the lead, with its sign, that it records once the electrodes of both arms are swapped."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def add_noise(record: ECGRecord, rng: np.random.Generator, snr_db: float) -> ECG
 def add_wander(record: ECGRecord, rng: np.random.Generator, mv: float) -> ECGRecord:
     """Add slow tones of 0.05 to 0.5 Hz to each lead; their sum reaches `mv` at most."""
     n_leads, n_samples = record.signal.shape
-    hz = rng.uniform(*_WANDER_HZ, (n_leads, _N_WANDER_TONES, 1))
+    hz = rng.uniform(*WANDER_HZ, (n_leads, N_WANDER_TONES, 1))
     phase = rng.uniform(0, 2 * np.pi, hz.shape)
     tones = np.sin(2 * np.pi * hz * np.arange(n_samples) / record.fs + phase)
     return _add(record, tones.mean(axis=1) * mv)
@@ -88,7 +82,9 @@ def add_hum(record: ECGRecord, rng: np.random.Generator, mv: float) -> ECGRecord
         record = change_rate(record, rng, _HUM_FS)
     n_leads, n_samples = record.signal.shape
     phase = rng.uniform(0, 2 * np.pi, (n_leads, 1))
-    return _add(record, mv * np.sin(2 * np.pi * _HUM_HZ * np.arange(n_samples) / record.fs + phase))
+    return _add(
+        record, mv * np.sin(2 * np.pi * MAINS_HZ[0] * np.arange(n_samples) / record.fs + phase)
+    )
 
 
 def add_offsets(record: ECGRecord, rng: np.random.Generator, mv: float) -> ECGRecord:
@@ -101,11 +97,11 @@ def scale(record: ECGRecord, _: np.random.Generator, factor: float) -> ECGRecord
     return replace(record, signal=record.signal * np.float32(factor))
 
 
-def swap_electrodes(record: ECGRecord, _: np.random.Generator, __: str) -> ECGRecord:
-    """Swap the electrodes of both arms: I turns over, II and III change places, aVR and aVL too."""
+def swap_electrodes(record: ECGRecord, _: np.random.Generator, swapped: str) -> ECGRecord:
+    """Swap two limb electrodes, as `LIMB_SWAPS` names them."""
     rows = {lead: row for row, lead in enumerate(record.leads)}
     signal = record.signal.copy()
-    for lead, (source, sign) in _LEFT_AND_RIGHT_ARM_SWAPPED.items():
+    for lead, (source, sign) in LIMB_SWAPS[swapped].items():
         if lead in rows and source in rows:
             signal[rows[lead]] = sign * record.signal[rows[source]]
     return replace(record, signal=signal)
@@ -141,8 +137,7 @@ class _Kind(NamedTuple):
 
 _KINDS = (
     _Kind("none", lambda record, _, __: record, ("",), "{}"),
-    _Kind("leads", keep_leads, ("I II V1 V2 V3 V4 V5 V6", " ".join(STANDARD_LEADS[:6])), "{}"),
-    _Kind("leads", keep_leads, ("I II V2", "I II", "II", "I"), "{}"),
+    _Kind("leads", keep_leads, LEAD_SUBSETS, "{}"),
     _Kind("noise", add_noise, (20, 10, 5, 0), "{:g} dB"),
     _Kind("wander", add_wander, (0.25, 0.5, 1.0), "{:g} mV"),
     _Kind("hum", add_hum, (0.1, 0.3), "{:g} mV"),

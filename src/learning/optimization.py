@@ -1,10 +1,9 @@
-"""Losses, optimizers, schedules, and the state of a training run that checkpoints save."""
+"""Optimizers, schedules, and the state of a training run that checkpoints save."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
@@ -19,9 +18,6 @@ from src.utils import restore_rng_state, rng_state
 
 logger = logging.getLogger(__name__)
 
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""A loss of logits (B, n_outputs) and targets (B, n_outputs)."""
 
 MetricName = Literal["val_f1_macro", "val_auroc_macro"]
 """A column of the history that can decide which epoch is best."""
@@ -61,70 +57,6 @@ class SavedState(TypedDict):
     best_epoch: int
     best_metric: float
     history: list[HistoryRow]
-
-
-def make_loss(
-    single_label: bool, label_smoothing: float = 0.0, processes: Processes | None = None
-) -> Loss:
-    """Return the loss for targets (B, n_classes) that are NaN where not annotated.
-
-    Parameters
-    ----------
-    single_label
-        Cross-entropy, with the logits of unannotated classes left out of the softmax; else the mean
-        binary cross-entropy of the annotated entries.
-    label_smoothing
-        Share of the target that is spread evenly over the annotated classes (Szegedy et al., CVPR
-        2016).
-    processes
-        The processes of a distributed run, which must all compute the loss at the same time. The
-        mean is then over the annotated entries of the whole batch: the mean of the losses of all
-        processes is the loss that one process would have, and so are the gradients.
-    """
-    everyone = processes or Processes()
-
-    def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        unknown = target.isnan()
-        # One-hot, or two classes where mixup blends two records
-        shares = target.nan_to_num()
-        uniform = ~unknown / (~unknown).sum(dim=1, keepdim=True).clamp(min=1)
-        shares = shares * (1 - label_smoothing) + uniform * label_smoothing
-        # Half of the most negative number: minus infinity times a share of 0 would be NaN.
-        known_logits = logits.masked_fill(unknown, torch.finfo(logits.dtype).min / 2)
-        return nn.functional.cross_entropy(known_logits, shares)
-
-    def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        known = ~target.isnan()
-        soft = target.nan_to_num() * (1 - label_smoothing) + 0.5 * label_smoothing
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, soft, reduction="none")
-        return (loss * known).sum() / everyone.mean_count(known.sum())
-
-    return cross_entropy if single_label else binary_cross_entropy
-
-
-def with_auxiliary(
-    main: Loss, n_classes: int, weight: float, processes: Processes | None = None
-) -> Loss:
-    """Return `main` on the first `n_classes` outputs plus a loss of the auxiliary ones.
-
-    Parameters
-    ----------
-    main
-        Loss of the classes.
-    n_classes
-        Number of classes; the outputs after them are auxiliary.
-    weight
-        Weight of the binary cross-entropy of the auxiliary outputs.
-    processes
-        As for `make_loss`.
-    """
-    auxiliary = make_loss(single_label=False, processes=processes)
-
-    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        main_loss = main(logits[:, :n_classes], target[:, :n_classes])
-        return main_loss + weight * auxiliary(logits[:, n_classes:], target[:, n_classes:])
-
-    return loss
 
 
 def make_optimizers(

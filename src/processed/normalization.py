@@ -77,6 +77,16 @@ class Normalization:
         spread = [self.std_mv.get(name, self.std_mv[ANY_DATASET]) for name in datasets]
         return std / np.array(spread, np.float32).reshape(-1, 1)
 
+    def units_per_mv(self, datasets: Sequence[str]) -> Float32Array:
+        """Return what 1 mV is in a normalized signal of each dataset, shape (len(datasets),).
+
+        With ``zscore``, whose unit depends on the lead, it is 1.
+        """
+        if self.mode != "global":
+            return np.ones(len(datasets), np.float32)
+        spread = [self.std_mv.get(name, self.std_mv[ANY_DATASET]) for name in datasets]
+        return np.float32(1) / np.array(spread, np.float32)
+
     def remove_wander(self, signal: Float32Array, n_valid: int, fs: float) -> Float32Array:
         """Return a scaled signal (n_leads, n_samples) after the high-pass.
 

@@ -23,7 +23,7 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from src.learning.checkpoints import NetworkSource
-from src.utils import import_object, printable
+from src.utils import import_object, import_path, printable
 
 
 class NetworkEntry(NamedTuple):
@@ -82,7 +82,7 @@ def name_network(network: str | NetworkFactory) -> str:
     """Return the name that a checkpoint stores: that in the box, else the import path."""
     if isinstance(network, str):
         return network
-    path = f"{network.__module__}:{getattr(network, '__qualname__', type(network).__qualname__)}"
+    path = import_path(network)
     return next((name for name, entry in NETWORKS.items() if entry.path == path), path)
 
 
