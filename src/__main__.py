@@ -346,6 +346,45 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def embed(args: argparse.Namespace) -> int:
+    """Write what a network computes of each record before its head, with keys and splits."""
+    from src.commands.embed import describe_features
+    from src.commands.embed import embed as run
+    from src.learning.checkpoints import load_checkpoint
+    from src.utils import device_info
+
+    features = run(
+        load_checkpoint(args.checkpoint, network=args.network),
+        args.processed,
+        out=args.out,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        device=device_info(args.device).device,
+    )
+    _say(describe_features(features, args.out))
+    return 0
+
+
+def probe(args: argparse.Namespace) -> int:
+    """Fit a logistic regression on features, and on those of the same network untrained."""
+    from src.commands.probe import run_probe
+    from src.eval import EvaluationOptions
+
+    result = run_probe(
+        args.features,
+        args.processed,
+        args.out,
+        split=args.split,
+        target=args.target,
+        classes=args.classes,
+        strength=args.strength,
+        options=EvaluationOptions(args.intervals),
+        allow_overlap=args.allow_overlap,
+    )
+    _say(str(result))
+    return 0
+
+
 def export_dataset(args: argparse.Namespace) -> int:
     """Export a processed folder to Parquet files (Hugging Face datasets)."""
     from src.processed.export import export_dataset as run
@@ -439,6 +478,8 @@ COMMANDS = {
     "stress": (stress, arguments.add_stress),
     "predict": (predict, arguments.add_predict),
     "export": (export, arguments.add_export),
+    "embed": (embed, arguments.add_embed),
+    "probe": (probe, arguments.add_probe),
     "export-dataset": (export_dataset, arguments.add_export_dataset),
     "smoke": (smoke, arguments.add_smoke),
     "compare": (compare, arguments.add_compare),

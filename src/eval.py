@@ -490,7 +490,7 @@ def predict_records(
 ) -> Predictions:
     """Return the predictions of a checkpoint for one or more records of a processed folder."""
     card = checkpoint.card
-    _check_input(records.paths[0], card, checkpoint.path)
+    check_input(records.paths[0], card, checkpoint.path)
     targets = encode_targets(records, card.classes)
     members = load_members(checkpoint, device)
     logits = torch.zeros(len(records), len(card.classes))
@@ -511,7 +511,7 @@ def predict_records(
     )
 
 
-def _check_input(record: Path, card: ModelCard, path: Path) -> None:
+def check_input(record: Path, card: ModelCard, path: Path) -> None:
     """Refuse records of another length or rate than the model was trained on.
 
     The network takes them without an error, but the scores would mean nothing.

@@ -161,7 +161,7 @@ def build_model(
         raise ValueError(
             f"network {printable(name)} made a {type(model).__name__}: expected a torch.nn.Module"
         )
-    if getattr(model, "takes_lead_presence", False):
+    if needs_lead_presence(model):
         model.register_forward_pre_hook(_add_lead_presence)
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
         # The first input makes the weights of lazy modules.
@@ -174,6 +174,18 @@ def _add_lead_presence(model: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[t
     """Give a network that asks for it which leads (B, n_leads) are not zero throughout."""
     (x,) = inputs
     return x, (x != 0).any(dim=2)
+
+
+def compute_features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the features (B, n_features) of a network that has them."""
+    inputs = _add_lead_presence(model, (x,)) if needs_lead_presence(model) else (x,)
+    features: torch.Tensor = model.features(*inputs)  # type: ignore[operator]
+    return features
+
+
+def needs_lead_presence(model: nn.Module) -> bool:
+    """Return whether a network is also given which leads are present."""
+    return bool(getattr(model, "takes_lead_presence", False))
 
 
 def _describe_error(error: Exception) -> str:

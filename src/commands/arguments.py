@@ -90,6 +90,14 @@ EXAMPLES = {
         "--checkpoint artifacts/runs/mine/models/best.pth --processed artifacts/mine --out "
         "artifacts/runs/mine --kinds leads noise"
     ),
+    "embed": (
+        "--checkpoint artifacts/runs/mine/models/best.pth --processed artifacts/mine --out "
+        "artifacts/runs/mine/features.npz"
+    ),
+    "probe": (
+        "--features artifacts/runs/mine/features.npz --processed artifacts/mine --intervals 1000 "
+        "--out artifacts/runs/probe"
+    ),
     "report": "--run mine --processed artifacts/mine",
     "demo": "--out executed.ipynb",
 }
@@ -754,6 +762,75 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         help="also compare recordings that the model was trained on (default: off, they are "
         "refused)",
     )
+
+
+def add_embed(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `embed`."""
+    _add_checkpoint(parser)
+    parser.add_argument(
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
+    )
+    parser.add_argument(
+        "--out",
+        type=file_to_write,
+        required=True,
+        metavar="FILE",
+        help="NAME.npz, or NAME.parquet, which needs requirements-datasets.txt",
+    )
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="S",
+        help="seed of the untrained network (default: %(default)s)",
+    )
+    _add_running(parser)
+
+
+def add_probe(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `probe`."""
+    parser.add_argument("--features", required=True, metavar="FILE", help=".npz that embed wrote")
+    parser.add_argument(
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("val", "test"),
+        help="split to evaluate (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        required=True,
+        metavar="RUN",
+        help="folder for metrics and predictions; random/ in it gets those of the untrained "
+        "network",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="single = one label per record, multi = several, auto = single if every training "
+        "record carries exactly one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=list_of(str),
+        default=(),
+        metavar="A,B,...",
+        help="classes to predict (default: all labels of the training records)",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.1,
+        metavar="C",
+        help="inverse of the L2 penalty, as C of scikit-learn, on standardized features (default: "
+        "%(default)s)",
+    )
+    _add_allow_overlap(parser)
+    _add_intervals(parser)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

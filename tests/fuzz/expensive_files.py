@@ -324,6 +324,7 @@ GENERATORS: dict[str, Callable[[], Iterator[Expensive]]] = {
     **{name: lambda name=name: table_inputs(name) for name in TABLES if name != "mapping"},
     "record_file": lambda: archive_inputs("record_file"),
     "predictions": predictions_inputs,
+    "features": lambda: archive_inputs("features"),
     "checkpoint": checkpoint_inputs,
     "manifest": manifest_inputs,
     "journal": journal_inputs,

@@ -25,6 +25,7 @@ from src.config import (
 from src.labels.ids import id_key
 from src.labels.mapping import LabelRow, iter_rows, load_mapping
 from src.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
+from src.learning.features import Features
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.run_files import load_metrics, load_training_log
@@ -199,6 +200,8 @@ def own_files() -> dict[str, bytes]:
         Predictions(("a", "b", "c", "d"), np.eye(4, 2, dtype=np.float32), scores, ("A", "B")).save(
             root / "predictions_test.npz"
         )
+        values = np.ones((2, 3), np.float32)
+        Features(("a", "b"), ("train", "test"), values, values, ("ab",)).save(root / "features.npz")
         save_config(build_small_config(), root / "config.json")
         save_run_files(root, Predictions.load(root / "predictions_test.npz"))
         kept = [
@@ -550,6 +553,7 @@ def check_journal(rng: random.Random, path: Path) -> str:
 PATTERNS = {
     "record_file": "records/*.npz",
     "predictions": "predictions*.npz",
+    "features": "features.npz",
     "checkpoint": "*.pth",
     "splits": "splits.json",
     "manifest": "manifest.csv",
@@ -563,6 +567,7 @@ PATTERNS = {
 LOADERS: dict[str, Callable[[Path], object]] = {
     "record_file": use_record_file,
     "predictions": use_predictions,
+    "features": Features.load,
     "checkpoint": use_checkpoint,
     "splits": load_splits,
     "manifest": lambda path: load_manifest(path.parent),
@@ -585,6 +590,7 @@ TARGETS: dict[str, Target] = {
     **{name: table_target(name) for name in TABLES},
     "record_file": file_target("record_file", mutate_archive, 2),
     "predictions": file_target("predictions", mutate_archive),
+    "features": file_target("features", mutate_archive),
     "packed": Target(make_packed, check_packed, 1),
     "checkpoint": file_target("checkpoint", mutate_archive),
     "card": Target(make_card, check_checkpoint, 1),

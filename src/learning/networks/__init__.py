@@ -8,7 +8,7 @@ A network is made by a factory, called as ``factory(n_leads=..., n_classes=..., 
 - ``features(x)``: the features (B, n_features) before its classifier.
 - ``stages``: a module that returns features over time (B, n_channels, L), which Grad-CAM weighs.
 - ``takes_lead_presence = True``: it is then called as ``network(x, lead_present)``, with a bool
-  (B, n_leads) that is False for leads that are zero throughout.
+  (B, n_leads) that is False for leads that are zero throughout; so are its ``features``.
 """
 
 from __future__ import annotations
