@@ -159,6 +159,18 @@ def test_predictions_of_another_program_become_a_report(
     assert compared.code == 0 and "+0.000" in compared.out
 
 
+def test_features_are_written_and_probed(
+    run: Run, processed: Path, trained: Path, tmp_path: Path
+) -> None:
+    best, file = trained / "models" / "best.pth", tmp_path / "f.npz"
+    where = ("--processed", processed)
+    done = run("embed", "--checkpoint", best, *where, "--out", file, "--device", "cpu")
+    assert done.code == 0 and "features of 36 records" in done.out
+    done = run("probe", "--features", file, *where, "--out", tmp_path / "r", "--intervals", 20)
+    assert done.code == 0 and "the same, untrained" in done.out
+    assert files_in(tmp_path / "r") >= {"metrics_test.json", "random/metrics_test.json"}
+
+
 def test_a_file_of_settings_yields_to_options(run: Run, processed: Path, tmp_path: Path) -> None:
     save_json(
         {"train": {"epochs": 5, "lr": 0.001, "device": "cpu"}, "model": {"base_channels": 8}},
