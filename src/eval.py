@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -275,7 +276,7 @@ def evaluate_predictions(
     cannot be known whether the model was trained on evaluated records: ``trained_on`` of the
     metrics is then ``unknown``.
     """
-    from src.learning.score_tables import find_records, report_others
+    from src.learning.score_tables import report_others, show_names
 
     _check_split(split)
     processed = local_copy(processed)
@@ -288,43 +289,72 @@ def evaluate_predictions(
     split_of = dict(zip(record_keys(rows), rows["split"], strict=True))
     table = _load_table(predictions, splits).resolve(split_of)
     task = table.choose_task(splits, target, keep_negative=keep_negative)
-    logger.info("%s: %s, classes %s", table.source, task.description, ", ".join(task.classes))
+    logger.info("%s: %s, classes %s", table.source, task.description, show_names(task.classes))
     options.check(split, task.single_label)
-
-    n_trained_on: dict[str, int] = {}
-
-    def select(name: str, *, everyone: bool = False) -> FoundRecords:
+    for name in (split, FITTED_ON) if options.needs_validation else (split,):
         if not len(splits[name]):
             raise ValueError(_describe_empty_split(processed, name, splits, task))
-        found = find_records(
-            table, splits[name], task, name, everyone=everyone, allow_missing=allow_missing
-        )
-        n_trained_on[name] = refuse_overlap(
-            table.train_hashes,
-            found.records.keys,
-            found.records.signal_hashes,
-            name,
-            allow_overlap=allow_overlap,
-            source=table.source,
-        )
-        return found
 
-    found = select(split, everyone=True)
+    select = partial(
+        _select_predicted,
+        table,
+        splits,
+        task,
+        allow_missing=allow_missing,
+        allow_overlap=allow_overlap,
+    )
+    found, n_trained_on = select(split, everyone=True)
     validation = None
     if options.needs_validation:
-        validation = table.predict(select(FITTED_ON).records, task)
-    evaluated = found.records.keys + (validation.keys if validation else ())
-    report_others(table, evaluated, split_of, split)
-    everyone = table.predict(found.records, task)
-    evaluation = _evaluate_split(
-        everyone, task, processed, split, options, validation, has_everyone=found.has_negative
+        validation = table.predict(select(FITTED_ON)[0].records, task)
+    report_others(
+        table, found.records.keys + (validation.keys if validation else ()), split_of, split
     )
-    _note_training(evaluation, n_trained_on[split])
+    evaluation = _evaluate_split(
+        table.predict(found.records, task),
+        task,
+        processed,
+        split,
+        options,
+        validation,
+        has_everyone=found.has_negative,
+    )
+    _note_training(evaluation, n_trained_on)
     if found.n_missing:
         evaluation.metrics["n_missing"] = found.n_missing
     if out is not None:
         _save_evaluation(evaluation, out, {"predictions": table.source})
     return evaluation
+
+
+def _select_predicted(
+    table: ScoreTable,
+    splits: Mapping[str, LabelledRecords],
+    task: Task,
+    split: str,
+    *,
+    everyone: bool = False,
+    allow_missing: bool,
+    allow_overlap: bool,
+) -> tuple[FoundRecords, int]:
+    """Return the records of a split that a table predicts, and how many were trained on.
+
+    Those are refused, unless `allow_overlap` is set.
+    """
+    from src.learning.score_tables import find_records
+
+    found = find_records(
+        table, splits[split], task, split, everyone=everyone, allow_missing=allow_missing
+    )
+    n_trained_on = refuse_overlap(
+        table.train_hashes,
+        found.records.keys,
+        found.records.signal_hashes,
+        split,
+        allow_overlap=allow_overlap,
+        source=table.source,
+    )
+    return found, n_trained_on
 
 
 def _load_table(
