@@ -429,7 +429,13 @@ def _prepare_augmentation(
     device: str,
     transform: Transform | None,
 ) -> Augmentation:
-    """Return the augmentation of a run, whose transforms from elsewhere were tried."""
+    """Return the augmentation of a run, whose transforms from elsewhere were tried.
+
+    Raises
+    ------
+    ValueError
+        If one is wrong, or cuts signals to fewer samples than the network needs.
+    """
     per_mv = torch.from_numpy(
         loaders.view.normalization.units_per_mv(loaders.records["train"].datasets)
     )
@@ -438,6 +444,12 @@ def _prepare_augmentation(
     augment = build_augmentation(
         config, transform, fs=card.preprocess.fs, per_mv=per_mv, device=device
     )
+    shortest_s = augment.strengths.get("crop", 0.0)
+    if 0 < round(shortest_s * augment.fs) < MIN_SAMPLES:
+        raise ValueError(
+            f"augment has crop={shortest_s:g}: expected {MIN_SAMPLES / augment.fs:g} s and more, "
+            f"which is {MIN_SAMPLES} samples at {augment.fs:g} Hz"
+        )
     n_samples = loaders.view.crop_samples or card.preprocess.n_samples
     augment.try_transforms(n_samples, len(loaders.task.outputs))
     return augment

@@ -28,6 +28,8 @@ def tensor(n_leads: int = 12, flags: tuple[str, ...] = ()) -> RecordTensor:
         (dataclasses.replace(CARD, min_leads=1), 1),
         (dataclasses.replace(CARD, min_leads=12), 10),
         (dataclasses.replace(CARD, config={"train": {"lead_dropout": 0.5}}), 1),
+        (dataclasses.replace(CARD, config={"train": {"augment": ["lead-subset=0.2"]}}), 1),
+        (dataclasses.replace(CARD, config={"train": {"augment": ["gain=0.2"]}}), 10),
     ],
 )
 def test_leads_that_a_network_needs(card: ModelCard, least: int) -> None:

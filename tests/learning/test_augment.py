@@ -112,6 +112,14 @@ def test_the_random_numbers_are_those_of_torch(text: str, signal: torch.Tensor) 
     assert torch.isfinite(first).all()
 
 
+def test_every_step_stays_on_the_device_of_the_batch() -> None:
+    """On torch's device without memory, which refuses tensors of another one."""
+    augment = build_augmentation(settings(EVERY), fs=200.0, per_mv=torch.ones(8), device="meta")
+    signal, target = torch.zeros(8, 4, 100, device="meta"), torch.zeros(8, 2, device="meta")
+    found, mixed = augment(signal, target, torch.arange(8))
+    assert found.is_meta and mixed.is_meta and found.dtype == torch.float32
+
+
 def test_strengths_are_in_mv_by_the_scale_of_each_record() -> None:
     """Of two collections, one has 4 units per mV: its offset is four times as large."""
     augment = build_augmentation(settings("offset=0.5"), fs=100.0, per_mv=torch.tensor([4.0, 1.0]))
@@ -302,3 +310,11 @@ def test_a_run_with_every_transform_is_resumed_bit_for_bit(
     ]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     assert result.card.config["train"]["augment"][-1] == f"{__name__}:brighten"
+
+
+def test_crops_that_are_too_short_for_the_network_are_refused(
+    processed: Path, tmp_path: Path
+) -> None:
+    train = dataclasses.replace(QUICK.train, augment=("crop=1",))
+    with pytest.raises(ValueError, match=r"augment has crop=1: expected 2\.5 s and more"):
+        run_training(dataclasses.replace(QUICK, train=train), processed, tmp_path)

@@ -25,6 +25,13 @@ def test_global_statistics_pool_the_present_leads_of_a_collection() -> None:
     np.testing.assert_allclose(gains[1], [3 / fitted.std_mv[""], 0])  # the absent lead stays 0
 
 
+def test_a_millivolt_in_the_unit_of_the_signals() -> None:
+    scaled = Normalization("global", {"": 0.5, "a": 0.25})
+    np.testing.assert_allclose(scaled.units_per_mv(["a", "b", "a"]), [4, 2, 4])
+    for mode in ("none", "zscore"):
+        np.testing.assert_array_equal(Normalization(mode).units_per_mv(["a", "b"]), [1, 1])
+
+
 def test_wrong_settings() -> None:
     with pytest.raises(ValueError, match="normalization is 'minmax'"):
         Normalization("minmax")
