@@ -161,6 +161,7 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
                 if is_integer != (average.is_floating_point() or average.is_complex()):
                     old.append(average)
                     new.append(value)
+            # A network without batch norms has no counters.
             if old:
                 average_fn(old, new, None)
 

@@ -5,6 +5,7 @@ import torch
 
 from src.config import TrainConfig
 from src.learning.optimization import (
+    WeightAverage,
     compile_network,
     cosine_with_warmup,
     make_optimizers,
@@ -69,3 +70,15 @@ def test_an_overflow_is_skipped_by_every_optimizer(clip_norm: float) -> None:
     state.model.stem[0].weight.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[union-attr]
     state.step(state.model(torch.randn(4, 2, 250)).sum(), clip_norm)
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
+
+
+def test_a_network_without_batch_norms_is_averaged() -> None:
+    """It has no counters, so one of the two kinds of tensors is missing."""
+    model = torch.nn.Linear(2, 1)
+    average = WeightAverage(model, decay=0.5)
+    for _ in range(2):
+        average.update_parameters(model)
+        with torch.no_grad():
+            model.weight += 1
+    # The first step copies; in the second the decay is at most 2 / 11.
+    torch.testing.assert_close(average.module.weight, model.weight - 1 - 2 / 11)
