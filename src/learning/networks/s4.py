@@ -56,8 +56,9 @@ _CHUNK = 2**_DOUBLINGS
 # dt of a channel in samples
 _DT_MIN, _DT_MAX = 0.001, 0.1
 
-# The eigenvectors of HiPPO-LegS grow so close with N that double precision runs out.
-_MAX_STATE_SIZE = 16
+# Along the eigenvectors of A, which grow alike with N, double precision errs by 2e-7 at 12 and
+# 1e-4 at 16; exported networks need them.
+_MAX_STATE_SIZE = 12
 
 
 class _Hippo(NamedTuple):
@@ -69,29 +70,60 @@ class _Hippo(NamedTuple):
     """Shape (N,)."""
 
 
-@cache
-def _hippo_legs(state_size: int) -> _Hippo:
-    """Return HiPPO-LegS in the basis in which the published code trains C.
-
-    There the normal part of A is diagonal, with complex values in conjugate pairs. One of each pair
-    is kept, and the kernel is ``2 Re(C s)``. The real and imaginary parts of C are coordinates of
-    an orthogonal basis, in which all is real.
-    """
+def _legendre(state_size: int) -> _Hippo:
+    """Return HiPPO-LegS as it is derived: a number of the state for each Legendre polynomial."""
     order = np.arange(state_size)
     root = np.sqrt(2 * order + 1)
     a = -np.tril(np.outer(root, root), -1) - np.diag(order + 1.0)
-    # A + root root^T / 2 is -1/2 on its diagonal and skew-symmetric beside it.
-    skew = a + np.outer(root, root) / 2 + np.eye(state_size) / 2
+    return _Hippo(a, root)
+
+
+def _basis(state_size: int) -> Float64Array:
+    """Return the orthogonal basis (N, N) in which the published code trains C.
+
+    There the normal part of A is diagonal, with complex values in conjugate pairs. One of each pair
+    is kept, and the kernel is ``2 Re(C s)``. As Re(C v^* s) is Re(C) Re(v) s + Im(C) Im(v) s, the
+    real and imaginary parts of C are coordinates along those of the eigenvectors v.
+    """
+    a, b = _legendre(state_size)
+    # A + b b^T / 2 is -1/2 on its diagonal and skew-symmetric beside it.
+    skew = a + np.outer(b, b) / 2 + np.eye(state_size) / 2
     _, vectors = np.linalg.eigh(-1j * skew)
     vectors = vectors[:, state_size // 2 :]  # of the positive frequencies: (N, N / 2)
     # A library may return each vector with any phase: let each see B as a positive number, so that
     # the C of a checkpoint means the same on every machine.
-    seen = vectors.conj().T @ root
+    seen = vectors.conj().T @ b
     vectors = vectors * (seen / np.abs(seen))
-    # Re(C v^* s) is Re(C) Re(v) s + Im(C) Im(v) s: (N, N)
-    basis = math.sqrt(2) * np.concatenate([vectors.real, vectors.imag], axis=1).T
-    # Of the factor 2 one root makes the basis orthogonal, and the other goes with B.
-    return _Hippo(a=basis @ a @ basis.T, b=math.sqrt(2) * basis @ root)
+    return math.sqrt(2) * np.concatenate([vectors.real, vectors.imag], axis=1).T
+
+
+@cache
+def _published(state_size: int) -> _Hippo:
+    """Return HiPPO-LegS in the basis in which the published code trains C."""
+    a, b = _legendre(state_size)
+    basis = _basis(state_size)
+    # Of the factor 2 of the kernel one root makes the basis orthogonal, and the other goes with B.
+    return _Hippo(basis @ a @ basis.T, math.sqrt(2) * basis @ b)
+
+
+class _Eigen(NamedTuple):
+    """A as ``vectors @ diag(values) @ inverse``, all real, as lists that an exporter takes."""
+
+    values: list[float]
+    vectors: list[list[float]]
+    inverse: list[list[float]]
+
+
+@cache
+def _eigen(state_size: int) -> _Eigen:
+    """Return the eigenvalues and eigenvectors of A in the basis of `_published`.
+
+    They are exact where A is triangular, and would not be if found in that basis.
+    """
+    values, vectors = np.linalg.eig(_legendre(state_size).a)
+    basis = _basis(state_size)
+    inverse = np.linalg.inv(vectors) @ basis.T
+    return _Eigen(values.tolist(), (basis @ vectors).tolist(), inverse.tolist())
 
 
 class _StateSpace(nn.Module):
@@ -143,7 +175,7 @@ class _StateSpace(nn.Module):
 
     def _discretize(self) -> tuple[Tensor, Tensor]:
         """Return A (H, N, N) and B (H, N, 1) of the discrete system by the bilinear rule."""
-        hippo = _hippo_legs(self.state_size)
+        hippo = _published(self.state_size)
         # In double precision, which Apple's devices lack
         device = "cpu" if self.log_dt.device.type == "mps" else self.log_dt.device
         half_dt = self.log_dt.to(device, torch.float64).exp()[:, None, None] / 2  # (H, 1, 1)
@@ -241,18 +273,18 @@ class _StateSpace(nn.Module):
         Along the eigenvectors of A, which all channels share, the state decays by a factor. They
         are far from orthogonal, so this takes double precision.
         """
-        values, vectors = _eigen(self.state_size)
+        eigen = _eigen(self.state_size)
         half_dt = self.log_dt.double().exp()[:, None] / 2
-        scaled = half_dt * torch.tensor(values, dtype=torch.float64)  # (H, N)
+        scaled = half_dt * torch.tensor(eigen.values, dtype=torch.float64)  # (H, N)
         log_decay = _CHUNK * torch.log((1 + scaled) / (1 - scaled))
         number = torch.arange(added.shape[2])
         n_between = (number[None, :] - number[:, None] - 1).double()  # (chunks, chunks)
         weight = torch.exp(log_decay[..., None, None] * n_between.clamp(min=0))
         weight = weight * (n_between >= 0)  # (H, N, chunks, chunks)
-        basis = torch.tensor(vectors, dtype=torch.float64)
-        inverse = torch.tensor(np.linalg.inv(vectors).tolist(), dtype=torch.float64)
-        along = (added.double() @ inverse.mT).permute(0, 3, 1, 2)  # (H, N, B, chunks)
-        states = (along @ weight).permute(0, 2, 3, 1) @ basis.mT
+        to_eigen = torch.tensor(eigen.inverse, dtype=torch.float64).mT
+        from_eigen = torch.tensor(eigen.vectors, dtype=torch.float64).mT
+        along = (added.double() @ to_eigen).permute(0, 3, 1, 2)  # (H, N, B, chunks)
+        states = (along @ weight).permute(0, 2, 3, 1) @ from_eigen
         return states.to(added.dtype)
 
 
@@ -262,13 +294,6 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
-
-
-@cache
-def _eigen(state_size: int) -> tuple[list[float], list[list[float]]]:
-    """Return the eigenvalues (N,) of A and its eigenvectors (N, N), one a column, all real."""
-    values, vectors = np.linalg.eig(_hippo_legs(state_size).a)
-    return values.real.tolist(), vectors.real.tolist()
 
 
 class S4Block(nn.Module):
@@ -313,7 +338,7 @@ class S4(nn.Module):
     n_blocks
         Blocks in a row, 1 to 64.
     state_size
-        Numbers in the state of each channel and direction: even, 2 to 16.
+        Numbers in the state of each channel and direction: even, 2 to 12.
     dropout
         Share of channels dropped, twice in each block.
     bidirectional

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.learning.networks.s4 import S4, _StateSpace
+from src.learning.networks.s4 import S4, _published, _StateSpace
 from src.model import count_parameters
 
 
@@ -56,8 +56,23 @@ def convolve_by_fft(layer: _StateSpace, x: Tensor, kernels: Tensor) -> Tensor:
     return out + x * layer.D.double()
 
 
+def test_the_basis_does_not_depend_on_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eigenvectors may come with any phase, and differ so between machines."""
+    expected = _published(8)
+    eigh = np.linalg.eigh
+
+    def turned(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = eigh(matrix)
+        return values, vectors * np.exp(1j * np.arange(len(values)))
+
+    monkeypatch.setattr(np.linalg, "eigh", turned)
+    a, b = _published.__wrapped__(8)
+    np.testing.assert_allclose(a, expected.a, atol=1e-12)
+    np.testing.assert_allclose(b, expected.b, atol=1e-12)
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize("state_size", [2, 8, 16])
+@pytest.mark.parametrize("state_size", [2, 8, 12])
 def test_the_layer_is_the_published_one(state_size: int, bidirectional: bool) -> None:
     torch.manual_seed(1)
     layer = _StateSpace(5, state_size, bidirectional)
@@ -80,6 +95,14 @@ def test_the_layer_follows_the_recurrence_in_double_precision() -> None:
         state = torch.einsum("hnm,bhm->bhn", a, state) + b[..., 0] * sample[..., None]
         outputs.append((layer.C[0] * state).sum(2) + layer.D * sample)
     torch.testing.assert_close(layer(x), torch.stack(outputs, dim=1), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("state_size", [2, 8, 12])
+def test_chunks_are_joined_alike_with_a_loop_and_without(state_size: int) -> None:
+    layer = _StateSpace(40, state_size, bidirectional=False)
+    added = torch.randn(40, 2, 30, state_size)
+    expected = layer._run(added)
+    torch.testing.assert_close(layer._run_any_length(added), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_future_is_read_as_the_past_of_a_reversed_signal() -> None:
@@ -199,7 +222,7 @@ def test_a_stem_that_strides_gives_less_to_the_blocks() -> None:
         ({"d_model": 5000}, "d_model is 5000"),
         ({"d_model": 2.5}, r"d_model is 2\.5"),
         ({"n_blocks": 65}, "n_blocks is 65: expected a whole number from 1 to 64"),
-        ({"state_size": 18}, "state_size is 18: expected a whole number from 2 to 16"),
+        ({"state_size": 16}, "state_size is 16: expected a whole number from 2 to 12"),
         ({"state_size": 7}, "state_size is 7: expected an even number"),
         ({"dropout": 1}, "dropout is 1: expected a number from 0 to less than 1"),
         ({"dropout": float("nan")}, "dropout is nan"),
