@@ -163,6 +163,16 @@ def test_a_loaded_network_is_the_saved_one() -> None:
     assert torch.equal(saved(x), copy.deepcopy(saved)(x))
 
 
+@pytest.mark.parametrize("log_dt", [1e4, float("nan"), float("inf")])
+def test_a_damaged_dt_shows_in_the_logits(log_dt: float) -> None:
+    """As for any network, loading then says that the weights are damaged."""
+    model = S4(d_model=4, n_blocks=1).eval()
+    weights = model.state_dict()
+    weights["blocks.0.state_space.log_dt"] = torch.full((4,), log_dt)
+    model.load_state_dict(weights)
+    assert not torch.isfinite(model(torch.zeros(1, 12, 250))).all()
+
+
 def test_prediction_before_training_leaves_the_gradients() -> None:
     model = S4(d_model=8)
     with torch.inference_mode():
