@@ -52,6 +52,7 @@ from src.model import (
     find_output_weights,
     predict_logits,
     select_outputs,
+    shortest_input,
     start_from,
     to_scores,
 )
@@ -330,7 +331,9 @@ def fit(
     function = prepare_loss(
         loss_function or config.loss, loaders.single_label, len(loaders.classes), info.device
     )
-    augment = _prepare_augmentation(config, loaders, card, info.device, transform)
+    augment = _prepare_augmentation(
+        config, loaders, card, info.device, transform, shortest_input(model)
+    )
     state = start_training(
         model,
         len(loaders.train),
@@ -428,6 +431,7 @@ def _prepare_augmentation(
     card: ModelCard,
     device: str,
     transform: Transform | None,
+    shortest: int,
 ) -> Augmentation:
     """Return the augmentation of a run, whose transforms from elsewhere were tried.
 
@@ -444,13 +448,15 @@ def _prepare_augmentation(
     augment = build_augmentation(
         config, transform, fs=card.preprocess.fs, per_mv=per_mv, device=device
     )
-    shortest_s = augment.strengths.get("crop", 0.0)
-    if 0 < round(shortest_s * augment.fs) < MIN_SAMPLES:
-        raise ValueError(
-            f"augment has crop={shortest_s:g}: expected {MIN_SAMPLES / augment.fs:g} s and more, "
-            f"which is {MIN_SAMPLES} samples at {augment.fs:g} Hz"
-        )
     n_samples = loaders.view.crop_samples or card.preprocess.n_samples
+    shortest_s = augment.strengths.get("crop", 0.0)
+    # A network that gives no shortest input takes one length alone.
+    least = shortest or n_samples
+    if 0 < round(shortest_s * augment.fs) < least:
+        raise ValueError(
+            f"augment has crop={shortest_s:g}: expected {least / augment.fs:g} s and more, "
+            f"which is {least} samples at {augment.fs:g} Hz"
+        )
     augment.try_transforms(n_samples, len(loaders.task.outputs))
     return augment
 

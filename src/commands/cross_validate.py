@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
@@ -12,7 +11,12 @@ from src.commands.cross_fit import fit_parts, join_predictions
 from src.config import Config
 from src.eval import EvaluationOptions, compute_evaluation
 from src.learning.predictions import Predictions
-from src.learning.results import SCORE_NAMES, EvaluationMetrics, ScoreSummary, summarize_scores
+from src.learning.results import (
+    SCORE_NAMES,
+    CrossValidation,
+    EvaluationMetrics,
+    summarize_scores,
+)
 from src.learning.text import format_table
 from src.processed.manifest import load_manifest, select_rows
 from src.processed.mirror import local_copy
@@ -21,14 +25,6 @@ from src.utils import format_number, save_json
 
 PREDICTIONS_FILE = "predictions_cross_validation.npz"
 METRICS_FILE = "metrics_cross_validation.json"
-
-
-class CrossValidation(TypedDict):
-    """The scores of each fold, and all metrics of the records of all folds together."""
-
-    folds: list[ScoreSummary]
-    checkpoints: list[str]
-    pooled: EvaluationMetrics
 
 
 def run_cross_validation(

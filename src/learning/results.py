@@ -334,6 +334,14 @@ class ScoreSummary(TypedDict):
     intervals: NotRequired[Intervals]
 
 
+class CrossValidation(TypedDict):
+    """The scores of each fold, and all metrics of the records of all folds together."""
+
+    folds: list[ScoreSummary]
+    checkpoints: list[str]
+    pooled: EvaluationMetrics
+
+
 def summarize_scores(metrics: EvaluationMetrics) -> ScoreSummary:
     """Return the averages of an evaluation, with their intervals if it has some."""
     summary: ScoreSummary = {
