@@ -281,7 +281,25 @@ class PackedDataset(_BatchDataset):
         else:
             codes = self._gather(self.rows[chosen], starts, size)  # (B, n_leads, T)
             signal = codes.float().mul_(self.gain[on_device]).add_(self.bias[on_device])
+            signal = self._clear_padding(signal, chosen, starts)
         return Batch(signal, self.targets[on_device], chosen)
+
+    def _clear_padding(
+        self, signal: torch.Tensor, chosen: torch.Tensor, starts: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return signals (B, n_leads, T) with exact zeros after the end of each record.
+
+        Codes restore zeros within rounding, and networks tell padding by its zeros.
+        """
+        n_left = self.n_valid[chosen]
+        if starts is not None:
+            n_left = n_left - starts
+        n_samples = signal.shape[2]
+        if bool((n_left >= n_samples).all()):
+            return signal
+        position = torch.arange(n_samples, device=signal.device)
+        is_padding = position >= self._send(n_left)[:, None]  # (B, T)
+        return signal.masked_fill(is_padding[:, None], 0.0)
 
     def _read_filtered(
         self, chosen: torch.Tensor, starts: torch.Tensor | None, size: int

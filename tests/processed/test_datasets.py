@@ -133,3 +133,21 @@ def test_packed_records_are_those_of_the_files(processed: Path) -> None:
     assert torch.equal(one.target, other.target)
     with pytest.raises(ValueError, match="x__1: not in the packed cache, nor are 1 others"):
         PackedDataset(packed.packed, ["x__1", split.keys[0], "x__2"], targets[:3])
+
+
+@pytest.mark.parametrize("crop_samples", [0, 250, 900])
+def test_padding_from_the_cache_is_zero(processed: Path, crop_samples: int) -> None:
+    """Networks tell by exact zeros what is padding."""
+    split = load_records(processed)["train"]
+    cache = load_packed(processed, "train")
+    targets = np.zeros((len(split), 1), np.float32)
+    view = View(crop_samples=crop_samples)
+    packed = PackedDataset(cache, split.keys, targets, view)
+    n_valid = dict(zip(cache.keys, cache.n_valid.tolist(), strict=True))
+    short = [row for row, key in enumerate(split.keys) if n_valid[key] < 1000]
+    assert short
+    for row in (*short, 0):
+        signal = packed[row].signal
+        n_kept = min(n_valid[split.keys[row]], signal.shape[1])
+        assert (signal[:, :n_kept] != 0).any(dim=0).all()
+        assert (signal[:, n_kept:] == 0).all()
