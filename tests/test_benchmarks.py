@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main, plot_ratios
-from benchmarks.measures import measure_preprocessing, run_command
+from benchmarks.measures import measure_inference, measure_preprocessing, run_command
 from src.utils import load_json
 
 
@@ -32,7 +32,8 @@ def test_a_command_tells_its_memory_and_its_failure() -> None:
 
 def test_sections_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "benchmarks.__main__.measure_inference", lambda *arguments: {"records_per_s_per_core": 1.0}
+        "benchmarks.__main__.measure_inference",
+        lambda *arguments: {"records_per_s_per_core": 1.0, "ratio": {"median": 4.0}},
     )
     monkeypatch.setattr(
         "sys.argv", ["benchmarks", "--quick", "--only", "inference", "--out", str(tmp_path)]
@@ -41,3 +42,8 @@ def test_sections_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyP
         main()
     results = load_json(tmp_path / "results.json")
     assert list(results["environment"]) == ["inference"] and not (tmp_path / "speed.png").exists()
+
+
+def test_files_are_predicted_as_fast_as_the_plain_recipe_with_a_published_network() -> None:
+    result = measure_inference(None, 16)
+    assert result["plain_records_per_s"] > 0 and result["ratio"]["median"] > 1
