@@ -748,7 +748,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-PRESETS: dict[str, dict[str, dict[str, object]]] = {
+PRESETS: Mapping[str, Mapping[str, object]] = {
     "quick": {"train": {"epochs": 6, "muon_lr": 0.02, "ema_decay": 0.0, "patience": 0}},
     "standard": {},
     "long": {"train": {"epochs": 60, "patience": 0}},
@@ -845,27 +845,54 @@ def build_config(values: Mapping[str, object] | None = None, **sections: object)
     ------
     ValueError
         With every unknown name and every value of a wrong type or out of range at once.
+
+    Notes
+    -----
+    ``preset`` names one of `PRESETS`, whose settings the others change.
     """
-    return from_dict(Config, {**(values or {}), **sections})
+    return from_dict(Config, _apply_preset({**(values or {}), **sections}))
 
 
 def load_config(path: str | Path) -> Config:
     """Read a `Config` from a JSON file.
 
     Settings of the sections train, model and loader may also stand at the top level, under the
-    names of their options.
+    names of their options; ``preset`` names one of `PRESETS`, whose settings they change.
 
     Raises
     ------
     ValueError
         If the file is missing or has wrong settings; the message names the file.
     """
-    return load_dataclass(Config, path, _move_into_sections)
+    return load_dataclass(Config, path, lambda values: _apply_preset(_move_into_sections(values)))
 
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write a `Config` as JSON."""
     save_json(config, path)
+
+
+def merge_sections(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return nested settings with changes: those of a section one by one, other values whole."""
+    merged = dict(base)
+    for name, value in changes.items():
+        section = merged.get(name)
+        if isinstance(section, dict) and isinstance(value, dict):
+            merged[name] = {**section, **value}
+        else:
+            merged[name] = value
+    return merged
+
+
+def _apply_preset(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return nested settings with those of the preset that they name."""
+    if "preset" not in values:
+        return values
+    name = values["preset"]
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"preset is {printable(repr(name))}: expected one of {', '.join(PRESETS)}")
+    changes = {key: value for key, value in values.items() if key != "preset"}
+    return merge_sections(PRESETS[name], changes)
 
 
 def _move_into_sections(values: Mapping[str, object]) -> Mapping[str, object]:

@@ -132,3 +132,13 @@ def test_many_unknown_settings_are_one_short_problem() -> None:
             dict.fromkeys([*(f"a{i}" for i in range(5)), *(f"b{i}" for i in range(995))], 1),
         )
     assert len(str(e.value)) < 3000
+
+
+def test_a_preset_is_a_recipe_that_settings_change(tmp_path: Path) -> None:
+    config = build_config({"preset": "quick", "train": {"lr": 0.001}})
+    assert config.train.epochs == 6 and config.train.lr == 0.001 and config.train.muon_lr == 0.02
+    path = tmp_path / "config.json"
+    path.write_text('{"preset": "long", "patience": 3}')
+    assert load_config(path).train.epochs == 60 and load_config(path).train.patience == 3
+    with pytest.raises(ValueError, match="preset is 'fast': expected one of quick, standard, long"):
+        build_config({"preset": "fast"})

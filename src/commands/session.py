@@ -23,6 +23,7 @@ from src.config import (
     build_config,
     config_paths,
     list_changes,
+    merge_sections,
     resolve_paths,
 )
 from src.dataloaders import DataLoaders, build_dataloaders
@@ -155,14 +156,7 @@ def open_session(settings: Mapping[str, object]) -> Session:
     """
     path = os.environ.get(CONFIG_VARIABLE)
     overrides = _read_settings(Path(path)) if path else {}
-    merged = dict(settings)
-    for name, value in overrides.items():
-        section = merged.get(name)
-        if isinstance(section, dict) and isinstance(value, dict):
-            merged[name] = {**section, **value}
-        else:
-            merged[name] = value
-    return Session(resolve_paths(build_config(merged)))
+    return Session(resolve_paths(build_config(merge_sections(settings, overrides))))
 
 
 def _read_settings(path: Path) -> Mapping[str, object]:
