@@ -228,7 +228,7 @@ def check_network(model: nn.Module, name: str, shape: tuple[int, int], n_outputs
     except Exception as error:
         raise ValueError(
             f"network {name} fails on a batch of shape {tuple(records.shape)}: "
-            f"{_describe_error(error)}"
+            f"{_describe_error(error)}; --crop-s sets the length, and 0 gives whole records"
         ) from error
     expected = (2, n_outputs)
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
@@ -318,9 +318,13 @@ def _check_is_named(checkpoint: Checkpoint) -> None:
     if checkpoint.card.model.network in NETWORKS:
         return
     if checkpoint.network is None:
+        advice = f"name it with --network {name}, or network= in Python"
+        if name.startswith("__main__:") or "<" in name:
+            # A script, a notebook or a function inside of another cannot be imported by this name.
+            advice = "give its factory by network= in Python, or name its file with --network"
         raise ValueError(
             f"{path}: its network is {name}, code that is not part of this program; if you trust "
-            f"it, name it with --network {name}, or network= in Python"
+            f"it, {advice}"
         )
     source = describe_source(checkpoint.network)
     trained_with = checkpoint.card.source.sha256

@@ -32,7 +32,13 @@ from src.learning.losses import (
     with_auxiliary,
 )
 from src.learning.metrics import compute_metrics
-from src.learning.networks import NetworkFactory, describe_source, find_network, name_network
+from src.learning.networks import (
+    NetworkFactory,
+    describe_source,
+    find_network,
+    name_network,
+    split_partial,
+)
 from src.learning.optimization import (
     HistoryRow,
     MetricName,
@@ -795,7 +801,10 @@ def run_training(
     processed = local_copy(processed if processed is not None else paths.processed)
     out = Path(out) if out is not None else paths.artifacts
     if network is not None:
-        settings_of_model = replace(config.model, network=name_network(network))
+        network, arguments = split_partial(network, config.model.network_args)
+        settings_of_model = replace(
+            config.model, network=name_network(network), network_args=arguments
+        )
         config = replace(config, model=settings_of_model)
     network = network or config.model.network
     find_network(network)

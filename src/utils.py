@@ -163,9 +163,9 @@ def project_paths(root: str | Path = PROJECT_ROOT) -> ProjectPaths:
 
 
 def shown_path(path: str | Path) -> str:
-    """Return a path for display, relative to the project folder if it is inside."""
+    """Return a path for display, relative to the project folder if it and the user are inside."""
     path = Path(path)
-    if path.is_relative_to(PROJECT_ROOT):
+    if path.is_relative_to(PROJECT_ROOT) and Path.cwd().is_relative_to(PROJECT_ROOT):
         return path.relative_to(PROJECT_ROOT).as_posix()
     return str(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import re
 import sys
@@ -20,7 +21,7 @@ from src.classifier.classifier import Classifier
 from src.config import ModelConfig
 from src.eval import evaluate
 from src.learning.checkpoints import ModelCard, NetworkSource, load_checkpoint, save_checkpoint
-from src.learning.networks import describe_source, find_network, name_network
+from src.learning.networks import describe_source, find_network, name_network, split_partial
 from src.learning.networks.resnet1d import ResNet1d
 from src.learning.optimization import TrainState
 from src.model import build_model, find_output_weights, load_model
@@ -233,6 +234,39 @@ def test_python_takes_a_factory(own: str, processed: Path, tmp_path: Path) -> No
     assert evaluation.metrics["n_records"]
 
 
+def test_python_takes_a_partial_which_the_command_line_loads(
+    run: Run, own: str, processed: Path, tmp_path: Path
+) -> None:
+    small, crops = find_network(f"{own}:Small"), dataclasses.replace(CONFIG.train, crop_s=5.0)
+    config = dataclasses.replace(CONFIG, train=crops)
+    factory = functools.partial(small, width=6)
+    result = run_training(config, processed, tmp_path, network=factory)
+    assert result.card.model.network == f"{own}:Small"
+    assert result.card.model.network_args == {"width": 6}
+    assert result.card.source == describe_source(factory) == describe_source(small)
+    named = ["--checkpoint", tmp_path, "--network", f"{own}:Small"]
+    answer = run("evaluate", *named, "--processed", processed, "--out", tmp_path / "again")
+    assert answer.code == 0, answer.err
+
+
+def test_a_partial_that_no_checkpoint_can_hold_stays_as_it_is() -> None:
+    for factory in (
+        functools.partial(ResNet1d, dropout=torch.zeros(1)),
+        functools.partial(ResNet1d, 12),
+    ):
+        assert split_partial(factory, {}) == (factory, {})
+    with_arguments = functools.partial(ResNet1d, base_channels=8, dropout=0.5)
+    found = split_partial(with_arguments, {"dropout": 0.1})
+    assert found == (ResNet1d, {"base_channels": 8, "dropout": 0.1})
+
+
+@pytest.mark.parametrize("name", ["__main__:Small", "nets:build.<locals>.Small", "nets:<lambda>"])
+def test_a_network_without_an_import_path_is_given_in_python(name: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "of.pth", card_of(name), {})
+    with pytest.raises(ValueError, match=r"give its factory by network= in Python, or name its"):
+        load_model(load_checkpoint(tmp_path / "of.pth"))
+
+
 def test_a_changed_file_of_the_network_is_a_warning(
     own: str, processed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,7 +304,7 @@ def test_lazy_modules_are_made_by_the_first_input(
         ("OWN:long_input", "long_input needs 2000 samples or more, and inputs have 500"),
         (
             "OWN:Small --crop-s 2.5",
-            r"Small fails on a batch of shape \(2, 12, 250\): ValueError: exp",
+            r"shape \(2, 12, 250\): ValueError: expected 500.* --crop-s sets the length, and 0 gives",
         ),
         ("OWN:Small --network-args [3]", "expected an object of JSON"),
         ('OWN:Small --network-args {"depth":3}', "depth=3: TypeError"),

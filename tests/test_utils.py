@@ -119,6 +119,14 @@ def test_paths_are_shown_from_the_project_on() -> None:
     ) == str(Path("data/mine"))
 
 
+def test_paths_are_whole_where_the_user_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = utils.PROJECT_ROOT / "artifacts" / "runs" / "mine"
+    assert utils.shown_path(run) == str(run)
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.81249, "0.812"), (2, "2.000"), (None, "-"), (math.nan, "-")]
 )

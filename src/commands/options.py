@@ -190,7 +190,10 @@ def add_settings(
 
 def _add_setting(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], hint: Any) -> None:
     """Add the option of a field."""
-    text = f"{field.metadata['help']} (default: {_format_default(field.default)})"
+    default = field.default
+    if default is dataclasses.MISSING:
+        default = None
+    text = f"{field.metadata['help']} (default: {_format_default(default)})"
     parsing = _choose_parsing(hint)
     if choices := field.metadata["choices"]:
         parsing = {"choices": choices}

@@ -13,12 +13,14 @@ A network is made by a factory, called as ``factory(n_leads=..., n_classes=..., 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
@@ -86,12 +88,32 @@ def name_network(network: str | NetworkFactory) -> str:
     return next((name for name, entry in NETWORKS.items() if entry.path == path), path)
 
 
+def split_partial(
+    network: str | NetworkFactory, arguments: dict[str, Any]
+) -> tuple[str | NetworkFactory, dict[str, Any]]:
+    """Return the factory that a `functools.partial` calls, and the arguments with those it adds.
+
+    A checkpoint then names a factory that can be imported. A partial whose arguments a checkpoint
+    cannot hold, and any other factory, is returned as it is.
+    """
+    if not isinstance(network, functools.partial) or network.args:
+        return network, arguments
+    joined = {**network.keywords, **arguments}
+    try:
+        is_held = json.loads(json.dumps(joined)) == joined
+    except (TypeError, ValueError):
+        is_held = False
+    return (network.func, joined) if is_held else (network, arguments)
+
+
 def describe_source(network: str | NetworkFactory) -> NetworkSource:
     """Return the hash of the file that holds a network's factory, and the version of its package.
 
     What cannot be found out, as for a factory typed into a notebook, is empty.
     """
     factory = find_network(network)
+    while isinstance(factory, functools.partial):
+        factory = factory.func
     module = inspect.getmodule(factory)
     try:
         source = Path(inspect.getsourcefile(factory) or "").read_bytes()
