@@ -83,6 +83,8 @@ CONTENTS = {
         "docs/ten_functions",
         "docs/gallery",
         "docs/tutorial_fine_tuning",
+        "docs/tutorial_own_network",
+        "docs/tutorial_own_loop",
         "docs/troubleshooting",
     ),
     "Topics": (

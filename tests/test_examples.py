@@ -1,7 +1,8 @@
 """Run every example of README, guide and pages, block by block, in a copy of the project.
 
 Blocks run as they are written, except for the changes listed here: they make the examples small and
-skip commands that set up a machine.
+skip commands that set up a machine. A block of Python that begins with ``# name.py`` is also
+written to that file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 CHANGES = (
     # The command is that of this folder, whatever is installed
     (r"^ecg ", "python -m src "),
-    (r"(-m src (?:train|leave-one-out)\b.*)", r"\1 --epochs 1 --device cpu"),
+    (r"(-m src (?:train|leave-one-out|cross-validate)\b.*)", r"\1 --epochs 1 --device cpu"),
     (r"(-m src (?:check|preprocess)\b.*)", r"\1 --workers 1"),
     (r"--intervals 1000", "--intervals 20"),
     (r"/data/mine/", "data/mine/"),
@@ -97,16 +98,25 @@ def lines_to_run(block: str) -> list[str]:
     ]
 
 
-def missing_modules(block: str) -> list[str]:
-    """Return the packages that a Python block imports and that are not installed."""
+def missing_modules(block: str, folder: Path) -> list[str]:
+    """Return the packages that a Python block imports and that are not installed.
+
+    Modules in the folder are there.
+    """
     nodes = list(ast.walk(ast.parse(block)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
     return sorted(
         name
         for name in {name.split(".")[0] for name in names}
-        if name != "src" and find_spec(name) is None
+        if not (folder / f"{name}.py").exists() and name != "src" and find_spec(name) is None
     )
+
+
+def write_module(block: str, folder: Path) -> None:
+    """Write a Python block whose first line names its file, for the blocks after it."""
+    if named := re.match(r"# (\w+\.py)\n", block):
+        (folder / named[1]).write_text(block, encoding="utf-8")
 
 
 def run_examples(folder: Path, name: str) -> None:
@@ -115,7 +125,8 @@ def run_examples(folder: Path, name: str) -> None:
     for block in blocks(name, "bash", "sh", "shell", "python", "py"):
         if block in shell:
             run(folder, ["bash", "-e", "-c", "\n".join(lines_to_run(block))], f"{name}:\n{block}")
-        elif not missing_modules(block):
+        elif not missing_modules(block, folder):
+            write_module(block, folder)
             run(folder, [sys.executable, "-c", changed(block)], f"{name}:\n{block}")
 
 

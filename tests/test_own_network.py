@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_main import Run, run
@@ -249,6 +250,20 @@ def test_python_takes_a_partial_which_the_command_line_loads(
     assert answer.code == 0, answer.err
 
 
+def test_several_networks_of_others_are_joined_in_python(
+    own: str, processed: Path, tmp_path: Path
+) -> None:
+    loaded = []
+    for name in ("Present", "lazy"):
+        factory = find_network(f"{own}:{name}")
+        path = run_training(CONFIG, processed, tmp_path / name, network=factory).best_path
+        loaded.append(load_checkpoint(path, network=factory))
+    each = [evaluate(checkpoint, processed).predictions.y_score for checkpoint in loaded]
+    both = evaluate(load_checkpoint(loaded), processed).predictions.y_score
+    mean = np.exp(np.mean(np.log(each), axis=0))
+    np.testing.assert_allclose(both, mean / mean.sum(axis=1, keepdims=True), rtol=1e-4)
+
+
 def test_a_partial_that_no_checkpoint_can_hold_stays_as_it_is() -> None:
     for factory in (
         functools.partial(ResNet1d, dropout=torch.zeros(1)),
@@ -304,7 +319,7 @@ def test_lazy_modules_are_made_by_the_first_input(
         ("OWN:long_input", "long_input needs 2000 samples or more, and inputs have 500"),
         (
             "OWN:Small --crop-s 2.5",
-            r"shape \(2, 12, 250\): ValueError: expected 500.* --crop-s sets the length, and 0 gives",
+            r"\(2, 12, 250\): ValueError: expected 500.*; --crop-s sets the length, and 0 gives",
         ),
         ("OWN:Small --network-args [3]", "expected an object of JSON"),
         ('OWN:Small --network-args {"depth":3}', "depth=3: TypeError"),

@@ -251,7 +251,7 @@ def _failed_write(error: BaseException) -> OSError | None:
 
 
 def load_checkpoint(
-    path: str | Path | Sequence[str | Path] | Checkpoint,
+    path: str | Path | Sequence[str | Path | Checkpoint] | Checkpoint,
     device: str = "cpu",
     *,
     network: str | Callable[..., nn.Module] | None = None,
@@ -263,7 +263,7 @@ def load_checkpoint(
     path
         The file, or the folder of a run, whose ``best.pth`` it is. Several, among them those of the
         folds of a cross-validation, are used as one, with the mean of their logits. A checkpoint
-        that is loaded already is returned as it is.
+        that is loaded already is returned as it is, and may be one of several.
     device
         The torch device of the weights.
     network
