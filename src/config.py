@@ -503,6 +503,11 @@ class TrainConfig:
         "the same names",
         is_common=True,
     )
+    tune: str = option(
+        "all",
+        "weights that fine-tuning trains: all; head = only those of the outputs; layerwise=F = "
+        "all, each stage at F times the learning rate of the next one towards the outputs",
+    )
     target: str = option(
         "auto",
         "single = one label per record (cross-entropy), multi = several (BCE), "
@@ -598,6 +603,13 @@ class TrainConfig:
         _require(self.muon_lr >= 0, "muon_lr", self.muon_lr, "0 or more")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require_share_below_1("warmup_fraction", self.warmup_fraction)
+        parse_tune(self.tune)
+        _require(
+            self.tune == "all" or self.init_from is not None,
+            "tune",
+            self.tune,
+            "all, or a checkpoint to start from beside it (init_from, --init-from)",
+        )
         _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
         _require(
@@ -667,6 +679,33 @@ class TrainConfig:
             self.augment,
             "no crop beside whole_epochs, which train on whole records",
         )
+
+
+def parse_tune(text: str) -> float:
+    """Return the learning rate of a stage as a share of that of the next one towards the outputs.
+
+    Parameters
+    ----------
+    text
+        ``all`` (1), ``head`` (0) or ``layerwise=F``.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    named = {"all": 1.0, "head": 0.0}
+    if text in named:
+        return named[text]
+    name, _, value = text.partition("=")
+    try:
+        factor = float(value) if name == "layerwise" else math.nan
+    except ValueError:
+        factor = math.nan
+    # NaN lies in no range.
+    expected = "all, head, or layerwise=F with F above 0 and up to 1"
+    _require(0 < factor <= 1, "tune", text, expected)
+    return factor
 
 
 def parse_augment(items: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:

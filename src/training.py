@@ -44,6 +44,7 @@ from src.learning.optimization import (
     MetricName,
     TrainState,
     ValidationScores,
+    rate_weights,
     settle_epochs,
     start_training,
 )
@@ -93,7 +94,7 @@ _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Settings that are part of the optimizers' saved state: a resumed run would log new values but
 # train with the old ones.
-_FIXED_BY_STATE = ("lr", "muon_lr", "weight_decay", "warmup_fraction")
+_FIXED_BY_STATE = ("lr", "muon_lr", "weight_decay", "warmup_fraction", "tune")
 
 
 _NO_SCORES: ValidationScores = {"val_loss": None, "val_f1_macro": None, "val_auroc_macro": None}
@@ -186,7 +187,7 @@ def train_epoch(
     """
     augment = augment or build_augmentation(config, device=device)
     state.network.train()
-    if config.freeze_norm:
+    if config.freeze_norm or config.tune == "head":
         freeze_norms(state.model)
     # MPS has no double precision.
     dtype = torch.float32 if device.startswith("mps") else torch.float64
@@ -340,6 +341,11 @@ def fit(
     augment = _prepare_augmentation(
         config, loaders, card, info.device, transform, shortest_input(model)
     )
+    # Auxiliary outputs, which follow the classes, are not saved.
+    needs_outputs = n_outputs > n_classes or config.tune != "all"
+    outputs = find_output_weights(card, network) if needs_outputs else frozenset()
+    rates = rate_weights(model, config.tune, outputs)
+    frozen = _freeze_weights(model, rates)
     state = start_training(
         model,
         len(loaders.train),
@@ -347,9 +353,8 @@ def fit(
         amp=amp,
         processes=processes,
         example=torch.zeros(2, *shape, device=info.device),
+        rates=rates,
     )
-    # Auxiliary outputs, which follow the classes, are not saved.
-    outputs = find_output_weights(card, network) if n_outputs > n_classes else frozenset()
     facts = _describe_run(model, card, loaders, info, amp, outputs)
     files = RunFiles(out, card, facts, best_metric_name(loaders.single_label), outputs)
     if resume and files.latest.exists():
@@ -412,6 +417,8 @@ def fit(
             tracker.epoch(row)
 
     processes.wait()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     if n_outputs > n_classes:
         model = build_model(card, network=network).to(info.device)
     model.load_state_dict(load_checkpoint(files.best).weights)
@@ -429,6 +436,18 @@ def fit(
             RunEnd(result.best_epoch, result.best_metric, result.metric_name, result.best_path)
         )
     return result
+
+
+def _freeze_weights(model: nn.Module, rates: Mapping[str, float]) -> list[nn.Parameter]:
+    """Compute no gradients of weights that are not trained, and return these."""
+    frozen = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and rates.get(name, 1.0) == 0:
+            parameter.requires_grad_(False)
+            frozen.append(parameter)
+    if frozen:
+        logger.info("tune: training the outputs alone, %d parameters", count_parameters(model))
+    return frozen
 
 
 def _prepare_augmentation(

@@ -245,7 +245,7 @@ def test_a_network_that_overflows_only_in_use_has_diverged() -> None:
     with pytest.raises(DivergedError, match="returns numbers that are not finite"):
         check_finite(0.5, state, (12, 250))
     with pytest.raises(DivergedError, match="the training loss is nan"):
-        check_finite(math.nan, state)
+        check_finite(math.nan, state, (12, 250))
 
 
 def test_runs_are_compared(processed: Path, tmp_path: Path) -> None:
@@ -312,6 +312,92 @@ def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(
     assert learned[0] == learned[1]  # what the first was trained on, the other has seen too
     with pytest.raises(ValueError, match="cannot start from it: it has leads"):
         run_training(with_train(**still, leads=("I", "II")), processed, tmp_path / "leads")
+
+
+@pytest.fixture(scope="module")
+def start(processed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("start")
+    return str(run_training(with_train(epochs=1), processed, out).best_path)
+
+
+@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+def test_tuning_the_head_leaves_all_else_as_it_was(
+    processed: Path, start: str, tmp_path: Path, muon_lr: float
+) -> None:
+    """The weights before the outputs, and the statistics of the batch norms."""
+    tuned = run_training(
+        with_train(epochs=1, init_from=start, tune="head", muon_lr=muon_lr), processed, tmp_path
+    )
+    before, after = weights(Path(start)), weights(tuned.best_path)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.1.weight", "head.1.bias"}
+    assert all(parameter.requires_grad for parameter in tuned.model.parameters())
+
+
+def test_tuning_by_layers_changes_the_head_most(
+    processed: Path, start: str, tmp_path: Path
+) -> None:
+    tuned = run_training(
+        with_train(epochs=1, init_from=start, tune="layerwise=0.01", weight_decay=0.0),
+        processed,
+        tmp_path,
+    )
+    before, after = weights(Path(start)), weights(tuned.best_path)
+
+    def change(name: str) -> float:
+        return float((after[name] - before[name]).norm() / before[name].norm())
+
+    assert change("head.1.weight") > 1e-3 and change("stem.0.weight") < 1e-7
+    assert tuned.history[0]["lr"] > 0
+
+
+@pytest.mark.parametrize("tune", ["head", "layerwise=0.5"])
+@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+def test_a_tuned_run_is_resumed_bit_for_bit(
+    processed: Path,
+    start: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tune: str,
+    muon_lr: float,
+) -> None:
+    settings: dict[str, object] = {"init_from": start, "tune": tune, "muon_lr": muon_lr}
+    whole = run_training(with_train(**settings), processed, tmp_path / "whole")
+    step, n_left = TrainState.step, [6]
+
+    def counted(self: TrainState, *args: object) -> None:
+        n_left[0] -= 1
+        if n_left[0] < 0:
+            raise StoppedError
+        step(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(TrainState, "step", counted)
+        run_training(with_train(**settings), processed, tmp_path / "halves")
+    halves = run_training(with_train(**settings), processed, tmp_path / "halves", resume=True)
+    assert same(weights(whole.best_path), weights(halves.best_path))
+    one, other = (
+        load_checkpoint(tmp_path / name / "models" / "latest.pth").state["model"]
+        for name in ("whole", "halves")
+    )
+    assert same(one, other)
+    with pytest.raises(ValueError, match=f"it has tune {tune} where this run has all"):
+        run_training(
+            with_train(**settings | {"tune": "all"}), processed, tmp_path / "halves", resume=True
+        )
+
+
+@pytest.mark.parametrize(
+    "tune", ["heads", "layerwise", "layerwise=0", "layerwise=2", "layerwise=x"]
+)
+def test_what_is_no_way_of_tuning_is_refused(tune: str) -> None:
+    with pytest.raises(ValueError, match=r"tune is .*expected all, head, or layerwise=F"):
+        TrainConfig(tune=tune, init_from="best.pth")
+
+
+def test_tuning_needs_a_checkpoint_to_start_from() -> None:
+    with pytest.raises(ValueError, match=r"^tune is 'head': expected all, or a checkpoint"):
+        TrainConfig(tune="head")
 
 
 def test_the_last_epochs_may_see_whole_records(

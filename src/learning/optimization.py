@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.config import MAX_EPOCHS, MIN_EPOCHS, N_BATCHES, TrainConfig
+from src.config import MAX_EPOCHS, MIN_EPOCHS, N_BATCHES, TrainConfig, parse_tune
 from src.learning.distributed import Processes
 from src.learning.muon import Muon
 from src.utils import restore_rng_state, rng_state
@@ -59,8 +60,78 @@ class SavedState(TypedDict):
     history: list[HistoryRow]
 
 
+def rate_weights(model: nn.Module, tune: str, outputs: frozenset[str]) -> dict[str, float]:
+    """Return for each weight the share of the learning rate that fine-tuning trains it at.
+
+    Parameters
+    ----------
+    model
+        The network.
+    tune
+        As in `TrainConfig.tune`.
+    outputs
+        The weights with a row for each output (`src.model.find_output_weights`).
+
+    Returns
+    -------
+    dict
+        Name -> share; empty with ``all``, 0 for a weight that is not trained.
+
+    Raises
+    ------
+    ValueError
+        If only the outputs are to be trained and no weight has a row for each.
+    """
+    if tune == "all":
+        return {}
+    factor = parse_tune(tune)
+    names = [name for name, _ in model.named_parameters()]
+    if not factor:
+        rates = {name: float(name in outputs) for name in names}
+        if not any(rates.values()):
+            raise ValueError("tune is 'head': the network has no weights of its outputs alone")
+        return rates
+    # The stage of the outputs is the last one, wherever the network defines it.
+    stages = sorted(list_weight_stages(model), key=lambda stage: not outputs.isdisjoint(stage))
+    return {name: factor**depth for depth, stage in enumerate(reversed(stages)) for name in stage}
+
+
+def list_weight_stages(model: nn.Module) -> list[list[str]]:
+    """Return the names of the weights of each stage of a network, in the order of definition.
+
+    The stages are the modules that the network is made of. A sequence of blocks among them, which
+    are modules of several layers themselves, counts as a stage for each block. Weights of the
+    network itself belong to the first stage.
+    """
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in model.named_children():
+        is_sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
+        if is_sequence and any(any(block.children()) for block in child.children()):
+            parts += [(f"{name}.{number}", block) for number, block in child.named_children()]
+        else:
+            parts.append((name, child))
+    own = [name for name, _ in model.named_parameters(recurse=False)]
+    # Of weights that are shared, the first name counts, as in `named_parameters`.
+    left = {name for name, _ in model.named_parameters()}.difference(own)
+    stages: list[list[str]] = []
+    for prefix, part in parts:
+        names = [f"{prefix}.{name}" for name, _ in part.named_parameters()]
+        if stage := [name for name in names if name in left]:
+            stages.append(stage)
+            left.difference_update(stage)
+    if not stages:
+        return [own]
+    return [own + stages[0], *stages[1:]]
+
+
 def make_optimizers(
-    model: nn.Module, lr: float, weight_decay: float, *, muon_lr: float = 0.0, fused: bool = True
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    *,
+    muon_lr: float = 0.0,
+    fused: bool = True,
+    rates: Mapping[str, float] | None = None,
 ) -> list[torch.optim.Optimizer]:
     """Return AdamW (Loshchilov and Hutter, ICLR 2019), and Muon where it has a learning rate.
 
@@ -75,22 +146,34 @@ def make_optimizers(
         Decoupled weight decay of matrices and kernels; biases and norms have none.
     fused
         Use the fused AdamW, which CPU and CUDA have.
+    rates
+        Share of the learning rate of each weight (`rate_weights`), 0 for one that is left out; by
+        default 1 for all. The groups of the highest rate come first.
     """
-    kernels, matrices, vectors = [], [], []
-    for name, parameter in model.named_parameters():
-        if parameter.ndim <= 1:
-            vectors.append(parameter)
-        elif muon_lr and parameter.ndim > 2 and not name.startswith("stem."):
-            kernels.append(parameter)
-        else:
-            matrices.append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    rates = rates or {}
+    groups: list[dict[str, Any]] = []
+    muon_groups: list[dict[str, Any]] = []
+    for rate in sorted({*rates.values()} or {1.0}, reverse=True):
+        if not rate:
+            continue
+        kernels, matrices, vectors = [], [], []
+        for name, parameter in model.named_parameters():
+            if rates.get(name, 1.0) != rate:
+                continue
+            if parameter.ndim <= 1:
+                vectors.append(parameter)
+            elif muon_lr and parameter.ndim > 2 and not name.startswith("stem."):
+                kernels.append(parameter)
+            else:
+                matrices.append(parameter)
+        own_lr = {"lr": lr * rate} if rates else {}
+        groups.append({"params": matrices, "weight_decay": weight_decay, **own_lr})
+        groups.append({"params": vectors, "weight_decay": 0.0, **own_lr})
+        if kernels:
+            muon_groups.append({"params": kernels, "lr": muon_lr * rate})
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, fused=fused)]
-    if kernels:
-        optimizers.append(Muon(kernels, lr=muon_lr, weight_decay=weight_decay))
+    if muon_groups:
+        optimizers.append(Muon(muon_groups, lr=muon_lr, weight_decay=weight_decay))
     return optimizers
 
 
@@ -343,6 +426,7 @@ def start_training(
     amp: torch.dtype | None = None,
     processes: Processes | None = None,
     example: torch.Tensor | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -362,6 +446,8 @@ def start_training(
     example
         Input (2, n_leads, n_samples) on the model's device, to try a compiled network on. If that
         fails, the network is not compiled.
+    rates
+        As for `make_optimizers`.
     """
     device = next(model.parameters()).device.type
     optimizers = make_optimizers(
@@ -370,6 +456,7 @@ def start_training(
         config.weight_decay,
         muon_lr=config.muon_lr,
         fused=device in ("cpu", "cuda"),
+        rates=rates,
     )
     n_steps = config.epochs * n_batches
     warmup = int(config.warmup_fraction * n_steps)

@@ -8,7 +8,9 @@ from src.learning.optimization import (
     WeightAverage,
     compile_network,
     cosine_with_warmup,
+    list_weight_stages,
     make_optimizers,
+    rate_weights,
     start_training,
 )
 from src.model import ResNet1d
@@ -82,3 +84,86 @@ def test_a_network_without_batch_norms_is_averaged() -> None:
             model.weight += 1
     # The first step copies; in the second the decay is at most 2 / 11.
     torch.testing.assert_close(average.module.weight, model.weight - 1 - 2 / 11)
+
+
+OUTPUTS = frozenset({"head.1.weight", "head.1.bias"})
+
+
+def rates_of(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, float]:
+    """Return name -> learning rate of each weight that an optimizer trains."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        names[parameter]: group["lr"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_layerwise_rates_fall_from_the_head_to_the_stem() -> None:
+    """Of seven stages (stem, five blocks, head) the stem is six steps away from the head."""
+    model = ResNet1d(2, 2, base_channels=4)
+    rates = rate_weights(model, "layerwise=0.5", OUTPUTS)
+    (adamw,) = make_optimizers(model, 0.64, 0.1, rates=rates)
+    found = rates_of(adamw, model)
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    for name, rate in found.items():
+        depth = 0
+        if name.startswith("stages."):
+            depth = 7 - int(name.split(".")[1])  # blocks 2 to 6
+        elif name.startswith("stem."):
+            depth = 6
+        assert rate == pytest.approx(0.64 * 0.5**depth), name
+    # The first rate is the one that logs show.
+    assert adamw.param_groups[0]["lr"] == 0.64
+    decays = {group["weight_decay"] for group in adamw.param_groups if group["params"]}
+    assert decays == {0.0, 0.1}
+
+    adamw, muon = make_optimizers(model, 0.64, 0.1, muon_lr=0.02, rates=rates)
+    of_muon = rates_of(muon, model)
+    assert of_muon["stages.6.body.0.0.weight"] == pytest.approx(0.01)
+    assert of_muon["stages.2.body.0.0.weight"] == pytest.approx(0.02 * 0.5**5)
+    assert set(of_muon) | set(rates_of(adamw, model)) == set(found)
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.1}
+
+
+def test_the_head_alone_is_trained() -> None:
+    model = ResNet1d(2, 2, base_channels=4)
+    rates = rate_weights(model, "head", OUTPUTS)
+    for muon_lr in (0.0, 0.02):
+        (adamw,) = make_optimizers(model, 0.1, 0.1, muon_lr=muon_lr, rates=rates)
+        assert rates_of(adamw, model) == dict.fromkeys(OUTPUTS, 0.1)
+    with pytest.raises(ValueError, match="no weights of its outputs alone"):
+        rate_weights(model, "head", frozenset())
+
+
+def test_all_weights_keep_their_two_groups() -> None:
+    model = ResNet1d(2, 2, base_channels=4)
+    assert rate_weights(model, "all", OUTPUTS) == {}
+    (adamw,) = make_optimizers(model, 0.1, 0.1)
+    assert len(adamw.param_groups) == 2 and set(rates_of(adamw, model).values()) == {0.1}
+
+
+class Odd(torch.nn.Module):
+    """Defines its head first, has a weight of its own, and uses one layer twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.out = torch.nn.Linear(3, 2)
+        self.first = torch.nn.Sequential(torch.nn.Conv1d(2, 3, 1), torch.nn.BatchNorm1d(3))
+        self.second = torch.nn.Linear(3, 3)
+        self.again = self.second
+        self.nothing = torch.nn.ReLU()
+
+
+def test_stages_of_any_network() -> None:
+    model = Odd()
+    stages = list_weight_stages(model)
+    assert [stage[0] for stage in stages] == ["scale", "first.0.weight", "second.weight"]
+    assert sum(map(len, stages)) == len(list(model.parameters()))
+    rates = rate_weights(model, "layerwise=0.1", frozenset({"out.weight", "out.bias"}))
+    # The stage of the outputs counts as the last.
+    assert rates["out.weight"] == 1.0
+    assert rates["second.weight"] == pytest.approx(0.1)
+    assert rates["first.1.bias"] == pytest.approx(0.01)
+    assert list_weight_stages(torch.nn.ReLU()) == [[]]
