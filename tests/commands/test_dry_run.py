@@ -140,18 +140,18 @@ def test_lengths_are_reported_and_what_is_cut_away(tmp_path: Path) -> None:
 
 def test_files_passed_over_are_listed_with_their_reason(tmp_path: Path) -> None:
     bad_records.good(tmp_path)
-    (tmp_path / "p.xml").write_text("<restingecgdata/>")
-    (tmp_path / "q.xml").write_text("<restingecgdata/>")
+    (tmp_path / "p.xml").write_text("<MeasurementRecord/>")
+    (tmp_path / "q.xml").write_text("<MeasurementRecord/>")
     (tmp_path / "README.txt").write_text("words")
     mapping = tmp_path / "mapping.csv"
     mapping.write_text("dataset,record_id,mapped_label\nmine,p,AF\nmine,lost,AF\n")
     report = check_datasets(DataConfig({"mine": str(tmp_path)}), mapping, SMALL)
     text = str(report)
     assert "  passed over: 2 files that are no records" in text
-    assert "    p.xml and 1 more: is Philips Sierra XML (root element restingecgdata)" in text
-    assert len(report.unmatched) == 1 and report.unread[0].startswith("mine/p: is Philips Sierra")
+    assert "    p.xml and 1 more: is Schiller XML (root element MeasurementRecord)" in text
+    assert len(report.unmatched) == 1 and report.unread[0].startswith("mine/p: is Schiller XML")
     assert "1 rows of the mapping name a file that is not read:" in text
-    assert "Philips" in report._repr_html_()
+    assert "Schiller" in report._repr_html_()
 
     run_preprocessing(
         DataConfig({"mine": str(tmp_path)}), tmp_path / "out", mapping=mapping, config=SMALL
@@ -163,4 +163,4 @@ def test_files_passed_over_are_listed_with_their_reason(tmp_path: Path) -> None:
         "p": "unreadable",
         "q": "unreadable",
     }
-    assert manifest.loc["p", "labels"] == "AF" and "Philips" in manifest.loc["q", "reason"]
+    assert manifest.loc["p", "labels"] == "AF" and "Schiller" in manifest.loc["q", "reason"]

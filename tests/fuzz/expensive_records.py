@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -26,7 +27,16 @@ from .expensive import (
     stretch_bytes,
     stretch_fields,
 )
-from .seeds import SUFFIXES, Seed, counts, ishne, record_seeds, scp_of
+from .seeds import (
+    SUFFIXES,
+    Seed,
+    counts,
+    ishne,
+    pack_lzw,
+    philips_xml,
+    record_seeds,
+    scp_of,
+)
 
 Build = Callable[[int], bytes]
 
@@ -564,7 +574,7 @@ _NODES = r"(?<=>)[^<>]+(?=<)|(?<==\")[^\"]*(?=\")|(?<=<)[A-Za-z]+"
 
 
 def xml_inputs() -> Iterator[Expensive]:
-    for name in ("muse", "aecg"):
+    for name in ("muse", "aecg", "philips", "philips_plain"):
         seed = _seed(name)
         yield from stretch_fields(name, "r.xml", seed.files, _NODES, encoding="latin-1")
         elements = r"<([A-Za-z]+)[^<>/]*>[^<>]*</\1>|<[A-Za-z]+[^<>]*/>"
@@ -575,6 +585,27 @@ def xml_inputs() -> Iterator[Expensive]:
     for tag, name in (("LeadData", "muse"), ("sequence", "aecg"), ("series", "aecg")):
         whole = rf"(?s)<{tag}>.*?</{tag}>"
         yield from repeat_parts(name, "r.xml", _seed(name).files, whole, encoding="latin-1")
+    yield from _one("r.xml", TEXT, _philips_samples())
+
+
+def _philips_samples() -> dict[str, Build]:
+    """Return runs of codes in XLI, of which a few stand for many bytes."""
+
+    def packed(n: int, codes: bytes, n_leads: int) -> bytes:
+        duration = 2 * n // n_leads
+        chunk = struct.pack("<iHh", len(codes), 1, 0) + codes
+        text = base64.b64encode(chunk * n_leads).decode()
+        named = f'numberofleads="{n_leads}" durationperchannel="{duration}" resolution="5"'
+        return philips_xml(f'dataencoding="Base64" compression="XLI" {named}', text).encode()
+
+    return {
+        "philips: zeros in LZW": lambda n: packed(n, pack_lzw(bytes(2 * (n // 12))), 12),
+        "philips: codes of zero": lambda n: packed(n, bytes(n), 1),
+        "philips: codes that grow": lambda n: packed(
+            n, (bytes(50) + pack_lzw(bytes(9999))) * (n // 9999 + 1), 1
+        ),
+        "philips: leads": lambda n: packed(n, b"\0" * 5, min(n // 100, 2000)),
+    }
 
 
 def _xml_parts(name: str, text: str, tag: str) -> dict[str, Build]:

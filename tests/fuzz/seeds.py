@@ -440,7 +440,7 @@ def dicom_seeds() -> list[Seed]:
 
 
 def xml_seeds() -> list[Seed]:
-    """A MUSE export and an HL7 aECG."""
+    """A MUSE export, an HL7 aECG, and Philips exports."""
     leads = "".join(
         f"<LeadData><LeadSampleCountTotal>{N}</LeadSampleCountTotal><LeadAmplitudeUnitsPerBit>4.88</LeadAmplitudeUnitsPerBit>"
         f"<LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits><LeadID>{lead}</LeadID><LeadSampleSize>2</LeadSampleSize>"
@@ -473,7 +473,79 @@ def xml_seeds() -> list[Seed]:
     return [
         Seed("muse", "r.xml", {"r.xml": muse.encode("latin-1")}),
         Seed("aecg", "r.xml", {"r.xml": aecg.encode()}),
+        *philips_seeds(),
     ]
+
+
+PHILIPS_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1")
+
+
+def philips_seeds() -> list[Seed]:
+    """Philips exports: compressed, in base64 and as numbers, in the versions' own places."""
+    adc = counts(7).T.astype(np.int64)
+    listed = f'numberofleads="7" leadlabels="{" ".join(PHILIPS_LEADS)}" samplespersecond="500"'
+    named = f'{listed} resolution="5" durationperchannel="{2 * N}"'
+    numbers = " ".join(map(str, adc.ravel()))
+    coded = base64.b64encode(adc.astype("<i2").tobytes()).decode()
+    packed = base64.b64encode(b"".join(map(pack_xli, adc))).decode()
+    old = f'compressflag="True" compressmethod="XLI" durationperchannel="{2 * N}"'
+    texts = {
+        "philips": philips_xml(f'dataencoding="Base64" compression="XLI" {named}', packed),
+        "philips_103": philips_xml(f'dataencoding="Base64" {old}', packed, "1.03"),
+        "philips_base64": philips_xml(f'dataencoding="Base64" {named}', coded),
+        "philips_plain": philips_xml(f'dataencoding="Plain" {named}', numbers),
+    }
+    return [Seed(name, "r.xml", {"r.xml": text.encode()}) for name, text in texts.items()]
+
+
+def philips_xml(attributes: str, samples: str, version: str = "1.04") -> str:
+    """Return a Philips export, of which the attributes and text of its samples are given."""
+    statement = (
+        "<statement><statementcode/><leftstatement>Sinus bradycardia</leftstatement></statement>"
+        if version == "1.03"
+        else '<codedstatement deleted="True"><unparsedstatement code="AF"/></codedstatement>'
+        '<codedstatement deleted="False"><unparsedstatement code="SR"/></codedstatement>'
+    )
+    age = "<years>50</years>" if version == "1.03" else "<dateofbirth>1950-01-20</dateofbirth>"
+    return (
+        '<?xml version="1.0"?><restingecgdata xmlns="http://www3.medical.philips.com">\n'
+        f"<documentinfo><documentversion>{version}</documentversion></documentinfo>\n"
+        '<dataacquisition date="2010-01-19"><signalcharacteristics>'
+        "<samplingrate>500</samplingrate><signalresolution>5</signalresolution>"
+        "<acquisitiontype>STD-12</acquisitiontype><numberchannelsallocated>7"
+        "</numberchannelsallocated></signalcharacteristics></dataacquisition>\n<patient>"
+        "<generalpatientdata><patientid>P-3</patientid>"
+        f"<age>{age}</age><sex>Male</sex></generalpatientdata></patient><interpretations>"
+        f'<interpretation date="2010-01-19">{statement}</interpretation></interpretations>'
+        f"<waveforms><parsedwaveforms {attributes}>{samples}</parsedwaveforms></waveforms>\n"
+        "</restingecgdata>"
+    )
+
+
+def pack_xli(samples: NDArray[np.int64]) -> bytes:
+    """Return the chunk of a lead: second differences of the samples, packed by LZW."""
+    errors = -np.diff(samples, 2)
+    stored = np.concatenate([samples[:2], errors[1:] + 64, [64]])
+    values = stored.astype(np.int16).view(np.uint16)
+    packed = pack_lzw(bytes((values >> 8).tolist()) + bytes((values & 255).tolist()))
+    return struct.pack("<iHh", len(packed), 1, int(errors[0])) + packed
+
+
+def pack_lzw(content: bytes) -> bytes:
+    """Return bytes as LZW codes of 10 bits, ended by the code 1023."""
+    table = {bytes([value]): value for value in range(256)}
+    codes, seen = [], b""
+    for value in content:
+        longer = seen + bytes([value])
+        if longer not in table:
+            codes.append(table[seen])
+            if len(table) < 1023:
+                table[longer] = len(table)
+            longer = bytes([value])
+        seen = longer
+    bits = "".join(f"{code:010b}" for code in [*codes, table[seen], 1023])
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def scp_seeds() -> list[Seed]:

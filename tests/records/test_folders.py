@@ -67,7 +67,9 @@ def test_xml_files_of_other_kinds_are_no_records(tmp_path: Path) -> None:
     assert index_folder(tmp_path) == [FoundRecord("a.hea", "a")]
 
 
-PHILIPS = '<?xml version="1.0" encoding="UTF-16"?><restingecgdata xmlns="x"></restingecgdata>'
+SCHILLER = (
+    '<?xml version="1.0" encoding="UTF-16"?><MeasurementRecord xmlns="x"></MeasurementRecord>'
+)
 
 
 def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) ->
         "a.dat": b"x",
         "a.atr": b"x",
         "a.xml": b"<other/>",
-        "p.xml": PHILIPS.encode("utf-16"),
+        "p.xml": SCHILLER.encode("utf-16"),
         "pom.xml": b"<project/>",
         "b.bdf": b"\xffBIOSEMI",
         "c.dat": b"x",
@@ -97,6 +99,6 @@ def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) ->
     assert recordings == {"p.xml", "b.bdf"}
     assert side_files == {"figure.png", "README", "c.dat"}
     assert listed.keys() - recordings - side_files == {"pom.xml", "d.zip", "e.csv", "unknown.abc"}
-    assert "Philips Sierra XML (root element restingecgdata)" in listed["p.xml"].reason
+    assert "Schiller XML (root element MeasurementRecord)" in listed["p.xml"].reason
     assert listed["c.dat"].reason == "its header c.hea is not in the folder"
     assert listed["e.csv"].reason == "is a zip archive: unpack it"

@@ -5,8 +5,6 @@ Format: HL7 aECG Implementation Guide, final of 21 March 2005.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +13,19 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex, years_between
-from src.records.formats.safe_xml import MAX_LEADS, number_of, samples_of
+from src.records.formats.safe_xml import (
+    MAX_LEADS,
+    MAX_NUMBERS,
+    NumberBudget,
+    number_of,
+    numbers_of,
+    samples_of,
+)
 from src.records.leads import canonical_lead, derive_limb_leads
 from src.records.record import ECGRecord, ReadingHints, RecordError
-from src.utils import Float32Array, Float64Array
+from src.utils import Float32Array
 
-# Digits of all leads of a file: a quarter of an hour of twelve leads at 500 Hz.
-_MAX_DIGITS = 6_000_000
 _MAX_TEXT = 1000  # characters of an attribute
-_PIECE = 2**20  # characters of digits that are converted at a time
-_SPACE = re.compile(r"\s")
 # Seconds in the units of a time increment.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
@@ -43,7 +44,7 @@ def read_aecg(path: Path, root: Element, hints: ReadingHints) -> ECGRecord:
         raise RecordError(path, "series has no sequenceSet: expected sequences of samples")
     candidates = []
     problems = []
-    budget = _Budget(_MAX_DIGITS)
+    budget = NumberBudget(MAX_NUMBERS)
     for item in sets:
         # A set may hold other things, such as heart rates.
         try:
@@ -81,13 +82,6 @@ class _Set(NamedTuple):
     flags: tuple[str, ...]
 
 
-@dataclass
-class _Budget:
-    """The digits that may still be read of a file."""
-
-    n_left: int
-
-
 def _rhythms(path: Path, root: Element) -> list[Element]:
     """Return the series of type RHYTHM, or of no type.
 
@@ -103,7 +97,7 @@ def _rhythms(path: Path, root: Element) -> list[Element]:
     return found
 
 
-def _read_set(path: Path, sequences: Element, hints: ReadingHints, budget: _Budget) -> _Set:
+def _read_set(path: Path, sequences: Element, hints: ReadingHints, budget: NumberBudget) -> _Set:
     """Read a sequence set; a lead without samples is absent."""
     fs = None
     rows: dict[str, Float32Array] = {}
@@ -149,7 +143,7 @@ def _rate(path: Path, value: Element) -> float:
 
 
 def _samples(
-    path: Path, code: str, value: Element, gain_per_mv: float | None, budget: _Budget
+    path: Path, code: str, value: Element, gain_per_mv: float | None, budget: NumberBudget
 ) -> Float32Array:
     """Return origin + scale x digits in mV, shape (n_samples,)."""
     origin, origin_unit = _quantity(value, "origin")
@@ -166,31 +160,8 @@ def _samples(
             f"lead {code} has origin {(origin, origin_unit)} and scale {(scale, scale_unit)}: "
             "expected voltages",
         )
-    digits = _numbers(path, code, samples_of(value, "digits"), budget)
+    digits = numbers_of(path, f"lead {code}", samples_of(value, "digits"), budget)
     return ((origin or 0.0) * origin_mv + digits * (scale * scale_mv)).astype(np.float32)
-
-
-def _numbers(path: Path, code: str, text: str, budget: _Budget) -> Float64Array:
-    """Return the numbers in a text, shape (n,).
-
-    They are converted a piece at a time, as their texts take many times the memory of numbers.
-    """
-    parts = [np.empty(0)]
-    at = 0
-    while at < len(text):
-        space = _SPACE.search(text, at + _PIECE)
-        end = space.start() if space else len(text)
-        texts = text[at:end].split()
-        at = end
-        budget.n_left -= len(texts)
-        if budget.n_left < 0:
-            raise RecordError(path, f"holds over {_MAX_DIGITS} digits: expected one recording")
-        try:
-            parts.append(np.array(texts, np.float64))
-        except ValueError as error:
-            problem = f"lead {code} has digits that are not numbers ({error})"
-            raise RecordError(path, problem) from None
-    return np.concatenate(parts)
 
 
 def _quantity(value: Element, name: str) -> tuple[float | None, str]:

@@ -6,8 +6,6 @@ format is not public, so the layout here is taken from exports.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -15,7 +13,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from src.records.facts import millivolts_per_unit, parse_age, parse_sex
-from src.records.formats.safe_xml import MAX_LEADS, number_of, samples_of, text_of
+from src.records.formats.safe_xml import MAX_LEADS, bytes_of, number_of, samples_of, text_of
 from src.records.leads import derive_limb_leads
 from src.records.record import ECGRecord, ReadingHints, RecordError
 from src.utils import Float32Array
@@ -129,11 +127,7 @@ def _samples(path: Path, name: str, lead: Element, gain_per_mv: float | None) ->
         raise RecordError(
             path, f"lead {name} has {text_of(lead, 'LeadSampleSize')} bytes per sample: expected 2"
         )
-    try:
-        coded = samples_of(lead, "WaveFormData").encode("ascii").translate(None, b" \t\r\n")
-        raw = base64.b64decode(coded, validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise RecordError(path, f"lead {name} is not valid base64 ({error})") from None
+    raw = bytes_of(path, f"lead {name}", samples_of(lead, "WaveFormData"))
     n_stored = len(raw) // 2
     if not n_stored:
         return np.empty(0, np.float32)

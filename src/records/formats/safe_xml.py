@@ -6,18 +6,27 @@ and never opened.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import codecs
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+import numpy as np
+
 from src.records.formats.errors import read_whole
 from src.records.record import RecordError
+from src.utils import Float64Array
 
 MAX_LEADS = 1000
 """Most leads of a recording."""
+
+MAX_NUMBERS = 6_000_000
+"""Most samples of all leads of a file: a quarter of an hour of twelve leads at 500 Hz."""
 
 _MAX_BYTES = 2**26
 _MAX_ELEMENTS = 200_000
@@ -32,6 +41,10 @@ _MAX_ATTRIBUTES = 1000
 _MAX_NAME = 1000
 # Characters of a text that is no list of samples.
 _MAX_TEXT = 10_000
+
+# Characters of numbers that are converted at a time.
+_NUMBERS_PIECE = 2**20
+_BETWEEN = re.compile(r"[\s,]")
 
 # Byte order marks; that of UTF-32 comes first, as that of UTF-16 is its beginning.
 _MARKS = (
@@ -239,3 +252,62 @@ def number_of(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+@dataclass
+class NumberBudget:
+    """The numbers that may still be read of a file."""
+
+    n_left: int
+
+
+def numbers_of(path: Path, what: str, text: str, budget: NumberBudget) -> Float64Array:
+    """Return the numbers in a text, shape (n,); white space or commas separate them.
+
+    They are converted a piece at a time, as their texts take many times the memory of numbers.
+
+    Parameters
+    ----------
+    path, what
+        The file and the part of it, for error messages.
+    text
+        The numbers.
+    budget
+        Lessened by their number.
+
+    Raises
+    ------
+    RecordError
+        If there are more than the budget, or something else is among them.
+    """
+    parts = [np.empty(0)]
+    at = 0
+    while at < len(text):
+        gap = _BETWEEN.search(text, at + _NUMBERS_PIECE)
+        end = gap.start() if gap else len(text)
+        texts = text[at:end].replace(",", " ").split()
+        at = end
+        budget.n_left -= len(texts)
+        if budget.n_left < 0:
+            raise RecordError(path, f"holds over {MAX_NUMBERS} digits: expected one recording")
+        try:
+            parts.append(np.array(texts, np.float64))
+        except ValueError as error:
+            problem = f"{what} has digits that are not numbers ({error})"
+            raise RecordError(path, problem) from None
+    return np.concatenate(parts)
+
+
+def bytes_of(path: Path, what: str, text: str) -> bytes:
+    """Return the bytes that a text in base64 stands for.
+
+    Raises
+    ------
+    RecordError
+        If it is no base64.
+    """
+    try:
+        coded = text.encode("ascii").translate(None, b" \t\r\n")
+        return base64.b64decode(coded, validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise RecordError(path, f"{what} is not valid base64 ({error})") from None

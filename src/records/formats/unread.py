@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 
 from src.records.formats.safe_xml import root_name
+from src.records.formats.xml_ecg import EXPECTED_ROOTS
 from src.utils import printable
 
 _CONVERT = "convert it to EDF, WFDB or HL7 aECG"
 
 # Root element of an XML file -> its format.
 _XML_RECORDINGS = {
-    "restingecgdata": "Philips Sierra XML",
     "CardiologyXML": "CardioSoft/CASE XML",
     "sapphire": "GE Sapphire XML",
     "ECG": "Mortara/ELI XML",
@@ -186,10 +186,7 @@ def describe_known(name: str, head: bytes) -> Unread | None:
     if root := root_name(head):
         if root in _XML_RECORDINGS:
             return _recording(f"{_XML_RECORDINGS[root]} (root element {root})")
-        return Unread(
-            f"its root element is {printable(root[:80])}: expected RestingECG (GE MUSE) or "
-            "AnnotatedECG (HL7 aECG)"
-        )
+        return Unread(f"its root element is {printable(root[:80])}: {EXPECTED_ROOTS}")
     known = _by_beginning(_RECORDINGS, head) or _SUFFIX_RECORDINGS.get(suffix)
     if known:
         return _recording(known)

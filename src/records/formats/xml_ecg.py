@@ -1,4 +1,4 @@
-"""XML recordings: GE MUSE and HL7 aECG, told apart by their root element."""
+"""XML recordings, told apart by their root element: MUSE, HL7 aECG and Philips Sierra."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ from pathlib import Path
 
 from src.records.formats.aecg import read_aecg
 from src.records.formats.muse import read_muse
+from src.records.formats.philips import read_philips
 from src.records.formats.safe_xml import parse_xml, root_name
 from src.records.record import ECGRecord, RecordError, RecordRequest
 
-_READERS = {"RestingECG": read_muse, "AnnotatedECG": read_aecg}
+_READERS = {
+    "RestingECG": read_muse,
+    "AnnotatedECG": read_aecg,
+    "restingecgdata": read_philips,
+}
+EXPECTED_ROOTS = (
+    "expected RestingECG (GE MUSE), AnnotatedECG (HL7 aECG) or restingecgdata (Philips)"
+)
+"""End of the message for XML of another kind."""
 
 
 def read_xml(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read a GE MUSE or HL7 aECG file.
+    """Read an XML recording of any kind.
 
     Raises
     ------
     RecordError
-        If it is neither, or damaged.
+        If it is of no kind that is read, or damaged.
     """
     root = parse_xml(path)
     reader = _READERS.get(root.tag)
     if reader is None:
-        raise RecordError(
-            path,
-            f"its root element is {root.tag[:80]}: expected RestingECG (GE MUSE) or "
-            "AnnotatedECG (HL7 aECG)",
-        )
+        raise RecordError(path, f"its root element is {root.tag[:80]}: {EXPECTED_ROOTS}")
     return reader(path, root, request.hints)
 
 
