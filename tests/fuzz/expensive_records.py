@@ -574,7 +574,16 @@ _NODES = r"(?<=>)[^<>]+(?=<)|(?<==\")[^\"]*(?=\")|(?<=<)[A-Za-z]+"
 
 
 def xml_inputs() -> Iterator[Expensive]:
-    for name in ("muse", "aecg", "philips", "philips_plain"):
+    names = (
+        "muse",
+        "aecg",
+        "philips",
+        "philips_plain",
+        "cardiosoft",
+        "cardiosoft_stress",
+        "mortara",
+    )
+    for name in names:
         seed = _seed(name)
         yield from stretch_fields(name, "r.xml", seed.files, _NODES, encoding="latin-1")
         elements = r"<([A-Za-z]+)[^<>/]*>[^<>]*</\1>|<[A-Za-z]+[^<>]*/>"
@@ -582,7 +591,12 @@ def xml_inputs() -> Iterator[Expensive]:
         text = seed.files["r.xml"].decode("latin-1")
         for tag in sorted(set(re.findall(r"<([A-Za-z]+)", text))):
             yield from _one("r.xml", TEXT, _xml_parts(name, text, tag))
-    for tag, name in (("LeadData", "muse"), ("sequence", "aecg"), ("series", "aecg")):
+    for tag, name in (
+        ("LeadData", "muse"),
+        ("sequence", "aecg"),
+        ("series", "aecg"),
+        ("Strip", "cardiosoft_stress"),
+    ):
         whole = rf"(?s)<{tag}>.*?</{tag}>"
         yield from repeat_parts(name, "r.xml", _seed(name).files, whole, encoding="latin-1")
     yield from _one("r.xml", TEXT, _philips_samples())

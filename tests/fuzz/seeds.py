@@ -440,7 +440,7 @@ def dicom_seeds() -> list[Seed]:
 
 
 def xml_seeds() -> list[Seed]:
-    """A MUSE export, an HL7 aECG, and Philips exports."""
+    """Exports of MUSE, HL7 aECG, Philips, CardioSoft and Mortara."""
     leads = "".join(
         f"<LeadData><LeadSampleCountTotal>{N}</LeadSampleCountTotal><LeadAmplitudeUnitsPerBit>4.88</LeadAmplitudeUnitsPerBit>"
         f"<LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits><LeadID>{lead}</LeadID><LeadSampleSize>2</LeadSampleSize>"
@@ -474,7 +474,73 @@ def xml_seeds() -> list[Seed]:
         Seed("muse", "r.xml", {"r.xml": muse.encode("latin-1")}),
         Seed("aecg", "r.xml", {"r.xml": aecg.encode()}),
         *philips_seeds(),
+        *cardiosoft_seeds(),
+        Seed("mortara", "r.xml", {"r.xml": mortara_xml(counts(2).T.astype("<i2")).encode()}),
     ]
+
+
+def cardiosoft_seeds() -> list[Seed]:
+    """A resting recording, and a stress test with strips and full disclosure."""
+    adc = counts(3)
+    strip = cardiosoft_strip(adc.T, ("I", "II", "V1"))
+    sampled = (
+        "<FullDisclosure><NumberOfChannels>3</NumberOfChannels>\n"
+        '<SampleRate units="Hz">500</SampleRate><Resolution units="uVperLsb">5</Resolution>\n'
+        f"<LeadOrder>I,II,V1</LeadOrder>\n<FullDisclosureData>{','.join(map(str, adc.ravel()))}"
+        "</FullDisclosureData></FullDisclosure>\n"
+    )
+    inner = cardiosoft_strip(adc.T[:, :50], ("I", "II", "V1"), "Strip")
+    texts = {
+        "cardiosoft": cardiosoft_xml(strip),
+        "cardiosoft_stress": cardiosoft_xml(f"<StripData>{inner}{inner}</StripData>{sampled}"),
+    }
+    return [Seed(name, "r.xml", {"r.xml": text.encode("latin-1")}) for name, text in texts.items()]
+
+
+def cardiosoft_strip(
+    rows: NDArray[np.int16], leads: tuple[str, ...], tag: str = "StripData"
+) -> str:
+    """Return a strip with its facts and the numbers of each lead."""
+    waves = "".join(
+        f'<WaveformData lead="{lead}">\n{",".join(map(str, row))}</WaveformData>\n'
+        for lead, row in zip(leads, rows, strict=True)
+    )
+    return (
+        f"<{tag}><NumberOfLeads>{len(leads)}</NumberOfLeads>\n"
+        f'<SampleRate units="Hz">500</SampleRate>\n<ChannelSampleCountTotal units="Samples">'
+        f"{len(rows[0])}</ChannelSampleCountTotal>\n"
+        f'<Resolution units="uVperLsb">5</Resolution>\n{waves}</{tag}>\n'
+    )
+
+
+def cardiosoft_xml(strips: str) -> str:
+    """Return a CardioSoft export with the strips given and a patient."""
+    return (
+        '<?xml version="1.0" encoding="ISO-8859-1"?><CardiologyXML>\n'
+        "<ObservationDateTime><Year>2014</Year><Month>5</Month><Day>2</Day></ObservationDateTime>\n"
+        '<PatientInfo><PID>P-5</PID><Name>M\u00fcller</Name><Age units="years">61</Age>\n'
+        "<Gender>FEMALE</Gender></PatientInfo>\n<Interpretation><Diagnosis>"
+        "<DiagnosisText>Sinus rhythm</DiagnosisText></Diagnosis></Interpretation>\n"
+        f"<RestingECGMeasurements><MedianSamples>"
+        '<WaveformData lead="I">1,2</WaveformData></MedianSamples></RestingECGMeasurements>\n'
+        f"{strips}</CardiologyXML>"
+    )
+
+
+def mortara_xml(rows: NDArray[np.int16], facts: str = 'OFFSET="0" BITS="16"') -> str:
+    """Return a Mortara export of channels I, II, ... with the facts given."""
+    channels = "".join(
+        f'<CHANNEL {facts} FORMAT="SIGNED" UNITS_PER_MV="200" DURATION="{len(row)}"\n'
+        f'SAMPLE_FREQ="500" NAME="{name}" ENCODING="BASE64"\n'
+        f'DATA="{base64.b64encode(row.tobytes()).decode()}"/>\n'
+        for name, row in zip(STANDARD_LEADS, rows, strict=False)
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><ECG ACQUISITION_TIME="20231201120000">\n'
+        '<SUBJECT LAST_NAME="A" ID="P-6" GENDER="MALE" DOB="19900515"/>\n'
+        f'<SOURCE TYPE="STD-12" MANUFACTURER="MORTARA"/>\n{channels}'
+        '<TYPICAL_CYCLE><TYPICAL_CYCLE_CHANNEL NAME="I" DATA="AAAA"/></TYPICAL_CYCLE></ECG>'
+    )
 
 
 PHILIPS_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1")

@@ -7,7 +7,6 @@ that of exports and of sierra-ecg-tools (C. Watford, MIT licence).
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -15,7 +14,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from src.records.facts import parse_age, parse_sex, years_between
+from src.records.facts import parse_age, parse_sex
 from src.records.formats.safe_xml import (
     MAX_LEADS,
     MAX_NUMBERS,
@@ -26,6 +25,7 @@ from src.records.formats.safe_xml import (
     text_of,
 )
 from src.records.formats.xli import decode_xli
+from src.records.formats.xml_leads import age_at, date_of
 from src.records.leads import canonical_lead, derive_limb_leads
 from src.records.record import ECGRecord, ReadingHints, RecordError
 
@@ -250,16 +250,5 @@ def _age(root: Element, person: Element | None) -> float | None:
         if age is not None:
             return parse_age(f"{age * years:.2f}")
     acquisition = root.find("dataacquisition")
-    recorded = _date(acquisition.get("date", "") if acquisition is not None else "")
-    born = _date(text_of(person, "age/dateofbirth"))
-    if born is None or recorded is None:
-        return None
-    return parse_age(years_between(born, recorded))
-
-
-def _date(text: str) -> date | None:
-    """Return the date that a text such as 2011-12-01 begins with, or None."""
-    try:
-        return date.fromisoformat(text[:10])
-    except ValueError:
-        return None
+    recorded = acquisition.get("date", "") if acquisition is not None else ""
+    return age_at(date_of(text_of(person, "age/dateofbirth")), date_of(recorded))

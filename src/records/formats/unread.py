@@ -18,9 +18,7 @@ _CONVERT = "convert it to EDF, WFDB or HL7 aECG"
 
 # Root element of an XML file -> its format.
 _XML_RECORDINGS = {
-    "CardiologyXML": "CardioSoft/CASE XML",
     "sapphire": "GE Sapphire XML",
-    "ECG": "Mortara/ELI XML",
     "ZOLLECG": "Zoll XML",
     "CardioSoft": "CardioSoft XML",
     "MeasurementRecord": "Schiller XML",

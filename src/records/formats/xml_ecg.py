@@ -1,10 +1,12 @@
-"""XML recordings, told apart by their root element: MUSE, HL7 aECG and Philips Sierra."""
+"""XML recordings, told apart by their root element."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from src.records.formats.aecg import read_aecg
+from src.records.formats.cardiosoft import read_cardiosoft
+from src.records.formats.mortara import read_mortara
 from src.records.formats.muse import read_muse
 from src.records.formats.philips import read_philips
 from src.records.formats.safe_xml import parse_xml, root_name
@@ -14,9 +16,12 @@ _READERS = {
     "RestingECG": read_muse,
     "AnnotatedECG": read_aecg,
     "restingecgdata": read_philips,
+    "CardiologyXML": read_cardiosoft,
+    "ECG": read_mortara,
 }
 EXPECTED_ROOTS = (
-    "expected RestingECG (GE MUSE), AnnotatedECG (HL7 aECG) or restingecgdata (Philips)"
+    "expected RestingECG (GE MUSE), AnnotatedECG (HL7 aECG), restingecgdata (Philips), "
+    "CardiologyXML (CardioSoft) or ECG (Mortara)"
 )
 """End of the message for XML of another kind."""
 
