@@ -75,6 +75,7 @@ def _begins_with(*beginnings: bytes) -> Callable[[bytes], bool]:
 
 
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
+_EDF = _Format(read_edf, edf_extent, begins=_begins_with(b"0       ", b"\xffBIOSEMI"))
 _TEXT = _Format(read_text, begins=is_text_signal, is_told_by_suffix=False)
 
 _FORMATS = {
@@ -86,7 +87,8 @@ _FORMATS = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
-    ".edf": _Format(read_edf, edf_extent, begins=_begins_with(b"0       ")),
+    ".edf": _EDF,
+    ".bdf": _EDF,
     ".dcm": _Format(read_dicom, begins=is_dicom),
     ".xml": _Format(read_xml, begins=is_ecg_xml, is_told_by_suffix=False),
     ".scp": _Format(read_scp, begins=is_scp),

@@ -388,6 +388,20 @@ def edf_inputs() -> Iterator[Expensive]:
     )
 
 
+def bdf_inputs() -> Iterator[Expensive]:
+    yield from _bytes(".bdf")
+    raw = _seed("bdf").files["r.bdf"]
+    size = (len(raw) - int(raw[184:192])) // 4
+    yield from _one(
+        "r.bdf",
+        PARTS,
+        {
+            "data records": lambda n: raw[:236] + b"%-8d" % n + raw[244:] + raw[-size:] * (n - 4),
+            "claimed data records": lambda n: raw[:236] + b"%-8d" % (n * 100) + raw[244:],
+        },
+    )
+
+
 def _annotations(plus: bytes, n: int) -> bytes:
     """Return an EDF+ file whose annotations of a data record take 2 n bytes, as many marks."""
     size = 256 * 4
@@ -704,6 +718,7 @@ GENERATORS: dict[str, Callable[[], Iterator[Expensive]]] = {
     "mat": mat_inputs,
     "hdf5": hdf5_inputs,
     "edf": edf_inputs,
+    "bdf": bdf_inputs,
     "dicom": dicom_inputs,
     "xml": xml_inputs,
     "scp": scp_inputs,

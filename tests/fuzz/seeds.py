@@ -30,6 +30,7 @@ SUFFIXES = {
     "mat": ".mat",
     "hdf5": "5",
     "edf": ".edf",
+    "bdf": ".bdf",
     "dicom": ".dcm",
     "xml": ".xml",
     "scp": ".scp",
@@ -340,11 +341,27 @@ def hdf5_seeds() -> list[Seed]:
 
 
 def edf_seeds() -> list[Seed]:
-    """A plain EDF file, and EDF+D with the time of each data record."""
+    """A plain EDF file, EDF+D with the time of each data record, and both in 24 bits."""
     return [
         Seed("edf", "r.edf", {"r.edf": _edf("")}),
         Seed("edf_plus", "r.edf", {"r.edf": _edf("EDF+D")}),
+        Seed("bdf", "r.bdf", {"r.bdf": to_bdf(_edf(""), b"24BIT")}),
+        Seed("bdf_plus", "r.bdf", {"r.bdf": to_bdf(_edf("EDF+D"), b"BDF+D")}),
     ]
+
+
+def to_bdf(raw: bytes, kind: bytes) -> bytes:
+    """Return an EDF file with its samples in 24 bits; the times of EDF+ become those of BDF+."""
+    n_bytes = int(raw[184:192])
+    head = b"\xffBIOSEMI" + raw[8:192] + kind.ljust(44) + raw[236:n_bytes]
+    head = head.replace(b"EDF Annotations ", b"BDF Annotations ")
+    samples = np.frombuffer(raw[n_bytes:], "<i2").reshape(int(raw[236:244]), -1)
+    wide = samples.astype("<i4").view(np.uint8).reshape(*samples.shape, 4)[..., :3].copy()
+    if kind == b"BDF+D":
+        # The text of a data record is at the beginning of its bytes.
+        times = samples[:, -10:].copy().view(np.uint8)
+        wide[:, -10:] = np.pad(times, ((0, 0), (0, 10))).reshape(-1, 10, 3)
+    return head + wide.tobytes()
 
 
 def _edf(plus: str) -> bytes:

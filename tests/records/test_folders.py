@@ -80,7 +80,7 @@ def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) ->
         "a.xml": b"<other/>",
         "p.xml": SCHILLER.encode("utf-16"),
         "pom.xml": b"<project/>",
-        "b.bdf": b"\xffBIOSEMI",
+        "b.gdf": b"GDF 2.20",
         "c.dat": b"x",
         "d.zip": b"PK\x03\x04",
         "e.csv": b"PK\x03\x04",
@@ -96,7 +96,7 @@ def test_files_that_are_not_read_are_listed_with_their_reason(tmp_path: Path) ->
     listed = {file.relative: file.unread for file in index.passed_over}
     recordings = {name for name, unread in listed.items() if unread.is_recording}
     side_files = {name for name, unread in listed.items() if unread.is_side_file}
-    assert recordings == {"p.xml", "b.bdf"}
+    assert recordings == {"p.xml", "b.gdf"}
     assert side_files == {"figure.png", "README", "c.dat"}
     assert listed.keys() - recordings - side_files == {"pom.xml", "d.zip", "e.csv", "unknown.abc"}
     assert "Schiller XML (root element MeasurementRecord)" in listed["p.xml"].reason

@@ -1,9 +1,10 @@
-"""EDF and EDF+: the ECG channels of polysomnographs and Holter recorders.
+"""EDF, EDF+ and BDF: the ECG channels of polysomnographs, Holter recorders and amplifiers.
 
 Read here because a window of a long recording needs only its own data records, and because EDF+D
 with gaps, truncated files and decimal commas have to be noticed. Formats: Kemp et al.,
 Electroencephalogr Clin Neurophysiol 1992;82:391-393 (EDF), and Kemp and Olivan, Clin Neurophysiol
-2003;114:1755-1761 (EDF+).
+2003;114:1755-1761 (EDF+). BDF has samples of 24 bits and is the same otherwise
+(https://www.biosemi.com/faq/file_format.htm).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _MAIN_BYTES = 256
 # EDF allows 9999; the largest amplifiers have some hundreds
 _MAX_CHANNELS = 1000
 _MAX_SAMPLES = 10_000_000
-_ANNOTATIONS = "EDF Annotations"
+_ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+# The beginning of a file -> bytes of a sample.
+_MAGICS = {b"0       ": 2, b"\xffBIOSEMI": 3}
 # Width of each field of a channel in bytes. The header has the first field of all channels, then
 # the second of all channels, and so on.
 _FIELDS = {
@@ -106,7 +109,8 @@ class EdfHeader:
     patient, recording
         The local patient and recording identification.
     plus
-        ``EDF+C`` (continuous), ``EDF+D`` (may have gaps), or empty for plain EDF.
+        ``EDF+C`` (continuous), ``EDF+D`` (may have gaps), or empty for plain EDF. BDF+ is called
+        EDF+ here.
     n_bytes
         Length of the header.
     n_records
@@ -117,6 +121,8 @@ class EdfHeader:
         Samples of all channels in a data record.
     channels
         The channels in the order of the file, annotations included.
+    sample_bytes
+        Bytes of a sample: 2, or 3 for BDF.
     """
 
     path: Path
@@ -128,6 +134,7 @@ class EdfHeader:
     duration_s: float
     record_size: int
     channels: tuple[EdfChannel, ...]
+    sample_bytes: int = 2
 
 
 class _Selection(NamedTuple):
@@ -199,10 +206,10 @@ def read_edf_header(path: Path) -> EdfHeader:
     """
     with open(path, "rb") as stream:
         main = stream.read(_MAIN_BYTES)
-        # BioSemi's BDF, with 24-bit samples, starts with 0xff instead.
-        if len(main) < _MAIN_BYTES or main[:8].strip() != b"0":
+        sample_bytes = _MAGICS.get(main[:8].strip().ljust(8))
+        if len(main) < _MAIN_BYTES or sample_bytes is None:
             raise RecordError(
-                path, f"starts with {main[:8]!r}: expected an EDF header of version 0"
+                path, f"starts with {main[:8]!r}: expected an EDF header of version 0, or BDF"
             )
         n_channels = _integer(path, main[252:256], "number of channels")
         if not 1 <= n_channels <= _MAX_CHANNELS:
@@ -229,7 +236,7 @@ def read_edf_header(path: Path) -> EdfHeader:
             "data records hold no samples: expected ECG channels, this may be a file of "
             "annotations only",
         )
-    n_stored = (file_size - n_bytes) // (2 * record_size)
+    n_stored = (file_size - n_bytes) // (sample_bytes * record_size)
     n_promised = _integer(path, main[236:244], "number of data records")
     if n_promised > n_stored:
         raise RecordError(path, f"holds {n_stored} data records, the header promises {n_promised}")
@@ -237,13 +244,14 @@ def read_edf_header(path: Path) -> EdfHeader:
         path=path,
         patient=_text(main[8:88]),
         recording=_text(main[88:168]),
-        plus=_text(main[192:197]),
+        plus=_text(main[192:197]).replace("BDF+", "EDF+"),
         n_bytes=n_bytes,
         # A recorder writes -1 while it is recording, and the right number when it ends.
         n_records=n_stored if n_promised < 0 else n_promised,
         duration_s=duration_s,
         record_size=record_size,
         channels=channels,
+        sample_bytes=sample_bytes,
     )
 
 
@@ -336,7 +344,7 @@ def _select_channels(header: EdfHeader, hints: ReadingHints) -> _Selection:
     RecordError
         If no ECG channel is a voltage.
     """
-    channels = [channel for channel in header.channels if channel.label != _ANNOTATIONS]
+    channels = [channel for channel in header.channels if channel.label not in _ANNOTATIONS]
     found = find_ecg(
         tuple(Channel(item.label, item.transducer, item.unit, item.n) for item in channels),
         hints.leads,
@@ -486,8 +494,7 @@ def _read_channel(
     is_slower = channel.n < n
     first = start // n
     last = min(-(-(start + n_samples) // n) + is_slower, last_record)
-    records = _records(header)[first:last]
-    digital = records[:, channel.first : channel.first + channel.n].reshape(-1)
+    digital = _digital(header, channel, first, last)
     scale, offset = channel.scale * per_unit, channel.offset * per_unit
     if not is_slower:
         digital = digital[start - first * n : start - first * n + n_samples]
@@ -497,10 +504,25 @@ def _read_channel(
     return at_rate(values, (start - first * n) * step, step, n_samples)
 
 
-def _records(header: EdfHeader) -> NDArray[np.int16]:
-    """Return the data records as they lie on disk, shape (n_records, record_size)."""
-    shape = (header.n_records, header.record_size)
-    return np.memmap(header.path, "<i2", "r", offset=header.n_bytes, shape=shape)
+def _digital(
+    header: EdfHeader, channel: EdfChannel, first: int, last: int
+) -> NDArray[np.int16] | NDArray[np.int32]:
+    """Return the samples of a channel in data records `first` to `last`, as they are stored."""
+    stored = _bytes(header, channel)[first:last]  # (n_records, bytes)
+    if header.sample_bytes == 2:
+        return stored.reshape(-1).view("<i2")
+    # The three bytes become the upper ones of four, and the shift back keeps the sign.
+    wide = np.zeros((stored.size // 3, 4), np.uint8)
+    wide[:, 1:] = stored.reshape(-1, 3)
+    return wide.view("<i4")[:, 0] >> 8
+
+
+def _bytes(header: EdfHeader, channel: EdfChannel) -> NDArray[np.uint8]:
+    """Return the bytes of a channel in each data record as they lie on disk, (n_records, n)."""
+    width = header.sample_bytes
+    shape = (header.n_records, width * header.record_size)
+    records = np.memmap(header.path, np.uint8, "r", offset=header.n_bytes, shape=shape)
+    return records[:, width * channel.first : width * (channel.first + channel.n)]
 
 
 # Gaps ---------------------------------------------------------------------------------------------
@@ -536,7 +558,7 @@ def _find_runs(header: EdfHeader, selection: _Selection) -> tuple[_Run, ...]:
 
 def _check_gaps(header: EdfHeader, n_values: int) -> None:
     """Refuse a signal that is far larger than the file, since it is mostly gaps."""
-    n_bytes = 2 * header.n_records * header.record_size
+    n_bytes = header.sample_bytes * header.n_records * header.record_size
     if n_values > max(_FEW_VALUES, _VALUES_PER_BYTE * n_bytes):
         raise RecordError(
             header.path,
@@ -561,13 +583,12 @@ def _start_times(header: EdfHeader, mtime_ns: int) -> tuple[float, ...]:
     RecordError
         If a data record does not give its time.
     """
-    annotations = next((item for item in header.channels if item.label == _ANNOTATIONS), None)
+    annotations = next((item for item in header.channels if item.label in _ANNOTATIONS), None)
     if annotations is None:
         raise RecordError(
             header.path, "is EDF+D without annotations: expected the time of each data record"
         )
-    columns = slice(annotations.first, annotations.first + annotations.n)
-    texts = np.ascontiguousarray(_records(header)[:, columns])  # (n_records, n)
+    texts = np.ascontiguousarray(_bytes(header, annotations))
     if len(texts) > _MAX_TIMED:
         raise RecordError(
             header.path, f"is EDF+D of {len(texts)} data records, the limit is {_MAX_TIMED}"

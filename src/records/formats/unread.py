@@ -27,7 +27,6 @@ _XML_RECORDINGS = {
 }
 # First bytes of a file -> its format; recordings in formats that are not read.
 _RECORDINGS = {
-    b"\xffBIOSEMI": "BDF (24-bit EDF)",
     b"GDF ": "GDF",
     b"Brain Vision Data Exchange": "BrainVision",
     b"@  MFER ": "MFER",
@@ -46,7 +45,6 @@ _ARCHIVES = {
 _SUFFIX_RECORDINGS = {
     ".mwf": "MFER",
     ".vhdr": "BrainVision",
-    ".bdf": "BDF (24-bit EDF)",
     ".gdf": "GDF",
     ".acq": "BIOPAC",
     ".rri": "a list of beat intervals",

@@ -218,7 +218,8 @@ def test_other_bad_files(tmp_path: Path) -> None:
     good = write_edf(tmp_path / "r.edf", column("II", 100)).read_bytes()
     for content, expected in (
         (b"", "expected an EDF header"),
-        (b"\xffBIOSEMI" + good[8:], "expected an EDF header"),
+        (b"\xffBIOSEMX" + good[8:], "expected an EDF header"),
+        (b"\xffBIOSEMI" + good[8:], "holds 3 data records, the header promises 5"),
         (good[:300], "ends within the header of its 1 channels"),
         (good[:252] + b"999 " + good[256:], "ends within the header of its 999 channels"),
         (good[:252] + b"1001" + good[256:], "promises 1001 channels: expected 1 to 1000"),
@@ -302,3 +303,53 @@ def test_given_gain_and_rate_are_used_where_a_file_is_silent(tmp_path: Path) -> 
     given = read_record(stated, source_fs=360, source_gain_per_mv=7)
     np.testing.assert_array_equal(given.signal, read_record(stated).signal)
     assert given.fs == 100.0
+
+
+# BDF ----------------------------------------------------------------------------------------------
+
+
+def write_bdf(path: Path, *columns: Column, plus: str = "24BIT") -> Path:
+    """Write samples of 24 bits: the same header with another beginning and range."""
+    raw = write_edf(path, *columns, plus=plus).read_bytes()
+    n_head = 256 * (len(columns) + 1)
+    head = (b"\xffBIOSEMI" + raw[8:n_head]).replace(b"-32768  ", b"-8388608")
+    head = head.replace(b"32767   ", b"8388607 ")
+    values = np.hstack([c.values for c in columns]).astype("<i4")
+    path.write_bytes(head + values.reshape(-1, 1).view(np.uint8)[:, :3].tobytes())
+    return path
+
+
+def test_bdf_has_samples_of_24_bits(tmp_path: Path) -> None:
+    values = np.array([[0, 1, -1, 8388607], [-8388608, 4194304, 70000, -70000]])
+    wide = Column("ECG", values, "uV", "-8388608", "8388607")
+    other = Column("C3", np.full((2, 4), -5), "uV", "-8388608", "8388607")
+    path = write_bdf(tmp_path / "r.bdf", other, wide)
+    record = read_record(path)
+    # A unit is 1 uV
+    np.testing.assert_allclose(record.signal, values.reshape(1, -1) * 1e-3, rtol=1e-6)
+    assert (record.fs, record.leads, record.unused) == (4.0, ("ECG",), ("C3",))
+    assert read_record(path.rename(tmp_path / "r.dat1")).n_samples == 8
+
+
+def test_windows_and_gaps_of_bdf_are_those_of_edf(tmp_path: Path) -> None:
+    ecg = Column("ECG", RNG.integers(-9000, 9000, (5, 100)), "uV", "-8388608", "8388607")
+    path = write_bdf(tmp_path / "r.bdf", ecg)
+    whole = read_record(path).signal
+    np.testing.assert_allclose(whole, ecg.values.reshape(1, -1) / 1000, atol=1e-6)
+    windows = list(iter_records(path, window_s=1.5))
+    assert [window.n_samples for window in windows] == [150, 150, 150]
+    np.testing.assert_array_equal(windows[2].signal, whole[:, 300:450])
+    part, n_samples = find_start(path, 1.0).read()
+    assert (part.n_samples, n_samples) == (100, 500)
+
+
+def test_bdf_plus_states_the_times_of_its_data_records(tmp_path: Path) -> None:
+    ecg = column("ECG", 100)
+    texts = [f"+{start}\x14\x14\0".encode().ljust(30, b"\0") for start in (0, 1, 4, 5, 6)]
+    marks = np.frombuffer(b"".join(texts), np.uint8).reshape(5, 10, 3).astype(np.int32)
+    values = marks[..., 0] | marks[..., 1] << 8 | marks[..., 2] << 16
+    notes = Column("BDF Annotations", values, "", "-1", "1")
+    record = read_record(write_bdf(tmp_path / "r.bdf", ecg, notes, plus="BDF+D"))
+    assert (record.n_samples, record.flags) == (700, ("gap_after:2s",))
+    assert np.isnan(record.signal[0, 200:400]).all()
+    assert np.isfinite(record.signal[0, 400:]).all()
