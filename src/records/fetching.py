@@ -11,7 +11,7 @@ from pathlib import Path
 
 from src.records.formats.errors import HEAD_BYTES
 from src.records.formats.wfdb_header import lone_headers, named_files, segment_names
-from src.records.reading import MANY_SUFFIXES
+from src.records.reading import LOCAL_SUFFIXES
 from src.records.remote import RemoteFile, RemoteFolder
 from src.utils import stable_hash, temporary_folder
 
@@ -119,7 +119,7 @@ def _local_copies(url: str, files: Sequence[tuple[str, str]]) -> Iterator[tuple[
 
 def holds_many(name: str) -> bool:
     """Return whether a file may hold many records, by its suffix."""
-    return os.path.splitext(name.split("::")[0])[1].lower() in MANY_SUFFIXES
+    return os.path.splitext(name.split("::")[0])[1].lower() in LOCAL_SUFFIXES
 
 
 def stamp_of(relative: str, files: dict[str, RemoteFile]) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.records.channels import name_channels
-from src.records.formats.arrays import is_npy, npy_extent, read_npy
+from src.records.formats.arrays import is_npy, npy_extent, npy_parts, read_npy
 from src.records.formats.dicom import is_dicom, read_dicom
 from src.records.formats.edf import edf_extent, read_edf
 from src.records.formats.errors import HEAD_BYTES, check_written, open_error
@@ -93,7 +93,7 @@ _FORMATS = {
     ".xml": _Format(read_xml, begins=is_ecg_xml, is_told_by_suffix=False),
     ".scp": _Format(read_scp, begins=is_scp),
     ".ecg": _Format(read_ishne, ishne_extent, begins=is_ishne, is_told_by_suffix=False),
-    ".npy": _Format(read_npy, npy_extent, begins=is_npy, is_told_by_suffix=False),
+    ".npy": _Format(read_npy, npy_extent, npy_parts, begins=is_npy, is_told_by_suffix=False),
     ".csv": _TEXT,
     ".tsv": _TEXT,
     ".txt": _TEXT,
@@ -107,6 +107,9 @@ READABLE_SUFFIXES = tuple(_FORMATS)
 
 MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
 """Suffixes of files that may hold many records."""
+
+LOCAL_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind is _HDF5)
+"""Suffixes of files that are not read from a URL, as most hold many records."""
 
 # A suffix, not the end of a name such as 1.2.840.99.1.
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*")

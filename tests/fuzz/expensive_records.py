@@ -688,6 +688,31 @@ def npy_inputs() -> Iterator[Expensive]:
         },
     )
 
+    array = np.ones((4, 120, 2), np.float32)
+    stream = io.BytesIO()
+    np.save(stream, array)
+    seed = {"r.npy": stream.getvalue(), "r.csv": b"id,age\na,1\nb,2\nc,3\nd,4\n"}
+    for size, name, table in (
+        (PARTS, "rows", lambda n: b"id\n" + b"a\n" * (10 * n)),
+        (TEXT, "columns", lambda n: b"a," * (n // 2) + b"id\n"),
+        (TEXT, "quotes", lambda n: b'id\n"' + b"\n" * n),
+        (TEXT, "a long id", lambda n: b"id\n" + b"a" * n + b"\nb\nc\nd\n"),
+    ):
+        yield Expensive(
+            f"{name} of the index",
+            "r.npy",
+            lambda n, table=table: {**seed, "r.csv": table(n)},
+            size,
+        )
+
+    def many(n: int) -> dict[str, bytes]:
+        stream = io.BytesIO()
+        np.save(stream, np.ones((n, 100, 1), np.float32))
+        ids = "".join(f"\nr{i}" for i in range(n))
+        return {"r.npy": stream.getvalue(), "r.csv": f"id{ids}\n".encode()}
+
+    yield Expensive("many records", "r.npy", many, PARTS)
+
 
 def text_inputs(suffix: str) -> Iterator[Expensive]:
     for seed in record_seeds():

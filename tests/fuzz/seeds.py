@@ -716,10 +716,14 @@ def array_seeds() -> list[Seed]:
         "npy_flat": adc[:, 0],
         "npy_counts": counts(2),
         "npy_many": np.stack([adc, adc]),
+        "npy_index": np.stack([adc, adc])[..., :1],
     }.items():
         stream = io.BytesIO()
         np.save(stream, array)
-        seeds.append(Seed(name, "r.npy", {"r.npy": stream.getvalue()}))
+        files = {"r.npy": stream.getvalue()}
+        if name == "npy_index":
+            files["r.csv"] = b"age,record_id\n50,a\n51,b\n"
+        seeds.append(Seed(name, "r.npy", files))
 
     def rows(separator: str, columns: NDArray[np.float64], start: object = None) -> str:
         lines = []

@@ -1,5 +1,7 @@
 """Plain arrays in NumPy files (``.npy``), and what arrays of any kind do not say.
 
+Three dimensions are many records, which a table beside the array names (see `index_table`).
+
 An array has neither a rate nor a unit nor lead names. They are those that the user gives, or they
 are assumed and flagged, or the record is refused with the option that helps.
 """
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.records.formats.errors import open_error
+from src.records.formats.index_table import find_index, read_ids
 from src.records.formats.stated_facts import (
     amplitude_of,
     is_whole,
@@ -43,6 +46,11 @@ _MISSING = -(2**15)
 _MAX_HEADER = 10_000
 _NPY = b"\x93NUMPY"
 _PROBED = 100_000
+# Records of a file of any size, and bytes of each further one.
+_FEW_RECORDS = 100_000
+_MIN_RECORD_BYTES = 400
+# Records of a file of many whose amplitude tells the unit.
+_PROBED_RECORDS = 64
 
 
 class Rate(NamedTuple):
@@ -160,14 +168,24 @@ class _Layout(NamedTuple):
     is_fortran: bool
 
     @property
+    def has_many(self) -> bool:
+        """Whether the first axis counts records."""
+        return len(self.shape) == 3
+
+    @property
+    def record_shape(self) -> tuple[int, ...]:
+        """The shape of a record."""
+        return self.shape[1:] if self.has_many else self.shape
+
+    @property
     def n_leads(self) -> int:
         """The number of leads: the shorter side."""
-        return min(self.shape) if len(self.shape) == 2 else 1
+        return min(self.record_shape) if len(self.record_shape) == 2 else 1
 
     @property
     def n_samples(self) -> int:
         """The number of samples of each lead."""
-        return max(self.shape)
+        return max(self.record_shape)
 
 
 def is_npy(head: bytes) -> bool:
@@ -179,7 +197,11 @@ def is_npy(head: bytes) -> bool:
     except RecordError:
         # It is an array, and reading it says what is wrong.
         return True
-    n_values = min((len(head) - layout.offset) // layout.dtype.itemsize, math.prod(layout.shape))
+    if layout.has_many and layout.is_fortran:
+        # The samples of a record are far apart.
+        return True
+    n_values = (len(head) - layout.offset) // layout.dtype.itemsize
+    n_values = min(n_values, math.prod(layout.record_shape))
     if layout.n_samples < MIN_SAMPLES or n_values < 1:
         return False
     values = np.frombuffer(head, layout.dtype, n_values, layout.offset)
@@ -189,7 +211,7 @@ def is_npy(head: bytes) -> bool:
 
 def _leads_first(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:
     """Return the first values of a file by lead; with leads one after another, the first lead."""
-    by_sample = layout.shape[0] == layout.n_samples
+    by_sample = layout.record_shape[0] == layout.n_samples
     is_interleaved = layout.n_leads > 1 and by_sample != layout.is_fortran
     if not is_interleaved:
         return values[: layout.n_samples][None]
@@ -197,25 +219,41 @@ def _leads_first(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:
     return values[:n_whole].reshape(-1, layout.n_leads).T
 
 
-def read_npy(path: Path, request: RecordRequest) -> ECGRecord:
-    """Read samples `request.start` to `request.stop` of an array; its shorter side is the leads.
+def npy_parts(path: Path) -> tuple[str, ...]:
+    """Return the ids of the records of an array of many, and nothing for one of one record.
+
+    They are those of the table beside it, else the file's stem and the row.
 
     Raises
     ------
     RecordError
-        If it is damaged, not of numbers in one or two dimensions, or its rate or unit is neither
-        given nor can be assumed.
+        If the array is damaged, or its table does not name each record once.
     """
     layout = _layout(path)
+    return tuple(_rows(path, layout.shape[0])) if layout.has_many else ()
+
+
+def read_npy(path: Path, request: RecordRequest) -> ECGRecord:
+    """Read samples `request.start` to `request.stop` of an array; its shorter side is the leads.
+
+    Of an array of many, the record that `request.part` names is read.
+
+    Raises
+    ------
+    RecordError
+        If it is damaged, not of numbers in one to three dimensions, has no such record, or its rate
+        or unit is neither given nor can be assumed.
+    """
+    layout = _layout(path)
+    array = _open_array(path, layout)
+    stored = _record(path, layout, array, request.part) if layout.has_many else array
     rate = choose_rate(path, layout.n_samples, request.hints.fs)
-    by_lead = _open_array(path, layout)
-    # The beginning of the whole array tells the unit, so that its windows have the same.
-    probed = _as_floats(by_lead[:, :_PROBED])
-    scale = choose_scale(path, probed, request.hints.gain_per_mv)
+    scale = _scale(path, array, layout, request.hints.gain_per_mv)
+    by_lead = _by_lead(stored)
     values = _as_floats(by_lead[:, request.start : request.stop])
     leads, lead_flags = names_or_standard((), layout.n_leads)
     return ECGRecord(
-        record_id=path.stem,
+        record_id=request.part or path.stem,
         signal=values * np.float32(scale.mv_per_unit),
         fs=rate.fs,
         leads=leads,
@@ -224,10 +262,64 @@ def read_npy(path: Path, request: RecordRequest) -> ECGRecord:
 
 
 def npy_extent(path: Path, request: RecordRequest) -> Extent | None:
-    """Return the length of an array."""
+    """Return the length of an array, or of a record of an array of many."""
     layout = _layout(path)
     rate = choose_rate(path, layout.n_samples, request.hints.fs)
     return Extent(layout.n_samples, rate.fs)
+
+
+def _scale(path: Path, array: NDArray[Any], layout: _Layout, given: float | None) -> Scale:
+    """Return the scale of a file; the beginning of it tells the unit of all windows and records."""
+    if not layout.has_many:
+        return choose_scale(path, _as_floats(_by_lead(array)[:, :_PROBED]), given)
+    if given:
+        return Scale(1 / given)
+    status = os.stat(path)
+    return _scale_of_many(str(path), status.st_mtime_ns, status.st_size)
+
+
+# Records are read one by one, and their scale is found once.
+@lru_cache(maxsize=8)
+def _scale_of_many(name: str, mtime_ns: int, size: int) -> Scale:
+    path = Path(name)
+    layout = _cached_layout(name, mtime_ns, size)
+    array = _open_array(path, layout)
+    n_each = max(1, _PROBED // _PROBED_RECORDS)
+    rows = np.linspace(0, layout.shape[0] - 1, min(layout.shape[0], _PROBED_RECORDS)).astype(int)
+    probed = [_as_floats(_by_lead(array[row])[:, :n_each]) for row in rows]
+    return choose_scale(path, np.concatenate(probed, axis=1), None)
+
+
+def _rows(path: Path, n_records: int) -> dict[str, int]:
+    """Return the row of each record of an array of many, cached for its records."""
+    table = find_index(path)
+    try:
+        stamp = os.stat(table).st_mtime_ns if table else 0
+    except OSError as error:
+        raise open_error(path, error) from None
+    return _cached_rows(str(path), str(table or ""), stamp, n_records)
+
+
+@lru_cache(maxsize=8)
+def _cached_rows(name: str, table: str, stamp: int, n_records: int) -> dict[str, int]:
+    path = Path(name)
+    if table:
+        ids = read_ids(path, Path(table), n_records)
+    else:
+        ids = tuple(f"{path.stem}-{row:05}" for row in range(n_records))
+    return {record_id: row for row, record_id in enumerate(ids)}
+
+
+def _record(path: Path, layout: _Layout, array: NDArray[Any], part: str) -> NDArray[Any]:
+    """Return the record of an array of many that is asked for."""
+    rows = _rows(path, layout.shape[0])
+    example = f"{path.name}::{next(iter(rows))}"
+    if not part:
+        raise RecordError(path, f"holds {len(rows)} records: name one, such as {example}")
+    if part not in rows:
+        raise RecordError(path, f"has no record {part!r}: expected one such as {example}")
+    record: NDArray[Any] = array[rows[part]]
+    return record
 
 
 def _as_floats(values: NDArray[Any]) -> Float32Array:
@@ -241,7 +333,7 @@ def _as_floats(values: NDArray[Any]) -> Float32Array:
 
 
 def _open_array(path: Path, layout: _Layout) -> NDArray[Any]:
-    """Return the array in a file, by lead, without reading it."""
+    """Return the array in a file without reading it."""
     try:
         array: NDArray[Any] = np.memmap(
             path,
@@ -253,6 +345,11 @@ def _open_array(path: Path, layout: _Layout) -> NDArray[Any]:
         )
     except OSError as error:
         raise open_error(path, error) from None
+    return array
+
+
+def _by_lead(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a record with a row for each lead."""
     if array.ndim == 1:
         return array[None]
     return array.T if array.shape[0] > array.shape[1] else array
@@ -269,7 +366,7 @@ def _layout(path: Path) -> _Layout:
 
 @lru_cache(maxsize=32)
 def _cached_layout(name: str, mtime_ns: int, size: int) -> _Layout:
-    path = Path(name)
+    path = Path(name).absolute()
     try:
         with open(path, "rb") as file:
             layout = _parse_header(path, file.read(2**16))
@@ -277,11 +374,16 @@ def _cached_layout(name: str, mtime_ns: int, size: int) -> _Layout:
         raise open_error(path, error) from None
     n_values = math.prod(layout.shape)
     n_stored = (size - layout.offset) // layout.dtype.itemsize
-    if n_values > MAX_VALUES:
+    if math.prod(layout.record_shape) > MAX_VALUES:
         raise RecordError(path, f"has shape {layout.shape}, the limit is {MAX_VALUES} values")
     if n_values > n_stored:
         raise RecordError(path, f"promises shape {layout.shape}, {n_stored} values are stored")
     return layout
+
+
+def _has_index(path: Path) -> bool:
+    """Return whether a table is beside a file; the first bytes of one have no folder."""
+    return path.is_absolute() and find_index(path) is not None
 
 
 def _parse_header(path: Path, head: bytes) -> _Layout:
@@ -303,12 +405,14 @@ def _parse_header(path: Path, head: bytes) -> _Layout:
         raise RecordError(path, f"holds values of type {dtype}: expected numbers")
     if not all(isinstance(n, int) and n > 0 for n in shape):
         raise RecordError(path, f"has shape {shape}: expected leads and samples")
-    if len(shape) == 3 and 1 in shape:
+    # A table beside an array says that its first axis counts records, also of one lead.
+    if len(shape) == 3 and 1 in shape and (shape[0] == 1 or not _has_index(path)):
         shape = tuple(np.delete(shape, shape.index(1)).tolist())
-    if len(shape) not in (1, 2):
-        raise RecordError(
-            path, f"has shape {shape}: expected leads and samples; save each recording alone"
-        )
-    if len(shape) == 2 and min(shape) > MAX_LEADS:
+    if len(shape) not in (1, 2, 3):
+        raise RecordError(path, f"has shape {shape}: expected leads and samples, or many of these")
+    if len(shape) > 1 and min(shape[-2:]) > MAX_LEADS:
         raise RecordError(path, f"has shape {shape}: expected at most {MAX_LEADS} leads")
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if len(shape) == 3 and shape[0] > max(_FEW_RECORDS, n_bytes // _MIN_RECORD_BYTES):
+        raise RecordError(path, f"has shape {shape}: expected fewer and longer records")
     return _Layout(start + length, dtype, shape, is_fortran)

@@ -8,7 +8,7 @@ import pytest
 
 from src.config import STANDARD_LEADS
 from src.records.folders import index_folder, survey_folder
-from src.records.reading import iter_records, read_record
+from src.records.reading import iter_records, list_parts, read_record
 from src.records.record import RecordError
 
 RNG = np.random.default_rng(52)
@@ -65,7 +65,7 @@ def test_windows_are_read_in_part_and_have_one_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
-        (np.zeros((5, 100, 12)), r"has shape \(5, 100, 12\): .* save each recording alone"),
+        (np.zeros((5, 100, 12)), r"holds 5 records: name one, such as x\.npy::x-00000"),
         (np.zeros((100, 90)), "expected at most 64 leads"),
         (np.zeros((0, 12)), "expected leads and samples"),
         (np.array(["a", "b"]), "holds values of type <U1: expected numbers"),
@@ -105,3 +105,65 @@ def test_arrays_of_labels_are_no_recordings(tmp_path: Path) -> None:
     reasons = {file.relative: file.unread.reason for file in survey_folder(tmp_path).passed_over}
     assert "do not run like a signal" in reasons["y.npy"]
     assert reasons["many.npz"] == "is a NumPy archive: save each recording as .npy"
+
+
+# Many records -------------------------------------------------------------------------------------
+
+
+MANY = np.stack([(k + 1) * ECG[:1000] for k in range(3)])  # (3, 1000, 12)
+
+
+@pytest.mark.parametrize("leads_last", [True, False])
+def test_many_records_are_named_by_a_table(tmp_path: Path, leads_last: bool) -> None:
+    np.save(tmp_path / "X.npy", MANY if leads_last else MANY.swapaxes(1, 2))
+    (tmp_path / "X.csv").write_text("age,ecg_id\n50,p1\n51,p2\n52,p3\n")
+    assert list_parts(tmp_path / "X.npy") == ("p1", "p2", "p3")
+    found = index_folder(tmp_path)
+    assert [record.relative for record in found] == [f"X.npy::p{k}" for k in (1, 2, 3)]
+    record = read_record(f"{tmp_path}/X.npy::p2")
+    np.testing.assert_array_equal(record.signal, MANY[1].T)
+    assert (record.record_id, record.fs, record.leads) == ("p2", 100.0, STANDARD_LEADS)
+    assert record.flags == ("fs_assumed", "unit_assumed:mV", "lead_names_assumed")
+    windows = list(iter_records(f"{tmp_path}/X.npy::p3", window_s=4))
+    assert [window.n_samples for window in windows] == [400, 400]
+    np.testing.assert_array_equal(windows[1].signal, MANY[2, 400:800].T)
+    assert len(list(iter_records(tmp_path / "X.npy", source_fs=200))) == 3
+
+
+def test_many_records_without_a_table_are_named_by_file_and_row(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", MANY * 1000)
+    assert list_parts(tmp_path / "X.npy") == ("X-00000", "X-00001", "X-00002")
+    record = read_record(f"{tmp_path}/X.npy::X-00002", leads=["I", *["-"] * 11])
+    np.testing.assert_allclose(record.signal, MANY[2, :, :1].T, rtol=1e-5)
+    assert "unit_assumed:uV" in record.flags
+
+
+def test_a_table_tells_records_of_one_lead_from_a_record_of_several(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", MANY[..., :1])
+    assert read_record(tmp_path / "X.npy").signal.shape == (3, 1000)
+    np.save(tmp_path / "Y.npy", MANY[..., :1])
+    (tmp_path / "Y_index.tsv").write_text("id\tage\na\t1\nb\t2\nc\t3\n")
+    assert read_record(f"{tmp_path}/Y.npy::b").signal.shape == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("ecg_id\na\nb\n", "its index X.csv has 2 rows, 3 records are stored"),
+        ("ecg_id\na\nb\na\n", "its index X.csv names 'a' in line 4: expected an id of its own"),
+        ("ecg_id,x\na\n,1\nc\n", "its index X.csv names '' in line 3"),
+        ("name\na\nb\nc\n", "has columns name: expected one of record_id, ecg_id"),
+    ],
+)
+def test_bad_tables_give_one_clear_error(tmp_path: Path, table: str, expected: str) -> None:
+    np.save(tmp_path / "X.npy", MANY)
+    (tmp_path / "X.csv").write_text(table)
+    with pytest.raises(RecordError, match=expected):
+        list_parts(tmp_path / "X.npy")
+    assert [record.relative for record in index_folder(tmp_path)] == ["X.npy"]
+
+
+def test_a_record_that_is_not_there(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", MANY)
+    with pytest.raises(RecordError, match=r"has no record 'z': expected one such as X\.npy::X-0"):
+        read_record(f"{tmp_path}/X.npy::z")
