@@ -91,6 +91,7 @@ CONTENTS = {
         "docs/formats",
         "docs/crosswalk",
         "docs/preprocessing",
+        "docs/annotations",
         "docs/quality",
         "docs/duplicates",
         "docs/training",

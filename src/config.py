@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,10 @@ SPLIT_NAMES = ("train", "val", "test")
 
 MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
 """Bounds of the number of epochs that is chosen by size, and the number of batches aimed at."""
+
+# Settings that earlier versions did not have; their defaults leave record files as they were.
+_LATER_SETTINGS = ("window_labels", "min_cover")
+_WINDOW_LABELS = re.compile(r"majority|any|all|count>=[1-9][0-9]{0,5}")
 
 # Problems of a settings file that one error message lists.
 _MAX_PROBLEMS = 20
@@ -266,6 +271,16 @@ class PreprocessConfig:
     stride_s: float = option(
         0.0, "seconds between the starts of two windows; 0 = the window length"
     )
+    window_labels: str = option(
+        "majority",
+        "labels that a window takes from a label mapping with start_s and end_s: majority = those "
+        "that cover most of it, all = those that cover it whole, any = all in it, count>=N = those "
+        "of at least N beats or spans in it",
+    )
+    min_cover: float = option(
+        0.5,
+        "least share of a window that its labels must cover; a window below it is not annotated",
+    )
     quality: QualityConfig = field(
         default_factory=QualityConfig, metadata={"help": "limits of signal quality"}
     )
@@ -291,6 +306,13 @@ class PreprocessConfig:
         _require(self.stride_s >= 0, "stride_s", self.stride_s, "0 or more seconds")
         has_windows = self.window_s > 0
         _require(has_windows or self.stride_s == 0, "stride_s", self.stride_s, "0 without window_s")
+        _require(
+            _WINDOW_LABELS.fullmatch(self.window_labels) is not None,
+            "window_labels",
+            self.window_labels,
+            "majority, any, all or count>=N",
+        )
+        _require(0 < self.min_cover <= 1, "min_cover", self.min_cover, "a share above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -838,7 +860,11 @@ def resolve_paths(config: Config) -> Config:
 @lru_cache(maxsize=64)
 def config_hash(config: PreprocessConfig, format_version: int) -> str:
     """Return the hash of the result settings that is stored in a record file."""
-    return stable_hash({"format": format_version, **to_jsonable(config)})
+    values = to_jsonable(config)
+    for name in _LATER_SETTINGS:
+        if values[name] == PreprocessConfig.__dataclass_fields__[name].default:
+            del values[name]
+    return stable_hash({"format": format_version, **values})
 
 
 def list_changes(config: Config) -> list[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ import scipy.io
 from settings import SMALL
 
 from src import preprocessing
-from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig
+from src.config import DataConfig, ExecutionConfig, PreprocessConfig, SplitConfig, config_hash
 from src.preprocessing import build_tensor, run_preprocessing
 from src.processed.manifest import Journal, load_manifest, load_preprocess_config
 from src.processed.packed import load_packed
@@ -827,3 +827,101 @@ def test_an_unreadable_file_in_a_folder_whose_name_is_no_text_ends_no_run(tmp_pa
         DataConfig({"d": str(tmp_path / "src")}), tmp_path / "out", config=SMALL, execution=ONE
     )
     assert sorted(load_manifest(tmp_path / "out")["status"]) == ["ok", "unreadable"]
+
+
+# Labels with a time -------------------------------------------------------------------------------
+
+TIMED = PreprocessConfig(fs=100.0, n_samples=200, window_s=2.0)
+RHYTHM = """dataset,record_id,mapped_label,annotated,start_s,end_s
+d,r0,N,N;AFIB,0,3.5
+d,r0,AFIB,N;AFIB,3.5,7.6
+d,r1,N,,0,10
+d,r2,MI,,,
+"""
+
+
+def write_mapping(folder: Path, text: str) -> Path:
+    (folder / "m.csv").write_text(text)
+    return folder / "m.csv"
+
+
+def test_windows_take_the_labels_of_the_intervals_in_them(tmp_path: Path) -> None:
+    data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 3))})
+    mapping = write_mapping(tmp_path, RHYTHM)
+    out = tmp_path / "out"
+    run_preprocessing(data, out, mapping=mapping, config=TIMED, execution=ONE)
+    rows = load_manifest(out).set_index("record_id")
+    columns = ["labels", "annotated", "label_source", "label_cover"]
+    assert rows.loc[[f"r0__w0000{i}" for i in range(5)], columns].to_numpy().tolist() == [
+        ["N", "N;AFIB", "mapping", "N 1"],
+        ["N", "N;AFIB", "mapping", "N 0.75;AFIB 0.25"],
+        ["AFIB", "N;AFIB", "mapping", "AFIB 1"],
+        ["AFIB", "N;AFIB", "mapping", "AFIB 0.8"],
+        ["OTHER", "", "fallback", ""],
+    ]
+    assert set(rows.loc[rows.index.str.startswith("r2"), "labels"]) == {"MI"}
+    # A window that is not annotated is neither trained on nor evaluated, and all are of one split.
+    kept = load_records(out)
+    keys = [key for records in kept.values() for key in records.keys]
+    assert "d__r0__w00003" in keys and "d__r0__w00004" not in keys
+    assert rows.groupby("patient_id")["split"].nunique().max() == 1
+    arrays = load_record_file(record_path(out, "d__r0__w00003"))
+    assert arrays["label"].tolist() == ["AFIB"] and arrays["annotated"].tolist() == ["N", "AFIB"]
+    again = run_preprocessing(data, out, mapping=mapping, config=TIMED, execution=ONE)
+    assert again.n_skipped == 3
+    write_mapping(tmp_path, RHYTHM.replace("7.6", "10"))
+    again = run_preprocessing(data, out, mapping=mapping, config=TIMED, execution=ONE)
+    assert again.n_skipped == 2
+    assert load_manifest(out).set_index("record_id").loc["r0__w00004", "labels"] == "AFIB"
+
+
+def test_a_record_that_is_not_cut_takes_the_labels_of_what_is_kept(tmp_path: Path) -> None:
+    data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 1))})
+    config = PreprocessConfig(fs=50.0, n_samples=250, window_labels="any")
+    run_preprocessing(
+        data, tmp_path / "o", mapping=write_mapping(tmp_path, RHYTHM), config=config, execution=ONE
+    )
+    row = load_manifest(tmp_path / "o").iloc[0]
+    assert (row["labels"], row["label_cover"]) == ("N;AFIB", "N 0.7;AFIB 0.3")
+
+
+@pytest.mark.parametrize("window_s", [0.0, 2.0])
+def test_a_label_beyond_the_end_rejects_its_record(tmp_path: Path, window_s: float) -> None:
+    data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 2))})
+    mapping = write_mapping(tmp_path, RHYTHM.replace("0,10", "0,10.5").replace("d,r2,MI,,,\n", ""))
+    run_preprocessing(
+        data,
+        tmp_path / "out",
+        mapping=mapping,
+        config=replace(TIMED, window_s=window_s),
+        execution=ONE,
+    )
+    rows = load_manifest(tmp_path / "out")
+    rejected = rows[rows["status"] == "rejected"]
+    assert rejected[["record_id", "reason"]].to_numpy().tolist() == [
+        [
+            "r1",
+            "the label N from 0 s to 10.5 s of the label mapping lies beyond the record's end at "
+            "10 s: expected seconds from its beginning",
+        ]
+    ]
+
+
+def test_beats_need_a_rule_that_counts_them(tmp_path: Path) -> None:
+    data = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 1))})
+    beats = "dataset,record_id,mapped_label,start_s,end_s\nd,r0,N,1,1\nd,r0,V,2.5,2.5\n"
+    mapping = write_mapping(tmp_path, beats)
+    with pytest.raises(ValueError, match=r"d/r0: the label N from 1 s to 1 s has no length.*any"):
+        run_preprocessing(data, tmp_path / "out", mapping=mapping, config=TIMED, execution=ONE)
+    config = replace(TIMED, window_labels="count>=1")
+    run_preprocessing(data, tmp_path / "out", mapping=mapping, config=config, execution=ONE)
+    rows = load_manifest(tmp_path / "out")
+    assert rows["labels"].tolist() == ["N", "V", "OTHER", "OTHER", "OTHER"]
+    assert rows["label_cover"].tolist() == ["N x1", "V x1", "", "", ""]
+
+
+def test_settings_of_window_labels_leave_earlier_hashes_as_they_were() -> None:
+    # Written by the version before there were any.
+    assert config_hash(PreprocessConfig(), 2) == "eb0a0eb10f328c47"
+    assert config_hash(TIMED, 2) == "028704c163cafdd4"
+    assert config_hash(replace(TIMED, min_cover=0.6), 2) != config_hash(TIMED, 2)

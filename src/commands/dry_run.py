@@ -15,12 +15,12 @@ from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig, PreprocessCo
 from src.labels.mapping import load_mapping
 from src.preprocessing import build_tensor
 from src.processed.npz import Archive
-from src.processed.runs.chunks import find_record_start
+from src.processed.runs.chunks import WindowLabeller, find_record_start
 from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
 from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RecordTensor, RejectedError
 from src.records.folders import PassedOver
-from src.records.reading import record_stem
+from src.records.reading import find_windows, record_stem
 from src.records.record import ECGRecord, RecordError, split_part
 from src.records.windows import count_windows
 from src.utils import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _MAX_REASONS = 8  # of files that are passed over, for each collection
 
+NOT_ANNOTATED = "not annotated"
+"""Stands among the labels of windows for those that no label covers enough."""
 # Flags of channels that are read and then have no place in the tensor
 _NOT_USED = ("unknown_lead:", "repeated_lead:")
 
@@ -70,6 +72,7 @@ class DatasetCheck:
     n_files: int = 0
     lengths_s: list[float] = field(default_factory=list)
     n_cut: int = 0
+    windows: Counter[str] = field(default_factory=Counter)
     kept_s: float = 0.0
     example: Example | None = None
 
@@ -122,6 +125,8 @@ class DatasetCheck:
         if self.n_files > self._n_good:
             n_windows = self.n_files / self._n_good * self.n_records
             lines.append(f"  windows: about {n_windows:.0f} in all")
+        if self.windows:
+            lines.append(f"  windows by label: {_list_counts(self.windows, 30)}")
         for text, n in self.problems.most_common(5):
             lines.append(f"  problem in {n} of {self.n_probed} probed: {text}")
         return lines + self._passed_over_lines()
@@ -309,7 +314,33 @@ def _check_dataset(
     )
     for task in choose_evenly(tasks, n_probe):
         _probe(check, task, config)
+    if config.window_s:
+        for task in tasks:
+            _count_windows(check, task, config)
     return check
+
+
+def _count_windows(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> None:
+    """Add the labels of the windows of a record whose labels have times.
+
+    Records at URLs are left out, since each would be copied.
+    """
+    if task.row is None or not task.row.intervals or task.stamp:
+        return
+    labeller = WindowLabeller(task.row, config)
+    stride_s = config.stride_s or config.window_s
+    try:
+        extent, windows = find_windows(task.file, task.hints, config.window_s, stride_s)
+        found = [labeller.label(extent.fs, extent.n_samples, *window) for window in windows]
+    except RecordError:
+        # Probing tells of such records.
+        return
+    except RejectedError as error:
+        check.windows[f"rejected, as in {task.record_id}: {error}"] += 1
+        return
+    for labels in found:
+        names = labels.labels if labels.is_annotated else (NOT_ANNOTATED,)
+        check.windows.update(names or ("none of the classes",))
 
 
 def _unused_channels(record: ECGRecord, flags: Sequence[str]) -> list[str]:

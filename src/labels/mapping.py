@@ -2,7 +2,9 @@
 
 Columns: dataset, record_id, mapped_label (several separated by ``;``), and optionally patient_id,
 fold, path, age, sex, annotated (the classes that this source looked for; empty means all), weight
-(how often the record is drawn in training relative to others; empty means 1).
+(how often the record is drawn in training relative to others; empty means 1), start_s and end_s
+(the seconds of the record to which the labels belong; both empty mean the whole record). A record
+may have many rows with times.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +27,7 @@ from numpy.typing import NDArray
 
 from src.labels.cells import is_printed
 from src.labels.ids import clean_id, id_key, id_text, is_nobody, name_patients
+from src.labels.intervals import LabelInterval, find_overlap
 from src.labels.text_tables import (
     column_name,
     find_delimiter,
@@ -47,12 +52,16 @@ logger = logging.getLogger(__name__)
 
 
 REQUIRED_COLUMNS = ("dataset", "record_id", "mapped_label")
-OPTIONAL_COLUMNS = ("patient_id", "fold", "path", "age", "sex", "annotated", "weight")
+# Facts of a record, of which its rows state one value
+_FACTS = ("patient_id", "fold", "path", "age", "sex", "weight")
+TIME_COLUMNS = ("start_s", "end_s")
+OPTIONAL_COLUMNS = (*_FACTS[:-1], "annotated", "weight", *TIME_COLUMNS)
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _PROBLEMS_SHOWN = 50
 _MAX_COLUMNS = 1000
 _MAX_AGE = 120
 _MAX_WEIGHT = 1000.0
+_MAX_SECONDS = 1e7  # 115 days
 _NO_LABEL = ("nan", "nat", "<na>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FOLD = re.compile(r"|\d{1,9}(\.0+)?")
@@ -76,7 +85,11 @@ class MappingError(ValueError):
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One row of the mapping table; without a value, `fold` and `age` are None, texts are empty."""
+    """What the mapping table says of one record.
+
+    Without a value, `fold` and `age` are None, and texts are empty. Where its rows have times,
+    `intervals` holds them, `labels` all their labels, and `annotated` nothing.
+    """
 
     dataset: str
     record_id: str
@@ -88,6 +101,7 @@ class LabelRow:
     sex: str = ""
     annotated: tuple[str, ...] = ()
     weight: float = 1.0
+    intervals: tuple[LabelInterval, ...] = ()
 
 
 def load_mapping(path: str | Path) -> pd.DataFrame:
@@ -255,6 +269,14 @@ _CELL_RULES = (
     *(
         _CellRule(
             column,
+            lambda cell: bool(cell) and not _is_within(cell, _MAX_SECONDS),
+            "expected seconds from the record's beginning or nothing",
+        )
+        for column in TIME_COLUMNS
+    ),
+    *(
+        _CellRule(
+            column,
             lambda cell: bool(_CONTROL.search(cell)),
             "holds a control character: expected plain text",
         )
@@ -281,6 +303,8 @@ def find_problems(frame: pd.DataFrame) -> list[str]:
         "record_id",
         "is repeated in its dataset: expected one row per record, its labels separated by ;",
     )
+    if _has_times(frame).any():
+        problems += _find_time_problems(frame)
     has_no_label = _test_cells(frame["mapped_label"], lambda cell: not split_list(cell))
     report(
         has_no_label & (cells["annotated"] == ""),
@@ -310,7 +334,9 @@ def _test_cells(column: pd.Series[str], test: Callable[[str], bool]) -> NDArray[
 def _repeated_ids(frame: pd.DataFrame) -> NDArray[np.bool_]:
     """Return which rows have the dataset and record id of an earlier row, in any Unicode form."""
     ids = frame.assign(record_id=_change_cells(frame["record_id"], clean_id))
-    repeated = ids.duplicated(["dataset", "record_id"]).to_numpy()
+    has_times = _has_times(frame)
+    repeated = np.zeros(len(frame), bool)
+    repeated[~has_times] = ids[~has_times].duplicated(["dataset", "record_id"]).to_numpy()
     has_key = (frame["dataset"] != "").to_numpy(bool) & (frame["record_id"] != "").to_numpy(bool)
     return repeated & has_key
 
@@ -368,25 +394,158 @@ def _shared_folders(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
             )
 
 
+# Times --------------------------------------------------------------------------------------------
+
+
+def _has_times(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows state a time."""
+    return ((frame["start_s"] != "") | (frame["end_s"] != "")).to_numpy(bool)
+
+
+def _find_time_problems(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield rows with half a time or one that runs backwards, and rows that contradict another."""
+    usable = []
+    times = list(zip_cells(frame["start_s"], frame["end_s"]))
+    for position in _has_times(frame).nonzero()[0].tolist():
+        number = position + 2
+        start, end = times[position]
+        if not (start and end):
+            given, empty = ("start_s", "end_s") if start else ("end_s", "start_s")
+            value = printable(repr(start or end))
+            yield (
+                number,
+                f"row {number}, column {given}, value {value}: {empty} is empty: expected both "
+                "times, or none for the whole record",
+            )
+        elif _is_within(start, _MAX_SECONDS) and _is_within(end, _MAX_SECONDS):
+            if float(end) < float(start):
+                yield (
+                    number,
+                    f"row {number}, column end_s, value {printable(repr(end))}: is before start_s "
+                    f"{printable(repr(start))}: expected an end at or after the start",
+                )
+            else:
+                usable.append(position)
+    yield from _find_overlaps(frame, usable)
+    timed = set(frame["record_id"].to_numpy(object)[_has_times(frame)].tolist())
+    numbered = frame.reset_index(drop=True)
+    yield from _find_contradictions(numbered[numbered["record_id"].isin(timed)])
+
+
+def _find_overlaps(frame: pd.DataFrame, usable: list[int]) -> Iterator[tuple[int, str]]:
+    """Yield a row of each record whose times overlap those of another row."""
+    timed = frame.iloc[usable]
+    record_ids = _change_cells(timed["record_id"], clean_id)
+    records: dict[tuple[str, str], list[LabelInterval]] = {}
+    columns = (timed["dataset"].tolist(), record_ids, usable)
+    spans = zip_cells(timed["start_s"], timed["end_s"])
+    for dataset, record_id, position, (start, end) in zip(*columns, spans, strict=True):
+        # The number of the row stands where the label would, to be named in a message
+        interval = LabelInterval(float(start), float(end), (str(position + 2),))
+        records.setdefault((dataset, record_id), []).append(interval)
+    for (_, record_id), intervals in records.items():
+        if (pair := find_overlap(intervals)) is not None:
+            earlier, later = pair
+            number = int(later.labels[0])
+            yield (
+                number,
+                f"row {number}, column start_s, value '{later.start_s:g}': record "
+                f"{printable(repr(record_id))} has a label from {earlier.start_s:g} to "
+                f"{earlier.end_s:g} s in row {earlier.labels[0]} already: expected times that do "
+                "not overlap, with labels of one time separated by ;",
+            )
+
+
+def _find_contradictions(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield rows that state another patient, fold, path, age, sex or weight of their record.
+
+    The index of the table counts its rows from 0.
+    """
+    for column in _FACTS:
+        stated = frame[["dataset", "record_id", column]].drop_duplicates()
+        stated = stated[(stated[column] != "").to_numpy(bool)]
+        first: dict[tuple[str, str], tuple[int, str]] = {}
+        for index, (dataset, record_id, cell) in zip(
+            stated.index.tolist(),
+            zip_cells(stated["dataset"], stated["record_id"], stated[column]),
+            strict=True,
+        ):
+            number = index + 2
+            row, earlier = first.setdefault((dataset, clean_id(record_id)), (number, cell))
+            if cell != earlier:
+                yield (
+                    number,
+                    f"row {number}, column {column}, value {printable(repr(cell))}: row {row} of "
+                    f"the same record says {printable(repr(earlier))}: expected one value",
+                )
+
+
 # Rows ---------------------------------------------------------------------------------------------
 
 
 def iter_rows(frame: pd.DataFrame) -> Iterable[LabelRow]:
-    """Yield the rows of a validated table."""
-    for row in frame.itertuples(index=False, name=None):
-        dataset, record_id, label, patient_id, fold, path, age, sex, annotated, weight = row
-        yield LabelRow(
-            dataset=dataset,
-            record_id=record_id,
-            labels=split_list(label),
-            patient_id=patient_id,
-            fold=int(float(fold)) if fold else None,
-            path=path,
-            age=_read_age(age) if age else None,
-            sex=parse_sex(sex) or "",
-            annotated=split_list(annotated),
-            weight=float(weight) if weight else 1.0,
-        )
+    """Yield the rows of a validated table, those of a record with times as one."""
+    has_times = _has_times(frame)
+    if not has_times.any():
+        yield from map(_build_row, frame.itertuples(index=False, name=None))
+        return
+    # Of a record with times, every row counts, also one of the whole record.
+    keys = list(zip(frame["dataset"], _change_cells(frame["record_id"], clean_id), strict=True))
+    waiting: dict[tuple[str, str], list[LabelRow]] = {}
+    for position in has_times.nonzero()[0].tolist():
+        waiting.setdefault(keys[position], [])
+    for key, cells in zip(keys, frame.itertuples(index=False, name=None), strict=True):
+        if key in waiting:
+            waiting[key].append(_build_row(cells))
+        else:
+            yield _build_row(cells)
+    for rows in waiting.values():
+        yield _join_intervals(rows)
+
+
+def _build_row(cells: tuple[str, ...]) -> LabelRow:
+    dataset, record_id, label, patient_id, fold, path, age, sex, annotated, weight, *times = cells
+    labels, classes = _split_cell(label), _split_cell(annotated)
+    start, end = times
+    interval = LabelInterval(float(start), float(end), labels, classes) if start else None
+    return LabelRow(
+        dataset=dataset,
+        record_id=record_id,
+        labels=labels,
+        patient_id=patient_id,
+        fold=int(float(fold)) if fold else None,
+        path=path,
+        age=_read_age(age) if age else None,
+        sex=parse_sex(sex) or "",
+        annotated=classes,
+        weight=float(weight) if weight else 1.0,
+        intervals=() if interval is None else (interval,),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _split_cell(cell: str) -> tuple[str, ...]:
+    return split_list(cell)
+
+
+def _join_intervals(rows: Sequence[LabelRow]) -> LabelRow:
+    """Return the rows of one record as one, with the first value that they state of each fact."""
+    intervals: list[LabelInterval] = []
+    for row in rows:
+        whole = LabelInterval(0.0, math.inf, row.labels, row.annotated)
+        intervals += row.intervals or [whole]
+    return replace(
+        rows[0],
+        labels=tuple(dict.fromkeys(label for row in rows for label in row.labels)),
+        patient_id=next((row.patient_id for row in rows if row.patient_id), ""),
+        fold=next((row.fold for row in rows if row.fold is not None), None),
+        path=next((row.path for row in rows if row.path), ""),
+        age=next((row.age for row in rows if row.age is not None), None),
+        sex=next((row.sex for row in rows if row.sex), ""),
+        annotated=(),
+        weight=next((row.weight for row in rows if row.weight != 1), 1.0),
+        intervals=tuple(intervals),
+    )
 
 
 def save_mapping(frame: pd.DataFrame, path: str | Path) -> None:

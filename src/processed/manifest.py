@@ -42,7 +42,7 @@ COPY_REASON = "the same recording as "
 _FLAGS_SHOWN = 4
 _LOWEST_SHARE = 0.05
 # Columns that manifests of earlier versions lack; they are read as empty.
-_LATER_COLUMNS = ("weight",)
+_LATER_COLUMNS = ("weight", "label_cover")
 
 
 def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
@@ -162,6 +162,7 @@ class ManifestRow(NamedTuple):
     weight: float | str = ""
     config_hash: str = ""
     input_hash: str = ""
+    label_cover: str = ""
 
 
 MANIFEST_COLUMNS = ManifestRow._fields
@@ -215,6 +216,9 @@ def _parse_journal_line(line: bytes) -> list[str] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
+    if isinstance(row, list) and len(row) == len(MANIFEST_COLUMNS) - 1:
+        # A run of an earlier version, which had no cover of labels
+        row.append("")
     if not isinstance(row, list) or len(row) != len(MANIFEST_COLUMNS):
         return None
     if not all(isinstance(cell, str) for cell in row):

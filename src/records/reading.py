@@ -407,7 +407,24 @@ def _iter_windows(
         last = min(stop + margin, extent.n_samples)
         part = _read(path, dataclasses.replace(request, start=first, stop=last))
         name = window_name(part.record_id, index)
-        yield cut_window(part, name, start - first, stop - first)
+        whole = extent.n_samples
+        yield cut_window(part, name, start - first, stop - first, first=first, n_whole=whole)
+
+
+def find_windows(
+    path: str | Path, hints: ReadingHints, window_s: float, stride_s: float
+) -> tuple[Extent, list[tuple[int, int]]]:
+    """Return the extent of a record, and the first and last sample + 1 of each of its windows.
+
+    The samples are read only where the format does not state their number.
+    """
+    file = resolve_record(path)
+    request = RecordRequest(hints=hints)
+    extent = _extent(file, request)
+    if extent is None:
+        record = _read(file, request)
+        extent = Extent(record.n_samples, record.fs)
+    return extent, list(window_spans(extent, window_s, stride_s))
 
 
 class RecordStart(NamedTuple):

@@ -84,6 +84,9 @@ class ECGRecord(Rich):
     before, after
         For a window of a longer record: what was recorded just before and after it, shape
         (n_leads, any), for resampling; else None.
+    first_sample, n_whole
+        For a window: its first sample in the record, and the samples of the whole record. For a
+        record 0, and 0 where it is whole.
     """
 
     record_id: str
@@ -98,6 +101,8 @@ class ECGRecord(Rich):
     unused: tuple[str, ...] = ()
     before: Float32Array | None = field(default=None, repr=False)
     after: Float32Array | None = field(default=None, repr=False)
+    first_sample: int = 0
+    n_whole: int = 0
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads):

@@ -46,7 +46,9 @@ def window_spans(extent: Extent, window_s: float, stride_s: float) -> Iterator[t
             yield first + start, min(first + start + size, last)
 
 
-def cut_window(record: ECGRecord, name: str, start: int, stop: int) -> ECGRecord:
+def cut_window(
+    record: ECGRecord, name: str, start: int, stop: int, *, first: int = 0, n_whole: int = 0
+) -> ECGRecord:
     """Return samples `start` to `stop` of a record, with the samples around them.
 
     Parameters
@@ -57,6 +59,8 @@ def cut_window(record: ECGRecord, name: str, start: int, stop: int) -> ECGRecord
         Id of the window.
     start, stop
         In samples of `record`.
+    first, n_whole
+        For a part of a record: its first sample in that record, and the samples of that record.
     """
     margin = round(MARGIN_S * record.fs)
     return dataclasses.replace(
@@ -65,6 +69,8 @@ def cut_window(record: ECGRecord, name: str, start: int, stop: int) -> ECGRecord
         record_id=name,
         before=record.signal[:, max(0, start - margin) : start],
         after=record.signal[:, stop : stop + margin],
+        first_sample=first + start,
+        n_whole=n_whole or record.n_samples,
     )
 
 

@@ -164,3 +164,18 @@ def test_files_passed_over_are_listed_with_their_reason(tmp_path: Path) -> None:
         "q": "unreadable",
     }
     assert manifest.loc["p", "labels"] == "AF" and "Schiller" in manifest.loc["q", "reason"]
+
+
+def test_windows_are_counted_by_label(tmp_path: Path) -> None:
+    np.zeros((1000, 1), "<i2").tofile(tmp_path / "r.dat")
+    (tmp_path / "r.hea").write_text("r 1 100 1000\nr.dat 16 100/mV 16 0 0 0 0 II\n")
+    text = "dataset,record_id,mapped_label,start_s,end_s\nd,r,N,0,4.5\nd,r,AFIB,4.5,8\n"
+    (tmp_path / "m.csv").write_text(text)
+    data = DataConfig(roots={"d": str(tmp_path)})
+    config = PreprocessConfig(fs=100.0, n_samples=200, window_s=2.0)
+    report = check_datasets(data, tmp_path / "m.csv", config)
+    assert report.datasets[0].windows == {"N": 2, "AFIB": 2, "not annotated": 1}
+    assert "windows by label: N (2), AFIB (2), not annotated (1)" in str(report)
+    (tmp_path / "m.csv").write_text(text.replace(",8\n", ",80\n"))
+    report = check_datasets(data, tmp_path / "m.csv", config)
+    assert "rejected, as in r: the label AFIB from 4.5 s to 80 s" in str(report)

@@ -796,3 +796,24 @@ def test_headers_alike_but_for_unicode_form_are_two_records(tmp_path: Path) -> N
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{name}.hea").write_text("r 1 100 10\n#Dx: 426783006\n")
     assert set(labels_of(build_labels("challenge", tmp_path))) == {"x/r\u00e9c", "y/re\u0301c"}
+
+
+def test_a_table_with_times_keeps_a_row_per_interval(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "file,rhythm,from,to,sub\nr1,N,0,12.5,p1\nr1,AFIB,12.5,30,p1\nr2,N,0,30,p2\n"
+    )
+    columns = {
+        "record_id": "file",
+        "mapped_label": "rhythm",
+        "start_s": "from",
+        "end_s": "to",
+        "patient_id": "sub",
+    }
+    frame = build_labels("csv", tmp_path, columns=columns)
+    assert find_problems(frame) == []
+    shown = ["record_id", "mapped_label", "start_s", "end_s", "patient_id"]
+    assert frame[shown].to_numpy().tolist() == [
+        ["r1", "N", "0", "12.5", "p1"],
+        ["r1", "AFIB", "12.5", "30", "p1"],
+        ["r2", "N", "0", "30", "p2"],
+    ]

@@ -6,7 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from src.labels.mapping import MappingError, iter_rows, load_mapping, update_mapping
+from src.labels.mapping import (
+    MappingError,
+    iter_rows,
+    load_mapping,
+    save_mapping,
+    update_mapping,
+)
 
 HEADER = "dataset,record_id,mapped_label"
 
@@ -228,3 +234,57 @@ def test_printed_labels_in_the_mapping_are_refused(tmp_path: Path, cell: str) ->
 def test_ages_above_a_limit_are_understood(tmp_path: Path) -> None:
     path = write(tmp_path / "m.csv", f"{HEADER},age\na,r1,AF,>89\na,r2,AF,90+\na,r3,AF,61 y\n")
     assert [row.age for row in iter_rows(load_mapping(path))] == [90, 90, 61]
+
+
+TIMED = f"{HEADER},patient_id,start_s,end_s\n"
+
+
+def test_rows_with_times_are_one_record(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.csv",
+        f"{TIMED}a,r1,N,p1,0,12.5\na,r2,MI,,,\na,r1,AFIB,,12.5,60\na,r1,LVH,,,\n",
+    )
+    frame = load_mapping(path)
+    whole, timed = iter_rows(frame)
+    assert (whole.record_id, whole.labels, whole.intervals) == ("r2", ("MI",), ())
+    assert (timed.record_id, timed.patient_id) == ("r1", "p1")
+    assert timed.labels == ("N", "AFIB", "LVH")
+    assert [item[:3] for item in timed.intervals] == [
+        (0.0, 12.5, ("N",)),
+        (12.5, 60.0, ("AFIB",)),
+        (0.0, float("inf"), ("LVH",)),
+    ]
+    save_mapping(frame, tmp_path / "again.csv")
+    assert list(iter_rows(load_mapping(tmp_path / "again.csv"))) == [whole, timed]
+
+
+def test_wrong_times_name_row_value_and_expectation(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.csv",
+        TIMED + "a,r1,N,,0,10\n"
+        "a,r1,AFIB,,9,20\n"
+        "a,r2,N,,5,\n"
+        "a,r3,N,,10,9\n"
+        "a,r4,N,,-1,ten\n"
+        "a,r5,N,p1,0,1\n"
+        "a,r5,N,p2,1,2\n"
+        "a,r6,N,,,\n"
+        "a,r6,N,,,\n",
+    )
+    with pytest.raises(MappingError) as error:
+        load_mapping(path)
+    assert error.value.problems == [
+        "row 3, column start_s, value '9': record 'r1' has a label from 0 to 10 s in row 2 "
+        "already: expected times that do not overlap, with labels of one time separated by ;",
+        "row 4, column start_s, value '5': end_s is empty: expected both times, or none for the "
+        "whole record",
+        "row 5, column end_s, value '9': is before start_s '10': expected an end at or after the "
+        "start",
+        "row 6, column end_s, value 'ten': expected seconds from the record's beginning or nothing",
+        "row 6, column start_s, value '-1': expected seconds from the record's beginning or "
+        "nothing",
+        "row 8, column patient_id, value 'p2': row 7 of the same record says 'p1': expected one "
+        "value",
+        "row 10, column record_id, value 'r6': is repeated in its dataset: expected one row per "
+        "record, its labels separated by ;",
+    ]

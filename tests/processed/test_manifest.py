@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -84,9 +85,9 @@ def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """It has no weights."""
+    """It has no weights and no cover of labels."""
     row = ManifestRow("d", "r", status="ok", split="val")._asdict()
-    del row["weight"]
+    del row["weight"], row["label_cover"]
     (tmp_path / "manifest.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
     frame = load_manifest(tmp_path)
     assert (
@@ -95,6 +96,16 @@ def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         and frame["split"].tolist() == ["val"]
     )
     assert load_manifest(tmp_path, ("dataset", "weight")).to_numpy().tolist() == [["d", ""]]
+
+
+def test_the_journal_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    """Its rows have no cover of labels."""
+    journal = Journal(tmp_path)
+    journal.append([ManifestRow("d", "r", input_hash="ab", label_cover="N 1")])
+    row = json.loads(journal.path.read_text())
+    journal.path.write_text(json.dumps(row[:-1]) + "\n")
+    loaded = journal.load().iloc[0]
+    assert (loaded["record_id"], loaded["input_hash"], loaded["label_cover"]) == ("r", "ab", "")
 
 
 def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from src.labels.collections.rows import (
 )
 from src.labels.crosswalk import OWN_NAMES, ClassSet
 from src.labels.ids import id_text, is_empty_cell
-from src.labels.mapping import COLUMNS
+from src.labels.mapping import COLUMNS, TIME_COLUMNS
 from src.labels.text_tables import LIST_SEPARATOR, TextTable, column_name, read_table
 from src.utils import printable
 
@@ -271,6 +271,9 @@ def _join_rows(dataset: str, path: Path, entries: Sequence[_Entry]) -> list[_Ent
     for entry in entries:
         # A row without an id is reported by its number later.
         record_id = id_text(entry.cells["record_id"]) or f"\n{entry.number}"
+        if times := "\n".join(entry.cells.get(name, "") for name in TIME_COLUMNS).strip():
+            # Rows of other times stay apart.
+            record_id = f"{record_id}\n{times}"
         first = by_record.setdefault(record_id, entry)
         if first is entry:
             continue
@@ -282,7 +285,8 @@ def _join_rows(dataset: str, path: Path, entries: Sequence[_Entry]) -> list[_Ent
             must_agree = known and cell and name not in ("record_id", "annotated")
             if must_agree and id_text(cell) != id_text(known):
                 problems.append(
-                    f"rows {first.number} and {entry.number} are of record {record_id!r} and "
+                    f"rows {first.number} and {entry.number} are of record "
+                    f"{entry.cells['record_id']!r} and "
                     f"differ in {name} ({known!r}, {cell!r})"
                 )
     if problems:
@@ -350,6 +354,8 @@ def _row(cells: dict[str, str], result: RecordLabels) -> Row:
         age=age_text(cells.get("age", "")),
         sex=sex_text(cells.get("sex", "")),
         weight=cells.get("weight", ""),
+        start_s=cells.get("start_s", ""),
+        end_s=cells.get("end_s", ""),
     )
 
 

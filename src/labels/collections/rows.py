@@ -103,6 +103,8 @@ class Row:
     age: str = ""
     sex: str = ""
     weight: str = ""
+    start_s: str = ""
+    end_s: str = ""
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -226,7 +228,8 @@ def build_frame(dataset: str, rows: Sequence[Row]) -> pd.DataFrame:
             annotated.append(OTHER)
         texts = (row.patient_id, row.fold, row.path, row.age, row.sex)
         labels = join_list(row.labels)
-        cells.append((dataset, row.record_id, labels, *texts, join_list(annotated), row.weight))
+        rest = (join_list(annotated), row.weight, row.start_s, row.end_s)
+        cells.append((dataset, row.record_id, labels, *texts, *rest))
     _log_summary(dataset, rows)
     return pd.DataFrame(cells, columns=list(COLUMNS), dtype=str)
 

@@ -9,7 +9,9 @@ from typing import Any, ParamSpec, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config import STANDARD_LEADS, PreprocessConfig
+from src.config import FALLBACK_LABEL, STANDARD_LEADS, PreprocessConfig
+from src.labels.intervals import TimedLabels, WindowLabels, WindowRule, find_beyond
+from src.labels.mapping import LabelRow
 from src.labels.text_tables import join_list, split_list
 from src.processed.files import FileBatch
 from src.processed.manifest import ManifestRow
@@ -125,12 +127,21 @@ def _process_together(
 
     rows: list[ManifestRow] = []
     built: list[tuple[ManifestRow, RecordTensor]] = []
-    for blank, item in zip(blanks, loaded, strict=True):
+    for task, blank, item in zip(tasks, blanks, loaded, strict=True):
         if isinstance(item, RecordError):
             rows.append(unreadable_row(blank, item.message))
             continue
         record, n_samples = item
         tensor = next(tensors)
+        if task.row is not None and task.row.intervals:
+            # A record that is not cut into windows is one window: what its tensor holds.
+            stop = min(n_samples, round(config.n_samples / config.fs * record.fs))
+            labeller = WindowLabeller(task.row, config)
+            try:
+                blank = with_labels(blank, labeller.label(record.fs, n_samples, 0, stop))
+            except RejectedError as error:
+                rows.append(blank._replace(status="rejected", reason=str(error)))
+                continue
         row = _complete_row(blank, record, n_samples, tensor)
         rows.append(row)
         if isinstance(tensor, RecordTensor):
@@ -178,11 +189,17 @@ def _process_windows(
     blank = blank_row(task, config)
     n_files_before = len(batch)
     patient_id = blank.patient_id or task.record_id
+    has_times = task.row is not None and task.row.intervals
+    labeller = WindowLabeller(task.row, config) if task.row and has_times else None
     rows = []
     try:
         for index, window in enumerate(_iter_windows(task, config)):
             name = window_name(task.record_id, index)
             row = blank._replace(record_id=name, patient_id=patient_id)
+            if labeller is not None:
+                first, stop = window.first_sample, window.first_sample + window.n_samples
+                labels = labeller.label(window.fs, window.n_whole, first, stop)
+                row = with_labels(row, labels)
             tensor = build([window], config)[0]
             row = _complete_row(row, window, window.n_samples, tensor)
             if isinstance(tensor, RecordTensor):
@@ -193,6 +210,8 @@ def _process_windows(
         # A record that cannot be read to its end has no windows at all.
         batch.discard(n_files_before)
         return [unreadable_row(blank, error.message)]
+    except RejectedError as error:
+        return [blank._replace(status="rejected", reason=str(error))]
     return [row._replace(input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
@@ -200,6 +219,50 @@ def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRec
     return iter_with_hints(
         task.file, task.hints, window_s=config.window_s, stride_s=config.stride_s or None
     )
+
+
+# Labels with a time -------------------------------------------------------------------------------
+
+
+class WindowLabeller:
+    """Gives the windows of one record the labels of the intervals in them."""
+
+    def __init__(self, row: LabelRow, config: PreprocessConfig) -> None:
+        self.intervals = row.intervals
+        self.rule = WindowRule.parse(config.window_labels, config.min_cover)
+        self._timed: TimedLabels | None = None
+
+    def label(self, fs: float, n_samples: int, start: int, stop: int) -> WindowLabels:
+        """Return the labels of a window.
+
+        Parameters
+        ----------
+        fs, n_samples
+            Rate in Hz and length in samples of the record.
+        start, stop
+            First sample of the window, and the one after its last.
+
+        Raises
+        ------
+        RejectedError
+            If an interval lies beyond the record's end.
+        """
+        if self._timed is None:
+            if beyond := find_beyond(self.intervals, n_samples / fs):
+                raise RejectedError(
+                    f"the label {beyond} of the label mapping lies beyond the record's end at "
+                    f"{n_samples / fs:g} s: expected seconds from its beginning"
+                )
+            self._timed = TimedLabels(self.intervals, fs)
+        return self._timed.label_window(start, stop, self.rule)
+
+
+def with_labels(row: ManifestRow, found: WindowLabels) -> ManifestRow:
+    """Return the manifest row of a window with its labels, or with none if it is not annotated."""
+    row = row._replace(label_cover=join_list(found.cover))
+    if not found.is_annotated:
+        return row._replace(labels=FALLBACK_LABEL, annotated="", label_source="fallback")
+    return row._replace(labels=join_list(found.labels), annotated=join_list(found.annotated))
 
 
 # Rows and arrays ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
 from src.labels.ids import clean_id, file_key
+from src.labels.intervals import WindowRule
 from src.labels.mapping import LabelRow, iter_rows
 from src.labels.matching import RecordMatch, UnreadMatch, match_folder
 from src.labels.text_tables import is_plain_name
@@ -70,6 +71,7 @@ def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessC
             if row.dataset in rows_of_name:
                 rows_of_name[row.dataset].append(row)
         _warn_unlabelled(rows, mapping)
+        _check_points(rows, config)
     tasks: list[RecordTask] = []
     missing: list[ManifestRow] = []
     unread: list[ManifestRow] = []
@@ -104,6 +106,26 @@ def _warn_unlabelled(rows: Mapping[str, Sequence[LabelRow]], mapping: pd.DataFra
             FALLBACK_LABEL,
             ", ".join(labelled[:10]) or "none",
         )
+
+
+def _check_points(rows: Mapping[str, Sequence[LabelRow]], config: PreprocessConfig) -> None:
+    """Refuse a rule for windows by which beats, which cover nothing, would give no label.
+
+    Raises
+    ------
+    UsageError
+        The message names the first beat.
+    """
+    if WindowRule.parse(config.window_labels, config.min_cover).takes_points:
+        return
+    for row in (row for dataset_rows in rows.values() for row in dataset_rows):
+        for item in row.intervals:
+            if item.start_s == item.end_s:
+                raise UsageError(
+                    f"{row.dataset}/{row.record_id}: the label {item} has no length, as that of a "
+                    f"beat, and covers nothing: expected --window-labels any or 'count>=N', not "
+                    f"{config.window_labels}"
+                )
 
 
 def _check_data(data: DataConfig) -> None:

@@ -139,8 +139,9 @@ def input_hash(task: RecordTask, config: PreprocessConfig) -> str:
             task.hints.fs,
             task.hints.gain_per_mv,
             label_parts,
-            # Only where they are named, so that other records need not be processed anew.
+            # Only where there are any, so that other records need not be processed anew.
             *([task.hints.leads] if task.hints.leads else []),
+            *([label.intervals] if label is not None and label.intervals else []),
         )
     )
 
