@@ -30,7 +30,8 @@ from src.config import (
 from src.utils import project_paths
 
 # Copies of names in modules that are too heavy to import for --help; a test compares them.
-KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "csv")
+KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "annotations", "csv")
+COLLECTIONS = ("mitdb", "afdb", "svdb", "ltafdb", "nsrdb", "incartdb", "cpsc2021", "icentia11k")
 SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
 LONG_MODES = ("mean", "first", "max")
 FIGURE_FORMATS = ("png", "svg", "pdf")
@@ -157,7 +158,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         metavar="KIND",
         help="ptbxl; challenge (PhysioNet/CinC 2020, 2021, 2024 and 2025); challenge2017; "
-        "cpsc2018; sph (Shandong Provincial Hospital); or csv, for any table of records",
+        "cpsc2018; sph (Shandong Provincial Hospital); annotations (WFDB annotation files: MIT-BIH "
+        "and others); or csv, for any table of records",
     )
     parser.add_argument(
         "--root",
@@ -184,13 +186,14 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="label set of the collection: ptbxl superclass, subclass, diagnostic, form, rhythm "
         "or all, or several as superclass+all; challenge scored or all; challenge2017 "
-        "rhythm; cpsc2018 nine; sph all; csv labels (default: the first)",
+        "rhythm; cpsc2018 nine; sph all; annotations own; csv labels (default: the first)",
     )
     parser.add_argument(
         "--classes",
         metavar="SET",
         help="label set shared by several collections, instead of a task: ptbxl_superclass, "
-        "challenge2021 (its 26 scored classes), crosswalk (every class), or your own CSV "
+        "challenge2021 (its 26 scored classes), crosswalk (every class), aami (beats by "
+        "ANSI/AAMI EC57: N, S, V, F, Q), or your own CSV "
         "with the columns class and codes; see docs/crosswalk.md (default: none)",
     )
     parser.add_argument(
@@ -240,6 +243,27 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="csv: text between several labels of a record, \\n for a line and \\t for a tab "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--annotator",
+        default="atr",
+        metavar="NAME",
+        help="annotations: suffix of the annotation files, such as atr or qrs (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--what",
+        choices=("rhythm", "beats"),
+        default="",
+        help="annotations: rhythm, a row from each change to the next, or beats, a row for each "
+        "(default: none, it must be given)",
+    )
+    parser.add_argument(
+        "--collection",
+        choices=COLLECTIONS,
+        default="",
+        help="annotations: known collection, whose settings are used (default: the one that "
+        "--dataset names, if any)",
     )
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.labels.collections import any_table, challenge, challenge2017, cpsc2018, ptbxl, sph
+from src.labels.collections import (
+    any_table,
+    challenge,
+    challenge2017,
+    cpsc2018,
+    ptbxl,
+    sph,
+    wfdb_annotations,
+)
 from src.labels.collections.rows import LabelOptions, Request
 from src.labels.crosswalk import load_class_set
 from src.utils import UsageError
@@ -48,6 +56,9 @@ BUILDERS: dict[str, Builder] = {
     "challenge2017": Builder(challenge2017.build_challenge2017, challenge2017.TASKS),
     "cpsc2018": Builder(cpsc2018.build_cpsc2018, cpsc2018.TASKS),
     "sph": Builder(sph.build_sph, sph.TASKS),
+    "annotations": Builder(
+        wfdb_annotations.build_annotations, wfdb_annotations.TASKS, wfdb_annotations.OPTIONS
+    ),
     "csv": Builder(any_table.build_csv, any_table.TASKS, any_table.OPTIONS),
 }
 
@@ -79,7 +90,8 @@ def build_labels(
         `src.labels.crosswalk.load_class_set`.
     **options
         Fields of `src.labels.collections.rows.LabelOptions`: rate, min_likelihood and
-        unvalidated_weight (ptbxl); columns, table and separator (csv).
+        unvalidated_weight (ptbxl); columns, table and separator (csv); annotator, what and
+        collection (annotations).
 
     Returns
     -------

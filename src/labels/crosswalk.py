@@ -21,7 +21,11 @@ _UNAMBIGUOUS = ("scp", "snomed")  # vocabularies whose codes need no prefix
 OWN_NAMES = "csv"
 """The vocabulary of a user's own label names: class names, SCP-ECG and SNOMED CT codes, mixed."""
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
-SET_NAMES = ("ptbxl_superclass", "challenge2021", "crosswalk")
+BEATS, RHYTHMS = "beat", "rhythm"
+"""Vocabularies of annotations in time, which the crosswalk does not translate: symbols of beats
+such as ``V``, and rhythms such as ``AFIB``.
+"""
+SET_NAMES = ("ptbxl_superclass", "challenge2021", "crosswalk", "aami")
 
 _PROBLEMS_SHOWN = 20
 
@@ -233,9 +237,10 @@ def load_class_set(name_or_path: str | Path) -> ClassSet:
     Parameters
     ----------
     name_or_path
-        ``ptbxl_superclass``, ``challenge2021``, ``crosswalk``, or a CSV with the columns ``class``
-        and ``codes`` (or ``code``): codes separated by ``;``, each a crosswalk class, an SCP-ECG or
-        SNOMED CT code, or any ``vocabulary:code``. A column ``vocabulary`` may replace the prefix.
+        ``ptbxl_superclass``, ``challenge2021``, ``crosswalk``, ``aami`` (of beats, by ANSI/AAMI
+        EC57), or a CSV with the columns ``class`` and ``codes`` (or ``code``): codes separated by
+        ``;``, each a crosswalk class, an SCP-ECG or SNOMED CT code, or any ``vocabulary:code``,
+        such as ``rhythm:AFIB`` or ``beat:V``. A column ``vocabulary`` may replace the prefix.
 
     Raises
     ------
@@ -257,6 +262,8 @@ def load_class_set(name_or_path: str | Path) -> ClassSet:
 
 @lru_cache(maxsize=len(SET_NAMES))
 def _named_set(name: str) -> ClassSet:
+    if name == "aami":
+        return _user_set(TABLES / "aami.csv")
     rows = load_crosswalk()
     if name == "ptbxl_superclass":
         meanings = _meanings(rows, lambda row: Meaning(row.superclasses, row.possible))
@@ -364,11 +371,9 @@ def _resolve(token: str, vocabulary: str) -> list[tuple[str, str]]:
     else:
         code = token
     if vocabulary or colon:
-        if vocabulary not in (*VOCABULARIES, OWN_NAMES):
-            raise ValueError(
-                f"vocabulary {vocabulary!r} is unknown: expected "
-                f"{', '.join((*VOCABULARIES, OWN_NAMES))}"
-            )
+        known = (*VOCABULARIES, BEATS, RHYTHMS, OWN_NAMES)
+        if vocabulary not in known:
+            raise ValueError(f"vocabulary {vocabulary!r} is unknown: expected {', '.join(known)}")
         if not code:
             raise ValueError("expected a code after the colon")
         return [(vocabulary, code)]

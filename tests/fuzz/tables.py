@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from src.labels.builders import build_labels
 from src.labels.crosswalk import load_class_set
-from src.labels.mapping import iter_rows, load_mapping
+from src.labels.mapping import find_problems, iter_rows, load_mapping
 from src.labels.matching import match_folder
 from src.labels.text_tables import read_table
 from src.learning.challenge_score import WeightTable
 from src.learning.score_files import load_scores
 from src.records.folders import survey_folder
+from src.records.formats.wfdb_annotations import read_annotations
 
 from .seeds import MAPPING, Seed
 
@@ -27,6 +29,11 @@ _SPH = (
     "S1.h5,22;23,P1,55,M,5000,2020-03-04\nS2,60+310;145+362,P3,60,F,5000,2020-01-01\n"
 )
 _CSV = "record_id,mapped_label,patient_id,age,sex\nr1,NORM;SR,p1,57,F\nr2,\"['AF', 'MI']\",p2,,M\n"
+_TIMED = (
+    "dataset,record_id,mapped_label,patient_id,annotated,start_s,end_s\n"
+    "mit,100,N,p1,N;AFIB,0,12.5\nmit,100,AFIB,p1,N;AFIB,12.5,60\nmit,101,V,,,0.25,0.25\n"
+    "mit,101,MI,,,,\nmit,102,N,,,,\n"
+)
 _FLAGS = "record_id,AF,MI,age\nr1,1,0,57\nr2,0,1,\n"
 _SCORES = "key,AF,note,NSR\nd__r1,0.25,x,0.75\nd__r2,1,,0\n"
 _WEIGHTS = ",426783006,164889003|1\n426783006,1,0.5\n164889003|1,0.5,1\n"
@@ -34,6 +41,7 @@ _WEIGHTS = ",426783006,164889003|1\n426783006,1,0.5\n164889003|1,0.5,1\n"
 # name -> the table, the files beside it
 _TEXTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "mapping": ("m.csv", MAPPING, ()),
+    "mapping_timed": ("m.csv", _TIMED, ()),
     "labels_csv": ("t.csv", _CSV, ()),
     "labels_flags": ("t.csv", _FLAGS, ()),
     "labels_ptbxl": ("ptbxl_database.csv", _PTBXL, ("r/00001_lr.hea", "r/00002_lr.hea")),
@@ -67,12 +75,43 @@ def use_scores(path: Path) -> None:
     load_scores(path, ("AF", "NSR"))
 
 
+_PAIR = struct.Struct("<H")
+# A rhythm, a beat, a jump in time, lost signals, another rhythm, the clock of the file
+ANNOTATIONS = Seed(
+    "annotations",
+    "rec.atr",
+    {
+        "rec.hea": b"rec 1 100 1000\nrec.dat 16 100/mV 16 0 0 0 0 II\n# 69 M\n",
+        "rec.dat": bytes(2000),
+        "rec.atr": b"".join(
+            item if isinstance(item, bytes) else _PAIR.pack((item[0] << 10) + item[1])
+            for item in (
+                *((22, 0), (63, 23), b"## time resolution: 100\0"),
+                *((28, 5), (63, 2), b"(N", (1, 100), (59, 0), b"\0\0\x40\0", (5, 1)),
+                *((14, 9), (61, 255), (28, 90), (63, 5), b"(AFIB\0", (0, 0)),
+            )
+        ),
+    },
+)
+"""A record with its annotation file."""
+
+
+def use_annotations(path: Path) -> None:
+    """Read the rhythms or the beats of an annotation file, as they are there."""
+    read_annotations(path)
+    for what in ("rhythm", "beats"):
+        frame = build_labels("annotations", path.parent, dataset="d", what=what)
+        if problems := find_problems(frame):
+            raise AssertionError(f"rows with problems: {problems[:3]}")
+
+
 def _labels_of(kind: str) -> Callable[[Path], object]:
     return lambda path: build_labels(kind, path.parent, dataset=path.stem)
 
 
 TABLE_LOADERS: dict[str, Callable[[Path], object]] = {
     "mapping": use_mapping,
+    "mapping_timed": use_mapping,
     "labels_flags": _labels_of("csv"),
     **{
         name: _labels_of(name.removeprefix("labels_"))

@@ -53,7 +53,7 @@ from .mutate import (
 )
 from .oracle import WrongError, check_error, check_valid, expected_remarks, require
 from .seeds import SUFFIXES, Seed, record_seeds
-from .tables import TABLE_LOADERS, TABLES, use_scores
+from .tables import ANNOTATIONS, TABLE_LOADERS, TABLES, use_annotations, use_scores
 
 SMALL = PreprocessConfig(fs=100.0, n_samples=250)
 HINTS = ReadingHints(500.0, 1000.0)
@@ -444,11 +444,24 @@ def table_target(name: str) -> Target:
             first = raw.split(b"\n")[0].decode()
             names = [cell.strip() for cell in first.split(",") if cell.strip()]
             require(len(set(names)) == len(names), f"columns that stand twice: {names}")
-        if outcome == READ and name == "mapping":
+        if outcome == READ and name.startswith("mapping"):
             check_rows(list(iter_rows(load_mapping(path))))
         return outcome
 
     return Target(make, check, 2 if name == "mapping" else 1)
+
+
+def make_annotations(rng: random.Random, folder: Path) -> Path:
+    """Write a record whose annotation file is changed, or is no file at all."""
+    (folder / "x").mkdir()
+    for file, raw in ANNOTATIONS.files.items():
+        (folder / "x" / file).write_bytes(raw)
+    path = folder / "x" / ANNOTATIONS.entry
+    if rng.random() < 0.1:
+        place_special(rng.choice(SPECIAL), path)
+    else:
+        path.write_bytes(mutate_bytes(rng, ANNOTATIONS.files[path.name]))
+    return path
 
 
 def check_rows(rows: list[LabelRow]) -> None:
@@ -588,6 +601,7 @@ TARGETS: dict[str, Target] = {
     "hostile": Target(make_hostile, check_hostile, 1),
     "hostile_archive": file_target_of(hostile.ARCHIVES),
     **{name: table_target(name) for name in TABLES},
+    "annotations": Target(make_annotations, check_loader(use_annotations), 2),
     "record_file": file_target("record_file", mutate_archive, 2),
     "predictions": file_target("predictions", mutate_archive),
     "features": file_target("features", mutate_archive),

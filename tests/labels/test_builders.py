@@ -574,7 +574,8 @@ def test_csv_of_codes_and_of_class_names(tmp_path: Path) -> None:
         (
             "mimic",
             {},
-            "kind 'mimic' is unknown: expected ptbxl, challenge, challenge2017, cpsc2018, sph, csv",
+            "kind 'mimic' is unknown: expected ptbxl, challenge, challenge2017, cpsc2018, sph, "
+            "annotations, csv",
         ),
         (
             "ptbxl",

@@ -198,9 +198,11 @@ def test_named_sets_and_unknown_names() -> None:
         5,
         26,
         len(load_crosswalk()),
+        5,
     ]
     with pytest.raises(
-        ValueError, match="'snomed5': expected ptbxl_superclass, challenge2021, crosswalk, or a CSV"
+        ValueError,
+        match="'snomed5': expected ptbxl_superclass, challenge2021, crosswalk, aami, or a CSV",
     ):
         load_class_set("snomed5")
     with pytest.raises(ValueError, match="vocabulary 'icd' is unknown: expected scp, snomed"):

@@ -7,8 +7,7 @@ The headers of 2020 and 2021 give SNOMED CT codes (``#Dx``), those of 2024 names
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +20,14 @@ from src.labels.collections.rows import (
     age_text,
     build_frame,
     list_files,
+    name_records,
+    read_comments,
     report_missing,
     sex_text,
 )
 from src.labels.crosswalk import OWN_NAMES, SUPERCLASSES, known_codes, load_class_set
-from src.labels.ids import clean_id, is_empty_cell
+from src.labels.ids import is_empty_cell
 from src.records.formats.wfdb_header import parse_comments
-from src.utils import read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 TASKS = ("scored", "all")
 _SETS = {"scored": "challenge2021", "all": "crosswalk"}
-_MAX_HEADER_BYTES = 4_000_000  # as readers of recordings allow
 _NO_CODE = {"", "unknown", "nan", "none"}
 _NAME_KEYS = ("labels", "label")
 _CHAGAS_KEY = "chagas label"
@@ -62,7 +61,7 @@ def build_challenge(request: Request) -> pd.DataFrame:
     headers, unreadable, without_code = _read_headers(request.root)
     sources = _find_sources(headers)
     report = CodeReport(request.dataset, "snomed", classes.name)
-    ids = _record_ids(list(headers))
+    ids = name_records(list(headers))
     rows = []
     for path, comments in headers.items():
         if path in sources:
@@ -146,7 +145,7 @@ def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], lis
     without_code: list[str] = []
     for path in list_files(root, (".hea",)):
         try:
-            comments = parse_comments(_read_comments(root / path))
+            comments = parse_comments(read_comments(root / path))
         except (OSError, ValueError):
             # Such as a pipe, a link to a device, or a file that is far too large for a header.
             unreadable.append(path)
@@ -156,20 +155,6 @@ def _read_headers(root: Path) -> tuple[dict[str, dict[str, str]], list[str], lis
         else:
             without_code.append(path)
     return headers, unreadable, without_code
-
-
-def _read_comments(path: Path) -> tuple[str, ...]:
-    """Return the comment lines of a header; its signal lines, slow to parse, are ignored."""
-    content = read_regular(path, _MAX_HEADER_BYTES)
-    lines = content.decode("utf-8", errors="replace").splitlines()
-    return tuple(text[1:].strip() for line in lines if (text := line.strip()).startswith("#"))
-
-
-def _record_ids(paths: Sequence[str]) -> dict[str, str]:
-    """Return path -> record id: its last part, or the whole path where several end alike."""
-    stems = {path: path.rsplit("/", 1)[-1] for path in paths}
-    counts = Counter(map(clean_id, stems.values()))
-    return {path: stem if counts[clean_id(stem)] == 1 else path for path, stem in stems.items()}
 
 
 def _find_sources(headers: Mapping[str, Mapping[str, str]]) -> dict[str, Source]:

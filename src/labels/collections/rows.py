@@ -17,7 +17,7 @@ from src.labels.ids import clean_id, id_key, is_nobody
 from src.labels.mapping import COLUMNS
 from src.labels.text_tables import LIST_SEPARATOR, join_list
 from src.records.facts import parse_age, parse_sex
-from src.utils import UsageError
+from src.utils import UsageError, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _LEVELS_UP = 2  # folders above the root in which a collection's table is looked for
 _SHOWN = 10  # record names in a log line
+_MAX_HEADER_BYTES = 4_000_000  # as readers of recordings allow
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class LabelOptions:
         csv: the table, by its path or its name in the root; needed if the root holds several.
     separator
         csv: the text between several labels of a record.
+    annotator
+        annotations: the suffix of the annotation files.
+    what
+        annotations: rhythm or beats.
+    collection
+        annotations: the known collection that it is, by default the one that the dataset is called.
 
     Raises
     ------
@@ -63,6 +70,9 @@ class LabelOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     table: str | Path | None = None
     separator: str = LIST_SEPARATOR
+    annotator: str = "atr"
+    what: str = ""
+    collection: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_likelihood <= 100:
@@ -178,6 +188,20 @@ def index_stems(root: Path, suffixes: tuple[str, ...]) -> StemPaths:
         path = os.path.splitext(file)[0]
         by_stem.setdefault(path.rsplit("/", 1)[-1], path)
     return by_stem
+
+
+def read_comments(path: Path) -> tuple[str, ...]:
+    """Return the comment lines of a WFDB header; its signal lines, slow to parse, are ignored."""
+    content = read_regular(path, _MAX_HEADER_BYTES)
+    lines = content.decode("utf-8", errors="replace").splitlines()
+    return tuple(text[1:].strip() for line in lines if (text := line.strip()).startswith("#"))
+
+
+def name_records(paths: Sequence[str]) -> dict[str, str]:
+    """Return path -> record id: its last part, or the whole path where several end alike."""
+    stems = {path: path.rsplit("/", 1)[-1] for path in paths}
+    counts = Counter(map(clean_id, stems.values()))
+    return {path: stem if counts[clean_id(stem)] == 1 else path for path, stem in stems.items()}
 
 
 # Cells --------------------------------------------------------------------------------------------
