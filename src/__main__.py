@@ -212,6 +212,8 @@ def evaluate(args: argparse.Namespace) -> int:
         args.intervals, args.thresholds, args.calibrate, args.challenge_weights
     )
     if args.predictions:
+        if args.save:
+            raise UsageError("--save goes with --checkpoint: predictions are of no checkpoint here")
         evaluation = evaluate_predictions(
             args.predictions,
             processed,
@@ -240,9 +242,32 @@ def evaluate(args: argparse.Namespace) -> int:
             keep_other=args.keep_other,
             options=options,
             allow_overlap=args.allow_overlap,
+            save=args.save,
         )
     save_evaluation_figures(evaluation, processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))
+    if args.save:
+        _say(f"{args.save}: predicts with what was chosen on the validation split")
+    return 0
+
+
+def recalibrate(args: argparse.Namespace) -> int:
+    """Fit calibration and thresholds on records of your own, and write a new checkpoint."""
+    from src.commands.recalibrate import describe_decisions
+    from src.commands.recalibrate import recalibrate as run
+    from src.learning.checkpoints import load_checkpoint
+    from src.utils import device_info
+
+    card = run(
+        load_checkpoint(args.checkpoint, network=args.network),
+        args.processed,
+        args.out,
+        split=args.split,
+        thresholds=args.thresholds,
+        batch_size=args.batch_size,
+        device=device_info(args.device).device,
+    )
+    _say(f"{args.out}\n{describe_decisions(card)}")
     return 0
 
 
@@ -475,6 +500,7 @@ COMMANDS = {
     "networks": (networks, arguments.add_networks),
     "train": (train, arguments.add_train),
     "evaluate": (evaluate, arguments.add_evaluate),
+    "recalibrate": (recalibrate, arguments.add_recalibrate),
     "stress": (stress, arguments.add_stress),
     "predict": (predict, arguments.add_predict),
     "export": (export, arguments.add_export),

@@ -23,13 +23,20 @@ from torch.utils.data import DataLoader
 from src.config import FALLBACK_LABEL, SPLIT_NAMES, LoaderConfig
 from src.dataloaders import make_loader
 from src.labels.text_tables import split_list
-from src.learning.calibration import Calibration, fit_calibration, measure_calibration
-from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint
-from src.learning.leaks import TrainingRecordings, refuse_overlap
+from src.learning.calibration import Calibration, measure_calibration
+from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint, save_checkpoint
+from src.learning.decisions import (
+    Fit,
+    fit_decisions,
+    put_into_card,
+    summarize_calibration,
+    summarize_thresholds,
+)
+from src.learning.leaks import TrainingRecordings, refuse_overlap, refuse_to_fit_on
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
-from src.learning.thresholds import ThresholdRule, Thresholds, choose_thresholds
+from src.learning.thresholds import ThresholdRule
 from src.model import load_members, to_scores
 from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
@@ -42,7 +49,7 @@ from src.processed.targets import (
     encode_targets,
     load_records,
 )
-from src.utils import Rich, save_json
+from src.utils import Rich, printable, save_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,11 +135,15 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Evaluation(Rich):
-    """Predictions and metrics of one split, as `evaluate` returns them."""
+    """Predictions and metrics of one split, as `evaluate` returns them.
+
+    `fits` is what was fitted on validation and applied to the predictions.
+    """
 
     split: str
     predictions: Predictions
     metrics: EvaluationMetrics
+    fits: tuple[Fit, ...] = ()
 
     def __str__(self) -> str:
         from src.learning.text import format_evaluation
@@ -160,6 +171,7 @@ def evaluate(
     keep_other: bool = False,
     options: EvaluationOptions | None = None,
     allow_overlap: bool = False,
+    save: str | Path | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint on a split of a processed folder.
 
@@ -182,6 +194,9 @@ def evaluate(
         Intervals, thresholds, calibration and the Challenge's scores; by default none of them.
     allow_overlap
         Include recordings that the model was trained on.
+    save
+        Also write the checkpoint to this file, with the thresholds and the calibration that were
+        fitted; it may be the checkpoint's own.
 
     Raises
     ------
@@ -189,17 +204,27 @@ def evaluate(
         If the split is empty, the records have none of the checkpoint's classes, or another shape
         than it was trained on; if val or test holds recordings that the model was trained on, and
         `allow_overlap` is not set; if thresholds or a calibration would be fitted on the split that
-        is evaluated, or an option does not fit the model.
+        is evaluated, or an option does not fit the model; if there is nothing to save, or several
+        checkpoints to save it into.
     """
     processed = local_copy(processed)
     options = options or EvaluationOptions()
     loaded = load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
+    if save is not None:
+        require_one(loaded)
+        if not options.needs_validation:
+            raise ValueError(
+                "save is given, but nothing is fitted: expected --calibrate or --thresholds beside "
+                "it"
+            )
 
     n_trained_on: dict[str, int] = {}
 
     def select(name: str, *, everyone: bool = False) -> LabelledRecords:
         records = split_records(loaded, processed, name, keep_other=keep_other, everyone=everyone)
+        if save is not None and name == FITTED_ON:
+            refuse_to_fit_on(loaded.card.train_hashes, records, name)
         n_trained_on[name] = refuse_overlap(
             loaded.card.train_hashes,
             records.keys,
@@ -210,19 +235,61 @@ def evaluate(
         return records
 
     records = select(split, everyone=True)
-    validation = None
+    validation, fitted_on = None, records
     if options.needs_validation:
-        validation = predict_records(
-            loaded, select(FITTED_ON), batch_size=batch_size, device=device
-        )
+        fitted_on = select(FITTED_ON)
+        validation = predict_records(loaded, fitted_on, batch_size=batch_size, device=device)
+    else:
+        _warn_chosen_on(loaded.card, split, records)
     everyone = predict_records(loaded, records, batch_size=batch_size, device=device)
     evaluation = _evaluate_split(
         everyone, _task_of(loaded.card), processed, split, options, validation
     )
     _note_training(evaluation, n_trained_on[split])
+    _note_decisions(evaluation, loaded.card)
     if out is not None:
         _save_evaluation(evaluation, out, {"checkpoint": loaded.name})
+    if save is not None:
+        card = put_into_card(loaded.card, evaluation.fits, fitted_on, FITTED_ON)
+        save_checkpoint(save, card, loaded.weights, loaded.state)
     return evaluation
+
+
+def require_one(checkpoint: Checkpoint) -> None:
+    """Refuse several checkpoints where something is to be saved into one."""
+    if checkpoint.members:
+        raise ValueError(
+            f"{checkpoint.name}: {len(checkpoint.members)} checkpoints are used as one: expected "
+            "one to save thresholds and a calibration into; calibrate each of them by itself"
+        )
+
+
+def _warn_chosen_on(card: ModelCard, split: str, records: LabelledRecords) -> None:
+    """Warn if thresholds or calibration of a checkpoint come from the split to be evaluated."""
+    for name, chosen_on in (
+        ("thresholds", card.thresholds_on),
+        ("calibration", card.calibration_on),
+    ):
+        if chosen_on is None or chosen_on.split != split:
+            continue
+        if set(chosen_on.datasets) & set(records.datasets):
+            logger.warning(
+                "the %s of the checkpoint: %s: numbers from the records that they were chosen on "
+                "say nothing",
+                name,
+                printable(str(chosen_on)),
+            )
+
+
+def _note_decisions(evaluation: Evaluation, card: ModelCard) -> None:
+    """Add to the metrics the thresholds and the calibration that the checkpoint held before."""
+    metrics = evaluation.metrics
+    thresholds = summarize_thresholds(card, evaluation.predictions)
+    if thresholds is not None and "thresholds" not in metrics:
+        metrics["thresholds"] = thresholds
+    calibration = summarize_calibration(card)
+    if calibration is not None and "calibration" not in metrics:
+        metrics["calibration"] = calibration
 
 
 def evaluate_predictions(
@@ -397,11 +464,12 @@ def _evaluate_split(
         predictions = everyone.subset(np.flatnonzero(has_class))
     manifest = load_manifest(processed)
     rows = select_rows(manifest, predictions.keys)
-    predictions, metrics = compute_evaluation(
-        predictions, rows, options, validation, everyone if has_everyone else None
+    fits = _fit_on_validation(predictions, options, validation)
+    predictions, metrics = _compute(
+        predictions, rows, options, validation, everyone if has_everyone else None, fits
     )
     _report_surprises(predictions, rows, manifest, split)
-    return Evaluation(split, predictions, metrics)
+    return Evaluation(split, predictions, metrics, fits)
 
 
 def _note_training(evaluation: Evaluation, n_trained_on: int) -> None:
@@ -626,15 +694,28 @@ def compute_evaluation(
         If a record is in both sets, there is no validation record to fit on, or an option does not
         fit the model.
     """
+    fits = _fit_on_validation(predictions, options, validation)
+    return _compute(predictions, rows, options, validation, everyone, fits)
+
+
+def _compute(
+    predictions: Predictions,
+    rows: pd.DataFrame,
+    options: EvaluationOptions,
+    validation: Predictions | None,
+    everyone: Predictions | None,
+    fits: tuple[Fit, ...],
+) -> tuple[Predictions, EvaluationMetrics]:
+    """Do what `compute_evaluation` does, with what was fitted on validation."""
     from src.learning.subgroups import compute_subgroups
 
     fitted: OptionalResults = {}
-    if options.needs_validation:
-        maps, fitted = _fit_on_validation(predictions, options, validation)
-        for fitted_map in maps:
-            predictions = fitted_map.apply(predictions)
-            if everyone is not None:
-                everyone = fitted_map.apply(everyone)
+    if validation is not None:
+        fitted = _summarize_fits(fits, predictions, len(validation.keys))
+    for fit in fits:
+        predictions = fit.apply(predictions)
+        if everyone is not None:
+            everyone = fit.apply(everyone)
     metrics: EvaluationMetrics = {
         **compute_metrics(predictions),
         "reliability": measure_calibration(predictions),
@@ -662,11 +743,10 @@ def compute_evaluation(
 
 def _fit_on_validation(
     predictions: Predictions, options: EvaluationOptions, validation: Predictions | None
-) -> tuple[list[Calibration | Thresholds], OptionalResults]:
-    """Fit a calibration, then thresholds for the calibrated probabilities.
-
-    Returns them in the order in which they apply, and their part of the metrics.
-    """
+) -> tuple[Fit, ...]:
+    """Fit on validation what the options ask for; see `src.learning.decisions.fit_decisions`."""
+    if not options.needs_validation:
+        return ()
     if validation is None or not validation.keys:
         raise ValueError("there are no validation records to choose thresholds or a calibration on")
     if shared := set(validation.keys) & set(predictions.keys):
@@ -674,29 +754,30 @@ def _fit_on_validation(
             f"{len(shared)} evaluated records are validation records too, such as {min(shared)}: "
             "expected none"
         )
-    n_records = len(validation.keys)
-    maps: list[Calibration | Thresholds] = []
-    fitted: OptionalResults = {}
-    if options.calibrate:
-        calibration = fit_calibration(validation)
-        maps.append(calibration)
-        fitted["calibration"] = {
-            "learned_on": FITTED_ON,
-            "n_records": n_records,
-            **calibration.to_json(),
-            "reliability_before": measure_calibration(predictions),
-        }
-        validation = calibration.apply(validation)
     rule = ThresholdRule.parse(options.thresholds)
-    if rule is not None:
-        thresholds = choose_thresholds(validation, rule)
-        maps.append(thresholds)
-        fitted["thresholds"] = {
-            "learned_on": FITTED_ON,
-            "n_records": n_records,
-            **thresholds.to_json(),
-        }
-    return maps, fitted
+    return fit_decisions(validation, calibrate=options.calibrate, rule=rule)
+
+
+def _summarize_fits(
+    fits: tuple[Fit, ...], predictions: Predictions, n_records: int
+) -> OptionalResults:
+    """Return the part of the metrics on what was fitted, before it is applied to predictions."""
+    fitted: OptionalResults = {}
+    for fit in fits:
+        if isinstance(fit, Calibration):
+            fitted["calibration"] = {
+                "learned_on": FITTED_ON,
+                "n_records": n_records,
+                **fit.to_json(),
+                "reliability_before": measure_calibration(predictions),
+            }
+        else:
+            fitted["thresholds"] = {
+                "learned_on": FITTED_ON,
+                "n_records": n_records,
+                **fit.to_json(),
+            }
+    return fitted
 
 
 def _evaluate_protocols(everyone: Predictions) -> dict[str, ProtocolMetrics]:

@@ -201,7 +201,7 @@ def test_predict(run: Run, sample: SampleData, trained: Path, tmp_path: Path) ->
     with open(tmp_path / "p.csv", newline="") as stream:
         header, *rows = csv.reader(stream)
     classes = load_checkpoint(best).card.classes
-    assert header == ["record_id", *classes, "status", "reason", "notes", "path"]
+    assert header == ["record_id", *classes, "status", "reason", "labels", "notes", "path"]
     assert [row[0] for row in rows[:2]] == ["sw00001", "sw00002"] and rows[-1][0] == "zero_leads"
 
 

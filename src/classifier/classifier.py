@@ -18,13 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.classifier.file_predictions import FilePrediction, predict_sources, score_inputs
+from src.classifier.file_predictions import (
+    FilePrediction,
+    predict_sources,
+    rank_scores,
+    score_inputs,
+)
 from src.classifier.inputs import Input, Source, iter_inputs, iter_parts
 from src.classifier.saliency import Saliency, explain
 from src.learning.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint
 from src.learning.leaks import TrainingRecordings
 from src.learning.networks import NetworkFactory
-from src.learning.predictions import DEFAULT_THRESHOLD
 from src.model import load_members
 from src.preprocessing import build_tensor
 from src.records.record import ECGRecord, ReadingHints
@@ -90,8 +94,8 @@ class Prediction:
         if self.status != "ok":
             parts += [self.status, self.reason]
         if self._has_scores:
-            ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-            parts += [f"{name} {score:.3f}" for name, score in ranked]
+            ranked = rank_scores(self.classes, self.scores.tolist(), self.labels)
+            parts += [text for _, text in ranked]
         return printable_lines(f"{self.record_id}: {', '.join(parts)}")
 
 
@@ -300,26 +304,17 @@ class Classifier:
     def _to_prediction(self, row: FilePrediction) -> Prediction:
         """Return scores with the names of their classes and the predicted labels."""
         scores = np.full(len(self.classes), np.nan)
-        labels: tuple[str, ...] = ()
         if row.scores is not None:
             scores = np.array(row.scores)
-            labels = self._predicted_labels(scores)
         return Prediction(
             row.record_id,
             self.classes,
             scores,
-            labels,
+            row.labels,
             row.status,
             row.reason,
             notes=row.notes,
         )
-
-    def _predicted_labels(self, scores: Float64Array) -> tuple[str, ...]:
-        """Return the classes that scores (n_classes,) predict."""
-        if self.card.single_label:
-            return (self.classes[int(scores.argmax())],)
-        thresholds = np.array(self.card.thresholds or DEFAULT_THRESHOLD)
-        return tuple(self.classes[column] for column in np.flatnonzero(scores >= thresholds))
 
     def _explain(
         self, source: Source, class_name: str, method: str, hints: ReadingHints, long: str

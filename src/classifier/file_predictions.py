@@ -48,6 +48,8 @@ class FilePrediction:
         What the recording is and how it was used (`src.classifier.notes`).
     path
         The file, ``file::id`` for a record of many; empty for a record in memory.
+    labels
+        The predicted classes (`ModelCard.predict_labels`); none without probabilities.
     """
 
     record_id: str
@@ -56,6 +58,7 @@ class FilePrediction:
     reason: str = ""
     notes: tuple[str, ...] = ()
     path: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class _Named(NamedTuple):
@@ -283,7 +286,19 @@ def _summarize(
         status, reason = "unfit", scored[0].facts.unfit
         if predict_unfit:
             scores = _combine(scored, long)
-    return FilePrediction(named.record_id, scores, status, reason, notes, named.path)
+    labels = card.predict_labels(scores) if scores is not None else ()
+    return FilePrediction(named.record_id, scores, status, reason, notes, named.path, labels)
+
+
+def rank_scores(
+    classes: Sequence[str], scores: Sequence[float], labels: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return each class and its probability as text, the most probable first.
+
+    Predicted classes (`labels`) are marked by a star: ``MI 0.981*``.
+    """
+    ranked = sorted(zip(classes, scores, strict=True), key=lambda pair: -pair[1])
+    return [(name, f"{name} {score:.3f}{'*' if name in labels else ''}") for name, score in ranked]
 
 
 def _combine(scored: Sequence[_Scored], long: str) -> tuple[float, ...]:

@@ -192,6 +192,8 @@ def describe_input(card: ModelCard, shortest: int) -> dict[str, object]:
         "classes": card.classes,
         "single_label": card.single_label,
         "thresholds": card.thresholds or None,
+        "thresholds_chosen_on": asdict(card.thresholds_on) if card.thresholds_on else None,
+        "calibration": _describe_calibration(card),
         "leads": card.leads,
         "fs": settings.fs,
         "normalization": asdict(card.normalization),
@@ -199,6 +201,19 @@ def describe_input(card: ModelCard, shortest: int) -> dict[str, object]:
         "windows": window_facts,
         "preprocessing": _describe_steps(card, shortest),
         "advice": _give_advice(card),
+    }
+
+
+def _describe_calibration(card: ModelCard) -> dict[str, object] | None:
+    """Return the calibration of the logits, which the graph holds, and what it was chosen on."""
+    scale, chosen_on = card.calibration, card.calibration_on
+    if scale is None:
+        return None
+    return {
+        "slope": scale.slope,
+        "intercept": scale.intercept,
+        "inside_the_graph": True,
+        "chosen_on": asdict(chosen_on) if chosen_on else None,
     }
 
 

@@ -87,6 +87,9 @@ EXAMPLES = {
     "cross-validate": (
         "--processed artifacts/mine --out artifacts/runs/folds --folds 5 --intervals 1000"
     ),
+    "recalibrate": (
+        "--checkpoint artifacts/pretrained/superclass.pth --processed artifacts/mine --out mine.pth"
+    ),
     "stress": (
         "--checkpoint artifacts/runs/mine/models/best.pth --processed artifacts/mine --out "
         "artifacts/runs/mine --kinds leads noise"
@@ -547,6 +550,13 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "per record, a sigmoid per class for several (default: off)",
     )
     parser.add_argument(
+        "--save",
+        type=file_to_write,
+        metavar="FILE",
+        help="also write the checkpoint to FILE with the thresholds and the calibration in it, "
+        "which predict then uses; FILE may be the checkpoint itself (default: none)",
+    )
+    parser.add_argument(
         "--challenge-weights",
         metavar="CSV",
         help="weights.csv of the PhysioNet/CinC Challenge 2021, to compute its score (default: "
@@ -580,6 +590,31 @@ def _add_predictions(parser: argparse.ArgumentParser) -> None:
         help="evaluate the other records where some of the split have no prediction (default: "
         "off, they are refused)",
     )
+
+
+def add_recalibrate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `recalibrate`."""
+    _add_checkpoint(parser)
+    parser.add_argument(
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
+    )
+    parser.add_argument(
+        "--split",
+        default="val",
+        choices=SPLIT_NAMES,
+        help="split to fit on; test is refused (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=file_to_write, required=True, metavar="FILE", help="checkpoint to write"
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=threshold_rule,
+        metavar="RULE",
+        help="decision thresholds for several labels: f1 (highest F1), sensitivity=X (highest that "
+        "reaches it), or none (default: f1; none with one label per record)",
+    )
+    _add_running(parser)
 
 
 def add_stress(parser: argparse.ArgumentParser) -> None:

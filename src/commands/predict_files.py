@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from src.classifier.classifier import Classifier, Prediction
-from src.classifier.file_predictions import TRAINED_ON, FilePrediction, predict_files
+from src.classifier.file_predictions import (
+    TRAINED_ON,
+    FilePrediction,
+    predict_files,
+    rank_scores,
+)
 from src.classifier.saliency import METHODS, Saliency
 from src.labels.text_tables import safe_cell
 from src.learning.checkpoints import Checkpoint, load_checkpoint
@@ -189,7 +194,8 @@ def predict_to_table(
 ) -> str:
     """Predict records, and write a table with a row per record.
 
-    Its columns are record_id, a probability per class, status, reason, notes and path.
+    Its columns are record_id, a probability per class, status, reason, labels (the predicted
+    classes), notes and path.
 
     Parameters
     ----------
@@ -259,15 +265,20 @@ def _say_each(
 
 
 def format_prediction(row: FilePrediction, classes: Sequence[str], network: str) -> str:
-    """Return a prediction as a line: ``8: MI 0.981, CD 0.470 (superclass.pth; flat:V3)``.
+    """Return a prediction as a line: ``8: MI 0.981*, CD 0.470 (superclass.pth; flat:V3)``.
 
-    Of many classes, the most probable are named.
+    Of many classes, the most probable and the predicted ones are named.
     """
     parts = [] if row.status == "ok" else [row.status]
     if row.scores is not None:
-        ranked = sorted(zip(row.scores, classes, strict=True), key=lambda pair: -pair[0])
-        parts += [f"{name} {score:.3f}" for score, name in ranked[:_CLASSES_SAID]]
-        if len(ranked) > _CLASSES_SAID:
+        ranked = rank_scores(classes, row.scores, row.labels)
+        said = [
+            text
+            for place, (name, text) in enumerate(ranked)
+            if place < _CLASSES_SAID or name in row.labels
+        ]
+        parts += said
+        if len(ranked) > len(said):
             parts.append("...")
     remarks = "; ".join(filter(None, (network, row.reason, *row.notes)))
     return printable_lines(f"{row.record_id}: {', '.join(parts)} ({remarks})")
@@ -349,7 +360,15 @@ def open_prediction_table(
         ):
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(
-                ["record_id", *map(safe_cell, classes), "status", "reason", "notes", "path"]
+                [
+                    "record_id",
+                    *map(safe_cell, classes),
+                    "status",
+                    "reason",
+                    "labels",
+                    "notes",
+                    "path",
+                ]
             )
             yield lambda row: writer.writerow(_csv_row(row, len(classes)))
         return
@@ -370,18 +389,22 @@ def _csv_row(row: FilePrediction, n_classes: int) -> list[str]:
     scores = [""] * n_classes
     if row.scores is not None:
         scores = [f"{score:.6g}" for score in row.scores]
-    notes = "; ".join(row.notes)
-    return [row.record_id, *scores, *map(safe_cell, (row.status, row.reason, notes, row.path))]
+    texts = (row.status, row.reason, ";".join(row.labels), "; ".join(row.notes), row.path)
+    return [row.record_id, *scores, *map(safe_cell, texts)]
 
 
 def _plain_row(row: FilePrediction, classes: Sequence[str]) -> dict[str, object]:
-    """Return a row with the columns of the CSV, its notes as a list; None without probability."""
+    """Return a row with the columns of the CSV; labels and notes are lists.
+
+    Without probabilities these are None, and so are the labels.
+    """
     scores = row.scores or [None] * len(classes)
     return {
         "record_id": storable(row.record_id),
         **dict(zip(classes, scores, strict=True)),
         "status": row.status,
         "reason": row.reason,
+        "labels": None if row.scores is None else list(row.labels),
         "notes": list(row.notes),
         "path": storable(row.path),
     }

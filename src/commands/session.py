@@ -482,7 +482,16 @@ class Session(Rich):
 
 def _drop_run_facts(card: ModelCard) -> ModelCard:
     """Return a card without the facts that differ between runs with the same settings."""
-    return replace(card, config={}, train_hashes=(), thresholds=(), source=NetworkSource())
+    return replace(
+        card,
+        config={},
+        train_hashes=(),
+        thresholds=(),
+        calibration=None,
+        thresholds_on=None,
+        calibration_on=None,
+        source=NetworkSource(),
+    )
 
 
 def _count_values(column: pd.Series) -> dict[str, int]:

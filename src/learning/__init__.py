@@ -2,9 +2,9 @@
 
 Network and training: `networks`, `layers`, `convolution`, `losses`, `optimization`, `muon`,
 `augment`, `interference`, `distributed`, `checkpoints`, `trackers`. Evaluation: `predictions`,
-`metrics`, `intervals`, `thresholds`, `calibration`, `comparison`, `subgroups`, `mistakes` and
-`challenge_score`; `score_files` and `score_tables` read the predictions of other programs, and
-`features` holds what a network computes before its head; `results` holds the types of the results,
-and `text` formats them. `leaks` finds recordings that a model was trained on, and `disturbances`
-test a network.
+`metrics`, `intervals`, `thresholds`, `calibration`, `decisions` (both, in a card), `comparison`,
+`subgroups`, `mistakes` and `challenge_score`; `score_files` and `score_tables` read the predictions
+of other programs, and `features` holds what a network computes before its head; `results` holds the
+types of the results, and `text` formats them. `leaks` finds recordings that a model was trained on,
+and `disturbances` test a network.
 """

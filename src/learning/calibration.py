@@ -6,6 +6,7 @@ A calibration must not see the split that is evaluated; `src.eval.evaluate` refu
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from src.learning.metrics import mean_defined, none_for_nan
 from src.learning.predictions import Predictions, check_same_classes
 from src.learning.results import CalibrationErrors, CalibrationParameters, SigmoidParameters
 from src.utils import Float64Array
+
+logger = logging.getLogger(__name__)
 
 # Probabilities are kept this far from 0 and 1 before their logarithm is taken
 _TINY = 1e-12
@@ -142,7 +145,7 @@ class Calibration:
     def apply(self, predictions: Predictions) -> Predictions:
         """Return predictions with calibrated probabilities.
 
-        They have no thresholds, which belong to the old probabilities.
+        Their thresholds move with the probabilities, so that what these decide stays as it was.
         """
         check_same_classes(self.classes, predictions)
         if bool(predictions.single_label) != (self.method == "temperature"):
@@ -152,9 +155,18 @@ class Calibration:
             )
         if self.method == "temperature":
             scores = np.exp(_log_softmax(_log(predictions.y_score) * self.slope))
-        else:
-            scores = _sigmoid(_log_odds(predictions.y_score) * self.slope + self.intercept)
-        return dataclasses.replace(predictions, y_score=scores, thresholds=None)
+            return dataclasses.replace(predictions, y_score=scores, thresholds=None)
+        scores = self.map_scores(predictions.y_score)
+        thresholds = predictions.thresholds
+        if thresholds is not None:
+            thresholds = self.map_scores(thresholds)
+        return dataclasses.replace(predictions, y_score=scores, thresholds=thresholds)
+
+    def map_scores(self, scores: Float64Array) -> Float64Array:
+        """Return the calibrated probabilities (..., n_classes) of a sigmoid for each class."""
+        is_changed = (self.slope != 1) | (self.intercept != 0)
+        mapped = _sigmoid(_log_odds(scores) * self.slope + self.intercept)
+        return np.where(is_changed, mapped, scores)
 
     def to_json(self) -> CalibrationParameters:
         """Return the method and its parameters as plain values."""
@@ -216,7 +228,15 @@ def _fit_temperature(validation: Predictions) -> float:
     result = minimize_scalar(
         loss, bounds=tuple(np.log(_SLOPES)), method="bounded", options={"xatol": 1e-8}
     )
-    return math.exp(result.x)
+    temperature = math.exp(result.x)
+    if not 1.01 * _SLOPES[0] < temperature < 0.99 * _SLOPES[1]:
+        logger.warning(
+            "the temperature %.3g is at its limit, since %d records are %s: calibrate on more",
+            temperature,
+            len(validation.keys),
+            "all predicted right" if temperature < 1 else "predicted no better than by chance",
+        )
+    return temperature
 
 
 def _fit_sigmoid(positive: NDArray[np.bool_], log_odds: Float64Array) -> Float64Array:

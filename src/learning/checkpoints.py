@@ -63,6 +63,35 @@ class LogitScale:
 
 
 @dataclass(frozen=True)
+class FittedOn:
+    """The records that the thresholds or the calibration of a model were chosen on.
+
+    Attributes
+    ----------
+    method
+        The rule of the thresholds, such as ``f1``, or the kind of the calibration.
+    split
+        Name of their split.
+    n_records
+        Their number.
+    datasets
+        The datasets that they come from.
+    unchanged
+        Classes without a positive or without a negative among them, which stayed as they were.
+    """
+
+    method: str
+    split: str
+    n_records: int
+    datasets: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        datasets = f" of {', '.join(self.datasets)}" if self.datasets else ""
+        return f"{self.method}, chosen on {self.n_records} records of split {self.split}{datasets}"
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """The input and the output of a model, saved with its weights.
 
@@ -88,11 +117,13 @@ class ModelCard:
         Samples before the padding that the records of the training collection with the shortest
         records have; 0 if unknown.
     thresholds
-        Decision threshold of each class; empty means 0.5. No command sets them, but
-        ``save_checkpoint(path, replace(card, thresholds=...), weights)`` does.
+        Decision threshold of each class; empty means 0.5. ``evaluate --save`` and ``recalibrate``
+        set them.
     calibration
         Calibration of the logits, from which all probabilities are then computed; None leaves them
         as they are.
+    thresholds_on, calibration_on
+        The records that these were chosen on; None where that is not known.
     config
         The settings of the training run as JSON values, without its folders.
     train_hashes
@@ -117,6 +148,8 @@ class ModelCard:
     min_samples: int = 0
     thresholds: tuple[float, ...] = ()
     calibration: LogitScale | None = None
+    thresholds_on: FittedOn | None = None
+    calibration_on: FittedOn | None = None
     config: dict[str, Any] = field(default_factory=dict)
     train_hashes: tuple[str, ...] = ()
     source: NetworkSource = field(default_factory=NetworkSource)
@@ -146,6 +179,24 @@ class ModelCard:
         than 0.36, its absence by 0.07. A model of crops takes these before the padding anyway.
         """
         return 0 if self.crop_samples else self.min_samples or self.preprocess.n_samples
+
+    def predict_labels(self, scores: Sequence[float]) -> tuple[str, ...]:
+        """Return the classes that probabilities (n_classes,) predict.
+
+        With one label per record this is the most probable one, else all that reach their
+        threshold, which may be none.
+        """
+        from src.learning.predictions import DEFAULT_THRESHOLD
+
+        pairs = list(zip(self.classes, scores, strict=True))
+        if self.single_label:
+            return (max(pairs, key=lambda pair: pair[1])[0],)
+        thresholds = self.thresholds or (DEFAULT_THRESHOLD,) * len(pairs)
+        return tuple(
+            name
+            for (name, score), threshold in zip(pairs, thresholds, strict=True)
+            if score >= threshold
+        )
 
     def _check_classes(self) -> None:
         names = self.classes
@@ -354,6 +405,8 @@ def _join(members: Sequence[Checkpoint]) -> Checkpoint:
         strictest,
         thresholds=(),
         calibration=None,
+        thresholds_on=None,
+        calibration_on=None,
         min_leads=max(card.min_leads for card in cards),
         train_hashes=tuple(dict.fromkeys(hashes)),
     )

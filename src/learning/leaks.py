@@ -115,6 +115,30 @@ def refuse_overlap(
     return len(trained_on)
 
 
+def refuse_to_fit_on(train_hashes: Sequence[str], records: LabelledRecords, split: str) -> None:
+    """Refuse to calibrate a model, or to choose its thresholds, on recordings it was trained on.
+
+    Parameters
+    ----------
+    train_hashes
+        Fingerprints of the training recordings, from the checkpoint.
+    records, split
+        The records to fit on, and the name of their split.
+
+    Raises
+    ------
+    ValueError
+        If there is one: a network is surer of recordings that it knows, of whatever split.
+    """
+    n_known = TrainingRecordings(train_hashes).count(records.signal_hashes)
+    if n_known:
+        raise ValueError(
+            f"{n_known} of {len(records)} records of split {split} are recordings that the model "
+            "was trained on, of which it is too sure: thresholds and a calibration are chosen on "
+            "other recordings"
+        )
+
+
 def refuse_predicted_overlap(predictions: Predictions, path: str | Path) -> None:
     """Refuse to compare predictions of recordings that their model was trained on.
 

@@ -188,26 +188,37 @@ class SigmoidParameters(TypedDict):
 
 
 class CalibrationParameters(TypedDict):
-    """A fitted calibration: ``temperature``, or with several labels a sigmoid per class."""
+    """A fitted calibration: ``temperature``, or with several labels a sigmoid per class.
+
+    That of a checkpoint has the ``datasets`` of the records that it was fitted on.
+    """
 
     method: str
+    datasets: NotRequired[list[str]]
     temperature: NotRequired[float]
     values: NotRequired[dict[str, SigmoidParameters]]
     unchanged: NotRequired[list[str]]
 
 
 class CalibrationSummary(CalibrationParameters):
-    """A fitted calibration, the records that it was fitted on, and the errors before it."""
+    """A fitted calibration, the records that it was fitted on, and the errors before it.
+
+    That of a checkpoint has no ``reliability_before``.
+    """
 
     learned_on: str
     n_records: int
-    reliability_before: CalibrationErrors
+    reliability_before: NotRequired[CalibrationErrors]
 
 
 class ThresholdValues(TypedDict):
-    """The threshold of each class, and the classes whose threshold stayed as it was."""
+    """The threshold of each class, and the classes whose threshold stayed as it was.
+
+    Those of a checkpoint have the ``datasets`` of the records that they were chosen on.
+    """
 
     rule: str
+    datasets: NotRequired[list[str]]
     values: dict[str, float]
     unchanged: list[str]
 

@@ -57,7 +57,8 @@ class ThresholdRule:
 class Thresholds:
     """A threshold per class.
 
-    Classes in `unchanged` have no positive or no negative to choose by and stay at 0.5.
+    Classes in `unchanged` have no positive or no negative to choose by and keep what they had: the
+    threshold of the predictions, or 0.5.
     """
 
     rule: ThresholdRule
@@ -100,6 +101,8 @@ def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Threshold
             "is predicted"
         )
     values = np.full(len(validation.classes), DEFAULT_THRESHOLD)
+    if validation.thresholds is not None:
+        values = validation.thresholds.copy()
     unchanged = []
     for i, name in enumerate(validation.classes):
         annotated = ~np.isnan(validation.y_true[:, i])
@@ -110,7 +113,7 @@ def choose_thresholds(validation: Predictions, rule: ThresholdRule) -> Threshold
         values[i] = _choose_threshold(positive, validation.y_score[annotated, i], rule)
     if unchanged:
         logger.warning(
-            "no threshold can be chosen for %s: validation has positives or negatives only",
+            "no threshold can be chosen for %s: the records have positives or negatives only",
             ", ".join(unchanged),
         )
     return Thresholds(rule, validation.classes, values, tuple(unchanged))

@@ -84,7 +84,7 @@ def test_a_row_per_record_with_a_column_per_class(
     assert predict_to_table(checkpoint, [folder], tmp_path / "p.csv") == "3 ok"
     rows = read_rows(tmp_path / "p.csv")
     classes = load_checkpoint(checkpoint).card.classes
-    assert list(rows[0]) == ["record_id", *classes, "status", "reason", "notes", "path"]
+    assert list(rows[0]) == ["record_id", *classes, "status", "reason", "labels", "notes", "path"]
     assert sorted(row["record_id"] for row in rows) == ["a", "a", "b.c-01_hr"]
     for row in rows:
         assert (row["status"], row["reason"], row["notes"]) == ("ok", "", "")

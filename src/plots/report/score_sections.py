@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from src.config import SPLIT_NAMES
+from src.learning.predictions import DEFAULT_THRESHOLD
 from src.learning.text import UNKNOWN_TRAINING
 from src.plots.report.content import (
     Block,
@@ -113,7 +114,10 @@ def _is_single_label(metrics: Results) -> bool:
 
 def _has_default_thresholds(metrics: Results) -> bool:
     """Return whether several labels were decided at 0.5, without thresholds of their own."""
-    return not _is_single_label(metrics) and not metrics.get("thresholds")
+    if _is_single_label(metrics) or metrics.get("thresholds"):
+        return False
+    rows = metrics["per_class"].values()
+    return all(row.get("threshold") in (None, DEFAULT_THRESHOLD) for row in rows)
 
 
 def _predicts_nothing(metrics: Results) -> bool:
@@ -265,10 +269,10 @@ def _remarks(metrics: Results) -> Iterator[Note]:
     if thresholds:
         remark = (
             f"Thresholds: {thresholds['rule']}, chosen on {thresholds['n_records']:,} records of "
-            f"the {thresholds['learned_on']} split"
+            f"the {thresholds['learned_on']} split{_name_datasets(thresholds)}"
         )
         if thresholds["unchanged"]:
-            remark += f"; {', '.join(thresholds['unchanged'])} stayed at 0.5"
+            remark += f"; {', '.join(thresholds['unchanged'])} stayed as they were"
         yield Note(f"{remark}.")
     yield from _remark_on_records(metrics)
 
@@ -304,7 +308,7 @@ def describe_calibration(evaluation: SplitEvaluation, pictures: PicturesByName) 
     if not after:
         return []
     calibration = evaluation.metrics.get("calibration")
-    before = calibration["reliability_before"] if calibration else {}
+    before = calibration.get("reliability_before", {}) if calibration else {}
     columns = ("before", "after calibration" if calibration else "value")
 
     blocks: list[Block] = []
@@ -336,8 +340,14 @@ def _describe_calibration(calibration: Results) -> Note:
         method = f"temperature {calibration['temperature']:.3f}"
     return Note(
         f"Calibrated by {method}, fitted to {calibration['n_records']:,} records of the "
-        f"{calibration['learned_on']} split."
+        f"{calibration['learned_on']} split{_name_datasets(calibration)}."
     )
+
+
+def _name_datasets(fitted: Results) -> str:
+    """Return the datasets that a calibration or thresholds of the checkpoint were chosen on."""
+    names = fitted.get("datasets")
+    return f" of {', '.join(names)}" if names else ""
 
 
 # Subgroups ----------------------------------------------------------------------------------------
