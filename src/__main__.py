@@ -40,12 +40,18 @@ logger = logging.getLogger(__name__)
 
 
 def sample_data(args: argparse.Namespace) -> int:
-    """Write synthetic collections in several formats and rates, with their label mapping."""
+    """Write synthetic collections in several formats and rates, with their label mapping.
+
+    A further one, of long annotated records, has no rows in it: labels annotations makes them.
+    """
+    from src.records.sample_annotated import write_annotated_collection
     from src.records.sample_collections import write_sample_collections
 
     sample = write_sample_collections(Path(args.dest), n_records=args.records, seed=args.seed)
     roots = " ".join(f"--data {name}={root}" for name, root in sample.data.items())
+    annotated = write_annotated_collection(Path(args.dest), seed=args.seed)
     _say(f"wrote {args.records} records and {sample.mapping}")
+    _say(f"wrote long annotated records to {annotated} (see docs/annotations.md)")
     _say(
         f"next: python -m src preprocess --mapping {sample.mapping} {roots} --out "
         "artifacts/processed"

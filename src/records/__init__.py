@@ -3,7 +3,7 @@
 `reading` picks the reader of a file; `formats` has one module for each format. `folders` finds the
 records below a folder, `remote` and `fetching` those at a URL. `windows` cuts long recordings.
 `in_memory` makes records of arrays and writes collections of them. `synthetic` generates
-recordings, and `sample_collections` writes collections of these.
+recordings, and `sample_collections` and `sample_annotated` write collections of these.
 """
 
 from __future__ import annotations

@@ -167,22 +167,23 @@ def _with_shuffled_leads(record: ECGRecord, rng: np.random.Generator) -> ECGReco
 # Formats ------------------------------------------------------------------------------------------
 
 
-def write_wfdb(record: ECGRecord, folder: Path) -> None:
-    """Write a WFDB record of format 16, <record_id>.dat and .hea."""
+def write_wfdb(record: ECGRecord, folder: Path, comments: str = "") -> None:
+    """Write a WFDB record of format 16, <record_id>.dat and .hea, with comment lines at its end."""
     adu = _to_adu(record)
-    _put(folder / f"{record.record_id}.dat", adu.T.tobytes())
-    _put(folder / f"{record.record_id}.hea", _wfdb_header(record, adu, ".dat", "16").encode())
+    put_file(folder / f"{record.record_id}.dat", adu.T.tobytes())
+    header = _wfdb_header(record, adu, ".dat", "16") + comments
+    put_file(folder / f"{record.record_id}.hea", header.encode())
 
 
 def write_challenge(record: ECGRecord, folder: Path) -> None:
     """Write a record as in the PhysioNet Challenges: a MAT 4 matrix, format 16 from byte 24 on."""
     adu = _to_adu(record)
     mat4 = struct.pack("<5i4s", _MAT4_TYPE, *adu.shape, 0, 4, b"val\0")
-    _put(folder / f"{record.record_id}.mat", mat4 + adu.T.tobytes())
+    put_file(folder / f"{record.record_id}.mat", mat4 + adu.T.tobytes())
     codes = ",".join(SNOMED_CODES[label] for label in record.codes)
     comments = f"#Age: {record.age:.0f}\n#Sex: {str(record.sex).capitalize()}\n#Dx: {codes}\n"
     header = _wfdb_header(record, adu, ".mat", "16+24") + comments
-    _put(folder / f"{record.record_id}.hea", header.encode())
+    put_file(folder / f"{record.record_id}.hea", header.encode())
 
 
 def write_mat(record: ECGRecord, folder: Path) -> None:
@@ -194,10 +195,10 @@ def write_mat(record: ECGRecord, folder: Path) -> None:
     # SciPy's own header text holds the time, so that the bytes would differ each time.
     stream.seek(0)
     stream.write(b"MATLAB 5.0 MAT-file, synthetic ECG".ljust(116))
-    _put(folder / f"{record.record_id}.mat", stream.getvalue())
+    put_file(folder / f"{record.record_id}.mat", stream.getvalue())
 
 
-def _put(path: Path, content: bytes) -> None:
+def put_file(path: Path, content: bytes) -> None:
     """Write a file unless it holds these bytes already: files derived from it then stay valid."""
     if not (path.exists() and path.read_bytes() == content):
         path.write_bytes(content)

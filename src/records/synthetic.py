@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ SNOMED_CODES = {
 }
 CLASSES = tuple(SNOMED_CODES)
 
+_R_PEAK_S = 0.04  # from the onset of the QRS complex
 INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 # mV in these leads per mV of x, y and z (Dower, Machado, Osborne, Clin Cardiol 1980;3:87-95).
 _LEAD_VECTORS = np.array(
@@ -199,6 +200,13 @@ _ECTOPIC = (
 _INJURY = ((0.10, -0.14, -0.26), (-0.12, 0.26, 0.10))
 
 
+class Beat(NamedTuple):
+    """A beat of a recording: the time of its R peak in s, and its symbol in WFDB, N or V."""
+
+    time_s: float
+    symbol: str
+
+
 @dataclass(frozen=True)
 class Wave:
     """A wave of the dipole in every beat: ``exp(-|u|**power / 2)``, u the time in widths.
@@ -261,6 +269,28 @@ def generate_ecg(
     ValueError
         If a label is unknown, labels contradict each other, or a number is out of range.
     """
+    return generate_annotated_ecg(
+        label,
+        fs=fs,
+        duration_s=duration_s,
+        rng=rng,
+        noise=noise,
+        patient=patient,
+        record_id=record_id,
+    )[0]
+
+
+def generate_annotated_ecg(
+    label: str,
+    *,
+    fs: float,
+    duration_s: float,
+    rng: np.random.Generator,
+    noise: NoiseLevels | float = 1.0,
+    patient: Patient | None = None,
+    record_id: str = "synthetic",
+) -> tuple[ECGRecord, tuple[Beat, ...]]:
+    """Generate one recording as `generate_ecg` does, and return it with the beats in it."""
     traits = _find_traits(label)
     if not (50 <= fs < np.inf and 0 < duration_s < np.inf and round(duration_s * fs) > 0):
         raise ValueError(
@@ -274,10 +304,10 @@ def generate_ecg(
         raise ValueError(f"noise is {factor}: expected zero or more, or NoiseLevels")
     patient = patient or generate_patient(rng)
     t = np.arange(round(duration_s * fs)) / fs
-    dipole = _simulate_dipole(traits, patient, t, rng)  # (3, n_samples)
+    dipole, onsets, ectopic = _simulate_dipole(traits, patient, t, rng)  # dipole (3, n_samples)
     independent = lead_vectors(patient) @ dipole  # (8, n_samples)
     independent += factor * _electrode_noise(levels, t, fs, rng)
-    return ECGRecord(
+    record = ECGRecord(
         record_id,
         signal_from_independent(independent),
         float(fs),
@@ -287,6 +317,8 @@ def generate_ecg(
         sex=patient.sex,
         patient_id=patient.patient_id or None,
     )
+    beats = [Beat(s + _R_PEAK_S, "N") for s in onsets] + [Beat(s + _R_PEAK_S, "V") for s in ectopic]
+    return record, tuple(sorted(beat for beat in beats if 0 <= beat.time_s < duration_s))
 
 
 def generate_patient(rng: np.random.Generator, patient_id: str = "") -> Patient:
@@ -396,8 +428,11 @@ def _electrode_noise(
 
 def _simulate_dipole(
     traits: _Traits, patient: Patient, t: Float64Array, rng: np.random.Generator
-) -> Float64Array:
-    """Return the dipole in the heart's own axes in mV, shape (3, n)."""
+) -> tuple[Float64Array, list[float], list[float]]:
+    """Return the dipole in the heart's own axes in mV, shape (3, n), and the onsets of beats in s.
+
+    The onsets are of the beats of the rhythm, and of the ectopic ones.
+    """
     rr_s = 60 / rng.uniform(*traits.rate_bpm)
     duration_s = float(t[-1])
     fibrillates = traits.rhythm == "fibrillation"
@@ -419,7 +454,7 @@ def _simulate_dipole(
         origin = _ECTOPIC[rng.integers(len(_ECTOPIC))]
         waves = _ventricular_waves(origin, compute_qt_s(patient.qtc_s, rr_s), patient.t_gain, rng)
         dipole += signal_from_waves(waves, ectopic, _beat_gains(ectopic, rng), t)
-    return dipole
+    return dipole, onsets.tolist(), ectopic.tolist()
 
 
 def _beat_onsets(
