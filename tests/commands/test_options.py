@@ -114,6 +114,7 @@ def test_the_output_of_every_command_is_checked() -> None:
                 checked.add(f"{name} {action.dest}")
     assert checked == {
         *(f"{name} out" for name in commands if "--out" in commands[name]._option_string_actions),
+        "evaluate save",
         "preprocess figures",
         "predict saliency",
         "sample-data dest",
