@@ -290,7 +290,13 @@ def generate_annotated_ecg(
     patient: Patient | None = None,
     record_id: str = "synthetic",
 ) -> tuple[ECGRecord, tuple[Beat, ...]]:
-    """Generate one recording as `generate_ecg` does, and return it with the beats in it."""
+    """Generate one recording as `generate_ecg` does, and return it with the beats in it.
+
+    Parameters
+    ----------
+    label, fs, duration_s, rng, noise, patient, record_id
+        As for `generate_ecg`.
+    """
     traits = _find_traits(label)
     if not (50 <= fs < np.inf and 0 < duration_s < np.inf and round(duration_s * fs) > 0):
         raise ValueError(
