@@ -25,6 +25,7 @@ from src.records.formats.errors import HEAD_BYTES, check_written, open_error
 from src.records.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.records.formats.ishne import is_ishne, ishne_extent, read_ishne
 from src.records.formats.mat import read_mat
+from src.records.formats.npz import is_npz, npz_parts, read_npz
 from src.records.formats.scp import is_scp, read_scp
 from src.records.formats.text_arrays import explain_text, is_text_signal, read_text
 from src.records.formats.unread import Unread, describe_known, describe_unread
@@ -94,6 +95,7 @@ _FORMATS = {
     ".scp": _Format(read_scp, begins=is_scp),
     ".ecg": _Format(read_ishne, ishne_extent, begins=is_ishne, is_told_by_suffix=False),
     ".npy": _Format(read_npy, npy_extent, npy_parts, begins=is_npy, is_told_by_suffix=False),
+    ".npz": _Format(read_npz, parts=npz_parts, begins=is_npz, is_told_by_suffix=False),
     ".csv": _TEXT,
     ".tsv": _TEXT,
     ".txt": _TEXT,

@@ -714,6 +714,29 @@ def npy_inputs() -> Iterator[Expensive]:
     yield Expensive("many records", "r.npy", many, PARTS)
 
 
+def npz_inputs() -> Iterator[Expensive]:
+    yield from _bytes(".npz")
+
+    def packed(make: Callable[[int], dict[str, object]], pack: object) -> Build:
+        def build(n: int) -> bytes:
+            stream = io.BytesIO()
+            pack(stream, **make(n))  # type: ignore[operator]
+            return stream.getvalue()
+
+        return build
+
+    signal = np.ones((500, 2), np.float32)
+    for name, make, size in (
+        ("members", lambda n: {"signal": signal, **{f"a{i}": 1 for i in range(n // 10)}}, PARTS),
+        ("samples", lambda n: {"signal": np.zeros((n // 8, 2), np.float32), "fs": 100}, 8 * BYTES),
+        ("records", lambda n: {"X": np.zeros((n, 100, 1), np.float32), "fs": 100}, PARTS),
+        ("texts", lambda n: {"signal": signal, "leads": np.array(["a" * n, "b"])}, TEXT),
+        ("leads", lambda n: {"signal": signal, "leads": np.array(["a"] * n)}, TEXT),
+    ):
+        for pack in (np.savez, np.savez_compressed):
+            yield from _one("r.npz", size, {f"{name}, {pack.__name__}": packed(make, pack)})
+
+
 def text_inputs(suffix: str) -> Iterator[Expensive]:
     for seed in record_seeds():
         if seed.entry.endswith(suffix):
@@ -749,6 +772,7 @@ GENERATORS: dict[str, Callable[[], Iterator[Expensive]]] = {
     "scp": scp_inputs,
     "ishne": ishne_inputs,
     "npy": npy_inputs,
+    "npz": npz_inputs,
     **{
         name: lambda suffix=SUFFIXES[name]: text_inputs(suffix)
         for name in ("csv", "tsv", "txt", "asc")

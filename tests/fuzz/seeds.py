@@ -36,6 +36,7 @@ SUFFIXES = {
     "scp": ".scp",
     "ishne": ".ecg",
     "npy": ".npy",
+    "npz": ".npz",
     "csv": ".csv",
     "tsv": ".tsv",
     "txt": ".txt",
@@ -724,6 +725,15 @@ def array_seeds() -> list[Seed]:
         if name == "npy_index":
             files["r.csv"] = b"age,record_id\n50,a\n51,b\n"
         seeds.append(Seed(name, "r.npy", files))
+
+    for name, arrays in {
+        "npz": {"fs": 500, "signal": adc, "leads": np.array(STANDARD_LEADS), "unit": "mV"},
+        "npz_many": {"X": np.stack([adc, adc]), "ecg_id": np.array([1, 2]), "fs": 500},
+    }.items():
+        for pack in (np.savez, np.savez_compressed):
+            stream = io.BytesIO()
+            pack(stream, **arrays)
+            seeds.append(Seed(f"{name}_{pack.__name__}", "r.npz", {"r.npz": stream.getvalue()}))
 
     def rows(separator: str, columns: NDArray[np.float64], start: object = None) -> str:
         lines = []

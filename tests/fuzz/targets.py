@@ -104,6 +104,8 @@ def mutate_file(rng: random.Random, name: str, raw: bytes, other: bytes) -> byte
         )
     if name.endswith(".mat") and raw[:6] == b"MATLAB" and rng.random() < 0.5:
         return mutate_mat(rng, raw)
+    if name.endswith(".npz") and rng.random() < 0.5:
+        return mutate_zip(rng, raw)
     return mutate_bytes(rng, raw, other)
 
 

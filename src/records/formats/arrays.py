@@ -193,10 +193,19 @@ def is_npy(head: bytes) -> bool:
     if not head.startswith(_NPY):
         return False
     try:
-        layout = _parse_header(Path("array"), head)
+        _parse_header(Path("array"), head)
     except RecordError:
         # It is an array, and reading it says what is wrong.
         return True
+    return runs_like_signal(head)
+
+
+def runs_like_signal(head: bytes) -> bool:
+    """Return whether an array of numbers runs as a signal does, by its first bytes."""
+    try:
+        layout = _parse_header(Path("array"), head)
+    except RecordError:
+        return False
     if layout.has_many and layout.is_fortran:
         # The samples of a record are far apart.
         return True
@@ -207,6 +216,29 @@ def is_npy(head: bytes) -> bool:
     values = np.frombuffer(head, layout.dtype, n_values, layout.offset)
     with np.errstate(all="ignore"):
         return looks_like_signal(_leads_first(values, layout))
+
+
+def array_from_bytes(path: Path, raw: bytes) -> NDArray[Any]:
+    """Return the array of numbers or texts that the bytes of an ``.npy`` hold.
+
+    Raises
+    ------
+    RecordError
+        If they are damaged, or hold objects.
+    """
+    start, stated = _stated(path, raw)
+    dtype, shape = np.dtype(stated["descr"]), tuple(stated["shape"])
+    if dtype.kind not in "iufbUS" or dtype.hasobject:
+        raise RecordError(path, f"holds values of type {dtype}: expected numbers or texts")
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise RecordError(path, f"has shape {shape}: expected whole numbers")
+    n_values = math.prod(shape)
+    if n_values * dtype.itemsize != len(raw) - start:
+        raise RecordError(path, f"promises shape {shape}, {len(raw) - start} bytes are stored")
+    if not n_values:
+        return np.empty(shape, dtype)
+    order: Any = "F" if stated["fortran_order"] else "C"
+    return np.frombuffer(raw, dtype, n_values, start).reshape(shape, order=order)
 
 
 def _leads_first(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:
@@ -381,13 +413,11 @@ def _cached_layout(name: str, mtime_ns: int, size: int) -> _Layout:
     return layout
 
 
-def _has_index(path: Path) -> bool:
-    """Return whether a table is beside a file; the first bytes of one have no folder."""
-    return path.is_absolute() and find_index(path) is not None
+def _stated(path: Path, head: bytes) -> tuple[int, dict[str, Any]]:
+    """Return the byte at which values begin, and type, order and shape as the header states them.
 
-
-def _parse_header(path: Path, head: bytes) -> _Layout:
-    """Return the layout that the first bytes of a file state; no code of the file is run."""
+    No code of the file is run.
+    """
     if not head.startswith(_NPY) or len(head) < 12:
         raise RecordError(path, "is no NumPy array: expected .npy")
     start, width = (10, "<H") if head[6] == 1 else (12, "<I")
@@ -396,11 +426,24 @@ def _parse_header(path: Path, head: bytes) -> _Layout:
         raise RecordError(path, f"has a header of {length} bytes: expected {_MAX_HEADER} at most")
     try:
         stated = ast.literal_eval(head[start : start + length].decode("latin-1").strip())
-        dtype, shape = np.dtype(stated["descr"]), tuple(stated["shape"])
-        is_fortran = bool(stated["fortran_order"])
+        # Both are made here, so that a damaged header is told in one place.
+        np.dtype(stated["descr"]), tuple(stated["shape"]), bool(stated["fortran_order"])
     # A damaged header may be anything.
     except Exception as error:  # noqa: BLE001
         raise RecordError(path, f"has a header that is damaged ({type(error).__name__})") from None
+    return start + length, stated
+
+
+def _has_index(path: Path) -> bool:
+    """Return whether a table is beside a file; the first bytes of one have no folder."""
+    return path.is_absolute() and find_index(path) is not None
+
+
+def _parse_header(path: Path, head: bytes) -> _Layout:
+    """Return the layout that the first bytes of a file state."""
+    start, stated = _stated(path, head)
+    dtype, shape = np.dtype(stated["descr"]), tuple(stated["shape"])
+    is_fortran = bool(stated["fortran_order"])
     if dtype.kind not in "iuf" or dtype.hasobject:
         raise RecordError(path, f"holds values of type {dtype}: expected numbers")
     if not all(isinstance(n, int) and n > 0 for n in shape):
@@ -415,4 +458,4 @@ def _parse_header(path: Path, head: bytes) -> _Layout:
     n_bytes = math.prod(shape) * dtype.itemsize
     if len(shape) == 3 and shape[0] > max(_FEW_RECORDS, n_bytes // _MIN_RECORD_BYTES):
         raise RecordError(path, f"has shape {shape}: expected fewer and longer records")
-    return _Layout(start + length, dtype, shape, is_fortran)
+    return _Layout(start, dtype, shape, is_fortran)

@@ -134,7 +134,38 @@ def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
         If the file is damaged, has no signal matrix, or the rate or gain is neither in the file nor
         given, and the gain cannot be told from the amplitude.
     """
-    signals = _find_signals(path, _load_variables(path))
+    return record_of(path, _load_variables(path), hints)
+
+
+def record_of(
+    path: Path,
+    variables: Mapping[str, object],
+    hints: ReadingHints,
+    *,
+    probe: Callable[[], Probe] | None = None,
+    record_id: str = "",
+) -> ECGRecord:
+    """Return the record that variables hold, as in a MAT file.
+
+    Parameters
+    ----------
+    path
+        The file, for error messages.
+    variables
+        Arrays, texts and structures by name.
+    hints
+        Rate and gain, used if the file states none.
+    probe
+        Measures the amplitude that tells the unit, by default of the record.
+    record_id
+        Its id, by default the stem of the file.
+
+    Raises
+    ------
+    RecordError
+        As `read_mat`.
+    """
+    signals = _find_signals(path, variables)
     facts = find_facts(signals.levels)
     matrix = _as_leads_by_samples(path, signals.matrix, facts)
     place = Place(None, 1, matrix.shape[0], tuple(range(matrix.shape[0])))
@@ -148,11 +179,11 @@ def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
     kind = SignalKind(
         is_physical=signals.name.startswith("p_"), is_integer=signals.matrix.dtype.kind in "iu"
     )
-    scale = voltage_scale(path, facts, place, kind, hints.gain_per_mv, _probe_of(matrix))
+    scale = voltage_scale(path, facts, place, kind, hints.gain_per_mv, probe or _probe_of(matrix))
     kept_names = tuple([names[row] for row in choice.kept]) if names else ()
     leads, lead_flags = names_or_standard(kept_names, matrix.shape[0])
     return ECGRecord(
-        path.stem,
+        record_id or path.stem,
         scale.apply(matrix),
         fs,
         leads,
@@ -161,6 +192,24 @@ def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
         flags=(*fs_flags, *scale.flags, *choice.flags, *lead_flags),
         unused=choice.unused,
     )
+
+
+def signal_stack(variables: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """Return the name of the array of three dimensions that holds many records, or nothing.
+
+    It has a known name, or is the only one, and no matrix of a known name is beside it.
+    """
+    stacks = [
+        name
+        for name, values in variables.items()
+        if values.ndim == 3 and values.dtype.kind in "iuf" and min(values.shape) > 0
+    ]
+    known = [name for name in _MATRIX_NAMES if name in stacks]
+    if any(_as_matrix(variables.get(name)) is not None for name in _MATRIX_NAMES):
+        return ()
+    if known:
+        return tuple(known[:1])
+    return tuple(stacks) if len(stacks) == 1 else ()
 
 
 def load_counts(path: Path) -> NDArray[np.int32]:

@@ -205,7 +205,7 @@ def _recording(kind: str) -> Unread:
 
 def _describe_zip(suffix: str) -> Unread:
     if suffix == ".npz":
-        return Unread("is a NumPy archive: save each recording as .npy")
+        return Unread("is a NumPy archive whose arrays do not run like a signal")
     if suffix in _SIDE_SUFFIXES:
         return SIDE_FILE
     return Unread("is a zip archive: unpack it")

@@ -100,11 +100,11 @@ def test_arrays_of_labels_are_no_recordings(tmp_path: Path) -> None:
     write(tmp_path / "ages.npy", RNG.integers(20, 90, 2000))
     write(tmp_path / "ids.npy", np.arange(2000))
     write(tmp_path / "onehot.npy", np.eye(5)[RNG.integers(0, 5, 2000)])
-    np.savez(tmp_path / "many.npz", a=ECG)
+    np.savez(tmp_path / "many.npz", y=RNG.integers(0, 5, 2000))
     assert [record.relative for record in index_folder(tmp_path)] == ["ecg.npy"]
     reasons = {file.relative: file.unread.reason for file in survey_folder(tmp_path).passed_over}
     assert "do not run like a signal" in reasons["y.npy"]
-    assert reasons["many.npz"] == "is a NumPy archive: save each recording as .npy"
+    assert reasons["many.npz"] == "is a NumPy archive whose arrays do not run like a signal"
 
 
 # Many records -------------------------------------------------------------------------------------
