@@ -170,6 +170,8 @@ def _cached_arrays(name: str, mtime_ns: int, size: int) -> dict[str, NDArray[Any
                     f"holds {len(members)} arrays of {n_bytes} bytes: expected {_MAX_MEMBERS} of "
                     f"{_MAX_BYTES} at most; save large arrays as .npy",
                 )
+            if len({info.filename for info in members}) < len(members):
+                raise RecordError(path, "has two arrays of one name: expected each once")
             return {
                 info.filename.removesuffix(".npy"): array_from_bytes(path, archive.read(info))
                 for info in members

@@ -97,7 +97,14 @@ def test_bad_archives_give_one_clear_error(tmp_path: Path) -> None:
         archive.writestr("signal.npy", bytes(2**27 + 1))
     with zipfile.ZipFile(tmp_path / "short.npz", "w") as archive:
         archive.writestr("signal.npy", good[good.index(b"\x93NUMPY") :][:200])
+    with (
+        zipfile.ZipFile(tmp_path / "twice.npz", "w") as archive,
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
+        for _ in range(2):
+            archive.writestr("signal.npy", good[good.index(b"\x93NUMPY") :])
     for name, expected in (
+        ("twice", "has two arrays of one name"),
         ("cut", "is no NumPy archive"),
         ("object", "holds values of type object: expected numbers or texts"),
         ("ids", "names 2 ids of 3 records: expected one for each"),
