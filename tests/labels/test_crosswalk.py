@@ -248,6 +248,7 @@ def test_all_problems_of_a_user_set_are_reported_with_their_rows(tmp_path: Path)
 
 def test_tables_are_part_of_the_package() -> None:
     assert {path.name for path in TABLES.glob("*.csv")} == {
+        "aami.csv",
         "crosswalk.csv",
         "ptbxl_statements.csv",
         "sources.csv",

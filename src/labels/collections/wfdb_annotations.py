@@ -43,7 +43,8 @@ BEAT_SYMBOLS = frozenset("NLRBAaJSVrFejnE/fQ?")
 _QUALITY = "~"
 # Bits of the subtype of a quality change: the upper four say of a signal that it is unreadable.
 _UNREADABLE = (0x10, 0x20, 0x40, 0x80)
-_UNKNOWN_RHYTHMS = frozenset({"", "U", "?", "UNKNOWN"})
+_UNKNOWN_RHYTHMS = frozenset({"", "U", "?", "UNKNOWN", "NAN", "NAT"})
+_RHYTHM = re.compile(r"[A-Za-z0-9?][A-Za-z0-9 ./+_-]{0,39}|")
 _PROBLEMS_SHOWN = 10
 
 
@@ -232,6 +233,13 @@ def _read_record(request: Request, path: str, collection: Collection) -> _Annota
         marks = _find_beats(annotations, collection)
     else:
         n_signals = len(read_header(header).signals)
+        for place, note in annotations.notes.items():
+            if note.startswith("(") and not _RHYTHM.fullmatch(note[1:].strip()):
+                raise RecordError(
+                    file,
+                    f"annotation {place + 1} names the rhythm {printable(repr(note[1:]))}: "
+                    "expected a code such as AFIB",
+                )
         marks = _find_rhythms(annotations, n_samples, n_signals, collection)
     return _AnnotatedRecord(path, marks, fs, read_comments(header))
 
@@ -281,7 +289,7 @@ def _find_rhythms(
     unreadable = list(_iter_unreadable(annotations, n_samples, n_signals))
     marks: list[_Mark] = []
     for (start, code), stop in zip(changes, stops, strict=True):
-        if code not in _UNKNOWN_RHYTHMS:
+        if code.upper() not in _UNKNOWN_RHYTHMS:
             marks += _cut_out(_Mark(start, stop, code), unreadable)
     return marks
 

@@ -167,6 +167,13 @@ def test_records_that_cannot_be_used_are_named(
     assert "pipe.atr" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["(N;AFIB", "(A\x04", "(=1+1", "([N]"])
+def test_what_is_no_rhythm_is_refused_with_its_place(tmp_path: Path, name: str) -> None:
+    write_record(tmp_path, "r", [(5, "+", "(N", 0), (50, "+", name, 0)])
+    with pytest.raises(ValueError, match=r"r\.atr: annotation 2 names the rhythm .*such as AFIB"):
+        build_labels("annotations", tmp_path, dataset="d", what="rhythm")
+
+
 def test_wrong_requests_say_what_is_there(tmp_path: Path) -> None:
     write_record(tmp_path, "r", [(5, "N", "", 0)], annotator="qrs")
     with pytest.raises(ValueError, match=r"no annotation file \*\.atr below it.*qrs"):
