@@ -290,7 +290,7 @@ def generate_annotated_ecg(
     patient: Patient | None = None,
     record_id: str = "synthetic",
 ) -> tuple[ECGRecord, tuple[Beat, ...]]:
-    """Generate one recording as `generate_ecg` does, and return it with the beats in it.
+    """Generate one recording, and return it with the beats in it.
 
     Parameters
     ----------
