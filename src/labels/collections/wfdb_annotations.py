@@ -72,8 +72,8 @@ class Collection:
     beats: str = ""
     first_rhythm: str = ""
     unknown_beats: str = ""
-    patient: str = ""
-    patient_comment: str = ""
+    patient: re.Pattern[str] | None = None
+    patient_comment: re.Pattern[str] | None = None
     same_patient: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,25 +84,30 @@ COLLECTIONS = {
             *("P", "PREX", "SBR", "SVTA", "T", "VFL", "VT"),
         ),
         beats="NLRAaJSVFejE/fQ",
-        patient="(.+)",
+        patient=re.compile("(.+)"),
         same_patient={"202": "201"},
     ),
-    "afdb": Collection(rhythms=("AFIB", "AFL", "J", "N"), patient="(.+)"),
+    "afdb": Collection(rhythms=("AFIB", "AFL", "J", "N"), patient=re.compile("(.+)")),
     "svdb": Collection(beats="NSVFQ"),
     "ltafdb": Collection(
         rhythms=("N", "SVTA", "VT", "AFIB", "B", "T", "IVR", "AB", "SBR"),
         beats="NAV",
-        patient="(.+)",
+        patient=re.compile("(.+)"),
     ),
     # Its subjects had no significant arrhythmias.
-    "nsrdb": Collection(beats="NSVF", first_rhythm="N", patient="(.+)"),
-    "incartdb": Collection(beats="NVRAFnjSBQ", patient_comment=r"patient\s+(\d{1,3})"),
+    "nsrdb": Collection(beats="NSVF", first_rhythm="N", patient=re.compile("(.+)")),
+    "incartdb": Collection(
+        beats="NVRAFnjSBQ", patient_comment=re.compile(r"patient\s+(\d{1,3})", re.IGNORECASE)
+    ),
     # Only the ends of episodes are annotated; N is all that is neither fibrillation nor flutter.
     "cpsc2021": Collection(
-        rhythms=("AFIB", "AFL", "N"), first_rhythm="N", patient=r"data_(\d+)_\d+"
+        rhythms=("AFIB", "AFL", "N"), first_rhythm="N", patient=re.compile(r"data_(\d+)_\d+")
     ),
     "icentia11k": Collection(
-        rhythms=("N", "AFIB", "AFL"), beats="NSV", unknown_beats="Q", patient=r"(p\d+)_s\d+"
+        rhythms=("N", "AFIB", "AFL"),
+        beats="NSV",
+        unknown_beats="Q",
+        patient=re.compile(r"(p\d+)_s\d+"),
     ),
 }
 """Name -> settings of a known collection."""
@@ -376,10 +381,10 @@ def _find_patient(record_id: str, comments: Sequence[str], collection: Collectio
     name = record_id.rsplit("/", 1)[-1]
     if collection.patient_comment:
         for comment in comments:
-            if match := re.search(collection.patient_comment, comment, re.IGNORECASE):
+            if match := collection.patient_comment.search(comment):
                 return match[1]
     name = collection.same_patient.get(name, name)
-    match = re.fullmatch(collection.patient, name) if collection.patient else None
+    match = collection.patient.fullmatch(name) if collection.patient else None
     return match[1] if match else ""
 
 
