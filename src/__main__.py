@@ -204,6 +204,32 @@ def cross_validate(args: argparse.Namespace) -> int:
     return 0
 
 
+def label_issues(args: argparse.Namespace) -> int:
+    """Rank the labels that out-of-fold predictions contradict, with a page to decide on them."""
+    from src.commands.label_issues import describe_next_step, run_label_issues
+
+    report = run_label_issues(
+        args.predictions,
+        args.processed,
+        args.out,
+        target=args.target,
+        page=args.page,
+        n_examples=args.examples,
+    )
+    _say(f"{report}\n{args.out}\n{describe_next_step(args.page, report.issues)}")
+    return 0
+
+
+def relabel(args: argparse.Namespace) -> int:
+    """Write a label mapping with the decisions that were made on the page of label-issues."""
+    from src.labels.decisions import apply_decisions
+
+    counts = apply_decisions(args.mapping, args.decisions, args.out)
+    shown = ", ".join(f"{kind} {n}" for kind, n in counts.items())
+    _say(f"{args.out}: {shown or 'no decisions'}; run preprocess with --mapping {args.out}")
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Evaluate a checkpoint, or predictions from any program, on a split, with figures."""
     from src.eval import EvaluationOptions, evaluate_predictions
@@ -519,6 +545,8 @@ COMMANDS = {
     "leave-one-out": (leave_one_out, arguments.add_leave_one_out),
     "cross-fit": (cross_fit, arguments.add_cross_fit),
     "cross-validate": (cross_validate, arguments.add_cross_validate),
+    "label-issues": (label_issues, arguments.add_label_issues),
+    "relabel": (relabel, arguments.add_relabel),
     "report": (report, arguments.add_report),
     "demo": (demo, arguments.add_demo),
 }

@@ -87,6 +87,11 @@ EXAMPLES = {
     "cross-validate": (
         "--processed artifacts/mine --out artifacts/runs/folds --folds 5 --intervals 1000"
     ),
+    "label-issues": (
+        "--predictions artifacts/runs/folds/predictions_cross_validation.npz --processed "
+        "artifacts/mine --out issues.csv --page issues.html"
+    ),
+    "relabel": "--decisions decisions.csv --mapping logs/mine.csv --out logs/mine_relabelled.csv",
     "recalibrate": (
         "--checkpoint artifacts/pretrained/superclass.pth --processed artifacts/mine --out mine.pth"
     ),
@@ -440,6 +445,66 @@ def add_cross_validate(parser: argparse.ArgumentParser) -> None:
     )
     _add_intervals(parser)
     _add_training(parser)
+
+
+def add_label_issues(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `label-issues`."""
+    parser.add_argument(
+        "--predictions",
+        required=True,
+        metavar="FILE",
+        help="out-of-fold predictions of cross-fit or cross-validate; or a file as for evaluate "
+        "--predictions, of a model that was not trained on its records",
+    )
+    parser.add_argument(
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
+    )
+    parser.add_argument(
+        "--out", type=file_to_write, required=True, metavar="CSV", help="ranked table to write"
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="one label per record or several, as for evaluate --predictions; auto = as the "
+        "predictions say (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_to_write,
+        metavar="FILE",
+        help="also write an HTML file with the ECGs, to decide on them by keys (default: none)",
+    )
+    parser.add_argument(
+        "--examples",
+        type=count,
+        default=50,
+        metavar="N",
+        help="records on the page, the most suspicious first (default: %(default)s)",
+    )
+
+
+def add_relabel(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `relabel`."""
+    parser.add_argument(
+        "--decisions",
+        required=True,
+        metavar="CSV",
+        help="table that the page of label-issues saved",
+    )
+    parser.add_argument(
+        "--mapping",
+        required=True,
+        metavar="CSV",
+        help="label mapping that the records were preprocessed with; it stays as it is",
+    )
+    parser.add_argument(
+        "--out",
+        type=file_to_write,
+        required=True,
+        metavar="CSV",
+        help="label mapping to write, with the changed labels and without the dropped records",
+    )
 
 
 def _add_intervals(parser: argparse.ArgumentParser) -> None:

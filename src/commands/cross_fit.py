@@ -223,4 +223,5 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
         single_label=parts[0].single_label,
         # All networks teach whoever is trained on their predictions
         train_hashes=tuple(dict.fromkeys(text for part in parts for text in part.train_hashes)),
+        out_of_fold=True,
     )

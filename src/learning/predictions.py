@@ -15,7 +15,7 @@ from src.processed.npz import read_npz
 from src.utils import Float32Array, Float64Array, atomic_path, printable
 
 _ARRAYS = ("keys", "y_true", "y_score", "classes", "single_label")
-_FURTHER_ARRAYS = ("thresholds", "signal_hashes", "train_hashes")
+_FURTHER_ARRAYS = ("thresholds", "signal_hashes", "train_hashes", "out_of_fold")
 MAX_TEXT_BYTES = 16_384
 DEFAULT_THRESHOLD = 0.5
 
@@ -49,6 +49,9 @@ class Predictions:
     train_hashes
         Fingerprints of the recordings that the model was trained on; empty where not known, as in
         older files.
+    out_of_fold
+        True where several networks predicted, each the records that it was not trained on;
+        `train_hashes` are those of all of them.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class Predictions:
     thresholds: Float64Array | None = None
     signal_hashes: tuple[str, ...] = ()
     train_hashes: tuple[str, ...] = ()
+    out_of_fold: bool = False
 
     def __post_init__(self) -> None:
         self._set("keys", tuple(str(key) for key in self.keys))
@@ -157,6 +161,8 @@ class Predictions:
         }
         if self.thresholds is not None:
             arrays["thresholds"] = self.thresholds
+        if self.out_of_fold:
+            arrays["out_of_fold"] = np.array(self.out_of_fold)
         for name, hashes in (
             ("signal_hashes", self.signal_hashes),
             ("train_hashes", self.train_hashes),
@@ -195,6 +201,7 @@ class Predictions:
                 thresholds=arrays.get("thresholds"),
                 signal_hashes=_read_hashes(arrays, "signal_hashes"),
                 train_hashes=_read_hashes(arrays, "train_hashes"),
+                out_of_fold=bool(arrays.get("out_of_fold", False)),
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {printable(str(error), 1000)}") from None

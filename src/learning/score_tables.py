@@ -52,7 +52,7 @@ class ScoreTable:
         Whether one class is predicted per record; None where the source does not say.
     has_negative
         Whether records without any of the classes were evaluated, as our own predictions show.
-    thresholds, train_hashes
+    thresholds, train_hashes, out_of_fold
         As in `Predictions`; those of other programs have none.
 
     Raises
@@ -70,6 +70,7 @@ class ScoreTable:
     has_negative: bool = False
     thresholds: Float64Array | None = None
     train_hashes: tuple[str, ...] = ()
+    out_of_fold: bool = False
 
     def __post_init__(self) -> None:
         expected = (len(self.keys), len(self.classes))
@@ -112,6 +113,7 @@ class ScoreTable:
             has_negative=bool((~has_one).any()),
             thresholds=predictions.thresholds,
             train_hashes=predictions.train_hashes,
+            out_of_fold=predictions.out_of_fold,
         )
 
     def resolve(self, known: Collection[str]) -> ScoreTable:
@@ -182,6 +184,7 @@ class ScoreTable:
             thresholds=None if task.single_label else self.thresholds,
             signal_hashes=records.signal_hashes,
             train_hashes=self.train_hashes,
+            out_of_fold=self.out_of_fold,
         )
 
 

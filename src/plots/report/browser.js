@@ -56,6 +56,7 @@ class EcgBrowser {
     this.span = this.record.seconds;
     this.measured = null;
     this.draw();
+    this.holder.dispatchEvent(new CustomEvent("record", { detail: place }));
   }
 
   // Tools -----------------------------------------------------------------------------------------------------------
@@ -329,4 +330,4 @@ class EcgBrowser {
 }
 
 const holder = document.getElementById("ecg-browser");
-if (holder) new EcgBrowser(holder, JSON.parse(document.getElementById("ecg-records").textContent));
+const browser = holder && new EcgBrowser(holder, JSON.parse(document.getElementById("ecg-records").textContent));

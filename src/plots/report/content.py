@@ -135,7 +135,15 @@ class Browser:
     records: Sequence[Mapping[str, object]]
 
 
-Block = Table | Pictures | Facts | Note | Heading | Gallery | Browser
+@dataclass(frozen=True)
+class Decider:
+    """Buttons and keys to decide on the records of the browser; `records` are in its order."""
+
+    kind: ClassVar[str] = "decider"
+    records: Sequence[Mapping[str, str]]
+
+
+Block = Table | Pictures | Facts | Note | Heading | Gallery | Browser | Decider
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -124,20 +125,23 @@ def collect_examples(
     maps = _explain(files, ranked_records, network, beat) if with_saliency else {}
     examples = []
     for ranked in ranked_records:
-        arrays = load_record_file(record_path(files.processed, ranked.key))
+        row = files.manifest.loc[[ranked.key]].iloc[0].to_dict()
         shade, shade_class = maps.get(ranked.key, (None, ""))
-        examples.append(
-            Example(
-                ranked=ranked,
-                note=_describe_record(files.manifest.loc[[ranked.key]].iloc[0].to_dict()),
-                signal=to_millivolts(arrays)[:, :_MAX_SAMPLES],
-                fs=float(arrays["fs"]),
-                lead_present=arrays["lead_present"],
-                shade=shade,
-                shade_class=shade_class,
-            )
-        )
+        example = load_example(files.processed, ranked, row)
+        examples.append(replace(example, shade=shade, shade_class=shade_class))
     return examples
+
+
+def load_example(processed: str | Path, ranked: RankedRecord, row: Mapping[Any, Any]) -> Example:
+    """Return a record with its signal, described by its row of the manifest."""
+    arrays = load_record_file(record_path(processed, ranked.key))
+    return Example(
+        ranked=ranked,
+        note=_describe_record(row),
+        signal=to_millivolts(arrays)[:, :_MAX_SAMPLES],
+        fs=float(arrays["fs"]),
+        lead_present=arrays["lead_present"],
+    )
 
 
 def _describe_record(row: Mapping[Any, Any]) -> str:

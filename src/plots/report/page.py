@@ -20,7 +20,7 @@ from src.plots.report.content import Block, Picture, Section
 from src.utils import html_text, printable_lines, to_jsonable
 
 _HERE = Path(__file__).parent
-_STYLE, _SCRIPTS = "page.css", ("tables.js", "browser.js")
+_STYLE, _SCRIPTS = "page.css", ("tables.js", "browser.js", "decide.js")
 
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
