@@ -94,6 +94,7 @@ CONTENTS = {
         "docs/annotations",
         "docs/quality",
         "docs/duplicates",
+        "docs/label_issues",
         "docs/training",
         "docs/ptbxl",
         "docs/robustness",

@@ -64,21 +64,25 @@ def _checked_output(check: Callable[[str | Path], Path], text: str) -> str:
 
 
 def require_other_output(args: argparse.Namespace) -> None:
-    """Refuse an ``--out`` that names one of the files that the command reads.
+    """Refuse an ``--out`` or ``--page`` that names one of the files that the command reads.
 
     Raises
     ------
     UsageError
         The message names the file.
     """
-    out = getattr(args, "out", None)
-    if not out or not os.path.isfile(out):
-        return
-    for name, given in vars(args).items():
-        for value in given if isinstance(given, (list, tuple)) else [given]:
-            is_other = name != "out" and isinstance(value, str) and os.path.isfile(value)
-            if is_other and Path(value).samefile(out):
-                raise UsageError(f"{out}: is read by this command: expected another file for --out")
+    for written in ("out", "page"):
+        out = getattr(args, written, None)
+        if not out or not os.path.isfile(out):
+            continue
+        for name, given in vars(args).items():
+            for value in given if isinstance(given, (list, tuple)) else [given]:
+                is_read = name not in ("out", "page")
+                is_other = is_read and isinstance(value, str) and os.path.isfile(value)
+                if is_other and Path(value).samefile(out):
+                    raise UsageError(
+                        f"{out}: is read by this command: expected another file for --{written}"
+                    )
 
 
 def list_of(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:

@@ -115,6 +115,7 @@ def test_the_output_of_every_command_is_checked() -> None:
     assert checked == {
         *(f"{name} out" for name in commands if "--out" in commands[name]._option_string_actions),
         "evaluate save",
+        "label-issues page",
         "preprocess figures",
         "predict saliency",
         "sample-data dest",
@@ -128,4 +129,6 @@ def test_an_output_is_no_file_that_the_command_reads(tmp_path: Path) -> None:
     for given in ({"checkpoint": best}, {"paths": ["none", best]}):
         with pytest.raises(UsageError, match="is read by this command"):
             require_other_output(argparse.Namespace(out=link, **given))
+    with pytest.raises(UsageError, match="another file for --page"):
+        require_other_output(argparse.Namespace(out=None, page=link, predictions=best))
     require_other_output(argparse.Namespace(out=best, checkpoint=None, paths=[str(tmp_path)]))
