@@ -93,10 +93,13 @@ def load_decisions(path: str | Path) -> list[Decision]:
 
 
 def _find_decision_problems(decisions: Sequence[Decision]) -> list[str]:
-    problems, rows = [], dict[tuple[str, str], int]()
+    problems: list[str] = []
+    rows: dict[tuple[str, str], int] = {}
     for decision in decisions:
         name = printable(repr(decision.record_id))
-        first = rows.setdefault((decision.dataset, decision.record_id), decision.row)
+        # Two names of one file are one record, too
+        keys = {decision.record_id, decision.path or decision.record_id}
+        first = min(rows.setdefault((decision.dataset, key), decision.row) for key in keys)
         if decision.kind not in KINDS:
             kind = printable(repr(decision.kind))
             problem = f"column decision, value {kind}: expected one of {', '.join(KINDS)}"

@@ -63,6 +63,7 @@ def test_a_record_without_labels_was_looked_at_for_all(mapping: Path, tmp_path: 
         ("d,1,AF,perhaps,AF;LBBB,", "row 2, column decision, value 'perhaps'"),
         ("d,1__w00002,AF,change,AF;LBBB,", "is a window of a recording"),
         ("d,1,AF,keep,AF;LBBB,\nd,1,AF,drop,AF;LBBB,", "row 3, '1' is decided in row 2 already"),
+        ("d,1,AF,keep,AF;LBBB,a/1\nd,2,AF,drop,NORM,a/1", "row 3, '2' is decided in row 2 already"),
         ("d,9,AF,change,AF,", "record '9' of d has no row of its own"),
         ("x,1,AF,change,AF,", "record '1' of x has no row of its own"),
         ("d,1,AF,change,NORM,", "has the labels 'AF;LBBB' in the label mapping"),
