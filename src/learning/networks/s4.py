@@ -15,10 +15,10 @@ All steps are products of matrices, and their number grows in proportion to the 
 
 Processor time in ms of forward + backward, on one core for 128 records of 256 channels:
 
-| samples | in chunks | one Toeplitz matrix | FFT of twice the length | linear layer of the block |
-|---|---|---|---|---|
-| 125 | 58 + 51 | 49 + 80 | 40 + 157 | 38 + 90 |
-| 250 | 121 + 106 | 126 + 351 | 112 + 428 | 80 + 164 |
+- 125 samples: 58 + 51 in chunks, 49 + 80 as one Toeplitz matrix, 40 + 157 by FFT of twice the
+  length; the linear layer of the block takes 38 + 90.
+- 250 samples: 121 + 106 in chunks, 126 + 351 as one Toeplitz matrix, 112 + 428 by FFT; the linear
+  layer takes 80 + 164.
 
 References
 ----------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from src.processed.runs.heartbeat import Heartbeat
 from src.records.facts import parse_age, parse_sex
 from src.records.svg import SHADE_S, draw_ecg_svg
 from src.utils import Float32Array
-
-if TYPE_CHECKING:
-    from src.learning.networks import NetworkFactory
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +93,7 @@ def collect_examples(
     n_examples: int,
     *,
     with_saliency: bool,
-    network: str | NetworkFactory | None = None,
+    network: str | Callable[..., Any] | None = None,
     beat: Heartbeat | None = None,
 ) -> list[Example]:
     """Return the worst mistakes and then typical records of the run's first evaluation.
@@ -166,7 +163,7 @@ def _describe_record(row: Mapping[Any, Any]) -> str:
 def _explain(
     files: RunFiles,
     ranked_records: Sequence[RankedRecord],
-    network: str | NetworkFactory | None,
+    network: str | Callable[..., Any] | None,
     beat: Heartbeat | None,
 ) -> dict[str, tuple[Float32Array, str]]:
     """Return key -> shade and class explained; nothing without the checkpoint."""

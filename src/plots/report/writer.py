@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from src.plots.report.data_sections import build_data_sections
 from src.plots.report.examples import build_example_sections, collect_examples
@@ -14,9 +15,6 @@ from src.plots.report.run_files import load_run
 from src.plots.report.score_sections import build_score_sections, build_summary
 from src.processed.runs.heartbeat import Heartbeat
 from src.utils import atomic_path
-
-if TYPE_CHECKING:
-    from src.learning.networks import NetworkFactory
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ def write_report(
     *,
     n_examples: int = 6,
     with_saliency: bool = True,
-    network: str | NetworkFactory | None = None,
+    network: str | Callable[..., Any] | None = None,
 ) -> Path:
     """Write the report of a run, a single HTML file that needs no network.
 
