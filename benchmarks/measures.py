@@ -476,19 +476,20 @@ def measure_inference(data: Path | None, n_records: int) -> Result:
     import torch
 
     from benchmarks.peers import XResNet1d101
-    from src.classifier.file_predictions import predict_files
-    from src.learning.checkpoints import load_checkpoint
+    from src.classifier.classifier import Classifier
 
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(ROOT / "artifacts" / "pretrained" / "superclass.pth")
+    ours_network = Classifier.load(
+        ROOT / "artifacts" / "pretrained" / "superclass.pth", device="cpu"
+    )
     theirs = XResNet1d101(n_leads=12, n_classes=5).eval()
     ours_s, theirs_s = [], []
     with TemporaryDirectory() as temporary:
         headers = make_collection(Path(temporary) / "source", n_records, 500.0, data)
         few = headers[: max(16, n_records // 4)]  # the plain recipe is slow
-        list(predict_files(checkpoint, few))
+        list(ours_network.predict_many(few))
         for _ in range(3):
-            ours_s += time_call(lambda: list(predict_files(checkpoint, headers)), 1)
+            ours_s += time_call(lambda: list(ours_network.predict_many(headers)), 1)
             theirs_s += time_call(lambda: predict_plain(few, theirs), 1)
     ours = [n_records / seconds for seconds in ours_s]
     plain_rates = [len(few) / seconds for seconds in theirs_s]

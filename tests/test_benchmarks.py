@@ -45,5 +45,5 @@ def test_sections_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_files_are_predicted_as_fast_as_the_plain_recipe_with_a_published_network() -> None:
-    result = measure_inference(None, 16)
+    result = measure_inference(None, 32)
     assert result["plain_records_per_s"] > 0 and result["ratio"]["median"] > 1

@@ -456,9 +456,7 @@ def add_label_issues(parser: argparse.ArgumentParser) -> None:
         help="out-of-fold predictions of cross-fit or cross-validate; or a file as for evaluate "
         "--predictions, of a model that was not trained on its records",
     )
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
+    _add_processed(parser)
     parser.add_argument(
         "--out", type=file_to_write, required=True, metavar="CSV", help="ranked table to write"
     )
@@ -504,6 +502,12 @@ def add_relabel(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="CSV",
         help="label mapping to write, with the changed labels and without the dropped records",
+    )
+
+
+def _add_processed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
     )
 
 
@@ -561,9 +565,7 @@ def _add_evaluated(
         _add_network(parser)
     else:
         _add_checkpoint(parser)
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
+    _add_processed(parser)
     parser.add_argument(
         "--split",
         default=split,
@@ -660,9 +662,7 @@ def _add_predictions(parser: argparse.ArgumentParser) -> None:
 def add_recalibrate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `recalibrate`."""
     _add_checkpoint(parser)
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
+    _add_processed(parser)
     parser.add_argument(
         "--split",
         default="val",
@@ -891,9 +891,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def add_embed(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `embed`."""
     _add_checkpoint(parser)
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
+    _add_processed(parser)
     parser.add_argument(
         "--out",
         type=file_to_write,
@@ -914,9 +912,7 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 def add_probe(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `probe`."""
     parser.add_argument("--features", required=True, metavar="FILE", help=".npz that embed wrote")
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
+    _add_processed(parser)
     parser.add_argument(
         "--split",
         default="test",
@@ -997,9 +993,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def add_export_dataset(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export-dataset`."""
-    parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
-    )
+    _add_processed(parser)
     parser.add_argument(
         "--format",
         choices=("parquet",),

@@ -61,7 +61,7 @@ def out_of_fold(wrong: Path) -> Predictions:
     records = join_records(list(load_records(processed).values()))
     classes = find_classes(records)
     y_true = encode_targets(records, classes)
-    checkpoint = load_checkpoint(PROJECT_ROOT / "artifacts/pretrained/superclass.pth")
+    checkpoint = load_checkpoint(PROJECT_ROOT / "artifacts/pretrained/statements.pth")
     view = View(checkpoint.card.leads, checkpoint.card.normalization)
     dataset = ECGDataset(records.paths, y_true, view, records.datasets)
     loader = make_loader(dataset, LoaderConfig(batch_size=45))
