@@ -3,7 +3,7 @@
 A module of InceptionTime (Ismail Fawaz et al., 2020) narrows its input to 32 channels, convolves
 them with long, middle and short kernels, and puts the results beside those of a pool of 3 samples.
 Six modules follow each other without a stride, and every third adds a shortcut. The paper averages
-the outputs of five such networks; this is one of them. With 12 leads and 5 classes it has 0.52
+the outputs of five such networks; this is one of them. With 12 leads and 5 classes it has 0.47
 million parameters.
 
 References
