@@ -38,8 +38,8 @@ class NetworkEntry(NamedTuple):
     paper
         Where it was published.
     auroc
-        Its macro AUROC over all 71 statements on fold 9 of PTB-XL, as measured here or worked out of
-        published predictions; None where neither is known.
+        Its macro AUROC over all 71 statements on fold 9 of PTB-XL, as measured here or worked out
+        of published predictions; None where neither is known.
     """
 
     path: str
