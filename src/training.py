@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.config import Config, PreprocessConfig, TrainConfig, config_paths
+from src.config import Config, ModelConfig, PreprocessConfig, TrainConfig, config_paths
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import predict
 from src.learning.augment import Augmentation, Transform, build_augmentation
@@ -33,6 +33,7 @@ from src.learning.losses import (
 )
 from src.learning.metrics import compute_metrics
 from src.learning.networks import (
+    NETWORKS,
     NetworkFactory,
     describe_source,
     find_network,
@@ -825,6 +826,7 @@ def run_training(
             config.model, network=name_network(network), network_args=arguments
         )
         config = replace(config, model=settings_of_model)
+    config = adopt_network(config)
     network = network or config.model.network
     find_network(network)
     train = config.train
@@ -877,6 +879,17 @@ def run_training(
         if processes.is_main:
             log.result = _summarize(result, loaders)
         return result
+
+
+def adopt_network(config: Config) -> Config:
+    """Return settings with the network of the checkpoint to start from, if they set none.
+
+    A network that is not one of this program's has to be named.
+    """
+    if config.train.init_from is None or config.model != ModelConfig():
+        return config
+    model = load_checkpoint(config.train.init_from).card.model
+    return replace(config, model=model) if model.network in NETWORKS else config
 
 
 def _build_loaders(config: Config, processed: Path, processes: Processes) -> DataLoaders:

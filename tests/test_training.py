@@ -504,3 +504,14 @@ def test_a_start_that_knows_validation_is_asked_about(
     )
     run_training(config, processed, tmp_path)
     assert asked == [tuple(load_records(processed)["val"].signal_hashes)]
+
+
+def test_fine_tuning_takes_the_network_of_the_checkpoint(processed: Path, tmp_path: Path) -> None:
+    model = ModelConfig(base_channels=8, lead_mask=True)
+    config = dataclasses.replace(with_train(epochs=1), model=model)
+    first = run_training(config, processed, tmp_path / "first")
+    tuned = with_train(epochs=1, init_from=str(first.best_path))
+    unset = dataclasses.replace(tuned, model=ModelConfig())
+    assert run_training(unset, processed, tmp_path / "tuned").card.model == model
+    with pytest.raises(ValueError, match="lead_mask True where this run has False"):
+        run_training(tuned, processed, tmp_path / "other")

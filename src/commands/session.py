@@ -39,7 +39,7 @@ from src.processed.manifest import INTERRUPTED, load_manifest, load_preprocess_c
 from src.processed.record_files import load_record_file, record_path, to_millivolts
 from src.records.record import ECGRecord
 from src.records.sample_collections import write_sample_collections
-from src.training import TrainResult, build_card, run_training
+from src.training import TrainResult, adopt_network, build_card, run_training
 from src.utils import (
     Rich,
     device_info,
@@ -178,7 +178,7 @@ class Session(Rich):
     """
 
     def __init__(self, config: Config | None = None) -> None:
-        self.config = config or Config()
+        self.config = adopt_network(config or Config())
         self.paths = config_paths(self.config)
         self._data: DataConfig | None = None
         self._loaders: DataLoaders | None = None
