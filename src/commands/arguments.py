@@ -309,12 +309,7 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `train`."""
-    parser.add_argument(
-        "--processed",
-        default=str(project_paths().processed),
-        metavar="DIR",
-        help="folder written by preprocess (default: artifacts/processed)",
-    )
+    _add_processed(parser, is_required=False)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--out",
@@ -370,12 +365,7 @@ class _Replaced(argparse.Action):
 
 def add_leave_one_out(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `leave-one-out`."""
-    parser.add_argument(
-        "--processed",
-        default=str(project_paths().processed),
-        metavar="DIR",
-        help="folder written by preprocess (default: artifacts/processed)",
-    )
+    _add_processed(parser, is_required=False)
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -396,12 +386,7 @@ def add_leave_one_out(parser: argparse.ArgumentParser) -> None:
 
 def add_cross_fit(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cross-fit`."""
-    parser.add_argument(
-        "--processed",
-        default=str(project_paths().processed),
-        metavar="DIR",
-        help="folder written by preprocess (default: artifacts/processed)",
-    )
+    _add_processed(parser, is_required=False)
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -422,12 +407,7 @@ def add_cross_fit(parser: argparse.ArgumentParser) -> None:
 
 def add_cross_validate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cross-validate`."""
-    parser.add_argument(
-        "--processed",
-        default=str(project_paths().processed),
-        metavar="DIR",
-        help="folder written by preprocess (default: artifacts/processed)",
-    )
+    _add_processed(parser, is_required=False)
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -505,9 +485,14 @@ def add_relabel(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_processed(parser: argparse.ArgumentParser) -> None:
+def _add_processed(parser: argparse.ArgumentParser, *, is_required: bool = True) -> None:
+    text = "folder written by preprocess"
     parser.add_argument(
-        "--processed", required=True, metavar="DIR", help="folder written by preprocess"
+        "--processed",
+        required=is_required,
+        default=None if is_required else str(project_paths().processed),
+        metavar="DIR",
+        help=text if is_required else f"{text} (default: artifacts/processed)",
     )
 
 
