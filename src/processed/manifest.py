@@ -199,8 +199,8 @@ class Journal:
         if self.path.exists():
             with open_regular(self.path) as stream:
                 for line in stream:
-                    # A row begins so; other lines are not parsed, of which a file may have millions
-                    row = _parse_journal_line(line) if line.startswith(b'["') else None
+                    # Other lines are not parsed, of which a damaged file may have millions.
+                    row = _parse_journal_line(line) if _looks_like_a_row(line) else None
                     if row is not None:
                         rows.append(row)
         return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS), dtype=str)
@@ -210,6 +210,13 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
+def _looks_like_a_row(line: bytes) -> bool:
+    """Return whether a line begins, ends and is divided as the rows of a journal are."""
+    # One column less: a run of an earlier version, which had no cover of labels
+    n_least = len(MANIFEST_COLUMNS) - 2
+    return line.startswith(b'["') and line.endswith(b'"]\n') and line.count(b'", "') >= n_least
+
+
 def _parse_journal_line(line: bytes) -> list[str] | None:
     """Return the cells of a line, or None if it is incomplete or damaged."""
     try:
@@ -217,8 +224,7 @@ def _parse_journal_line(line: bytes) -> list[str] | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(row, list) and len(row) == len(MANIFEST_COLUMNS) - 1:
-        # A run of an earlier version, which had no cover of labels
-        row.append("")
+        row.append("")  # the cover of labels
     if not isinstance(row, list) or len(row) != len(MANIFEST_COLUMNS):
         return None
     if not all(isinstance(cell, str) for cell in row):
