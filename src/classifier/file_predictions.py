@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -16,7 +17,8 @@ from src.classifier.inputs import (
     InputFacts,
     NoInput,
     Source,
-    iter_inputs,
+    build_inputs,
+    read_parts,
     to_input,
 )
 from src.classifier.notes import list_notes
@@ -25,6 +27,8 @@ from src.learning.leaks import TrainingRecordings
 from src.model import Member, load_members, to_scores
 from src.records.reading import record_name
 from src.records.record import NO_HINTS, ECGRecord, ReadingHints
+
+K = TypeVar("K")
 
 TRAINED_ON = "the model was trained on this recording"
 
@@ -61,18 +65,27 @@ class FilePrediction:
     labels: tuple[str, ...] = ()
 
 
-class _Named(NamedTuple):
-    """Where a prediction comes from: the name and the path of a record."""
+class _Owner(NamedTuple):
+    """Where a prediction comes from: the name and the path of a record.
 
+    Its number tells apart records of one name.
+    """
+
+    number: int
     record_id: str
     path: str
 
 
 class _Scored(NamedTuple):
-    """The probabilities (n_classes,) of an input, and its facts."""
+    """The probabilities (n_classes,) of an input, its facts, and whether it trained the model."""
 
     scores: torch.Tensor
     facts: InputFacts
+    is_known: bool
+
+
+def _is_known(item: _Scored | NoInput) -> bool:
+    return isinstance(item, _Scored) and item.is_known
 
 
 def predict_files(
@@ -165,20 +178,23 @@ def predict_sources(
     if long not in LONG_MODES:
         raise ValueError(f"long is {long!r}: expected one of {', '.join(LONG_MODES)}")
 
-    def iter_named() -> Iterator[tuple[_Named, Iterator[Input | NoInput]]]:
-        for source in sources:
+    def iter_parts() -> Iterator[tuple[_Owner, ECGRecord | NoInput]]:
+        for number, source in enumerate(sources):
             if isinstance(source, ECGRecord):
-                named = _Named(source.record_id, "")
+                owner = _Owner(number, source.record_id, "")
             else:
-                named = _Named(record_name(source), str(source))
-            yield named, iter_inputs(source, card, hints, long)
+                owner = _Owner(number, record_name(source), str(source))
+            for part in read_parts(source, card.preprocess, hints, long):
+                yield owner, part
 
     # Without a generator of its own, this function would check `long` only when iterated.
     def iter_rows() -> Iterator[FilePrediction]:
-        for named, items in _score(members, card, iter_named(), batch_size, device):
-            row = _summarize(named, items, card, long, predict_unfit)
-            prints = [item.facts.fingerprint for item in items if isinstance(item, _Scored)]
-            if row.status == "ok" and trained_on.count(prints) > 0:
+        inputs = build_inputs(iter_parts(), card)
+        scored = _score_batches(members, card, inputs, batch_size, device, trained_on)
+        for owner, rows in groupby(scored, key=itemgetter(0)):
+            items = [item for _, item in rows]
+            row = _summarize(owner, items, card, long, predict_unfit)
+            if row.status == "ok" and any(_is_known(item) for item in items):
                 row = replace(row, reason=TRAINED_ON)
             yield row
 
@@ -206,49 +222,37 @@ def score_inputs(
     batch_size, device
         As for `predict_files`.
     """
-    numbered = ((0, _Named("", ""), item) for item in inputs)
-    for *_, item in _score_batches(members, card, numbered, batch_size, device):
+    owned = ((None, item) for item in inputs)
+    nothing = TrainingRecordings(())
+    for _, item in _score_batches(members, card, owned, batch_size, device, nothing):
         if isinstance(item, _Scored):
             yield item.scores
-
-
-def _score(
-    members: Sequence[Member],
-    card: ModelCard,
-    inputs: Iterable[tuple[_Named, Iterable[Input | NoInput]]],
-    batch_size: int,
-    device: str,
-) -> Iterator[tuple[_Named, list[_Scored | NoInput]]]:
-    """Yield each record with the probabilities of its inputs, or why there are none."""
-    # A batch may hold inputs of many records. The number of a record tells apart those of one name.
-    numbered = (
-        (number, named, item) for number, (named, items) in enumerate(inputs) for item in items
-    )
-    scored = _score_batches(members, card, numbered, batch_size, device)
-    for (_, named), rows in groupby(scored, key=lambda row: row[:2]):
-        yield named, [item for *_, item in rows]
 
 
 def _score_batches(
     members: Sequence[Member],
     card: ModelCard,
-    inputs: Iterable[tuple[int, _Named, Input | NoInput]],
+    inputs: Iterable[tuple[K, Input | NoInput]],
     batch_size: int,
     device: str,
-) -> Iterator[tuple[int, _Named, _Scored | NoInput]]:
-    """Replace inputs by their probabilities and facts; a `NoInput` stays as it is."""
+    trained_on: TrainingRecordings,
+) -> Iterator[tuple[K, _Scored | NoInput]]:
+    """Replace inputs by their probabilities and facts; a `NoInput` stays as it is.
+
+    A batch may hold inputs of many records.
+    """
     iterator = iter(inputs)
     while chunk := list(islice(iterator, batch_size)):
-        found = [item for *_, item in chunk if isinstance(item, Input)]
-        scores: Iterator[torch.Tensor] = iter(())
+        found = [item for _, item in chunk if isinstance(item, Input)]
+        scored: Iterator[_Scored] = iter(())
         if found:
             logits = torch.stack([_predict(member, found, device) for member in members])
-            scores = iter(torch.from_numpy(to_scores(logits.mean(dim=0), card.single_label)))
-        for number, named, item in chunk:
-            if isinstance(item, Input):
-                yield number, named, _Scored(next(scores), item.facts)
-            else:
-                yield number, named, item
+            scores = torch.from_numpy(to_scores(logits.mean(dim=0), card.single_label))
+            are_known = trained_on.contains([item.facts.fingerprint for item in found]).tolist()
+            facts = [item.facts for item in found]
+            scored = map(_Scored, scores, facts, are_known)
+        for owner, item in chunk:
+            yield owner, next(scored) if isinstance(item, Input) else item
 
 
 def _predict(member: Member, inputs: Sequence[Input], device: str) -> torch.Tensor:
@@ -260,7 +264,7 @@ def _predict(member: Member, inputs: Sequence[Input], device: str) -> torch.Tens
 
 
 def _summarize(
-    named: _Named,
+    owner: _Owner,
     items: Sequence[_Scored | NoInput],
     card: ModelCard,
     long: str,
@@ -287,7 +291,7 @@ def _summarize(
         if predict_unfit:
             scores = _combine(scored, long)
     labels = card.predict_labels(scores) if scores is not None else ()
-    return FilePrediction(named.record_id, scores, status, reason, notes, named.path, labels)
+    return FilePrediction(owner.record_id, scores, status, reason, notes, owner.path, labels)
 
 
 def rank_scores(

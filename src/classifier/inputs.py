@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from src.classifier.fitness import find_unfit
 from src.config import STANDARD_LEADS, PreprocessConfig
 from src.learning.checkpoints import ModelCard
-from src.preprocessing import build_tensor
+from src.preprocessing import build_tensors
 from src.processed.datasets import View, scale_signal
 from src.processed.resampling import source_samples_needed
 from src.processed.runs.tasks import RecordTensor, RejectedError
@@ -30,6 +32,12 @@ LONG_MODES = ("mean", "first", "max")
 """Ways to predict for a recording that is longer than the input: the mean or the highest
 probability over its windows, or its beginning alone.
 """
+
+K = TypeVar("K")
+
+# Recordings that are measured together: so many, or fewer of more voltages than these
+_CHUNK = 16
+_CHUNK_VALUES = 16 * 12 * 5000
 
 # A rest shorter than this share of a window gets no window of its own.
 _NEGLIGIBLE = 0.01
@@ -185,6 +193,16 @@ def _cut_rest(record: ECGRecord, config: PreprocessConfig) -> Iterator[ECGRecord
         )
 
 
+def read_parts(
+    source: Source, config: PreprocessConfig, hints: ReadingHints = NO_HINTS, long: str = "mean"
+) -> Iterator[ECGRecord | NoInput]:
+    """Yield the recordings of `iter_parts`; a file that cannot be read yields a `NoInput`."""
+    try:
+        yield from iter_parts(source, config, hints, long)
+    except RecordError as error:
+        yield NoInput("unreadable", error.message)
+
+
 def iter_inputs(
     source: Source, card: ModelCard, hints: ReadingHints = NO_HINTS, long: str = "mean"
 ) -> Iterator[Input | NoInput]:
@@ -199,16 +217,60 @@ def iter_inputs(
     card
         Card of the model.
     """
-    try:
-        for part in iter_parts(source, card.preprocess, hints, long):
-            try:
-                tensor = build_tensor(part, card.preprocess)
-            except RejectedError as error:
-                yield NoInput("rejected", str(error))
+    parts = read_parts(source, card.preprocess, hints, long)
+    for _, item in build_inputs(((None, part) for part in parts), card):
+        yield item
+
+
+def build_inputs(
+    parts: Iterable[tuple[K, ECGRecord | NoInput]], card: ModelCard
+) -> Iterator[tuple[K, Input | NoInput]]:
+    """Replace recordings by their inputs, or by the reason why they give none.
+
+    Recordings of one rate and length are measured some at a time, which takes half the time.
+
+    Parameters
+    ----------
+    parts
+        Recordings, each with what tells whose it is.
+    card
+        Card of the model.
+    """
+    for chunk in _iter_chunks(parts):
+        records = [part for _, part in chunk if isinstance(part, ECGRecord)]
+        # The matrices are too small for several threads.
+        with _threads().limit(limits=1, user_api="blas"):
+            tensors = iter(build_tensors(records, card.preprocess))
+        for owner, part in chunk:
+            if isinstance(part, NoInput):
+                yield owner, part
                 continue
-            yield _make_input(tensor, part.duration_s, card)
-    except RecordError as error:
-        yield NoInput("unreadable", error.message)
+            tensor = next(tensors)
+            if isinstance(tensor, RejectedError):
+                yield owner, NoInput("rejected", str(tensor))
+            else:
+                yield owner, _make_input(tensor, part.duration_s, card)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _iter_chunks(
+    parts: Iterable[tuple[K, ECGRecord | NoInput]],
+) -> Iterator[list[tuple[K, ECGRecord | NoInput]]]:
+    """Yield the parts in lists of a bounded number and size."""
+    chunk: list[tuple[K, ECGRecord | NoInput]] = []
+    n_values = 0
+    for owner, part in parts:
+        chunk.append((owner, part))
+        n_values += part.signal.size if isinstance(part, ECGRecord) else 0
+        if len(chunk) == _CHUNK or n_values >= _CHUNK_VALUES:
+            yield chunk
+            chunk, n_values = [], 0
+    if chunk:
+        yield chunk
 
 
 def _make_input(tensor: RecordTensor, duration_s: float, card: ModelCard) -> Input:

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from src.classifier.classifier import Classifier
-from src.classifier.file_predictions import _Named, _Scored, _summarize, predict_files
+from src.classifier.file_predictions import (
+    TRAINED_ON,
+    _Owner,
+    _Scored,
+    _summarize,
+    predict_files,
+    predict_sources,
+)
 from src.classifier.inputs import InputFacts, NoInput
 from src.config import ModelConfig, PreprocessConfig
 from src.learning.checkpoints import (
@@ -19,7 +26,9 @@ from src.learning.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from src.learning.leaks import TrainingRecordings
 from src.model import build_model
+from src.preprocessing import build_tensor
 from src.processed.normalization import Normalization
 from src.records.record import ECGRecord
 from src.records.sample_collections import write_wfdb
@@ -30,7 +39,7 @@ CARD = ModelCard(("A", "B"), False, preprocess=PreprocessConfig(fs=100.0, n_samp
 
 def scored(first: float, second: float, unfit: str = "") -> _Scored:
     facts = InputFacts((), (), unfit, 1000, 10.0, "")
-    return _Scored(torch.tensor([first, second], dtype=torch.float64), facts)
+    return _Scored(torch.tensor([first, second], dtype=torch.float64), facts, is_known=False)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +78,14 @@ def record() -> ECGRecord:
 
 def test_a_record_that_breaks_off_is_unreadable() -> None:
     items = [NoInput("rejected", "gap"), scored(0, 0), NoInput("unreadable", "truncated")]
-    row = _summarize(_Named("r", ""), items, CARD, "mean", predict_unfit=False)
+    row = _summarize(_Owner(0, "r", ""), items, CARD, "mean", predict_unfit=False)
     assert (row.status, row.reason, row.scores) == ("unreadable", "truncated", None)
 
 
 @pytest.mark.parametrize(("long", "scores"), [("mean", (0.3, 0.5)), ("max", (0.4, 0.9))])
 def test_unfit_windows_do_not_count_beside_fit_ones(long: str, scores: tuple[float, ...]) -> None:
     items = [scored(0.2, 0.1), scored(0.4, 0.9), scored(1, 1, "gain_low"), NoInput("rejected", "g")]
-    row = _summarize(_Named("r", ""), items, CARD, long, predict_unfit=False)
+    row = _summarize(_Owner(0, "r", ""), items, CARD, long, predict_unfit=False)
     assert row.status == "ok" and row.scores == pytest.approx(scores)
     assert row.notes == (
         f"windows:4 ({long})",
@@ -87,10 +96,41 @@ def test_unfit_windows_do_not_count_beside_fit_ones(long: str, scores: tuple[flo
 
 def test_an_unfit_record_gets_probabilities_on_request_only() -> None:
     items = [scored(0.2, 0.4, "gain_low")]
-    row = _summarize(_Named("r", ""), items, CARD, "mean", predict_unfit=False)
+    row = _summarize(_Owner(0, "r", ""), items, CARD, "mean", predict_unfit=False)
     assert (row.status, row.reason, row.scores) == ("unfit", "gain_low", None)
-    row = _summarize(_Named("r", ""), items, CARD, "mean", predict_unfit=True)
+    row = _summarize(_Owner(0, "r", ""), items, CARD, "mean", predict_unfit=True)
     assert (row.status, row.reason, row.scores) == ("unfit", "gain_low", (0.2, 0.4))
+
+
+def test_records_are_predicted_together_as_they_are_alone(
+    classifier: Classifier, record: ECGRecord
+) -> None:
+    two_leads = dataclasses.replace(record, signal=record.signal[:2], leads=("I", "II"))
+    short = dataclasses.replace(record, signal=record.signal[:, :700])
+    nothing = dataclasses.replace(record, signal=record.signal[:1], leads=("RESP",))
+    records = [record, two_leads, nothing, short, record] * 5
+    together = list(classifier.predict_many(records))
+    for found, each in zip(together[:5], records, strict=False):
+        [expected] = classifier.predict_many([each])
+        assert (found.status, found.reason, found.notes) == (
+            expected.status,
+            expected.reason,
+            expected.notes,
+        )
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    assert [each.status for each in together] == [each.status for each in together[:5]] * 5
+
+
+def test_each_record_that_the_network_was_trained_on_is_marked(
+    classifier: Classifier, record: ECGRecord
+) -> None:
+    other = dataclasses.replace(record, signal=record.signal[:, ::-1].copy())
+    members, card = classifier.members, classifier.card
+    known = build_tensor(record, card.preprocess).fingerprint
+    rows = predict_sources(
+        members, card, [other, record, other, record], trained_on=TrainingRecordings([known])
+    )
+    assert [row.reason for row in rows] == ["", TRAINED_ON, "", TRAINED_ON]
 
 
 # What a network is given --------------------------------------------------------------------------
