@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from test_import_direction import LAYER_OF
 
-from src import plots
+from src import __version__, plots
 from src.__main__ import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -298,6 +298,15 @@ def test_python_blocks_import_what_is_there(name: str) -> None:
             if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "src":
                 module = importlib.import_module(str(node.module))
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = re.search(r"^version: (\S+)$", text_of("CITATION.cff"), re.MULTILINE)
+    entry = re.search(r"version = \{(\S+)\}", text_of("README.md"))
+    assert citation and entry and citation[1] == entry[1] == __version__
+    assert re.search(
+        rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", text_of("CHANGELOG.md"), re.M
+    )
 
 
 def test_make_targets_exist() -> None:
