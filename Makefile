@@ -44,7 +44,7 @@ demo: env
 docs: env
 	@echo "== building the documentation"
 	$(RUN) docs/reference.py
-	$(RUN) -m sphinx -q -W --keep-going -E -c docs . build/site
+	$(RUN) -m sphinx -q -W --keep-going -E -j $(JOBS) -c docs . build/site
 	@echo "open build/site/index.html"
 
 notebook: env

@@ -177,10 +177,11 @@ def skip_tuple_fields(
     return True if type(value).__name__ == "_tuplegetter" else None
 
 
-def setup(app: Sphinx) -> None:
-    """Connect the functions above to the steps of the build."""
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect the functions above to the steps of the build, which may read pages in parallel."""
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("builder-inited", write_notebook_page)
     app.connect("source-read", add_contents)
     app.connect("source-read", list_modules)
     app.connect("build-finished", copy_first_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
