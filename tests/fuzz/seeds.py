@@ -751,7 +751,15 @@ def array_seeds() -> list[Seed]:
     apple = "Name,A\nSample Rate,512.3 hertz\n\nLead,Lead I\nUnit,\u00b5V\n\n"
     texts_of_wearables = apple + rows(",", 1000 * adc[:, :1]).replace(".", ",")
     seeds += [Seed(f"text_{name[2:]}", name, {name: text.encode()}) for name, text in texts.items()]
-    return [*seeds, Seed("text_apple", "r.csv", {"r.csv": texts_of_wearables.encode()})]
+    german = (
+        'Ger\u00e4t,"Watch6,1"\nMessrate,"512 Hertz"\n\nAbleitung,"Ableitung I"\nEinheit,mV\n\n'
+    )
+    german += "".join(f'"{value:.3f}"\n'.replace(".", ",") for value in adc[:, 0])
+    shimmer = "sep=\t\nTimestamp\tECG_LL-RA\nCAL\tCAL\nms\tmV\n" + rows("\t", adc[:, :1], 0)
+    dates = "Time,I (mV)\n" + rows(",", adc[:, :1], 0).replace("0.", "1/2/2024 10:00:0.")
+    more = {"apple": texts_of_wearables, "german": german, "shimmer": shimmer, "dates": dates}
+    texts = [Seed(f"text_{name}", "r.csv", {"r.csv": text.encode()}) for name, text in more.items()]
+    return [*seeds, *texts]
 
 
 MAPPING = (

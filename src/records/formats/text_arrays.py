@@ -20,6 +20,7 @@ import numpy as np
 from src.records.facts import millivolts_per_unit
 from src.records.formats.arrays import (
     MAX_LEADS,
+    MIN_SAMPLES,
     Rate,
     choose_rate,
     choose_scale,
@@ -40,21 +41,26 @@ _MAX_NAME = 80  # characters
 _MAX_FACT = 200  # characters of a line that are searched for facts
 _MAX_NAMED = 1000  # columns
 _MAX_PREAMBLE = 200  # lines
+_MAX_QUOTED = 20_000  # characters that are searched for numbers in quotes
 _DELIMITERS = (";", "\t", ",", None)
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-", "--", "inf", "-inf", "."})
 
 _TIME = re.compile(
-    r"(?:elapsed|relative|recording)?[\s_]*(?:date)?[\s_]*(?:time|timestamp|t|sec|seconds|ms)"
+    r"(?:elapsed|relative|recording|unix|utc|local|system|shimmer)?[\s_]*(?:date)?[\s_]*"
+    r"(?:time|timestamp|zeit|temps|tiempo|tempo|t|sec|seconds|ms)"
     r"(?:[\s_]*stamp)?(?:[\s_]*(?:in)?[\s_]*(?P<unit>s|sec|seconds?|ms|msec|milliseconds?"
-    r"|us|microseconds?|ns))?",
+    r"|us|microseconds?|ns|min|minutes?|h|hours?))?",
     re.IGNORECASE,
 )
 _COUNTER = re.compile(
     r"(?:sample|samples|index|idx|n|no|nr|#|row|unnamed: 0)[\s_]*(?:#|no|nr|number|index|id)?\.?",
     re.IGNORECASE,
 )
-_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "ns": 1e-9}
-_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
+# A date before the time of day is left off: times that go back at midnight are refused.
+_CLOCK = re.compile(r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}[ T])?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+# Decimals with a comma in quotes, where commas separate the columns too
+_QUOTED_DECIMAL = re.compile(r'"[-+]?\d+,\d+"')
 # "ECG II [mV]", "II (uV)", "ecg_mV"
 _NAME_AND_UNIT = re.compile(
     r"(?P<name>.*?)\s*(?:[\[(/]\s*(?P<unit>[^\])]*?)\s*[\])]?|_(?P<tail>[munµμ]?V))", re.DOTALL
@@ -65,21 +71,27 @@ _OTHER_NAMES = re.compile(r"(?:voltage|amplitude|value|data|raw|ecg|ekg)[\s_]*\d
 
 _FACT = r"[\s_:=,;\"'\t]*(?:\(?\s*(?:hz|in|per|second|/|s)\s*\)?)?[\s_:=,;\"'\t]*"
 _RATE_FACT = re.compile(
-    r"(?:sampl(?:e|es|ing)?[\s_-]*(?:rate|freq(?:uency|\.)?)|\bfs\b|\bfreq(?:uency)?\b|\brate\b)"
-    + _FACT
-    + r"(?P<number>\d+(?:[.,]\d+)?)\s*(?P<kilo>k(?=hz))?",
+    r"(?:sampl(?:e|es|ing)?[\s_-]*(?:rate|freq(?:uency|\.)?)|\bfs\b|\bfreq(?:uency)?\b|\brate\b"
+    r"|\b(?:mess|abtast)rate\b)" + _FACT + r"(?P<number>\d+(?:[.,]\d+)?)\s*(?P<kilo>k(?=hz))?",
     re.IGNORECASE,
 )
 _BARE_RATE = re.compile(r"\b(?P<number>\d+(?:[.,]\d+)?)\s*(?P<kilo>k)?(?:hz|hertz|sps)\b", re.I)
 _UNIT_FACT = re.compile(
-    r"\bunits?[\s_:=,;\"'\t]*(?P<unit>[munµμ]?v(?:olts?)?\b|m(?:illi|icro)volts?)", re.IGNORECASE
+    r"\b(?:units?|einheit|unit[éàa]|unidad|eenheid)[\s_:=,;\"'\t]*"
+    r"(?P<unit>[munµμ]?v(?:olts?)?\b|m(?:illi|icro)volts?)",
+    re.IGNORECASE,
 )
 _GAIN_FACT = re.compile(
     r"(?:\bgain\b|\badu[\s_]*per[\s_]*mv|units?[\s_]*per[\s_]*mv|\badc[\s_]*gain)[^\d\n]{0,20}"
     r"(?P<number>\d+(?:\.\d+)?)",
     re.IGNORECASE,
 )
-_LEAD_FACT = re.compile(r"^\W*leads?\s*[:=,;\t]\s*(?P<lead>.{1,40}?)\W*$", re.IGNORECASE)
+# Watches write in the language of their owner
+_LEADS = "ableitung|d[ée]rivation|derivaci[óo]n|derivazione|deriva[çc][ãa]o|afleiding"
+_LEAD_FACT = re.compile(
+    rf"^\W*(?:leads?|{_LEADS})\s*[:=,;\t]\W*(?:(?:{_LEADS})\s+)?(?P<lead>.{{1,40}}?)\W*$",
+    re.IGNORECASE,
+)
 _LINE_FACTS = (_RATE_FACT, _UNIT_FACT, _GAIN_FACT, _LEAD_FACT)
 
 
@@ -101,6 +113,8 @@ class Layout:
         Of each column, empty where none is stated; no names if there is no header line.
     fs, gain_per_mv, unit, lead
         What the lines before the numbers say, or None and empty.
+    n_names
+        Number of names in the header line, which may be too many to be used.
     """
 
     first: int
@@ -113,6 +127,15 @@ class Layout:
     gain_per_mv: float | None = None
     unit: str = ""
     lead: str = ""
+    n_names: int = 0
+
+
+class _LineError(RecordError):
+    """A line of a text that is no line of numbers; `line` is its number."""
+
+    def __init__(self, path: Path, line: int, message: str) -> None:
+        super().__init__(path, f"line {line}{message}")
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -152,9 +175,8 @@ def explain_text(head: bytes) -> str | None:
             f"is a table with the columns {printable(', '.join(layout.names[:5]), 80)}: expected "
             "a column called like a lead, such as II"
         )
-    try:
-        numbers = _parse_table(Path("text"), text, layout)
-    except RecordError:
+    numbers = _first_numbers(text, layout)
+    if numbers is None:
         return "is a table: expected a column of numbers per lead"
     with np.errstate(all="ignore"):
         if layout.names:
@@ -165,6 +187,23 @@ def explain_text(head: bytes) -> str | None:
     if layout.names:
         return "is a table of numbers that do not run like a signal: expected a column per lead"
     return "holds numbers that do not run like a signal: expected a column per lead"
+
+
+def _first_numbers(text: str, layout: Layout) -> Float64Array | None:
+    """Return the numbers at the beginning of a text, up to the first line of something else."""
+    try:
+        return _parse_table(Path("text"), text, layout)
+    except _LineError as error:
+        if error.line - layout.first < MIN_SAMPLES:
+            return None
+        # Reading it will name the line.
+        before = "\n".join(text.split("\n", error.line)[: error.line - 1])
+    except RecordError:
+        return None
+    try:
+        return _parse_table(Path("text"), before, layout)
+    except RecordError:
+        return None
 
 
 def read_text(path: Path, request: RecordRequest) -> ECGRecord:
@@ -184,13 +223,18 @@ def read_text(path: Path, request: RecordRequest) -> ECGRecord:
     layout = find_layout(text)
     if layout is None:
         raise RecordError(path, "is no matrix of numbers: expected a line per sample")
+    if layout.n_names > _MAX_NAMED:
+        raise RecordError(
+            path, f"names {layout.n_names} columns: expected at most {MAX_LEADS} leads"
+        )
     table = _parse_table(path, text, layout)
     columns = _find_columns(path, layout, table, request.hints.leads)
     values = table[:, columns.leads].T
     if not layout.names and values.shape[0] > values.shape[1]:
         values = values.T
     if values.shape[0] > MAX_LEADS:
-        raise RecordError(path, f"has {values.shape[0]} columns: expected at most {MAX_LEADS}")
+        shape = f"{len(table)} lines of {table.shape[1]} numbers"
+        raise RecordError(path, f"has {shape}: expected at most {MAX_LEADS} leads")
     values = np.ascontiguousarray(values)
     values[~np.isfinite(values)] = np.nan
     rate = _rate(path, layout, columns, table, request.hints.fs)
@@ -218,7 +262,10 @@ def _decode(content: bytes, is_whole: bool) -> str:
         text = content.decode(encoding, "strict" if is_whole else "ignore")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    text = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    if _QUOTED_DECIMAL.search(text, 0, _MAX_QUOTED):
+        text = text.replace('","', ";").replace('",', ";").replace(',"', ";").replace('"', "")
+    return text
 
 
 def find_layout(text: str) -> Layout | None:
@@ -229,14 +276,16 @@ def find_layout(text: str) -> Layout | None:
     start = text.split("\n", _MAX_PREAMBLE + 20)[: _MAX_PREAMBLE + 20]
     if max(map(len, start)) > _MAX_LINE:
         return None
+    facts = _Facts()
     for at, line in enumerate(start[:_MAX_PREAMBLE]):
+        facts = facts.with_line(start[at - 1]) if at else facts
         follows = next((later for later in start[at + 1 :] if later.strip()), "")
         if not _may_be_numbers(line) or not follows:
             continue
         for delimiter in _DELIMITERS:
             if delimiter is not None and delimiter not in line:
                 continue
-            if (layout := _layout_at(start, at, follows, delimiter)) is not None:
+            if (layout := _layout_at(start, at, follows, delimiter, facts)) is not None:
                 return layout
     return None
 
@@ -245,7 +294,9 @@ def _may_be_numbers(line: str) -> bool:
     return any(character.isdigit() for character in line) and not line.lstrip().startswith("#")
 
 
-def _layout_at(lines: Sequence[str], at: int, follows: str, delimiter: str | None) -> Layout | None:
+def _layout_at(
+    lines: Sequence[str], at: int, follows: str, delimiter: str | None, facts: _Facts
+) -> Layout | None:
     """Return the layout of numbers that begin at a line, if `delimiter` separates them."""
     header, units = _header_before(lines, at, delimiter)
     fields, later = _split(lines[at], delimiter), _split(follows, delimiter)
@@ -253,28 +304,32 @@ def _layout_at(lines: Sequence[str], at: int, follows: str, delimiter: str | Non
         # Lines may end in their delimiter. The exports of R have no name above row numbers.
         ends = not fields[-1] and not later[-1]
         header = (*header, "") if ends else ("", *header) if header else ()
-    facts = _facts(lines[:at])
     has_comma = delimiter != "," or (len(fields) == 2 and bool(facts.lead) and not header)
     if has_comma and delimiter == ",":
         delimiter, fields, later = None, [lines[at].strip()], [follows.strip()]
-    if len(fields) != len(later) or (delimiter is None and len(fields) > 1 and "," in lines[at]):
+    if len(fields) != len(later):
+        return None
+    # "1, 2" is separated by commas, which the delimiter before this one has tried.
+    if delimiter is None and len(fields) > 1 and any(field.endswith(",") for field in fields):
         return None
     wanted: Sequence[int] = range(len(fields))
     if len(fields) == 1 and len(header) > 1:
         # White space separates no columns here.
         header = (" ".join(header),)
-    if header and len(header) == len(fields) <= _MAX_NAMED:
+    n_names = len(header) if len(header) == len(fields) else 0
+    if 0 < n_names <= _MAX_NAMED:
         named = [i for i, name in enumerate(header) if _may_be_lead(_name_and_unit(name)[0])]
         wanted = named or wanted
-    else:
+    elif not n_names:
         header, units = (), ()
     if not all(
         _is_number(row[i], has_comma) for row in (fields, later) for i in wanted[:_MAX_NAMED]
     ):
         return None
-    names = tuple(_name_and_unit(name)[0] for name in header)
-    stated = tuple(_name_and_unit(name)[1] for name in header)
-    if units:
+    used = header if n_names <= _MAX_NAMED else ()
+    names = tuple(_name_and_unit(name)[0] for name in used)
+    stated = tuple(_name_and_unit(name)[1] for name in used)
+    if units and used:
         stated = units
     return Layout(
         at,
@@ -287,6 +342,7 @@ def _layout_at(lines: Sequence[str], at: int, follows: str, delimiter: str | Non
         facts.gain_per_mv,
         facts.unit,
         facts.lead,
+        0 if all(_is_number(name, has_comma) for name in header) else n_names,
     )
 
 
@@ -300,9 +356,11 @@ def _header_before(
         return (), ()
     last = tuple(_split(before[-1], delimiter))
     if len(before) > 1 and all(_is_unit(text) for text in last):
-        names = tuple(_split(before[-2], delimiter))
-        if len(names) == len(last):
-            return names, last
+        rows = [tuple(_split(line, delimiter)) for line in before[-2:-4:-1]]
+        for names in rows:
+            # Some write a line of "CAL" or "RAW" between names and units.
+            if len(names) == len(last) and len(set(names)) == len(names):
+                return names, last
     return last, ()
 
 
@@ -367,7 +425,8 @@ def _may_be_lead(name: str) -> bool:
     is_other = _TIME.fullmatch(name) or _COUNTER.fullmatch(name) or _ID.search(name)
     if not name or is_other:
         return False
-    is_named = is_unnamed(name) and not name.isdigit()
+    # Not a date or a version in a line of facts
+    is_named = is_unnamed(name) and any(character.isalpha() for character in name)
     return (
         canonical_lead(name) is not None
         or is_named
@@ -383,23 +442,20 @@ def _names_a_lead(layout: Layout) -> bool:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Facts of the lines before the numbers."""
+    """Facts of the lines before the numbers; the first line that states one counts."""
 
     fs: float | None = None
     gain_per_mv: float | None = None
     unit: str = ""
     lead: str = ""
 
-
-def _facts(lines: Sequence[str]) -> _Facts:
-    """Return what the lines before the numbers say of rate, gain, unit and lead."""
-    fs = gain = None
-    unit = lead = ""
-    for line in lines:
+    def with_line(self, line: str) -> _Facts:
+        """Return these facts with those of the next line: of rate, gain, unit and lead."""
         line = line[:_MAX_FACT]
+        fs, gain, unit, lead = self.fs, self.gain_per_mv, self.unit, self.lead
         match = _RATE_FACT.search(line) or _BARE_RATE.search(line)
         if match and fs is None:
-            fs = float(match["number"].replace(",", ".")) * (1000 if match["kilo"] else 1)
+            fs = float(match["number"].replace(",", ".")) * (1000 if match["kilo"] else 1) or None
         if (match := _GAIN_FACT.search(line)) and gain is None:
             gain = float(match["number"]) or None
         if (match := _UNIT_FACT.search(line)) and not unit:
@@ -407,7 +463,7 @@ def _facts(lines: Sequence[str]) -> _Facts:
         match = _LEAD_FACT.match(line)
         if match and (canonical_lead(match["lead"]) or is_unnamed(match["lead"])):
             lead = match["lead"].strip()
-    return _Facts(fs or None, gain, unit, lead)
+        return _Facts(fs, gain, unit, lead)
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -471,19 +527,16 @@ def _parse_slowly(path: Path, text: str, layout: Layout) -> Float64Array:
         if not row.strip():
             continue
         fields = [row.strip()] if layout.n_columns == 1 else _split(row, layout.delimiter)
-        if len(fields) < layout.n_columns:
-            fields += [""] * (layout.n_columns - len(fields))
         for i, text in enumerate(fields[: layout.n_columns]):
             value = _number(text, layout.has_comma)
             if value is None and text.lower() not in _MISSING and i in wanted:
-                raise RecordError(
-                    path, f"line {number}, column {i + 1} is {text[:40]!r}: expected a number"
+                raise _LineError(
+                    path, number, f", column {i + 1} is {text[:40]!r}: expected a number"
                 )
             table[n_rows, i] = np.nan if value is None else value
-        if any(fields[layout.n_columns :]):
-            raise RecordError(
-                path,
-                f"line {number} has {len(fields)} columns: expected {layout.n_columns} as before",
+        if len(fields) < layout.n_columns or any(fields[layout.n_columns :]):
+            raise _LineError(
+                path, number, f" has {len(fields)} columns: expected {layout.n_columns} as before"
             )
         n_rows += 1
     return table[:n_rows]
@@ -552,6 +605,12 @@ def _rate(
     seconds = 1.0 if ":" in stated else _SECONDS.get(_short_unit(stated))
     if seconds is None and _is_unit_name(name):
         seconds = _SECONDS.get(_short_unit(name))
+    if seconds is None and stated and not given:
+        raise RecordError(
+            path,
+            f"has times in {stated[:40]!r}: expected s, ms, min or a time of day; give --source-fs "
+            "NAME=HZ (source_fs=)",
+        )
     if seconds is not None:
         return Rate(_rounded(1 / (step * seconds), len(times)))
     # Without a unit, a count of samples and a time in ms look the same.
@@ -571,7 +630,8 @@ def _is_unit_name(name: str) -> bool:
 def _short_unit(unit: str) -> str:
     """Return a unit of time as `_SECONDS` has it."""
     text = unit.strip().lower()
-    for long, short in (("milli", "ms"), ("micro", "us"), ("sec", "s")):
+    known = (("milli", "ms"), ("msec", "ms"), ("micro", "us"), ("sec", "s"), ("min", "min"))
+    for long, short in (*known, ("hour", "h")):
         if text.startswith(long):
             return short
     return text
@@ -580,7 +640,12 @@ def _short_unit(unit: str) -> str:
 def _mean_step(path: Path, times: Float64Array) -> float:
     """Return the time from one sample to the next, which must be about the same everywhere."""
     if len(times) < 2 or not np.isfinite(times).all():
-        raise RecordError(path, "has times that are missing: expected one in each line")
+        missing = int(np.argmin(np.isfinite(times)))
+        raise RecordError(
+            path,
+            f"has no time at sample {missing}: expected one in each line, as a number, 0:00.004 or "
+            "2020-01-31T10:00:00.004",
+        )
     step = float(times[-1] - times[0]) / (len(times) - 1)
     if step <= 0:
         raise RecordError(path, "has times that do not rise: expected samples in order")

@@ -95,6 +95,67 @@ def test_what_a_text_says_is_used_and_the_rest_is_flagged(
     assert (record.fs, record.leads, record.flags, record.unused) == (fs, leads, flags, unused)
 
 
+WATCH = (
+    'Name,"Max"\nGeburtsdatum,"01.01.1970"\nSoftware-Version,"1.90"\nGer\u00e4t,"Watch6,1"\n'
+    'Messrate,"512 Hertz"\n\n\nAbleitung,"Ableitung I"\nEinheit,"\u00b5V"\n\n'
+)
+SHIMMER = "sep=\t\nTimestamp\tECG_LL-RA\tECG_LA-RA\nCAL\tCAL\tCAL\nms\tmV\tmV\n"
+
+
+def quoted(*columns: np.ndarray) -> str:
+    rows = zip(*columns, strict=True)
+    cells = [",".join(f'"{value:.3f}"'.replace(".", ",") for value in row) for row in rows]
+    return "\n".join(cells) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fs", "leads", "flags"),
+    [
+        (WATCH + lines(1000 * LEADS[0]).replace(".", ","), 512.0, ("I",), ()),
+        (WATCH + quoted(1000 * LEADS[0]), 512.0, ("I",), ()),
+        (SHIMMER + lines(1000 * TIMES, *LEADS, separator="\t"), 250.0, ("ECG_LL-RA",), ()),
+        ('"t [s]","I [mV]","II [mV]"\n' + quoted(TIMES, *LEADS), 250.0, ("I", "II"), ()),
+        (
+            lines(TIMES, *LEADS, separator=" ").replace(".", ","),
+            250.0,
+            ("", ""),
+            ("time_unit_assumed:s", "unit_assumed:mV"),
+        ),
+        (
+            "Zeit;I [mV]\n" + lines(TIMES, LEADS[0], separator=";").replace(".", ","),
+            250.0,
+            ("I",),
+            ("time_unit_assumed:s",),
+        ),
+        ("time (min),I (mV)\n" + lines(TIMES / 60, LEADS[0], digits=8), 250.0, ("I",), ()),
+        (
+            "Time,I (mV)\n"
+            + "".join(
+                f"31/01/2024 10:00:{t:06.3f},{v:.3f}\n"
+                for t, v in zip(TIMES, LEADS[0], strict=True)
+            ),
+            250.0,
+            ("I",),
+            ("time_unit_assumed:s",),
+        ),
+    ],
+)
+def test_exports_of_wearables_and_of_other_countries(
+    tmp_path: Path, text: str, fs: float, leads: tuple[str, ...], flags: tuple[str, ...]
+) -> None:
+    record = read(tmp_path, text)
+    np.testing.assert_allclose(record.signal[: len(leads)], LEADS[: len(leads)], atol=1e-5)
+    assert (record.fs, record.leads[: len(leads)], record.flags) == (fs, leads, flags)
+
+
+def test_text_among_numbers_makes_no_recording_a_table(tmp_path: Path) -> None:
+    for names in ("I,II\n", ""):
+        text = names + lines(*LEADS[:, :500]) + "marker\n" + lines(*LEADS[:, 500:])
+        line = 501 + bool(names)
+        with pytest.raises(RecordError, match=f"r.csv: line {line}, column 1 is 'marker'"):
+            read(tmp_path, text)
+
+
 def test_whole_numbers_need_a_gain(tmp_path: Path) -> None:
     text = "I,II\n" + lines(*np.rint(LEADS * 200), digits=0)
     with pytest.raises(RecordError, match="holds whole numbers and says no unit and no gain"):
@@ -128,13 +189,17 @@ def test_a_row_per_lead_and_missing_samples(tmp_path: Path) -> None:
             "I,II\n" + lines(*LEADS[:, :77]),
             "says no sampling rate: give --source-fs",
         ),
+        ("I,II\n" + lines(*LEADS) + "1\n", "line 1002 has 1 columns: expected 2 as before"),
         ("t (s),II\n0,1.5\n0.1,2.5\n0.05,1\n0,3\n", "has times that do not rise"),
+        ("t (s),II\n0,1.5\n0.1,2.5\n,1\n0,3\n", "has no time at sample 2: expected one in each"),
+        ("time (days),II\n0,1.5\n1,2.5\n", "has times in 'days': expected s, ms, min"),
+        (",".join(f"c{i}" for i in range(3000)) + "\n" + ("1.5," * 2999 + "1\n") * 5, "names 3000"),
         (
             "t (s),II\n" + lines(np.where(TIMES > 2, TIMES + 9, TIMES), LEADS[0]),
             "has uneven times",
         ),
         ("words only\n", "is no matrix of numbers"),
-        (lines(*np.full((70, 80), 0.5)), "has 70 columns: expected at most 64"),
+        (lines(*np.full((70, 80), 0.5)), "has 80 lines of 70 numbers: expected at most 64 leads"),
     ],
 )
 def test_bad_texts_give_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:
