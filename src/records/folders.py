@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # `src.processed.manifest` writes it into each processed folder.
 _SETTINGS_FILE = "preprocess_config.json"
 
-PART_IN_FILE = re.compile(r"\.(h5|hdf5|hdf|npy|npz)::", re.IGNORECASE)
+PART_IN_FILE = re.compile(r"\.(h5|hdf5|hdf|npy|npz|parquet|mat)::", re.IGNORECASE)
 MAX_ID_LENGTH = 1000  # characters
 
 

@@ -26,6 +26,8 @@ from src.records.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.records.formats.ishne import is_ishne, ishne_extent, read_ishne
 from src.records.formats.mat import read_mat
 from src.records.formats.npz import is_npz, npz_parts, read_npz
+from src.records.formats.parquet import MAGIC as PARQUET_MAGIC
+from src.records.formats.parquet import is_parquet, parquet_parts, read_parquet
 from src.records.formats.scp import is_scp, read_scp
 from src.records.formats.text_arrays import explain_text, is_text_signal, read_text
 from src.records.formats.unread import Unread, describe_known, describe_unread
@@ -77,6 +79,7 @@ def _begins_with(*beginnings: bytes) -> Callable[[bytes], bool]:
 
 _HDF5 = _Format(read_hdf5, hdf5_extent, hdf5_parts)
 _EDF = _Format(read_edf, edf_extent, begins=_begins_with(b"0       ", b"\xffBIOSEMI"))
+_PARQUET = _Format(read_parquet, parts=parquet_parts, begins=is_parquet, is_told_by_suffix=False)
 _TEXT = _Format(read_text, begins=is_text_signal, is_told_by_suffix=False)
 
 _FORMATS = {
@@ -96,6 +99,7 @@ _FORMATS = {
     ".ecg": _Format(read_ishne, ishne_extent, begins=is_ishne, is_told_by_suffix=False),
     ".npy": _Format(read_npy, npy_extent, npy_parts, begins=is_npy, is_told_by_suffix=False),
     ".npz": _Format(read_npz, parts=npz_parts, begins=is_npz, is_told_by_suffix=False),
+    ".parquet": _PARQUET,
     ".csv": _TEXT,
     ".tsv": _TEXT,
     ".txt": _TEXT,
@@ -110,7 +114,7 @@ READABLE_SUFFIXES = tuple(_FORMATS)
 MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.parts)
 """Suffixes of files that may hold many records."""
 
-LOCAL_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind is _HDF5)
+LOCAL_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind in (_HDF5, _PARQUET))
 """Suffixes of files that are not read from a URL, as most hold many records."""
 
 # A suffix, not the end of a name such as 1.2.840.99.1.
@@ -246,7 +250,7 @@ def explain_unread(name: str, head: bytes) -> Unread | None:
 
 
 def read_head(path: str | Path) -> bytes:
-    """Return the first `HEAD_BYTES` of a file.
+    """Return the first `HEAD_BYTES` of a file; of Parquet, its mark and the begin of its footer.
 
     Raises
     ------
@@ -255,7 +259,15 @@ def read_head(path: str | Path) -> bytes:
     """
     try:
         with open(path, "rb") as stream:
-            return stream.read(HEAD_BYTES)
+            head = stream.read(HEAD_BYTES)
+            if not head.startswith(PARQUET_MAGIC):
+                return head
+            # The footer names the columns. Its length is before the mark that ends the file.
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, end - 8))
+            length = int.from_bytes(stream.read(4), "little")
+            stream.seek(max(0, end - 8 - length))
+            return PARQUET_MAGIC + stream.read(HEAD_BYTES)
     except OSError as error:
         raise open_error(path, error) from None
 

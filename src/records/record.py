@@ -27,7 +27,7 @@ MAX_VALUES = 400_000_000
 # The squares of larger samples overflow single precision.
 _MAX_MV = 1e15
 # A file of many and the id of one of its records: exams_part0.h5::123
-_PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf|npy|npz))::(.+)$", re.IGNORECASE | re.DOTALL)
+_PART = re.compile(r"^(.+\.(?:h5|hdf5|hdf|npy|npz|parquet|mat))::(.+)$", re.IGNORECASE | re.DOTALL)
 _MAX_MESSAGE = 1000
 
 

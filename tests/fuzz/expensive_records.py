@@ -33,6 +33,7 @@ from .seeds import (
     counts,
     ishne,
     pack_lzw,
+    parquet_bytes,
     philips_xml,
     record_seeds,
     scp_of,
@@ -737,6 +738,35 @@ def npz_inputs() -> Iterator[Expensive]:
             yield from _one("r.npz", size, {f"{name}, {pack.__name__}": packed(make, pack)})
 
 
+def parquet_inputs() -> Iterator[Expensive]:
+    yield from _bytes(".parquet")
+
+    def rows(n: int) -> dict[str, object]:
+        return {"id": [f"{i}" for i in range(n)], "signal": [[[0.5] * 100]] * n}
+
+    entry, signal = "r.parquet", [[[0.5] * 500] * 2]
+    for name, columns, stated, size in (
+        ("rows", rows, lambda n: {}, PARTS // 4),
+        ("samples", lambda n: {"id": ["a"], "signal": [[[0.5] * n]]}, lambda n: {}, BYTES),
+        ("leads", lambda n: {"id": ["a"], "signal": [[[0.5]] * n]}, lambda n: {}, PARTS),
+        ("a long id", lambda n: {"id": ["a" * n], "signal": signal}, lambda n: {}, TEXT),
+        ("a unit", lambda n: {"id": ["a"], "signal": signal}, lambda n: {"unit": "m" * n}, TEXT),
+        ("names", lambda n: {"id": ["a"], "signal": signal}, lambda n: {"leads": "[" * n}, TEXT),
+        (
+            "columns",
+            lambda n: {"id": ["a"], "signal": signal} | {f"c{i}": [1] for i in range(n // 50)},
+            lambda n: {},
+            PARTS,
+        ),
+    ):
+        yield Expensive(
+            name,
+            entry,
+            lambda n, columns=columns, stated=stated: {entry: parquet_bytes(columns(n), stated(n))},
+            size,
+        )
+
+
 def text_inputs(suffix: str) -> Iterator[Expensive]:
     for seed in record_seeds():
         if seed.entry.endswith(suffix):
@@ -773,6 +803,7 @@ GENERATORS: dict[str, Callable[[], Iterator[Expensive]]] = {
     "ishne": ishne_inputs,
     "npy": npy_inputs,
     "npz": npz_inputs,
+    "parquet": parquet_inputs,
     **{
         name: lambda suffix=SUFFIXES[name]: text_inputs(suffix)
         for name in ("csv", "tsv", "txt", "asc")

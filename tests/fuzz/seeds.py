@@ -37,6 +37,7 @@ SUFFIXES = {
     "ishne": ".ecg",
     "npy": ".npy",
     "npz": ".npz",
+    "parquet": ".parquet",
     "csv": ".csv",
     "tsv": ".tsv",
     "txt": ".txt",
@@ -762,6 +763,33 @@ def array_seeds() -> list[Seed]:
     return [*seeds, *texts]
 
 
+def parquet_bytes(columns: dict[str, object], stated: dict[str, str], **options: object) -> bytes:
+    """Return a Parquet file; only its frame where pyarrow is not installed, which is refused."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        return b"PAR1\x06signal\x06\0\0\0PAR1"
+    stream = io.BytesIO()
+    table = pyarrow.table(columns).replace_schema_metadata(stated)
+    parquet.write_table(table, stream, **options)
+    return stream.getvalue()
+
+
+def parquet_seeds() -> list[Seed]:
+    """Rows of records as our export writes them, with all columns, and with what is needed."""
+    signal = [(counts(2).T / 1000).tolist() for _ in range(3)]
+    ids = {"key": ["d__a", "d__b", "e__a"], "record_id": ["a", "b", "a"], "signal": signal}
+    more = {"fs": [500.0] * 3, "n_valid": [N, 100, N], "lead_present": [[True, False]] * 3}
+    more |= {"age": [50.0, None, 70.0], "sex": ["female"] * 3, "labels": [["AF"]] * 3}
+    stated = {"leads": '["I", "II"]', "unit": "mV"}
+    files = {
+        "parquet": parquet_bytes(ids | more, stated, compression="zstd", row_group_size=2),
+        "parquet_plain": parquet_bytes(ids, {}, compression="none", use_dictionary=False),
+    }
+    return [Seed(name, "r.parquet", {"r.parquet": raw}) for name, raw in files.items()]
+
+
 MAPPING = (
     "dataset,record_id,mapped_label,patient_id,fold,path,age,sex,annotated\n"
     "ptbxl,00001_lr,NORM;SR,p1,9,records100/00000/00001_lr,57,F,\n"
@@ -783,4 +811,5 @@ def record_seeds() -> list[Seed]:
         *scp_seeds(),
         *ishne_seeds(),
         *array_seeds(),
+        *parquet_seeds(),
     ]

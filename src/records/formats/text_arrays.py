@@ -374,7 +374,7 @@ def _split(line: str, delimiter: str | None) -> list[str]:
     if delimiter is None:
         # A unit in brackets belongs to the name before it.
         fields = re.split(r"\s+(?![\[(])", line.strip())
-    elif '"' in line:
+    elif '"' in line and len(line) < csv.field_size_limit():
         fields = next(csv.reader([line], delimiter=delimiter), [])
     else:
         fields = line.split(delimiter)

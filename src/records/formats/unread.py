@@ -193,7 +193,7 @@ def describe_known(name: str, head: bytes) -> Unread | None:
     if head.startswith(b"\x93NUMPY"):
         return Unread("is an array of numbers that do not run like a signal")
     if head.startswith(b"PAR1"):
-        return Unread("is a Parquet table: save each recording as .npy or .csv")
+        return Unread("is a Parquet table without a column of signals", is_side_file=True)
     if is_side_name(name):
         return SIDE_FILE
     return None
