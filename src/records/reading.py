@@ -24,7 +24,7 @@ from src.records.formats.edf import edf_extent, read_edf
 from src.records.formats.errors import HEAD_BYTES, check_written, open_error
 from src.records.formats.hdf5 import hdf5_extent, hdf5_parts, read_hdf5
 from src.records.formats.ishne import is_ishne, ishne_extent, read_ishne
-from src.records.formats.mat import read_mat
+from src.records.formats.mat_many import mat_parts, read_mat_record
 from src.records.formats.npz import is_npz, npz_parts, read_npz
 from src.records.formats.parquet import MAGIC as PARQUET_MAGIC
 from src.records.formats.parquet import is_parquet, parquet_parts, read_parquet
@@ -85,7 +85,8 @@ _TEXT = _Format(read_text, begins=is_text_signal, is_told_by_suffix=False)
 _FORMATS = {
     ".hea": _Format(read_wfdb, wfdb_extent),
     ".mat": _Format(
-        lambda path, request: read_mat(path, request.hints),
+        read_mat_record,
+        parts=mat_parts,
         begins=_begins_with(b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"),
     ),
     ".h5": _HDF5,

@@ -170,6 +170,11 @@ def _mat_parts(adc: np.ndarray) -> dict[str, Build]:
     def names(n: int) -> np.ndarray:
         return np.array([f"lead {i}" for i in range(n)], object)
 
+    def cells(values: list[np.ndarray]) -> np.ndarray:
+        held = np.empty(len(values), object)
+        held[:] = values
+        return held
+
     return {
         "many variables": lambda n: _mat({"val": adc} | {f"v{i}": 1.0 for i in range(n)}),
         "many matrices": lambda n: _mat({f"v{i}": adc for i in range(n // 10)}),
@@ -188,6 +193,10 @@ def _mat_parts(adc: np.ndarray) -> dict[str, Build]:
         "many variables of version 4": lambda n: (
             (struct.pack("<5i", 0, 1, 1, 0, 2) + b"v\0" + bytes(8)) * n
         ),
+        "many records": lambda n: _mat({"X": [adc] * (n // 10), "fs": 500.0}),
+        "many vectors in cells": lambda n: _mat({"X": cells([adc[0]] * n), "id": np.arange(n)}),
+        "many records of structures": lambda n: _mat({"X": [{"data": adc, "fs": 1.0}] * (n // 10)}),
+        "a stack": lambda n: _mat({"X": np.zeros((n, 2, 100), np.int8), "fs": 500.0}),
         "dimensions": lambda n: _mat({"val": np.zeros((1,) * min(n // 1000, 30) + (12, 9))}),
     }
 

@@ -252,6 +252,27 @@ def mat_seeds() -> list[Seed]:
             },
             {},
         ),
+        "mat_cells": (
+            {
+                "X": np.array([adc[:2], adc[:3, :110], None], object)[:2],
+                "record_id": np.array(["a", "b"], object),
+                "fs": np.array([250.0, 500.0]),
+                "gain": 1000.0,
+            },
+            {"do_compression": True},
+        ),
+        "mat_structures": (
+            {
+                "recs": np.array(
+                    [(adc / 1000, 7, 50.0), (adc / 500, 8, 60.0)],
+                    [("data", object), ("id", object), ("age", object)],
+                ),
+                "fs": 500.0,
+            },
+            {},
+        ),
+        "mat_stack": ({"val": np.stack([adc, adc]), "fs": 500.0, "gain": 1000.0}, {}),
+        "mat_leads": ({"II": adc, "V1": adc, "id": np.arange(12), "fs": 500.0, "gain": 1.0}, {}),
         "mat_nested": (
             {"val": {"a": {"b": {"c": adc}}}, "ecg": np.zeros((2, 3, 4)), "fs": np.nan},
             {},
@@ -279,7 +300,19 @@ def mat_seeds() -> list[Seed]:
         references = [[refs[f"{number}"].ref] for number in range(12)]
         file.create_dataset("leads", data=references, dtype=h5py.ref_dtype)
 
-    return [*seeds, _hdf5("mat73", "r.mat", write, userblock_size=512)]
+    def many(file: h5py.File) -> None:
+        refs = file.create_group("#refs#")
+        refs["a"], refs["b"] = adc.T / 1000, adc.T[:110] / 1000
+        for name, group in (("X", file), ("data", file.create_group("recs"))):
+            references = [[refs[key].ref] for key in "ab"]
+            group.create_dataset(name, data=references, dtype=h5py.ref_dtype)
+        file["fs"], file["id"] = np.array([[500.0]]), np.array([[7.0], [8.0]])
+
+    mat73 = [
+        _hdf5(name, "r.mat", fill, userblock_size=512)
+        for name, fill in (("mat73", write), ("mat73_many", many))
+    ]
+    return [*seeds, *mat73]
 
 
 def _hdf5(name: str, entry: str, write: object, **options: object) -> Seed:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.records.facts import parse_age, parse_sex
+from src.records.formats.arrays import MAX_LEADS
 from src.records.formats.errors import open_error, package_error, read_whole
 from src.records.formats.hdf5_access import (
     dereference,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 _MAX_BYTES = 2**30
 # Hz. CPSC 2018 publishes the rate, its files do not have it.
 _CPSC2018_FS = 500.0
-_MATRIX_NAMES = (
+MATRIX_NAMES = (
     "val",
     "data",
     "signal",
@@ -134,7 +135,7 @@ def read_mat(path: Path, hints: ReadingHints) -> ECGRecord:
         If the file is damaged, has no signal matrix, or the rate or gain is neither in the file nor
         given, and the gain cannot be told from the amplitude.
     """
-    return record_of(path, _load_variables(path), hints)
+    return record_of(path, load_variables(path), hints)
 
 
 def record_of(
@@ -204,12 +205,28 @@ def signal_stack(variables: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
         for name, values in variables.items()
         if values.ndim == 3 and values.dtype.kind in "iuf" and min(values.shape) > 0
     ]
-    known = [name for name in _MATRIX_NAMES if name in stacks]
-    if any(_as_matrix(variables.get(name)) is not None for name in _MATRIX_NAMES):
+    known = [name for name in MATRIX_NAMES if name in stacks]
+    beside = [_as_matrix(variables.get(name)) for name in MATRIX_NAMES if name not in stacks]
+    if any(matrix is not None for matrix in beside):
         return ()
     if known:
         return tuple(known[:1])
     return tuple(stacks) if len(stacks) == 1 else ()
+
+
+def has_known_signals(variables: Mapping[str, object]) -> bool:
+    """Return whether variables hold one record: a matrix of a known name, or vectors of leads."""
+    for chain in _chains(variables):
+        found = _find_known(chain) or _find_lead_vectors(chain) if chain else None
+        if found is not None:
+            shape = np.squeeze(found.matrix).shape
+            return len(shape) < 3 and (len(shape) < 2 or min(shape) <= MAX_LEADS)
+    return False
+
+
+def signal_matrix(path: Path, variables: Mapping[str, object]) -> Float64Array:
+    """Return the signals of a record, shape (n_leads, n_samples), in the unit of the file."""
+    return _as_leads_by_samples(path, _find_signals(path, variables).matrix, Facts())
 
 
 def load_counts(path: Path) -> NDArray[np.int32]:
@@ -222,7 +239,7 @@ def load_counts(path: Path) -> NDArray[np.int32]:
     RecordError
         If the file is damaged or has no matrix of integers.
     """
-    signals = _find_signals(path, _load_variables(path))
+    signals = _find_signals(path, load_variables(path))
     matrix = _as_leads_by_samples(path, signals.matrix, Facts())
     matrix = np.nan_to_num(matrix, nan=float(_MISSING))
     if np.abs(matrix).max() >= 2**31 or (matrix != np.rint(matrix)).any():
@@ -260,12 +277,12 @@ def _find_signals(path: Path, variables: Mapping[str, object]) -> _Signals:
             path,
             f"structure ECG has fields {', '.join(struct) or 'none'}: expected a matrix 'data'",
         )
-    if any(_is_empty(variables.get(name)) for name in _MATRIX_NAMES):
+    if any(_is_empty(variables.get(name)) for name in MATRIX_NAMES):
         raise RecordError(path, "signal matrix is empty: expected leads x samples")
     names = ", ".join(sorted(variables)) or "nothing"
     raise RecordError(
         path,
-        f"holds {names}: expected a matrix called {', '.join(_MATRIX_NAMES)}, one matrix alone, "
+        f"holds {names}: expected a matrix called {', '.join(MATRIX_NAMES)}, one matrix alone, "
         "or a structure ECG",
     )
 
@@ -301,7 +318,7 @@ def _signals(
 
 def _find_known(chain: _Chain) -> _Signals | None:
     """Return the matrix of a known name."""
-    for name in _MATRIX_NAMES:
+    for name in MATRIX_NAMES:
         matrix = _as_matrix(chain[0][1].get(name))
         if matrix is not None:
             return _signals(name, matrix, chain)
@@ -359,7 +376,7 @@ def _is_empty(value: object) -> bool:
 def _may_be_signal(name: str, shape: tuple[int, ...]) -> bool:
     """Return whether a variable of an unknown name has the shape of a signal matrix."""
     return (
-        name not in _MATRIX_NAMES
+        name not in MATRIX_NAMES
         and fact_of(name) is None
         and len(shape) in (1, 2)
         and max(shape) >= MIN_SAMPLES
@@ -391,7 +408,7 @@ def _as_leads_by_samples(path: Path, matrix: NDArray[Any], facts: Facts) -> Floa
 # Loading ------------------------------------------------------------------------------------------
 
 
-def _load_variables(path: Path) -> dict[str, object]:
+def load_variables(path: Path) -> dict[str, object]:
     """Load the variables that matter by name: numbers, strings, and structures as dictionaries.
 
     Nothing that runs code is loaded. If no variable matters, all names are returned with None, for
@@ -404,15 +421,19 @@ def _load_variables(path: Path) -> dict[str, object]:
         raise open_error(path, error) from None
     if not head:
         raise RecordError(path, "file is empty: expected a MAT file")
-    # MATLAB writes 512 bytes of text before the signature of HDF5.
-    is_hdf5 = head.startswith(b"MATLAB 7.3") or _HDF5_SIGNATURE in head
     try:
-        return _load_hdf5(path) if is_hdf5 else _load_scipy(path)
+        return _load_hdf5(path) if is_hdf5_mat(head) else _load_scipy(path)
     except RecordError:
         raise
     # SciPy and h5py raise whatever a damaged file makes them meet.
     except Exception as error:  # noqa: BLE001
         raise package_error(path, error, "a MAT file") from None
+
+
+def is_hdf5_mat(head: bytes) -> bool:
+    """Return whether a file is of version 7.3, by its first 520 bytes."""
+    # MATLAB writes 512 bytes of text before the signature of HDF5.
+    return head.startswith(b"MATLAB 7.3") or _HDF5_SIGNATURE in head
 
 
 def _load_scipy(path: Path) -> dict[str, object]:
@@ -451,10 +472,10 @@ def _names_to_load(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     large = [
         name
         for name, shape in shapes.items()
-        if math.prod(shape) > _MAX_FACT_VALUES and name not in _MATRIX_NAMES
+        if math.prod(shape) > _MAX_FACT_VALUES and name not in MATRIX_NAMES
     ]
     others = [name for name in large if canonical_lead(name) is None]
-    has_known = any(name in _MATRIX_NAMES and math.prod(shapes[name]) > 1 for name in shapes)
+    has_known = any(name in MATRIX_NAMES and math.prod(shapes[name]) > 1 for name in shapes)
     left_out = {*(large if has_known else ()), *(others if len(others) > 1 else ())}
     return [name for name in shapes if name not in left_out]
 

@@ -49,11 +49,11 @@ def test_an_array_without_a_name_needs_a_rate(tmp_path: Path) -> None:
     assert (record.leads, record.fs) == (STANDARD_LEADS, 100.0)
 
 
-@pytest.mark.parametrize("leads_last", [True, False])
-def test_many_records_with_ids_in_the_archive(tmp_path: Path, leads_last: bool) -> None:
+@pytest.mark.parametrize(("leads_last", "name"), [(True, "X"), (False, "X"), (True, "signal")])
+def test_many_records_with_ids_in_the_archive(tmp_path: Path, leads_last: bool, name: str) -> None:
     path = write(
         tmp_path / "X.npz",
-        X=MANY if leads_last else MANY.swapaxes(1, 2),
+        **{name: MANY if leads_last else MANY.swapaxes(1, 2)},
         ecg_id=np.array([7, 8, 9]),
         fs=np.array([100.0, 200.0, 500.0]),
         age=np.array([50, 60, 70]),
