@@ -30,7 +30,11 @@ from src.config import (
 from src.utils import project_paths
 
 # Copies of names in modules that are too heavy to import for --help; a test compares them.
-KINDS = ("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "annotations", "csv")
+KINDS = (
+    *("ptbxl", "challenge", "challenge2017", "cpsc2018", "sph", "code15", "chapman", "georgia"),
+    *("ptb", "mimic-iv-ecg", "echonext", "chagas2025", "ludb", "mitbih", "afdb"),
+    *("annotations", "csv"),
+)
 COLLECTIONS = ("mitdb", "afdb", "svdb", "ltafdb", "nsrdb", "incartdb", "cpsc2021", "icentia11k")
 SALIENCY_METHODS = ("integrated_gradients", "grad_cam", "occlusion")
 LONG_MODES = ("mean", "first", "max")
@@ -166,8 +170,9 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         metavar="KIND",
         help="ptbxl; challenge (PhysioNet/CinC 2020, 2021, 2024 and 2025); challenge2017; "
-        "cpsc2018; sph (Shandong Provincial Hospital); annotations (WFDB annotation files: MIT-BIH "
-        "and others); or csv, for any table of records",
+        "cpsc2018; sph (Shandong Provincial Hospital); code15; chapman (and Ningbo); georgia; ptb; "
+        "mimic-iv-ecg; echonext; chagas2025; ludb; mitbih; afdb; annotations (WFDB annotation "
+        "files of any collection); or csv, for any table of records; see docs/collections.md",
     )
     parser.add_argument(
         "--root",
@@ -194,7 +199,10 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="label set of the collection: ptbxl superclass, subclass, diagnostic, form, rhythm "
         "or all, or several as superclass+all; challenge scored or all; challenge2017 "
-        "rhythm; cpsc2018 nine; sph all; annotations own; csv labels (default: the first)",
+        "rhythm; cpsc2018 nine; sph all; code15 findings or normal; chapman, georgia and ptb "
+        "scored or all; mimic-iv-ecg statements; echonext disease or findings; chagas2025 chagas; "
+        "ludb rhythm, axis, conduction or all; annotations, mitbih and afdb own; csv labels "
+        "(default: the first)",
     )
     parser.add_argument(
         "--classes",
@@ -243,7 +251,9 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
         metavar="CSV",
-        help="csv: path of the table, or its name in DIR (default: the only .csv or .tsv in DIR)",
+        help="csv: path of the table, or its name in DIR (default: the only .csv or .tsv in DIR); "
+        "mimic-iv-ecg: table of phrases with the columns phrase and class (default: "
+        "src/labels/tables/mimic_phrases.csv)",
     )
     parser.add_argument(
         "--separator",

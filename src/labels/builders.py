@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.labels.collections import (
+    afdb,
     any_table,
+    chagas2025,
     challenge,
     challenge2017,
+    chapman,
+    code15,
     cpsc2018,
+    echonext,
+    georgia,
+    ludb,
+    mimic_iv_ecg,
+    mitbih,
+    ptb,
     ptbxl,
     sph,
     wfdb_annotations,
@@ -56,6 +66,18 @@ BUILDERS: dict[str, Builder] = {
     "challenge2017": Builder(challenge2017.build_challenge2017, challenge2017.TASKS),
     "cpsc2018": Builder(cpsc2018.build_cpsc2018, cpsc2018.TASKS),
     "sph": Builder(sph.build_sph, sph.TASKS),
+    "code15": Builder(code15.build_code15, code15.TASKS),
+    "chapman": Builder(chapman.build_chapman, chapman.TASKS),
+    "georgia": Builder(georgia.build_georgia, georgia.TASKS),
+    "ptb": Builder(ptb.build_ptb, ptb.TASKS),
+    "mimic-iv-ecg": Builder(
+        mimic_iv_ecg.build_mimic_iv_ecg, mimic_iv_ecg.TASKS, mimic_iv_ecg.OPTIONS
+    ),
+    "echonext": Builder(echonext.build_echonext, echonext.TASKS),
+    "chagas2025": Builder(chagas2025.build_chagas2025, chagas2025.TASKS),
+    "ludb": Builder(ludb.build_ludb, ludb.TASKS),
+    "mitbih": Builder(mitbih.build_mitbih, mitbih.TASKS, mitbih.OPTIONS),
+    "afdb": Builder(afdb.build_afdb, afdb.TASKS, afdb.OPTIONS),
     "annotations": Builder(
         wfdb_annotations.build_annotations, wfdb_annotations.TASKS, wfdb_annotations.OPTIONS
     ),

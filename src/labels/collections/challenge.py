@@ -7,12 +7,19 @@ The headers of 2020 and 2021 give SNOMED CT codes (``#Dx``), those of 2024 names
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.labels.cells import read_flag, split_labels
-from src.labels.collections.annotation import RecordLabels, Source, find_source, label_record
+from src.labels.collections.annotation import (
+    RecordLabels,
+    Source,
+    find_source,
+    label_record,
+    load_sources,
+)
 from src.labels.collections.rows import (
     CodeReport,
     Request,
@@ -25,7 +32,7 @@ from src.labels.collections.rows import (
     report_missing,
     sex_text,
 )
-from src.labels.crosswalk import OWN_NAMES, SUPERCLASSES, known_codes, load_class_set
+from src.labels.crosswalk import OWN_NAMES, SUPERCLASSES, ClassSet, known_codes, load_class_set
 from src.labels.ids import is_empty_cell
 from src.records.formats.wfdb_header import parse_comments
 
@@ -57,8 +64,65 @@ _CLASSES_2024 = (
 
 def build_challenge(request: Request) -> pd.DataFrame:
     """Build the rows of the Challenges from every header below the root."""
-    classes = request.classes or load_class_set(_SETS[request.task])
+    return _build_rows(request, *_read_headers(request.root))
+
+
+def class_set_of(request: Request) -> ClassSet:
+    """Return the label set of a request: the one that is given, or that of its task."""
+    return request.classes or load_class_set(_SETS[request.task])
+
+
+def build_sources(request: Request, names: Sequence[str]) -> pd.DataFrame:
+    """Build the rows of the headers whose names are those of some sources; skip others.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
     headers, unreadable, without_code = _read_headers(request.root)
+    own: dict[str, dict[str, str]] = {}
+    others: list[str] = []
+    for path, comments in headers.items():
+        source = find_source(path.rsplit("/", 1)[-1])
+        if source is not None and source.name in names:
+            own[path] = comments
+        else:
+            others.append(path)
+    report_missing(request.dataset, others, "are of other collections and are skipped")
+    if not own:
+        kept = [load_sources()[name] for name in names]
+        examples = ", ".join(dict.fromkeys(f"{source.prefix}00001.hea" for source in kept))
+        raise ValueError(
+            f"{request.root}: no header of the collection with #Dx: expected names such as "
+            f"{examples}"
+        )
+    return _build_rows(request, own, unreadable, without_code)
+
+
+def build_chagas(request: Request, patients: Mapping[str, str]) -> pd.DataFrame:
+    """Build the rows of the headers with a Chagas label; `patients` are those of CODE-15%."""
+    headers, unreadable, without_code = _read_headers(request.root)
+    own = {path: held for path, held in headers.items() if _find_chagas(held) is not None}
+    without_code += [path for path in headers if path not in own]
+    frame = _build_rows(replace(request, task=TASKS[0]), own, unreadable, without_code)
+    of_code = {
+        path: patients.get(path.rsplit("/", 1)[-1], "")
+        for path, comments in own.items()
+        if "code" in comments.get("source", "").lower()
+    }
+    frame["patient_id"] = [of_code.get(path, "") for path in frame["path"]]
+    return frame
+
+
+def _build_rows(
+    request: Request,
+    headers: Mapping[str, Mapping[str, str]],
+    unreadable: Sequence[str],
+    without_code: Sequence[str],
+) -> pd.DataFrame:
+    """Build a row for each header, and report those that are skipped."""
+    classes = class_set_of(request)
     sources = _find_sources(headers)
     report = CodeReport(request.dataset, "snomed", classes.name)
     ids = name_records(list(headers))

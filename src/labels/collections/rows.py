@@ -17,7 +17,7 @@ from src.labels.ids import clean_id, id_key, is_nobody
 from src.labels.mapping import COLUMNS
 from src.labels.text_tables import LIST_SEPARATOR, join_list
 from src.records.facts import parse_age, parse_sex
-from src.utils import UsageError, read_regular
+from src.utils import UsageError, printable, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +49,13 @@ class LabelOptions:
         csv: our column -> theirs.
     table
         csv: the table, by its path or its name in the root; needed if the root holds several.
+        mimic-iv-ecg: the table of phrases, with the columns phrase and class.
     separator
         csv: the text between several labels of a record.
     annotator
-        annotations: the suffix of the annotation files.
+        annotations, mitbih, afdb: the suffix of the annotation files.
     what
-        annotations: rhythm or beats.
+        annotations: rhythm or beats; mitbih and afdb take rhythm by default.
     collection
         annotations: the known collection that it is, by default the one that the dataset is called.
 
@@ -278,6 +279,19 @@ def report_missing(
     if missing:
         names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         logger.warning("%s: %d records %s (%s)", dataset, len(missing), reason, names)
+
+
+def log_unknown_statements(dataset: str, unknown: Counter[str]) -> None:
+    """Log the statements that no phrase or acronym of a table knows, the most frequent first."""
+    if unknown:
+        shown = ", ".join(f"{printable(repr(text), 80)} {n}" for text, n in unknown.most_common(20))
+        logger.warning(
+            "%s: %d statements that no phrase knows, with their number of records: %s%s",
+            dataset,
+            len(unknown),
+            shown,
+            ", ..." if len(unknown) > 20 else "",
+        )
 
 
 def settle_sexes(dataset: str, rows: Sequence[Row]) -> list[Row]:

@@ -448,6 +448,10 @@ def _parse_header(path: Path, head: bytes) -> _Layout:
         raise RecordError(path, f"holds values of type {dtype}: expected numbers")
     if not all(isinstance(n, int) and n > 0 for n in shape):
         raise RecordError(path, f"has shape {shape}: expected leads and samples")
+    if len(shape) == 4 and 1 in shape[1:]:
+        # As networks for images take them: records x 1 x samples x leads
+        place = shape.index(1, 1)
+        shape = shape[:place] + shape[place + 1 :]
     # A table beside an array says that its first axis counts records, also of one lead.
     if len(shape) == 3 and 1 in shape and (shape[0] == 1 or not _has_index(path)):
         shape = tuple(np.delete(shape, shape.index(1)).tolist())
