@@ -89,6 +89,7 @@ CONTENTS = {
     ),
     "Topics": (
         "docs/formats",
+        "docs/collections",
         "docs/crosswalk",
         "docs/preprocessing",
         "docs/annotations",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from src.labels.builders import build_labels
+from src.labels.collections.phrases import load_phrases
 from src.labels.crosswalk import load_class_set
 from src.labels.mapping import find_problems, iter_rows, load_mapping
 from src.labels.matching import match_folder
@@ -38,6 +39,18 @@ _FLAGS = "record_id,AF,MI,age\nr1,1,0,57\nr2,0,1,\n"
 _SCORES = "key,AF,note,NSR\nd__r1,0.25,x,0.75\nd__r2,1,,0\n"
 _WEIGHTS = ",426783006,164889003|1\n426783006,1,0.5\n164889003|1,0.5,1\n"
 
+_CODE15 = (
+    "exam_id,age,is_male,1dAVb,RBBB,LBBB,SB,ST,AF,patient_id,normal_ecg,trace_file\n"
+    "11,57,True,True,False,False,False,False,False,5,False,p0.hdf5\n"
+    "12,34,False,False,False,False,False,False,,6,True,p0.hdf5\n"
+)
+_CHAPMAN = "FileName,Rhythm,Beat,PatientAge,Gender\nA1,AFIB,RBBB TWC,85,MALE\nA2,SB,NONE,59,F\n"
+_LUDB = "#<age>: 51\n#<sex>: F\n#<diagnoses>:\n#Rhythm: Sinus bradycardia.\n#I degree AV block.\n"
+_REPORTS = (
+    "subject_id,study_id,report_0,report_1\n1,5,Sinus rhythm,Possible RVH\n1,6,,No ST elevation\n"
+)
+_PHRASES = "phrase,class\nsinus rhythm,NSR\nabnormal ecg,ABNORMAL\nnormal ecg,\n"
+
 # name -> the table, the files beside it
 _TEXTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "mapping": ("m.csv", MAPPING, ()),
@@ -53,6 +66,10 @@ _TEXTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "labels_challenge2017": ("REFERENCE.csv", "A1,N\nA2,A\n", ("A1.mat", "A2.mat")),
     "labels_challenge": ("A1.hea", (_HEADER + b"#Dx: 59118001,164889003\n").decode(), ()),
+    "labels_code15": ("exams.csv", _CODE15, ("p0.hdf5",)),
+    "labels_chapman": ("Diagnostics.csv", _CHAPMAN, ("ECGData/A1.csv", "ECGData/A2.csv")),
+    "labels_ludb": ("A1.hea", f"A1 1 500 5000\n{_LUDB}", ()),
+    "phrases": ("phrases.csv", _PHRASES, ()),
     "class_set": ("classes.csv", "class,codes\nNORMAL,NORM;426783006\nAF,AFIB\n", ()),
     "weights": ("weights.csv", _WEIGHTS, ()),
     "scores": ("p.csv", _SCORES, ()),
@@ -61,6 +78,15 @@ TABLES = {
     name: Seed(name, entry, {entry: text.encode(), **dict.fromkeys(beside, b"")})
     for name, (entry, text, beside) in _TEXTS.items()
 }
+TABLES["labels_mimic-iv-ecg"] = Seed(
+    "labels_mimic-iv-ecg",
+    "machine_measurements.csv",
+    {
+        "machine_measurements.csv": _REPORTS.encode(),
+        "record_list.csv": b"subject_id,study_id,path\n1,5,f/5\n1,6,f/6\n",
+        **dict.fromkeys(("f/5.hea", "f/6.hea"), b""),
+    },
+)
 
 
 def use_mapping(path: Path) -> None:
@@ -119,6 +145,7 @@ TABLE_LOADERS: dict[str, Callable[[Path], object]] = {
         if name.startswith("labels_") and name != "labels_flags"
     },
     "class_set": load_class_set,
+    "phrases": load_phrases,
     "weights": WeightTable.load,
     "scores": use_scores,
 }

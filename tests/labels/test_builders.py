@@ -575,7 +575,8 @@ def test_csv_of_codes_and_of_class_names(tmp_path: Path) -> None:
             "mimic",
             {},
             "kind 'mimic' is unknown: expected ptbxl, challenge, challenge2017, cpsc2018, sph, "
-            "annotations, csv",
+            "code15, chapman, georgia, ptb, mimic-iv-ecg, echonext, chagas2025, ludb, mitbih, "
+            "afdb, annotations, csv",
         ),
         (
             "ptbxl",

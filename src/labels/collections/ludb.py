@@ -51,11 +51,17 @@ def build_ludb(request: Request) -> pd.DataFrame:
     source = Source("ludb", OWN_NAMES, phrases.classes, _SUPERCLASSES)
     report = CodeReport(request.dataset, OWN_NAMES, "the statements of LUDB")
     rows: list[Row] = []
+    unreadable: list[str] = []
     silent: list[str] = []
     unknown: Counter[str] = Counter()
     for file in list_files(request.root, (".hea",)):
         path = file[:-4]
-        comments = read_comments(request.root / file)
+        try:
+            comments = read_comments(request.root / file)
+        except (OSError, ValueError):
+            # Such as a pipe, or a file that is far too large for a header
+            unreadable.append(path)
+            continue
         statements = _statements(comments)
         if not statements:
             silent.append(path)
@@ -78,6 +84,7 @@ def build_ludb(request: Request) -> pd.DataFrame:
                 sex=sex_text(facts.get("sex")),
             )
         )
+    report_missing(request.dataset, unreadable, "have an unreadable header and are skipped")
     report_missing(request.dataset, silent, "have no <diagnoses> in their header and are skipped")
     log_unknown_statements(request.dataset, unknown)
     report.log()

@@ -93,6 +93,8 @@ def _read_reports(path: Path) -> dict[str, tuple[str, ...]]:
     texts: dict[str, str] = {}
     reports: dict[str, tuple[str, ...]] = {}
     for _, cells in table.lines:
+        if len(cells) <= study:
+            continue
         held = [cells[i] for i in places if i < len(cells) and cells[i]]
         reports[id_text(cells[study])] = tuple([texts.setdefault(text, text) for text in held])
     return reports
