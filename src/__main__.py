@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from src import __version__
 from src.commands import arguments
-from src.commands.options import read_data, read_settings, require_other_output
+from src.commands.options import read_data, read_mapping, read_settings, require_other_output
 from src.config import (
     PRESETS,
     Config,
@@ -63,10 +63,11 @@ def check(args: argparse.Namespace) -> int:
     """Check collections without writing: formats, rates, leads, unmatched ids, time and space."""
     from src.commands.dry_run import check_datasets
 
+    config = read_settings(args, PreprocessConfig, PreprocessConfig())
     report = check_datasets(
         read_data(args),
-        args.mapping,
-        read_settings(args, PreprocessConfig, PreprocessConfig()),
+        read_mapping(args, config),
+        config,
         read_settings(args, ExecutionConfig, ExecutionConfig()),
         args.probe,
     )
@@ -101,11 +102,12 @@ def preprocess(args: argparse.Namespace) -> int:
     """Convert recordings to record files; a rerun converts only new or changed ones."""
     from src.preprocessing import run_preprocessing
 
+    config = read_settings(args, PreprocessConfig, PreprocessConfig())
     summary = run_preprocessing(
         read_data(args),
         args.out,
-        mapping=args.mapping,
-        config=read_settings(args, PreprocessConfig, PreprocessConfig()),
+        mapping=read_mapping(args, config),
+        config=config,
         splits=read_settings(args, SplitConfig, SplitConfig()),
         execution=read_settings(args, ExecutionConfig, ExecutionConfig()),
     )

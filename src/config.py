@@ -65,7 +65,7 @@ MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
 """Bounds of the number of epochs that is chosen by size, and the number of batches aimed at."""
 
 # Settings that earlier versions did not have; their defaults leave record files as they were.
-_LATER_SETTINGS = ("window_labels", "min_cover")
+_LATER_SETTINGS = ("window_labels", "min_cover", "before_s", "after_s")
 _WINDOW_LABELS = re.compile(r"majority|any|all|count>=[1-9][0-9]{0,5}")
 
 # Problems of a settings file that one error message lists.
@@ -281,6 +281,12 @@ class PreprocessConfig:
         0.5,
         "least share of a window that its labels must cover; a window below it is not annotated",
     )
+    before_s: float = option(
+        0.0, "with --beats: seconds of the window before its beat", is_common=True
+    )
+    after_s: float = option(
+        0.0, "with --beats: seconds of the window after its beat", is_common=True
+    )
     quality: QualityConfig = field(
         default_factory=QualityConfig, metadata={"help": "limits of signal quality"}
     )
@@ -313,6 +319,31 @@ class PreprocessConfig:
             "majority, any, all or count>=N",
         )
         _require(0 < self.min_cover <= 1, "min_cover", self.min_cover, "a share above 0, up to 1")
+        self._check_beats(longest_s)
+
+    def _check_beats(self, longest_s: float) -> None:
+        """Refuse windows around beats that have no length, or that a record file cannot hold."""
+        for name, value in (("before_s", self.before_s), ("after_s", self.after_s)):
+            _require(value >= 0, name, value, "0 or more seconds")
+        length_s = self.before_s + self.after_s
+        _require(
+            length_s <= longest_s + 1e-9,
+            "before_s + after_s",
+            length_s,
+            f"at most {longest_s:g} s, the length of n_samples={self.n_samples} at {self.fs:g} Hz",
+        )
+        is_one = not (self.cuts_beats and self.window_s)
+        _require(is_one, "window_s", self.window_s, "0 with windows around beats")
+
+    @property
+    def cuts_beats(self) -> bool:
+        """Whether a record gives a window around each of its beats."""
+        return self.before_s + self.after_s > 0
+
+    @property
+    def cuts_windows(self) -> bool:
+        """Whether a record gives windows, one record file each."""
+        return self.window_s > 0 or self.cuts_beats
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from src.config import (
     PreprocessConfig,
     SplitConfig,
 )
-from src.labels.mapping import load_mapping
 from src.processed.duplicates import (
     DUPLICATES_FILE,
     find_duplicates,
@@ -52,7 +51,7 @@ from src.processed.record_files import make_record_folders, record_keys
 from src.processed.resampling import rate_ratio, resample, source_samples_needed
 from src.processed.runs.chunks import process_chunk
 from src.processed.runs.log import Progress, log_run
-from src.processed.runs.plan import RunPlan, SourceFolders, choose_evenly, plan_run
+from src.processed.runs.plan import RunPlan, SourceFolders, choose_evenly, load_labels, plan_run
 from src.processed.runs.pool import (
     ExecutorFactory,
     LocalExecutor,
@@ -505,14 +504,15 @@ def run_preprocessing(
             for rows in _process_chunks(waiting, stage, config, execution, executors):
                 sources.require(rows)
                 journal.append(rows)
-                progress.update(1 if config.window_s else len(rows))
+                progress.update(1 if config.cuts_windows else len(rows))
         # Workers that died during the run left temporary files, too.
         remove_leftovers(folders)
 
         # Write manifest, duplicates and splits.
         kept_data = data if extend else None
-        windows = config.window_s > 0
-        manifest = merge_manifest(stage.folder, plan, kept_data, journal, windows=windows)
+        manifest = merge_manifest(
+            stage.folder, plan, kept_data, journal, windows=config.cuts_windows
+        )
         copies = find_duplicates(manifest, placed.splits, list(data.roots))
         manifest = reject_copies(manifest, copies, splits.on_duplicate)
         divided = build_splits(manifest, splits, placed.splits, copies, placed.provisional)
@@ -565,8 +565,7 @@ def _plan(
     limit: int | None,
 ) -> RunPlan:
     """Return the records to process; with `on_error` raise, a missing record ends the run."""
-    table = load_mapping(mapping) if mapping is not None else None
-    plan = plan_run(data, table, config)
+    plan = plan_run(data, load_labels(mapping, config), config)
     if limit is not None:
         plan = replace(plan, tasks=choose_evenly(plan.tasks, limit), missing=(), unread=())
     labelled = [row for row in plan.unread if row.label_source == "mapping"]
@@ -602,7 +601,7 @@ def _process_chunks(
     """Yield the manifest rows of the tasks chunk by chunk."""
     workers = execution.n_workers
     # A single record with many windows is enough work for a chunk.
-    largest = 1 if config.window_s else execution.chunk_size
+    largest = 1 if config.cuts_windows else execution.chunk_size
     chunks = shrinking_chunks(waiting, largest, workers)
     process = partial(
         process_chunk, config=config, build=build_tensors, on_error=execution.on_error

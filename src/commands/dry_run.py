@@ -12,11 +12,10 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from src.config import STANDARD_LEADS, DataConfig, ExecutionConfig, PreprocessConfig
-from src.labels.mapping import load_mapping
 from src.preprocessing import build_tensor
 from src.processed.npz import Archive
 from src.processed.runs.chunks import WindowLabeller, find_record_start
-from src.processed.runs.plan import RunPlan, choose_evenly, plan_run
+from src.processed.runs.plan import RunPlan, choose_evenly, load_labels, plan_run
 from src.processed.runs.staging import local_tasks
 from src.processed.runs.tasks import RecordTask, RecordTensor, RejectedError
 from src.records.folders import PassedOver
@@ -277,7 +276,7 @@ def check_datasets(
     """
     config = config or PreprocessConfig()
     execution = execution or ExecutionConfig()
-    table = load_mapping(mapping) if mapping is not None else None
+    table = load_labels(mapping, config)
     plan = plan_run(data, table, config)
     checks = tuple(
         _check_dataset(name, root, plan, config, n_probe) for name, root in data.roots.items()
@@ -314,9 +313,12 @@ def _check_dataset(
     )
     for task in choose_evenly(tasks, n_probe):
         _probe(check, task, config)
-    if config.window_s:
-        for task in tasks:
+    for task in tasks:
+        if config.window_s:
             _count_windows(check, task, config)
+        elif config.cuts_beats and task.row is not None:
+            for beat in task.row.intervals:
+                check.windows.update(beat.labels or ("none of the classes",))
     return check
 
 
@@ -356,7 +358,7 @@ def _add_length(check: DatasetCheck, n_samples: int, fs: float, config: Preproce
     check.kept_s = config.n_samples / config.fs
     # Half a sample: a rate such as 500.24 Hz makes no record longer.
     is_longer = seconds > check.kept_s + 0.5 / min(fs, config.fs)
-    check.n_cut += is_longer and not config.window_s
+    check.n_cut += is_longer and not config.cuts_windows
 
 
 def _suffix(path: str) -> str:
@@ -395,6 +397,8 @@ def _probe(check: DatasetCheck, task: RecordTask, config: PreprocessConfig) -> N
     if config.window_s:
         stride_s = config.stride_s or config.window_s
         n_files = count_windows(n_samples, record.fs, config.window_s, stride_s)
+    elif config.cuts_beats:
+        n_files = len(task.row.intervals) if task.row else 0
     check.n_files += n_files
     check.n_bytes += len(Archive(tensor.arrays).encode()) * n_files
     if n_files > 1:

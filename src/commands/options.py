@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
-from src.config import DataConfig
+from src.config import DataConfig, PreprocessConfig
 from src.utils import UsageError, as_path, as_url, output_file, output_folder, printable
 
 T = TypeVar("T")
@@ -287,12 +287,21 @@ def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
         metavar="NAME=DIR",
         help=f"a collection and its folder or URL; may be repeated{default}",
     )
-    parser.add_argument(
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
         "--mapping",
         metavar="CSV",
         help="label mapping with the columns dataset, record_id and mapped_label (default: "
         "none, every record gets OTHER)",
     )
+    if required:
+        labels.add_argument(
+            "--beats",
+            metavar="CSV",
+            help="label mapping with the time of each beat in start_s and end_s, as labels "
+            "annotations --what beats writes it: cut a window around each beat, from --before-s "
+            "before it to --after-s after it (default: none)",
+        )
     parser.add_argument(
         "--source-fs",
         type=name_number,
@@ -319,6 +328,26 @@ def add_data(parser: argparse.ArgumentParser, required: bool) -> None:
         help="leads of a collection whose files do not name them, by place (mine=II,V5; - for a "
         "channel not to be used) or by name (mine=ECG1:II,ECG2:V5) (default: none)",
     )
+
+
+def read_mapping(args: argparse.Namespace, config: PreprocessConfig) -> str | None:
+    """Return the label mapping that the user named, which may be one of beats.
+
+    Raises
+    ------
+    UsageError
+        If there are beats without a window around them, or such a window without beats.
+    """
+    if args.beats is not None and not config.cuts_beats:
+        raise UsageError(
+            "--beats is given without a window: add --before-s and --after-s, such as 1 and 1"
+        )
+    if args.beats is None and config.cuts_beats:
+        raise UsageError(
+            "--before-s and --after-s are of windows around beats: expected --beats CSV"
+        )
+    mapping: str | None = args.mapping if args.beats is None else args.beats
+    return mapping
 
 
 def read_data(args: argparse.Namespace) -> DataConfig:

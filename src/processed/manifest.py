@@ -42,7 +42,7 @@ COPY_REASON = "the same recording as "
 _FLAGS_SHOWN = 4
 _LOWEST_SHARE = 0.05
 # Columns that manifests of earlier versions lack; they are read as empty.
-_LATER_COLUMNS = ("weight", "label_cover")
+_LATER_COLUMNS = ("weight", "label_cover", "beat_s", "rr_before_s", "rr_after_s")
 
 
 def load_preprocess_config(processed: str | Path) -> PreprocessConfig:
@@ -163,9 +163,16 @@ class ManifestRow(NamedTuple):
     config_hash: str = ""
     input_hash: str = ""
     label_cover: str = ""
+    beat_s: float | str = ""
+    rr_before_s: float | str = ""
+    rr_after_s: float | str = ""
 
 
 MANIFEST_COLUMNS = ManifestRow._fields
+_EARLIER_LENGTHS = (
+    MANIFEST_COLUMNS.index("label_cover"),
+    MANIFEST_COLUMNS.index("beat_s"),
+)
 
 
 class Journal:
@@ -212,9 +219,8 @@ class Journal:
 
 def _looks_like_a_row(line: bytes) -> bool:
     """Return whether a line begins, ends and is divided as the rows of a journal are."""
-    # One column less: a run of an earlier version, which had no cover of labels
-    n_least = len(MANIFEST_COLUMNS) - 2
-    return line.startswith(b'["') and line.endswith(b'"]\n') and line.count(b'", "') >= n_least
+    n_least = min(_EARLIER_LENGTHS)
+    return line.startswith(b'["') and line.endswith(b'"]\n') and line.count(b'", "') + 1 >= n_least
 
 
 def _parse_journal_line(line: bytes) -> list[str] | None:
@@ -223,8 +229,9 @@ def _parse_journal_line(line: bytes) -> list[str] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if isinstance(row, list) and len(row) == len(MANIFEST_COLUMNS) - 1:
-        row.append("")  # the cover of labels
+    if isinstance(row, list) and len(row) in _EARLIER_LENGTHS:
+        # A run of an earlier version, which had no cover of labels or no beats
+        row += [""] * (len(MANIFEST_COLUMNS) - len(row))
     if not isinstance(row, list) or len(row) != len(MANIFEST_COLUMNS):
         return None
     if not all(isinstance(cell, str) for cell in row):
@@ -321,6 +328,10 @@ _CELL_RULES = {
     "status": _is_one_of("", "ok", "missing", "unreadable", "rejected"),
     "age": _CellRule(_is_number(0), "years or nothing"),
     "weight": _CellRule(_is_number(0), "a number of 0 or more, or nothing"),
+    **{
+        name: _CellRule(_is_number(0), "seconds or nothing")
+        for name in ("beat_s", "rr_before_s", "rr_after_s")
+    },
 }
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 """Part of every config hash; to be raised when the content of a record file changes its meaning."""
+RR_SIDE = 5
+"""RR intervals before and after a beat that its record file holds."""
 # Larger archives are left to NumPy, which writes the ZIP64 format.
 _ZIP64_LIMIT = 2**31
 _SHARD_DIGITS = 3
@@ -238,6 +240,8 @@ _ARRAYS = {
     "record_id": ("U", 0),
     "dataset": ("U", 0),
     "config_hash": ("U", 0),
+    # Only around beats
+    "rr_s": ("f", 1),
 }
 
 

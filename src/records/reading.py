@@ -118,6 +118,9 @@ MANY_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind.pa
 LOCAL_SUFFIXES = frozenset(suffix for suffix, kind in _FORMATS.items() if kind in (_HDF5, _PARQUET))
 """Suffixes of files that are not read from a URL, as most hold many records."""
 
+# Samples per lead that are read in one go where many parts of a record are wanted
+_SAMPLES_TOGETHER = 2**18
+
 # A suffix, not the end of a name such as 1.2.840.99.1.
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*")
 
@@ -424,6 +427,60 @@ def _iter_windows(
         name = window_name(part.record_id, index)
         whole = extent.n_samples
         yield cut_window(part, name, start - first, stop - first, first=first, n_whole=whole)
+
+
+def iter_cuts(
+    path: str | Path, hints: ReadingHints, choose: Callable[[Extent], Sequence[tuple[int, int]]]
+) -> Iterator[ECGRecord]:
+    """Yield parts of a record in their order, some of them read together.
+
+    Parameters
+    ----------
+    path, hints
+        As for `read_with_hints`.
+    choose
+        Returns the first sample of each part, and the one after its last, for the extent of the
+        record; the parts are in order of time and may overlap.
+
+    Raises
+    ------
+    RecordError
+        If the file is unreadable.
+    """
+    file = resolve_record(path)
+    request = RecordRequest(hints=hints)
+    extent = _extent(file, request)
+    if extent is None:
+        record = _read(file, request)
+        for start, stop in choose(Extent(record.n_samples, record.fs)):
+            yield cut_window(record, record.record_id, start, stop)
+        return
+    margin = round(MARGIN_S * extent.fs)
+    for group in _group_parts(choose(extent)):
+        first = max(0, group[0][0] - margin)
+        last = min(group[-1][1] + margin, extent.n_samples)
+        piece = _read(file, dataclasses.replace(request, start=first, stop=last))
+        for start, stop in group:
+            yield cut_window(
+                piece,
+                piece.record_id,
+                start - first,
+                stop - first,
+                first=first,
+                n_whole=extent.n_samples,
+            )
+
+
+def _group_parts(parts: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yield parts that are read together, as they lie within `_SAMPLES_TOGETHER`."""
+    group: list[tuple[int, int]] = []
+    for part in parts:
+        if group and part[1] - group[0][0] > _SAMPLES_TOGETHER:
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
 
 
 def find_windows(

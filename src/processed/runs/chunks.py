@@ -15,7 +15,14 @@ from src.labels.mapping import LabelRow
 from src.labels.text_tables import join_list, split_list
 from src.processed.files import FileBatch
 from src.processed.manifest import ManifestRow
-from src.processed.record_files import record_key, record_path, record_paths, save_record_files
+from src.processed.record_files import (
+    RR_SIDE,
+    record_key,
+    record_path,
+    record_paths,
+    save_record_files,
+)
+from src.processed.runs.beats import BeatWindows
 from src.processed.runs.pool import chunked
 from src.processed.runs.tasks import (
     WINDOW_COUNT,
@@ -25,7 +32,7 @@ from src.processed.runs.tasks import (
     blank_row,
     unreadable_row,
 )
-from src.records.reading import RecordStart, find_start, iter_with_hints
+from src.records.reading import RecordStart, find_start, iter_cuts, iter_with_hints
 from src.records.record import ECGRecord, RecordError
 from src.records.windows import window_name
 
@@ -40,6 +47,7 @@ TensorBuilder = Callable[
 _FLUSHED_FILES = 32
 # Values (leads x samples) of the records that go through a step together.
 _VALUES_TOGETHER = 4_000_000
+_NO_BEATS = "no row of the table of beats is of it: expected a row with the time of each beat"
 # Seconds read beyond what a tensor holds, far more than the resampling filter reaches.
 _FILTER_MARGIN_S = 30.0
 
@@ -79,11 +87,13 @@ def process_chunk(
     """
     n_samples = max(config.n_samples, round(config.min_duration_s * config.fs))
     together = max(1, min(_FLUSHED_FILES, _VALUES_TOGETHER // (len(STANDARD_LEADS) * n_samples)))
-    group_size = 1 if config.window_s else together
+    group_size = 1 if config.cuts_windows else together
     rows: list[ManifestRow] = []
     with FileBatch() as batch:
         for group in chunked(tasks, group_size):
-            if config.window_s:
+            if config.cuts_beats:
+                group_rows = _process_beats(group[0], processed, config, build, batch)
+            elif config.window_s:
                 group_rows = _process_windows(group[0], processed, config, build, batch)
             else:
                 group_rows = _process_together(group, processed, config, build, batch)
@@ -212,12 +222,78 @@ def _process_windows(
         return [unreadable_row(blank, error.message)]
     except RejectedError as error:
         return [blank._replace(status="rejected", reason=str(error))]
+    return _count_rows(rows)
+
+
+def _count_rows(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
+    """Return the rows of the windows of a record, with their number in the input hash of each."""
     return [row._replace(input_hash=f"{row.input_hash}{WINDOW_COUNT}{len(rows)}") for row in rows]
 
 
 def _iter_windows(task: RecordTask, config: PreprocessConfig) -> Iterator[ECGRecord]:
     return iter_with_hints(
         task.file, task.hints, window_s=config.window_s, stride_s=config.stride_s or None
+    )
+
+
+# Windows around beats -----------------------------------------------------------------------------
+
+
+def _process_beats(
+    task: RecordTask,
+    processed: Path,
+    config: PreprocessConfig,
+    build: TensorBuilder,
+    batch: FileBatch,
+) -> list[ManifestRow]:
+    """Process the window around each beat of a record, some dozens together.
+
+    A beat whose window leaves the record is rejected. Patients and input hashes are as for windows
+    of one length.
+    """
+    blank = blank_row(task, config)
+    blank = blank._replace(patient_id=blank.patient_id or task.record_id)
+    beats = BeatWindows(task.row.intervals if task.row else (), config)
+    if not beats.beats:
+        return [blank._replace(status="rejected", reason=_NO_BEATS)]
+    outside = beats.explain_outside()
+    rows = [
+        _beat_row(blank, beats, number)._replace(status="rejected", reason=outside)
+        for number in range(len(beats.beats))
+    ]
+    n_files_before = len(batch)
+    try:
+        windows = enumerate(iter_cuts(task.file, task.hints, beats.place))
+        for group in chunked(windows, _FLUSHED_FILES):
+            files = []
+            tensors = build([window for _, window in group], config)
+            for (place, window), tensor in zip(group, tensors, strict=True):
+                number = beats.inside[place]
+                row = _beat_row(blank, beats, number)
+                rows[number] = row = _complete_row(row, window, window.n_samples, tensor)
+                if isinstance(tensor, RecordTensor):
+                    path = record_path(processed, record_key(row.dataset, row.record_id))
+                    files.append((path, _record_arrays(tensor, row) | {"rr_s": beats.rr[number]}))
+            save_record_files(files, batch)
+    except RecordError as error:
+        batch.discard(n_files_before)
+        return [unreadable_row(blank, error.message)]
+    except RejectedError as error:
+        return [blank._replace(status="rejected", reason=str(error))]
+    return _count_rows(rows)
+
+
+def _beat_row(blank: ManifestRow, beats: BeatWindows, number: int) -> ManifestRow:
+    """Return the manifest row of a beat before its window is read."""
+    beat, rr = beats.beats[number], beats.rr[number]
+    before, after = (f"{seconds:g}" if seconds else "" for seconds in rr[RR_SIDE - 1 : RR_SIDE + 1])
+    return blank._replace(
+        record_id=window_name(blank.record_id, number),
+        labels=join_list(beat.labels),
+        annotated=join_list(beat.annotated),
+        beat_s=f"{beat.start_s:.6f}".rstrip("0").rstrip("."),
+        rr_before_s=before,
+        rr_after_s=after,
     )
 
 

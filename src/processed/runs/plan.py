@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import FALLBACK_LABEL, DataConfig, PreprocessConfig
+from src.labels.beats import load_beats
 from src.labels.ids import clean_id, file_key
 from src.labels.intervals import WindowRule
-from src.labels.mapping import LabelRow, iter_rows
+from src.labels.mapping import LabelRow, iter_rows, load_mapping
 from src.labels.matching import RecordMatch, UnreadMatch, match_folder
 from src.labels.text_tables import is_plain_name
 from src.processed.manifest import ManifestRow
@@ -53,6 +54,21 @@ class RunPlan:
     missing: tuple[ManifestRow, ...]
     unread: tuple[ManifestRow, ...] = ()
     passed_over: Mapping[str, tuple[PassedOver, ...]] = field(default_factory=dict)
+
+
+def load_labels(mapping: str | Path | None, config: PreprocessConfig) -> pd.DataFrame | None:
+    """Read the label mapping of a run, which is one of beats if windows lie around beats.
+
+    Raises
+    ------
+    ValueError
+        If it is wrong, or there is none and windows lie around beats.
+    """
+    if mapping is None:
+        if config.cuts_beats:
+            raise UsageError("no beats are given: expected --beats CSV, to cut windows around them")
+        return None
+    return load_beats(mapping) if config.cuts_beats else load_mapping(mapping)
 
 
 def plan_run(data: DataConfig, mapping: pd.DataFrame | None, config: PreprocessConfig) -> RunPlan:
@@ -116,7 +132,8 @@ def _check_points(rows: Mapping[str, Sequence[LabelRow]], config: PreprocessConf
     UsageError
         The message names the first beat.
     """
-    if WindowRule.parse(config.window_labels, config.min_cover).takes_points:
+    takes_points = WindowRule.parse(config.window_labels, config.min_cover).takes_points
+    if takes_points or config.cuts_beats:
         return
     for row in (row for dataset_rows in rows.values() for row in dataset_rows):
         for item in row.intervals:

@@ -159,7 +159,7 @@ def _is_done(
 ) -> bool:
     """Return whether an earlier run processed the same input, and its record files are there."""
     attempts = [[task.key]]
-    if config.window_s:
+    if config.cuts_windows:
         attempts.append(_list_earlier_windows(task, earlier))
     # Hashing looks at the source files, so records without a usable row are left out first.
     attempts = [keys for keys in attempts if keys and all(_is_final(earlier, key) for key in keys)]
