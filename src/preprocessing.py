@@ -299,7 +299,9 @@ def _build_group(
     constant = measures.highest_mv == measures.lowest_mv  # (n_records, 12)
     flags = quality_flags(measures, present, config.quality, config.max_amplitude_mv)
     # Fingerprints are of the uncut signals, so that copies match whatever length the tensor has.
-    fingerprints = compute_fingerprints([prepared.whole for prepared in group], fs)
+    wholes = [prepared.whole for prepared in group]
+    # The window of a beat is too short for one; it gets that of its record.
+    fingerprints = [""] * len(group) if config.cuts_beats else compute_fingerprints(wholes, fs)
     for i, prepared in enumerate(group):
         yield _standardize_record(prepared, fs, config, constant[i], flags[i], fingerprints[i])
 

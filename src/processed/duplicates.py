@@ -8,7 +8,7 @@ found by the fingerprints in the manifest; docs/duplicates.md says how well.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from src.labels.text_tables import safe_cell, zip_cells
 from src.processed.fingerprints import differing_bits, find_copies
 from src.processed.manifest import COPY_REASON, is_rejected_copy
 from src.processed.record_files import record_key, record_keys
+from src.records.windows import window_number, window_parent
 from src.utils import atomic_path
 
 if TYPE_CHECKING:
@@ -69,10 +70,41 @@ def find_duplicates(
         return is_new, number, (dataset, record_id)
 
     groups = []
-    for positions in find_copies(ok["signal_hash"].tolist()):
-        ordered = sorted(positions, key=rank)
-        groups.append(tuple([record_key(*records[i]) for i in ordered]))
+    hashes, beats_of = _join_beats(ok, records)
+    for positions in find_copies(hashes):
+        for copies in _pair_beats([beats_of.get(i, {0: i}) for i in positions]):
+            ordered = sorted(copies, key=rank)
+            groups.append(tuple([record_key(*records[i]) for i in ordered]))
     return sorted(groups)
+
+
+def _join_beats(
+    ok: pd.DataFrame, records: Sequence[tuple[str, str]]
+) -> tuple[list[str], dict[int, dict[int, int]]]:
+    """Return the fingerprint of each row, that of a record with windows around beats once.
+
+    Also returns the beats of each such record by the place of the first: number -> place.
+    """
+    hashes: list[str] = ok["signal_hash"].tolist()
+    beats_of: dict[int, dict[int, int]] = {}
+    first_of: dict[tuple[str, str], int] = {}
+    times = ok["beat_s"].tolist() if "beat_s" in ok else []
+    for place, time_s in enumerate(times):
+        if time_s:
+            dataset, record_id = records[place]
+            first = first_of.setdefault((dataset, window_parent(record_id)), place)
+            beats_of.setdefault(first, {})[window_number(record_id)] = place
+            if place != first:
+                hashes[place] = ""
+    return hashes, beats_of
+
+
+def _pair_beats(copies: Sequence[Mapping[int, int]]) -> Iterator[list[int]]:
+    """Yield the places of the beats that are copies: those of one number, in several records."""
+    for number in sorted({number for beats in copies for number in beats}):
+        places = [beats[number] for beats in copies if number in beats]
+        if len(places) > 1:
+            yield places
 
 
 def reject_copies(

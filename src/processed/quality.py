@@ -423,9 +423,10 @@ def _measure_noise(
 
 def _longest_run(still: Bools) -> Float32Array:
     """Return the longest run of True along the last axis."""
-    longest = np.zeros(still.shape[:-1], np.float32)
-    # Few leads have any still block.
-    for recording, lead in np.argwhere(still.any(axis=-1)).tolist():
+    # Absent leads have no other blocks, and few of the others have any.
+    is_still = still.all(axis=-1)
+    longest = np.where(is_still, still.shape[-1], 0).astype(np.float32)
+    for recording, lead in np.argwhere(still.any(axis=-1) & ~is_still).tolist():
         bordered = np.concatenate(([0], still[recording, lead].view(np.int8), [0]))
         edges = np.flatnonzero(np.diff(bordered))
         longest[recording, lead] = np.diff(edges)[::2].max()

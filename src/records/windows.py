@@ -24,6 +24,12 @@ def window_parent(name: str) -> str:
     return _NAME_ENDING.sub("", name) if "__w" in name else name
 
 
+def window_number(name: str) -> int:
+    """Return the number of a window, given its name; 0 for other names."""
+    match = _NAME_ENDING.search(name) if "__w" in name else None
+    return int(match[0][3:]) if match else 0
+
+
 def count_windows(n_samples: int, fs: float, window_s: float, stride_s: float) -> int:
     """Return the number of windows that `iter_records` cuts a record into."""
     return len(_window_starts(Extent(n_samples, fs), window_s, stride_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
@@ -249,7 +250,7 @@ def _process_beats(
     """Process the window around each beat of a record, some dozens together.
 
     A beat whose window leaves the record is rejected. Patients and input hashes are as for windows
-    of one length.
+    of one length; the fingerprint is that of the record.
     """
     blank = blank_row(task, config)
     blank = blank._replace(patient_id=blank.patient_id or task.record_id)
@@ -263,6 +264,7 @@ def _process_beats(
     ]
     n_files_before = len(batch)
     try:
+        fingerprint = _fingerprint_start(task, config, build)
         windows = enumerate(iter_cuts(task.file, task.hints, beats.place))
         for group in chunked(windows, _FLUSHED_FILES):
             files = []
@@ -272,6 +274,7 @@ def _process_beats(
                 row = _beat_row(blank, beats, number)
                 rows[number] = row = _complete_row(row, window, window.n_samples, tensor)
                 if isinstance(tensor, RecordTensor):
+                    rows[number] = row = row._replace(signal_hash=fingerprint)
                     path = record_path(processed, record_key(row.dataset, row.record_id))
                     files.append((path, _record_arrays(tensor, row) | {"rr_s": beats.rr[number]}))
             save_record_files(files, batch)
@@ -281,6 +284,14 @@ def _process_beats(
     except RejectedError as error:
         return [blank._replace(status="rejected", reason=str(error))]
     return _count_rows(rows)
+
+
+def _fingerprint_start(task: RecordTask, config: PreprocessConfig, build: TensorBuilder) -> str:
+    """Return the fingerprint of the beginning of a record, "" if it has none."""
+    config = replace(config, before_s=0.0, after_s=0.0)
+    record, _ = find_record_start(task, config).read()
+    tensor = build([record], config)[0]
+    return tensor.fingerprint if isinstance(tensor, RecordTensor) else ""
 
 
 def _beat_row(blank: ManifestRow, beats: BeatWindows, number: int) -> ManifestRow:
