@@ -393,7 +393,8 @@ def build_view(config: Config, train: LabelledRecords) -> View:
     rows = _spread_rows(train.datasets, _STATISTICS_RECORDS) if is_global else [0]
     chosen = train.subset(rows)
     files = [load_record_file(path, "lead_std", "lead_present", "fs") for path in chosen.paths]
-    n_samples = load_record_file(chosen.paths[0], "signal")["signal"].shape[1]
+    first = load_record_file(chosen.paths[0])
+    n_samples = first["signal"].shape[1]
     normalization = fit_normalization(
         config.train.normalization,
         np.stack([arrays["lead_std"] for arrays in files]),  # (n_chosen, n_leads)
@@ -416,6 +417,7 @@ def build_view(config: Config, train: LabelledRecords) -> View:
         fs=fs,
         min_leads=min_leads,
         min_samples=min_samples,
+        rr="rr_s" in first,
     )
 
 

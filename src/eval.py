@@ -37,7 +37,7 @@ from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
 from src.learning.thresholds import ThresholdRule
-from src.model import load_members, to_scores
+from src.model import load_members, needs_rr, to_scores
 from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
@@ -593,7 +593,7 @@ def predict_records(
     members = load_members(checkpoint, device)
     logits = torch.zeros(len(records), len(card.classes))
     for member in members:
-        view = View(card.leads, member.card.normalization)
+        view = View(card.leads, member.card.normalization, rr=needs_rr(member.model))
         dataset = ECGDataset(records.paths, targets, view, records.datasets)
         loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
         logits += predict(member.predict, loader, device=device)[0]
@@ -623,10 +623,15 @@ def check_input(record: Path, card: ModelCard, path: Path) -> None:
             f"records are {n_samples} samples at {fs:g} Hz; preprocess with --fs "
             f"{expected.fs:g} --n-samples {expected.n_samples}"
         )
+    if expected.cuts_beats and "rr_s" not in arrays:
+        raise ValueError(
+            f"{path}: was trained on windows around beats, and {record} is none: preprocess with "
+            f"--beats CSV --before-s {expected.before_s:g} --after-s {expected.after_s:g}"
+        )
 
 
 def predict(
-    model: Callable[[torch.Tensor], torch.Tensor],
+    model: Callable[..., torch.Tensor],
     loader: DataLoader[Batch],
     *,
     device: str = "cpu",
@@ -636,7 +641,8 @@ def predict(
     Parameters
     ----------
     model
-        Maps signals (B, n_leads, n_samples) to logits, in evaluation mode.
+        Maps signals (B, n_leads, n_samples) to logits, in evaluation mode. It is called with the
+        RR intervals as well where the batches have them.
     loader
         Batches of records.
     device
@@ -646,7 +652,8 @@ def predict(
     with torch.inference_mode():
         for batch in loader:
             signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, n_samples)
-            logits.append(model(signal).float().cpu())
+            rr = () if batch.rr is None else (batch.rr.to(device, non_blocking=True),)
+            logits.append(model(signal, *rr).float().cpu())
             targets.append(batch.target.cpu())
     return torch.cat(logits), torch.cat(targets)
 

@@ -188,6 +188,19 @@ def needs_lead_presence(model: nn.Module) -> bool:
     return bool(getattr(model, "takes_lead_presence", False))
 
 
+def needs_rr(model: object) -> bool:
+    """Return whether a network is also given the RR intervals around the beat."""
+    return bool(getattr(model, "takes_rr", False))
+
+
+def run_network(
+    model: Callable[..., torch.Tensor], signal: torch.Tensor, rr: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the logits of signals, with the RR intervals of their beats if the network asks."""
+    logits: torch.Tensor = model(signal) if rr is None else model(signal, rr=rr)
+    return logits
+
+
 def _describe_error(error: Exception) -> str:
     """Return the type and the first line of an error from code of others."""
     lines = str(error).strip().splitlines() or [""]
@@ -263,10 +276,10 @@ class Member:
     model: nn.Module
     card: ModelCard
 
-    def predict(self, signal: torch.Tensor) -> torch.Tensor:
+    def predict(self, signal: torch.Tensor, rr: torch.Tensor | None = None) -> torch.Tensor:
         """Return calibrated logits (B, n_classes) of signals (B, n_leads, n_samples)."""
         card = self.card
-        logits = predict_logits(self.model, signal, card.crop_samples, card.unpadded_below)
+        logits = predict_logits(self.model, signal, card.crop_samples, card.unpadded_below, rr)
         return card.calibration.apply(logits) if card.calibration else logits
 
 
@@ -541,7 +554,11 @@ def crop_starts(signal: torch.Tensor, crop_samples: int) -> torch.Tensor:
 
 
 def predict_logits(
-    model: nn.Module, signal: torch.Tensor, crop_samples: int = 0, unpadded_below: int = 0
+    model: nn.Module,
+    signal: torch.Tensor,
+    crop_samples: int = 0,
+    unpadded_below: int = 0,
+    rr: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the logits of signals, averaged over crops where the model was trained on crops.
 
@@ -557,6 +574,8 @@ def predict_logits(
     unpadded_below
         Whole records with fewer samples before their padding than this are predicted without it
         (`src.learning.checkpoints.ModelCard.unpadded_below`).
+    rr
+        RR intervals around the beats (B, 2 * RR_SIDE + 1), for a network that asks for them.
 
     Returns
     -------
@@ -564,15 +583,17 @@ def predict_logits(
         Shape (B, n_classes).
     """
     n_records, n_leads, n_samples = signal.shape
+    rr = rr if needs_rr(model) else None
     if len(window_starts(n_samples, crop_samples)) == 1:
-        return predict_whole(model, signal, unpadded_below, shortest_input(model))
+        return predict_whole(model, signal, unpadded_below, shortest_input(model), rr)
     starts = crop_starts(signal, crop_samples)  # (B, n_crops)
     count = starts.shape[1]
     samples = starts[:, :, None] + torch.arange(crop_samples, device=signal.device)
     samples = samples.flatten(1)[:, None].expand(-1, n_leads, -1)  # (B, n_leads, n_crops * T)
     crops = signal.gather(2, samples).view(n_records, n_leads, count, crop_samples)
     crops = crops.permute(2, 0, 1, 3)  # (n_crops, B, n_leads, T)
-    logits = model(crops.flatten(0, 1)).view(count, n_records, -1)
+    of_crops = None if rr is None else rr.repeat(count, 1)
+    logits = run_network(model, crops.flatten(0, 1), of_crops).view(count, n_records, -1)
     # A record that is constant throughout keeps all crops.
     is_moving = (crops != crops[..., :1]).flatten(2).any(dim=2)  # (n_crops, B)
     weights = (is_moving | ~is_moving.any(dim=0)).to(logits.dtype)[:, :, None]
@@ -586,10 +607,11 @@ def shortest_input(model: nn.Module) -> int:
 
 
 def predict_whole(
-    model: Callable[[torch.Tensor], torch.Tensor],
+    model: Callable[..., torch.Tensor],
     signal: torch.Tensor,
     unpadded_below: int,
     shortest: int,
+    rr: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the output of a network for whole records, the short ones without their padding.
 
@@ -601,14 +623,19 @@ def predict_whole(
         As for `predict_logits`; 0 keeps all padding.
     shortest
         Fewest samples that the network takes (`shortest_input`); 0 keeps all padding.
+    rr
+        RR intervals for a network that asks for them.
     """
     if not (unpadded_below and shortest):
-        logits: torch.Tensor = model(signal)
-        return logits
+        return run_network(model, signal, rr)
     n_kept = kept_samples(signal, unpadded_below, shortest)
     lengths = n_kept.unique().tolist()
-    parts = [(n_kept == length, signal[n_kept == length, :, :length]) for length in lengths]
-    of_parts = [(is_part, model(part)) for is_part, part in parts]
+    of_parts = []
+    for length in lengths:
+        is_part = n_kept == length
+        rr_of_part = None if rr is None else rr[is_part]
+        of_part = run_network(model, signal[is_part, :, :length], rr_of_part)
+        of_parts.append((is_part, of_part))
     logits = of_parts[0][1].new_empty(len(signal), of_parts[0][1].shape[1])
     for is_part, of_part in of_parts:
         logits[is_part] = of_part

@@ -16,7 +16,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.config import Config, ModelConfig, PreprocessConfig, TrainConfig, config_paths
+from src.config import (
+    Config,
+    ModelConfig,
+    PreprocessConfig,
+    TrainConfig,
+    config_paths,
+    parse_augment,
+)
 from src.dataloaders import DataLoaders, build_dataloaders
 from src.eval import predict
 from src.learning.augment import Augmentation, Transform, build_augmentation
@@ -58,7 +65,9 @@ from src.model import (
     check_network,
     count_parameters,
     find_output_weights,
+    needs_rr,
     predict_logits,
+    run_network,
     select_outputs,
     shortest_input,
     start_from,
@@ -187,6 +196,7 @@ def train_epoch(
         Transforms of the batches; by default those of `config`, without the facts of the records.
     """
     augment = augment or build_augmentation(config, device=device)
+    takes_rr = needs_rr(state.model)
     state.network.train()
     if config.freeze_norm or config.tune == "head":
         freeze_norms(state.model)
@@ -197,9 +207,10 @@ def train_epoch(
     for batch in batches:
         signal = batch.signal.to(device, non_blocking=True)  # (B, n_leads, T)
         target = batch.target.to(device, non_blocking=True)  # (B, n_outputs)
+        rr = batch.rr.to(device) if takes_rr and batch.rr is not None else None
         signal, target = augment(signal, target, batch.row)
         with torch.autocast(device.split(":")[0], dtype=amp, enabled=amp is not None):
-            logits = state.network(signal)  # (B, n_outputs)
+            logits = run_network(state.network, signal, rr)  # (B, n_outputs)
         # Losses are computed in full precision.
         loss = loss_fn(logits.float(), target)
         state.step(loss, config.clip_norm)
@@ -248,8 +259,8 @@ def validate(
         return _NO_SCORES
     model.eval()
 
-    def predict_crops(signal: torch.Tensor) -> torch.Tensor:
-        return predict_logits(model, signal, crop_samples)
+    def predict_crops(signal: torch.Tensor, rr: torch.Tensor | None = None) -> torch.Tensor:
+        return predict_logits(model, signal, crop_samples, rr=rr)
 
     logits, targets = predict(predict_crops, loaders.val, device=device)
     logits = logits[:, : len(loaders.classes)]
@@ -336,6 +347,7 @@ def fit(
     n_outputs, n_classes = len(loaders.task.outputs), len(card.classes)
     shape = (len(card.leads), loaders.view.crop_samples or card.preprocess.n_samples)
     check_network(model.to(info.device), card.model.network, shape, n_outputs)
+    _check_rr(model, card, loaders, config)
     function = prepare_loss(
         loss_function or config.loss, loaders.single_label, len(loaders.classes), info.device
     )
@@ -437,6 +449,31 @@ def fit(
             RunEnd(result.best_epoch, result.best_metric, result.metric_name, result.best_path)
         )
     return result
+
+
+def _check_rr(
+    model: nn.Module, card: ModelCard, loaders: DataLoaders, config: TrainConfig
+) -> None:
+    """Refuse a network that asks for RR intervals where there are none, or where beats are mixed.
+
+    Raises
+    ------
+    ValueError
+        The message says which.
+    """
+    if not needs_rr(model):
+        return
+    name = printable(card.model.network)
+    if not loaders.view.rr:
+        raise ValueError(
+            f"network {name} takes RR intervals, and the records have none: preprocess them with "
+            "--beats CSV, or choose another network"
+        )
+    if config.mixup or "mixup" in parse_augment(config.augment)[0]:
+        raise ValueError(
+            f"mixup blends two beats, and network {name} takes the RR intervals of one: train it "
+            "without mixup"
+        )
 
 
 def _freeze_weights(model: nn.Module, rates: Mapping[str, float]) -> list[nn.Parameter]:

@@ -164,7 +164,14 @@ def iter_parts(
     ------
     RecordError
         As `iter_windows`.
+    ValueError
+        If the network predicts windows around beats.
     """
+    if config.cuts_beats:
+        raise ValueError(
+            "the network predicts windows around beats, whose times a recording does not tell: "
+            "preprocess it with --beats CSV, and run evaluate on the result"
+        )
     windows = iter_windows(source, config, hints)
     if long == "first":
         yield from islice(windows, 1)

@@ -92,6 +92,11 @@ def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) 
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(package, "export to ONNX", EXTRA)
     model = load_model(checkpoint)
+    if needs_rr(model):
+        raise ValueError(
+            f"{checkpoint.path}: its network takes RR intervals beside the signal, which the "
+            "exported file has no input for: export a network of signals alone"
+        )
     with Heartbeat("export", f"writing {out}"), atomic_path(out) as temporary:
         _write_graph(model, checkpoint.card, temporary)
     description = out.with_suffix(".json")

@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     """Shape (B, n_classes); NaN where not annotated."""
     row: torch.Tensor
     """Row of each record in the dataset, shape (B,)."""
+    rr: torch.Tensor | None = None
+    """RR intervals around the beats in seconds, shape (B, 2 * RR_SIDE + 1), or None."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class View:
         Sampling rate of the records in Hz, which a high-pass of packed records needs.
     min_leads, min_samples
         As in `src.learning.checkpoints.ModelCard`.
+    rr
+        Return the RR intervals of records that are windows around beats.
     """
 
     leads: tuple[str, ...] = STANDARD_LEADS
@@ -59,6 +63,7 @@ class View:
     fs: float = 0.0
     min_leads: int = 0
     min_samples: int = 0
+    rr: bool = False
 
     def lead_rows(self) -> list[int] | slice:
         """Return the rows of the leads in a record file."""
@@ -98,7 +103,8 @@ class _BatchDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Return one record without the batch dimension."""
         batch = self.__getitems__([index])
-        return Batch(batch.signal[0], batch.target[0], batch.row[0])
+        rr = None if batch.rr is None else batch.rr[0]
+        return Batch(batch.signal[0], batch.target[0], batch.row[0], rr)
 
 
 class ECGDataset(_BatchDataset):
@@ -143,15 +149,21 @@ class ECGDataset(_BatchDataset):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the records at `indices` as one batch."""
-        signal = torch.from_numpy(np.stack([self._read(i) for i in indices]))
-        return Batch(signal, self.targets[indices], torch.tensor(indices))
-
-    def _read(self, index: int) -> Float32Array:
-        """Return the signal (n_leads, n_samples) of a record, cropped if the view crops."""
         names = ["signal", "lead_std", "n_valid"]
         if self.view.normalization.highpass_hz:
             names.append("fs")
-        arrays = load_record_file(self.paths[index], *names)
+        if self.view.rr:
+            names.append("rr_s")
+        files = [load_record_file(self.paths[i], *names) for i in indices]
+        signals = [self._show(arrays, i) for arrays, i in zip(files, indices, strict=True)]
+        rr = None
+        if self.view.rr:
+            rr = torch.from_numpy(np.stack([arrays["rr_s"] for arrays in files]))
+        signal = torch.from_numpy(np.stack(signals))
+        return Batch(signal, self.targets[indices], torch.tensor(indices), rr)
+
+    def _show(self, arrays: dict[str, NDArray[Any]], index: int) -> Float32Array:
+        """Return the signal (n_leads, n_samples) of a record, cropped if the view crops."""
         scaled = scale_signal(arrays, self.view.normalization, self.datasets[index])
         signal = scaled[self.view.lead_rows()]
         size = self.view.crop_samples
@@ -238,6 +250,9 @@ class PackedDataset(_BatchDataset):
         self.gain = gain.to(device)
         self.bias = bias.to(device)
         self.codes = self._copy_codes(device) if device != "cpu" else None
+        self.rr: torch.Tensor | None = None
+        if self.view.rr and packed.rr_s is not None:
+            self.rr = torch.from_numpy(packed.rr_s[self.rows.numpy()]).to(device)
 
     def _copy_codes(self, device: str) -> torch.Tensor:
         """Return the codes (n_packed, n_leads, n_samples) of the view's leads on a device."""
@@ -282,7 +297,8 @@ class PackedDataset(_BatchDataset):
             codes = self._gather(self.rows[chosen], starts, size)  # (B, n_leads, T)
             signal = codes.float().mul_(self.gain[on_device]).add_(self.bias[on_device])
             signal = self._clear_padding(signal, chosen, starts)
-        return Batch(signal, self.targets[on_device], chosen)
+        rr = None if self.rr is None else self.rr[on_device]
+        return Batch(signal, self.targets[on_device], chosen, rr)
 
     def _clear_padding(
         self, signal: torch.Tensor, chosen: torch.Tensor, starts: torch.Tensor | None

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from src.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.npz import read_npz
-from src.processed.record_files import load_record_file, load_signal, record_keys, record_path
+from src.processed.record_files import RR_SIDE, load_record_file, record_keys, record_path
 from src.utils import Float32Array, atomic_path, remove_leftovers
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ _INDEX: dict[str, type] = {
     "lead_present": np.bool_,
     "n_valid": np.int32,
 }
+# Only of windows around beats
+_RR = "rr_s"
 # Those copied from the record files
 _COPIED = ("lead_mean", "lead_std", "lead_present", "n_valid")
 
@@ -69,6 +71,9 @@ class PackedSplit:
         bool (n_records, n_leads).
     n_valid
         Samples before the padding, int32 (n_records,).
+    rr_s
+        RR intervals around the beats, float32 (n_records, 2 * RR_SIDE + 1); None where the records
+        are no windows around beats.
     """
 
     keys: tuple[str, ...]
@@ -79,6 +84,7 @@ class PackedSplit:
     lead_std: Float32Array
     lead_present: NDArray[np.bool_]
     n_valid: NDArray[np.int32]
+    rr_s: Float32Array | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -238,7 +244,9 @@ def _open(folder: Path, name: str) -> PackedSplit:
     OSError, ValueError
         If a file is missing or damaged.
     """
-    index = read_npz(folder / f"{name}.npz", "keys", *_INDEX)
+    index = read_npz(folder / f"{name}.npz")
+    if absent := {"keys", *_INDEX} - index.keys():
+        raise ValueError(f"{', '.join(sorted(absent))} are missing")
     try:
         codes = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         keys = tuple(str(key) for key in index["keys"].tolist())
@@ -260,7 +268,11 @@ def _open(folder: Path, name: str) -> PackedSplit:
             )
     if not ((index["n_valid"] > 0) & (index["n_valid"] <= codes.shape[2])).all():
         raise ValueError(f"n_valid is not within the {codes.shape[2]} samples")
-    return PackedSplit(keys, codes, *(index[field] for field in _INDEX))
+    rr = index.get(_RR)
+    if rr is not None and (rr.dtype != np.float32 or rr.shape != (len(keys), 2 * RR_SIDE + 1)):
+        raise ValueError(f"{_RR} is {rr.dtype} {rr.shape}, expected float32 for each record")
+    split = PackedSplit(keys, codes, *(index[field] for field in _INDEX))
+    return replace(split, rr_s=rr)
 
 
 def packed_bytes(n_records: int, n_leads: int, n_samples: int) -> int:
@@ -274,25 +286,30 @@ def _pack(processed: Path, rows: pd.DataFrame, name: str) -> dict[str, NDArray[A
     if not keys:
         raise ValueError(f"{processed}: split {name.split('-')[0]} has no records to pack")
     folder = processed / "packed"
-    shape = (len(keys), *load_signal(record_path(processed, keys[0])).shape)
+    first = load_record_file(record_path(processed, keys[0]))
+    shape = (len(keys), *first["signal"].shape)
     _require_space(folder, packed_bytes(*shape))
     logger.info("packing the %d records of split %s", len(keys), name.split("-")[0])
     index = {"keys": np.array(keys)}
     for field, kind in _INDEX.items():
         index[field] = np.zeros(shape[:1] if field == "n_valid" else shape[:2], kind)
+    copied: tuple[str, ...] = _COPIED
+    if _RR in first:
+        copied = (*_COPIED, _RR)
+        index[_RR] = np.zeros((len(keys), len(first[_RR])), np.float32)
 
     with atomic_path(folder / f"{name}.npy") as temporary:
         codes = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
         for row, key in enumerate(keys):
             path = record_path(processed, key)
-            arrays = load_record_file(path, "signal", *_COPIED)
+            arrays = load_record_file(path, "signal", *copied)
             if arrays["signal"].shape != shape[1:]:
                 raise ValueError(
                     f"{path}: its signal is of shape {arrays['signal'].shape}, that of {keys[0]} "
                     f"of {shape[1:]}; delete it and run preprocess again, which rewrites it"
                 )
             codes[row], index["scale"][row], index["offset"][row] = quantize(arrays["signal"])
-            for field in _COPIED:
+            for field in copied:
                 index[field][row] = arrays[field]
         # Windows renames no file that is still mapped.
         codes.flush()

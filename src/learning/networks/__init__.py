@@ -9,6 +9,10 @@ A network is made by a factory, called as ``factory(n_leads=..., n_classes=..., 
 - ``stages``: a module that returns features over time (B, n_channels, L), which Grad-CAM weighs.
 - ``takes_lead_presence = True``: it is then called as ``network(x, lead_present)``, with a bool
   (B, n_leads) that is False for leads that are zero throughout; so are its ``features``.
+- ``takes_rr = True``: it is then trained on windows around beats alone (``preprocess --beats``),
+  and called as ``network(x, rr=rr)`` with the RR intervals in seconds (B, 11): the five before the
+  beat and the five after it in order of time, then the median of the record; 0 where there is no
+  beat. Without them, as where it is tried on noise, it is called as ``network(x)``.
 """
 
 from __future__ import annotations
