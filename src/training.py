@@ -451,9 +451,7 @@ def fit(
     return result
 
 
-def _check_rr(
-    model: nn.Module, card: ModelCard, loaders: DataLoaders, config: TrainConfig
-) -> None:
+def _check_rr(model: nn.Module, card: ModelCard, loaders: DataLoaders, config: TrainConfig) -> None:
     """Refuse a network that asks for RR intervals where there are none, or where beats are mixed.
 
     Raises

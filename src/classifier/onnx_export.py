@@ -26,6 +26,7 @@ from src.learning.leaks import refuse_overlap
 from src.learning.metrics import compute_metrics
 from src.model import (
     load_model,
+    needs_rr,
     predict_logits,
     predict_whole,
     shortest_input,

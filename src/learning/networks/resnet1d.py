@@ -62,9 +62,9 @@ class RRFeatures(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Linear(3 * (self.n_intervals - 1), 64),
-            GELU(),
+            nn.GELU(),
             nn.Linear(64, self.n_features),
-            GELU(),
+            nn.GELU(),
         )
 
     def forward(self, rr: torch.Tensor) -> torch.Tensor:

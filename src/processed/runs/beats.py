@@ -63,7 +63,7 @@ class BeatWindows:
         self.inside = []
         for number, beat in enumerate(self.beats):
             start = round(beat.start_s * fs) - n_before
-            if 0 <= start and start + size <= extent.n_samples:
+            if start >= 0 and start + size <= extent.n_samples:
                 self.inside.append(number)
                 spans.append((start, start + size))
         return spans
