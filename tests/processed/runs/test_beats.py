@@ -85,7 +85,7 @@ def test_a_window_that_leaves_the_record_is_none() -> None:
     windows = BeatWindows(beats, BEATS)
     assert windows.place(Extent(1000, 100.0)) == [(0, 256), (744, 1000)]
     assert windows.inside == [1, 2]
-    with pytest.raises(RejectedError, match=r"the beat N at 8.45 s lies beyond .* end at 8 s"):
+    with pytest.raises(RejectedError, match=r"the beat N at 8.44 s lies beyond .* end at 8 s"):
         windows.place(Extent(800, 100.0))
 
 
