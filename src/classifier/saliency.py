@@ -117,8 +117,11 @@ def explain(
     ]
     target = card.classes.index(class_name)
 
+    rr = torch.from_numpy(arrays["rr_s"]).to(signal.device) if "rr_s" in arrays else None
+
     def forward(batch: torch.Tensor) -> torch.Tensor:
-        return predict_logits(model, batch, card.crop_samples)
+        of_batch = None if rr is None else rr.expand(len(batch), -1)
+        return predict_logits(model, batch, card.crop_samples, rr=of_batch)
 
     if method == "integrated_gradients":
         values = integrated_gradients(forward, signal, target, n_steps=n_steps)

@@ -90,6 +90,8 @@ def compute_rr(times: Float64Array) -> Float32Array:
         Shape (n_beats, 2 * RR_SIDE + 1): the intervals before a beat and those after it, in order
         of time, then the median. It is 0 where there is no beat so far before or after.
     """
+    if not len(times):
+        return np.zeros((0, 2 * RR_SIDE + 1), np.float32)
     intervals = np.diff(times)
     none = np.zeros(RR_SIDE)
     around = sliding_window_view(np.concatenate([none, intervals, none]), 2 * RR_SIDE)

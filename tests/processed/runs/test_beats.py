@@ -77,6 +77,7 @@ def test_rr_intervals_are_those_beside_a_beat() -> None:
     assert rr[0].tolist() == [0, 0, 0, 0, 0, 1, 0.5, 1.5, 0, 0, 1]
     assert rr[2].tolist() == [0, 0, 0, 1, 0.5, 1.5, 0, 0, 0, 0, 1]
     assert compute_rr(np.array([3.0])).tolist() == [[0.0] * 11]
+    assert compute_rr(np.zeros(0)).shape == (0, 11)
 
 
 def test_a_window_that_leaves_the_record_is_none() -> None:
