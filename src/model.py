@@ -101,6 +101,9 @@ def list_stages(model: nn.Module, n_leads: int, n_samples: int) -> StageTable:
             n_parameters = count_parameters(model.lead_mask)
             stages.insert(2, Stage("absent leads, added to the stem", shape_of_stem, n_parameters))
         stages.append(Stage("mean and maximum over time", (2 * stages[-1].shape[0],), 0))
+        if model.rr is not None:
+            width = (model.rr.n_features,)
+            stages.append(Stage("RR intervals, beside them", width, count_parameters(model.rr)))
         stages.append(Stage("dropout, linear", (model.n_classes,), count_parameters(model.head)))
     return StageTable(tuple(stages))
 

@@ -26,6 +26,8 @@ from src.config import (
 from src.dataloaders import build_dataloaders
 from src.eval import evaluate
 from src.labels.intervals import LabelInterval
+from src.learning.networks.resnet1d import ResNet1d, RRFeatures
+from src.model import count_parameters, list_stages
 from src.preprocessing import run_preprocessing
 from src.processed.manifest import load_manifest
 from src.processed.packed import load_packed
@@ -284,9 +286,13 @@ def test_a_network_that_asks_needs_windows_around_beats(processed: Path, tmp_pat
         run_training(config, beats, tmp_path / "run")
 
 
-def test_unknown_intervals_count_as_the_median() -> None:
-    from src.learning.networks.resnet1d import RRFeatures
+def test_the_stages_count_all_parameters() -> None:
+    model = ResNet1d(2, 3, base_channels=4, rr_intervals=True)
+    table = list_stages(model, 2, 256)
+    assert sum(stage.n_parameters for stage in table.stages) == count_parameters(model)
 
+
+def test_unknown_intervals_count_as_the_median() -> None:
     torch.manual_seed(0)
     features = RRFeatures().eval()
     rr = torch.full((2, 11), 0.8)
