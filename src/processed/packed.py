@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from src.locks import lock_folder
 from src.processed.manifest import load_manifest
 from src.processed.npz import read_npz
-from src.processed.record_files import RR_SIDE, load_record_file, record_keys, record_path
+from src.processed.record_files import (
+    RR_SIDE,
+    load_record_file,
+    load_signal,
+    record_keys,
+    record_path,
+)
 from src.utils import Float32Array, atomic_path, remove_leftovers
 
 if TYPE_CHECKING:
@@ -286,17 +292,17 @@ def _pack(processed: Path, rows: pd.DataFrame, name: str) -> dict[str, NDArray[A
     if not keys:
         raise ValueError(f"{processed}: split {name.split('-')[0]} has no records to pack")
     folder = processed / "packed"
-    first = load_record_file(record_path(processed, keys[0]))
-    shape = (len(keys), *first["signal"].shape)
+    first = record_path(processed, keys[0])
+    shape = (len(keys), *load_signal(first).shape)
     _require_space(folder, packed_bytes(*shape))
     logger.info("packing the %d records of split %s", len(keys), name.split("-")[0])
     index = {"keys": np.array(keys)}
     for field, kind in _INDEX.items():
         index[field] = np.zeros(shape[:1] if field == "n_valid" else shape[:2], kind)
     copied: tuple[str, ...] = _COPIED
-    if _RR in first:
+    if _RR in read_npz(first):
         copied = (*_COPIED, _RR)
-        index[_RR] = np.zeros((len(keys), len(first[_RR])), np.float32)
+        index[_RR] = np.zeros((len(keys), 2 * RR_SIDE + 1), np.float32)
 
     with atomic_path(folder / f"{name}.npy") as temporary:
         codes = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)

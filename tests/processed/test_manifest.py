@@ -85,9 +85,10 @@ def test_the_journal_forgets_a_torn_last_line(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """It has no weights and no cover of labels."""
+    """It has no weights, no cover of labels and no beats."""
     row = ManifestRow("d", "r", status="ok", split="val")._asdict()
-    del row["weight"], row["label_cover"]
+    for name in ("weight", "label_cover", "beat_s", "rr_before_s", "rr_after_s"):
+        del row[name]
     (tmp_path / "manifest.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
     frame = load_manifest(tmp_path)
     assert (
@@ -98,14 +99,17 @@ def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert load_manifest(tmp_path, ("dataset", "weight")).to_numpy().tolist() == [["d", ""]]
 
 
-def test_the_journal_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
-    """Its rows have no cover of labels."""
+@pytest.mark.parametrize(("n_absent", "cover"), [(3, "N 1"), (4, "")])
+def test_the_journal_of_an_earlier_version_is_resumed(
+    n_absent: int, cover: str, tmp_path: Path
+) -> None:
+    """Its rows have no beats, or no cover of labels either."""
     journal = Journal(tmp_path)
     journal.append([ManifestRow("d", "r", input_hash="ab", label_cover="N 1")])
     row = json.loads(journal.path.read_text())
-    journal.path.write_text(json.dumps(row[:-1]) + "\n")
+    journal.path.write_text(json.dumps(row[:-n_absent]) + "\n")
     loaded = journal.load().iloc[0]
-    assert (loaded["record_id"], loaded["input_hash"], loaded["label_cover"]) == ("r", "ab", "")
+    assert (loaded["record_id"], loaded["input_hash"], loaded["label_cover"]) == ("r", "ab", cover)
 
 
 def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:
