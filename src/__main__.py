@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from src import __version__
 from src.commands import arguments
@@ -32,6 +32,9 @@ from src.config import (
     load_config,
 )
 from src.utils import UsageError, printable, printable_lines, project_paths, setup_logging
+
+if TYPE_CHECKING:
+    from src.learning.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -344,25 +347,28 @@ def predict(args: argparse.Namespace) -> int:
         from src.utils import device_info
 
     checkpoint = load_checkpoint(args.checkpoint or default_checkpoint(), network=args.network)
-    summary = predict_to_table(
-        checkpoint,
-        args.paths,
-        args.out,
-        table_format=args.format,
-        say=None if args.out else _say,
-        source_fs=args.source_fs,
-        source_gain_per_mv=args.source_gain,
-        leads=args.leads,
-        batch_size=args.batch_size,
-        device=device_info(args.device).device,
-        allow_overlap=args.allow_overlap,
-        long=args.long,
-        predict_unfit=args.predict_unfit,
-    )
-    if args.out:
-        _say(f"{args.out}: {summary}")
-    else:
-        logger.info("predict: %s", summary)
+    if args.out or not args.timeline:
+        summary = predict_to_table(
+            checkpoint,
+            args.paths,
+            args.out,
+            table_format=args.format,
+            say=None if args.out else _say,
+            source_fs=args.source_fs,
+            source_gain_per_mv=args.source_gain,
+            leads=args.leads,
+            batch_size=args.batch_size,
+            device=device_info(args.device).device,
+            allow_overlap=args.allow_overlap,
+            long=args.long,
+            predict_unfit=args.predict_unfit,
+        )
+        if args.out:
+            _say(f"{args.out}: {summary}")
+        else:
+            logger.info("predict: %s", summary)
+    if args.timeline:
+        _save_timelines(args, checkpoint)
     if args.saliency:
         saved = save_saliency(
             checkpoint,
@@ -378,6 +384,26 @@ def predict(args: argparse.Namespace) -> int:
         )
         _say(saved)
     return 0
+
+
+def _save_timelines(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """Save the timelines of `predict`."""
+    from src.commands.predict_timelines import save_timelines
+
+    saved = save_timelines(
+        checkpoint,
+        args.paths,
+        args.timeline,
+        say=_say,
+        source_fs=args.source_fs,
+        source_gain_per_mv=args.source_gain,
+        leads=args.leads,
+        batch_size=args.batch_size,
+        device=args.device,
+        allow_overlap=args.allow_overlap,
+        predict_unfit=args.predict_unfit,
+    )
+    _say(saved)
 
 
 def export(args: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 ``from src.classifier import Classifier`` gives the network as one object. The modules:
 `classifier` holds that object, `inputs` turns recordings into inputs, `fitness` tells which are
-unfit, `file_predictions` predicts for many files, `notes` says how each was used, `saliency`
-explains predictions, and `onnx_export` exports the network.
+unfit, `file_predictions` predicts for many files, `timeline` for the windows of one, `notes` says
+how each was used, `saliency` explains predictions, and `onnx_export` exports the network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from src.classifier.onnx_export import (
         export_onnx as export_onnx,
     )
+    from src.classifier.timeline import (
+        Timeline as Timeline,
+    )
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -32,5 +35,6 @@ __getattr__, __dir__ = lazy_exports(
         "classifier": ("Classifier", "Prediction"),
         "file_predictions": ("predict_files",),
         "onnx_export": ("export_onnx",),
+        "timeline": ("Timeline",),
     },
 )

@@ -26,6 +26,7 @@ from src.classifier.file_predictions import (
 )
 from src.classifier.inputs import Input, Source, iter_inputs, iter_parts
 from src.classifier.saliency import Saliency, explain
+from src.classifier.timeline import Timeline, predict_timeline
 from src.learning.checkpoints import Checkpoint, ModelCard, default_checkpoint, load_checkpoint
 from src.learning.leaks import TrainingRecordings
 from src.learning.networks import NetworkFactory
@@ -261,6 +262,47 @@ class Classifier:
         as_sources = (self._as_source(source, fs, leads) for source in sources)
         hints = ReadingHints(fs, gain_per_mv, tuple(leads or ()))
         return self._iter_predictions(as_sources, hints, batch_size, long, predict_unfit)
+
+    def timeline(
+        self,
+        source: Source | Samples,
+        *,
+        fs: float | None = None,
+        leads: Sequence[str] | None = None,
+        gain_per_mv: float | None = None,
+        batch_size: int = 64,
+        allow_overlap: bool = False,
+        predict_unfit: bool = False,
+    ) -> Timeline:
+        """Predict for each window of a long recording, in the order of time.
+
+        Parameters
+        ----------
+        source, fs, leads, gain_per_mv
+            As for `predict`. Of a file, one batch of windows is read at a time, if its format
+            allows it.
+        batch_size
+            Windows per batch.
+        allow_overlap
+            Do not mark windows that the network was trained on.
+        predict_unfit
+            Predict for unfit windows too.
+
+        Raises
+        ------
+        ValueError
+            If the recording cannot be read; a `RecordError` for a file.
+        """
+        return predict_timeline(
+            self.members,
+            self.card,
+            self._as_source(source, fs, leads),
+            trained_on=TrainingRecordings(()) if allow_overlap else self._trained_on,
+            hints=ReadingHints(fs, gain_per_mv, tuple(leads or ())),
+            batch_size=batch_size,
+            device=self.device,
+            predict_unfit=predict_unfit,
+        )
 
     def _as_source(
         self, source: Source | Samples, fs: float | None, leads: Sequence[str] | None

@@ -827,6 +827,14 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "a flag that voids the prediction (default: off)",
     )
     parser.add_argument(
+        "--timeline",
+        type=folder_to_write,
+        metavar="DIR",
+        help="write to DIR, for each record, the probabilities of its windows in time (.csv), a "
+        "figure (.png) and WFDB annotations (.pred); without --out nothing else is predicted "
+        "(default: none)",
+    )
+    parser.add_argument(
         "--saliency",
         type=folder_to_write,
         metavar="DIR",

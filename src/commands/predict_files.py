@@ -137,13 +137,18 @@ def _refuse_as_output(records: Iterable[Path], out: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(out))
     for record in records:
         file = split_part(record)[0]
-        if target.is_file() and file.is_file() and file.resolve().parent == target.parent:
-            sources = [str(file)]
-            if file.suffix.lower() == ".hea":
-                sources += iter_source_files(file)
-            if str(target) in map(os.path.realpath, sources):
-                raise ValueError(f"{out}: is one of the recordings: expected another file to write")
+        is_beside = target.is_file() and file.is_file() and file.resolve().parent == target.parent
+        if is_beside and str(target) in map(os.path.realpath, source_files(record)):
+            raise ValueError(f"{out}: is one of the recordings: expected another file to write")
         yield record
+
+
+def source_files(record: Path) -> list[str]:
+    """Return the file of a record, and the signal files that it names."""
+    file = split_part(record)[0]
+    if file.suffix.lower() != ".hea" or not file.is_file():
+        return [str(file)]
+    return [str(file), *iter_source_files(file)]
 
 
 # Predictions --------------------------------------------------------------------------------------
@@ -471,14 +476,14 @@ def save_saliency(
         if prediction.saliency is None:
             logger.info("no map: %s", prediction)
             continue
-        stem = _choose_stem(prediction.record_id, used_stems)
+        stem = choose_stem(prediction.record_id, used_stems)
         used_stems.add(stem.casefold())
         _save_map(prediction, prediction.saliency, Path(folder) / stem)
     n_maps = len(used_stems)
     return f"{folder}: {n_maps} {'map' if n_maps == 1 else 'maps'} by {method}"
 
 
-def _choose_stem(record_id: str, used_stems: Container[str]) -> str:
+def choose_stem(record_id: str, used_stems: Container[str]) -> str:
     """Return an unused file stem for a record id; case does not distinguish file names."""
     name = re.sub(r"[^\w.-]+", "_", record_id)
     stem = name

@@ -1,6 +1,7 @@
 """Figures: every `plot_*` function takes plain values and returns a matplotlib Figure.
 
-`canvas` has sizes, colours and saving. `ecg`, `gallery`, `saliency` and `tensors` draw recordings;
+`canvas` has sizes, colours and saving. `ecg`, `gallery`, `saliency`, `tensors` and `timeline` draw
+recordings;
 `confusion_matrix`, `curves`, `f1_scores`, `reliability` and `history` draw models; `ages`,
 `balance` and `quality` draw collections. `saved` has the figures that commands leave on disk, and
 `report` writes a run as one HTML page.
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from src.plots.stress import plot_stress as plot_stress
     from src.plots.tensors import plot_batch as plot_batch
     from src.plots.tensors import plot_tensor as plot_tensor
+    from src.plots.timeline import TimelineStrip as TimelineStrip
+    from src.plots.timeline import plot_timeline as plot_timeline
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -50,5 +53,6 @@ __getattr__, __dir__ = lazy_exports(
         "saliency": ("plot_saliency",),
         "stress": ("plot_stress",),
         "tensors": ("plot_batch", "plot_tensor"),
+        "timeline": ("TimelineStrip", "plot_timeline"),
     },
 )

@@ -118,6 +118,7 @@ def test_the_output_of_every_command_is_checked() -> None:
         "label-issues page",
         "preprocess figures",
         "predict saliency",
+        "predict timeline",
         "sample-data dest",
     }
 

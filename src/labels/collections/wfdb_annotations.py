@@ -44,7 +44,10 @@ _QUALITY = "~"
 # Bits of the subtype of a quality change: the upper four say of a signal that it is unreadable.
 _UNREADABLE = (0x10, 0x20, 0x40, 0x80)
 _UNKNOWN_RHYTHMS = frozenset({"", "U", "?", "UNKNOWN", "NAN", "NAT"})
-_RHYTHM = re.compile(r"[A-Za-z0-9?][A-Za-z0-9 ./+_-]{0,39}|")
+_MAX_CODE = 40
+_RHYTHM = re.compile(rf"[A-Za-z0-9?][A-Za-z0-9 ./+_-]{{0,{_MAX_CODE - 1}}}|")
+UNKNOWN_RHYTHM, NO_CLASS = "U", "NONE"
+"""Codes of a time without a prediction, and of one in which no class is predicted."""
 _PROBLEMS_SHOWN = 10
 
 
@@ -111,6 +114,58 @@ COLLECTIONS = {
     ),
 }
 """Name -> settings of a known collection."""
+
+
+_RHYTHM_CODES = frozenset(code for known in COLLECTIONS.values() for code in known.rhythms)
+# Classes of the crosswalk that are the same rhythm under another name
+_OF_CROSSWALK = {
+    "NSR": "N",
+    "SB": "SBR",
+    "AF": "AFIB",
+    "AVJR": "NOD",
+    "VBig": "B",
+    "VTrig": "T",
+    "IR": "IVR",
+    "VTach": "VT",
+    "PR": "P",
+    "IIAVB": "BII",
+    "WPW": "PREX",
+}
+
+
+def name_rhythms(classes: Sequence[str]) -> dict[str, str]:
+    """Return class -> code in an annotation file, which `build_annotations` reads; all differ.
+
+    A class that is a rhythm of the known collections has its code there, any other class its name
+    without the characters that no code has.
+    """
+    codes: dict[str, str] = {}
+    used = {NO_CLASS, *_UNKNOWN_RHYTHMS}
+    # A class that is called as a code has it, whatever else means the same.
+    for name in sorted(classes, key=lambda name: name not in _RHYTHM_CODES):
+        plain = (
+            re.sub(r"[^A-Za-z0-9 ./_-]", "_", name)[: _MAX_CODE - 4].strip().lstrip(" ./_-") or "X"
+        )
+        known = _OF_CROSSWALK.get(name, name.upper())
+        candidates = [known] if known in _RHYTHM_CODES else []
+        candidates += [plain, *(f"{plain}-{number}" for number in range(2, len(classes) + 4))]
+        codes[name] = next(code for code in candidates if code not in used)
+        used.add(codes[name])
+    return {name: codes[name] for name in classes}
+
+
+def join_rhythms(codes: Sequence[str]) -> str:
+    """Return the code of several classes at a time: ``AFIB+PVC``, as many as a code has room for.
+
+    `NO_CLASS` stands for none of them.
+    """
+    joined = ""
+    for code in codes:
+        longer = f"{joined}+{code}" if joined else code
+        if len(longer) > _MAX_CODE:
+            break
+        joined = longer
+    return joined or NO_CLASS
 
 
 class _Mark(NamedTuple):

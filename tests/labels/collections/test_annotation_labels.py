@@ -15,7 +15,12 @@ from settings import ROOT
 from src.commands.arguments import COLLECTIONS as NAMES
 from src.config import DataConfig, ExecutionConfig, PreprocessConfig
 from src.labels.builders import build_labels
-from src.labels.collections.wfdb_annotations import BEAT_SYMBOLS, COLLECTIONS
+from src.labels.collections.wfdb_annotations import (
+    BEAT_SYMBOLS,
+    COLLECTIONS,
+    join_rhythms,
+    name_rhythms,
+)
 from src.labels.crosswalk import load_class_set
 from src.labels.mapping import find_problems, save_mapping
 from src.preprocessing import run_preprocessing
@@ -287,3 +292,25 @@ def test_a_real_collection_becomes_windows(tmp_path: Path) -> None:
         painted = rhythm_of_each_sample(root / name, n_samples, "N")
         expected = majority(painted[int(index) * 2000 : int(index) * 2000 + 2000])
         assert label == expected.replace("-", "OTHER")
+
+
+def test_classes_have_codes_that_differ_and_are_read() -> None:
+    named = name_rhythms(
+        ["AFIB", "AF", "afib", "SB", "U", "NONE", "ST (2)", "ST {2}", "\u00e9", ""]
+    )
+    assert named == {
+        "AFIB": "AFIB",
+        "AF": "AF",
+        "afib": "afib",
+        "SB": "SBR",
+        "U": "U-2",
+        "NONE": "NONE-2",
+        "ST (2)": "ST _2_",
+        "ST {2}": "ST _2_-2",
+        "\u00e9": "X",
+        "": "X-2",
+    }
+    assert name_rhythms(["AF", "N"]) == {"AF": "AFIB", "N": "N"}
+    assert join_rhythms([]) == "NONE" and join_rhythms(["AFIB", "PVC"]) == "AFIB+PVC"
+    assert join_rhythms(["A" * 36, "B", "C"]) == "A" * 36 + "+B+C"
+    assert join_rhythms(["A" * 36, "B", "CD", "E"]) == "A" * 36 + "+B"
