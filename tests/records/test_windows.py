@@ -25,6 +25,7 @@ from src.records.windows import (
     count_windows,
     cut_windows,
     window_name,
+    window_number,
     window_parent,
     window_spans,
 )
@@ -235,8 +236,10 @@ def test_a_switch_to_windows_goes_on_where_it_was_killed(
 
 def test_a_window_knows_its_record_by_name() -> None:
     for index in (0, 12, 123456):
-        assert window_parent(window_name("d__r__w1", index)) == "d__r__w1"
+        name = window_name("d__r__w1", index)
+        assert (window_parent(name), window_number(name)) == ("d__r__w1", index)
     assert window_parent("r__w12") == "r__w12" and window_parent("r__w00001x") == "r__w00001x"
+    assert window_number("r__w12") == 0
 
 
 def test_spans_are_full_windows_or_the_whole_of_a_short_record() -> None:

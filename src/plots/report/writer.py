@@ -13,6 +13,7 @@ from src.plots.report.model_sections import build_settings_section, build_traini
 from src.plots.report.page import render_page
 from src.plots.report.run_files import load_run
 from src.plots.report.score_sections import build_score_sections, build_summary
+from src.plots.report.timeline_section import build_timeline_section
 from src.processed.runs.heartbeat import Heartbeat
 from src.utils import atomic_path
 
@@ -68,6 +69,7 @@ def write_report(
             *build_data_sections(files),
             build_training_section(files),
             *build_score_sections(files),
+            build_timeline_section(files),
             *build_example_sections(examples),
             build_settings_section(files),
         ]
