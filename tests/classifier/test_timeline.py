@@ -15,7 +15,7 @@ from src.classifier.timeline import Span, Timeline, list_spans
 from src.learning.checkpoints import LogitScale, load_checkpoint, save_checkpoint
 from src.records import reading
 from src.records.reading import read_record
-from src.records.record import ECGRecord, RecordError, RecordRequest
+from src.records.record import ECGRecord, Extent, RecordError, RecordRequest
 from src.records.sample_collections import SampleData, write_wfdb
 from src.records.synthetic import generate_ecg
 from src.records.windows import cut_windows
@@ -153,6 +153,22 @@ def test_a_gap_leaves_its_windows_empty(whole: Classifier) -> None:
         "V3, V4, V5, V6), the limit is 0.2 s",
     )
     assert [span.labels is None for span in list_spans(timeline)].count(True) == 1
+
+
+def test_windows_begin_anew_after_the_gaps_of_a_file(
+    whole: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wfdb(ecg(64.0), tmp_path)
+    # As an EDF+D file states its continuous runs
+    extent = Extent(6400, FS, ((0, 2500), (2500, 2900), (3250, 6400)))
+    kind = dataclasses.replace(reading._FORMATS[".hea"], extent=lambda path, request: extent)
+    monkeypatch.setitem(reading._FORMATS, ".hea", kind)
+    timeline = whole.timeline(tmp_path / "long.hea")
+    assert timeline.start_s.tolist() == [0, 10, 32.5, 42.5, 52.5]
+    assert [(span.start_s, span.end_s) for span in list_spans(timeline) if span.labels is None] == [
+        (20, 32.5),
+        (62.5, 64),
+    ]
 
 
 def test_an_unreadable_record_raises(whole: Classifier, tmp_path: Path) -> None:
