@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,10 +187,10 @@ def test_copies_of_a_record_stay_in_one_split(tmp_path: Path) -> None:
     assert rows_of.loc["copy__w00003", "split"] == rows_of.loc["r0__w00003", "split"]
 
 
-def test_a_long_record_is_read_in_few_parts_of_bounded_memory(
+def test_a_long_record_is_read_in_few_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = write_collection(tmp_path / "src", 1, duration_s=600)
+    table = write_collection(tmp_path / "src", 1, duration_s=60)
     n_read = []
     read = reading._read
 
@@ -200,8 +199,7 @@ def test_a_long_record_is_read_in_few_parts_of_bounded_memory(
         return read(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(reading, "_read", count)
-    monkeypatch.setattr(reading, "_SAMPLES_TOGETHER", 20_000)
-    tracemalloc.start()
+    monkeypatch.setattr(reading, "_SAMPLES_TOGETHER", 2000)
     run_preprocessing(
         DataConfig({"d": str(tmp_path / "src")}),
         tmp_path / "out",
@@ -209,8 +207,8 @@ def test_a_long_record_is_read_in_few_parts_of_bounded_memory(
         config=BEATS,
         execution=ONE,
     )
-    assert len(n_read) == 5  # the beginning, then 600 s in parts of 200 s
-    assert (load_manifest(tmp_path / "out")["status"] == "ok").sum() == 598
+    assert len(n_read) == 5  # the beginning, then 60 s in parts of up to 20 s
+    assert (load_manifest(tmp_path / "out")["status"] == "ok").sum() == 58
 
 
 # Training -----------------------------------------------------------------------------------------
