@@ -246,7 +246,11 @@ def evaluate(args: argparse.Namespace) -> int:
 
     processed = local_copy(args.processed)
     options = EvaluationOptions(
-        args.intervals, args.thresholds, args.calibrate, args.challenge_weights
+        args.intervals,
+        args.thresholds,
+        args.calibrate,
+        args.challenge_weights,
+        args.coverage,
     )
     if args.predictions:
         if args.save:
@@ -301,6 +305,7 @@ def recalibrate(args: argparse.Namespace) -> int:
         args.out,
         split=args.split,
         thresholds=args.thresholds,
+        coverage=args.coverage,
         batch_size=args.batch_size,
         device=device_info(args.device).device,
     )

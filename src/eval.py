@@ -24,19 +24,27 @@ from src.config import FALLBACK_LABEL, SPLIT_NAMES, LoaderConfig
 from src.dataloaders import make_loader
 from src.labels.text_tables import split_list
 from src.learning.calibration import Calibration, measure_calibration
-from src.learning.checkpoints import Checkpoint, ModelCard, load_checkpoint, save_checkpoint
+from src.learning.checkpoints import (
+    Checkpoint,
+    FittedOn,
+    ModelCard,
+    load_checkpoint,
+    save_checkpoint,
+)
+from src.learning.conformal import Conformal, check_coverage
 from src.learning.decisions import (
     Fit,
     fit_decisions,
     put_into_card,
     summarize_calibration,
+    summarize_coverage,
     summarize_thresholds,
 )
 from src.learning.leaks import TrainingRecordings, refuse_overlap, refuse_to_fit_on
 from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
-from src.learning.thresholds import ThresholdRule
+from src.learning.thresholds import ThresholdRule, Thresholds
 from src.model import load_members, needs_rr, to_scores
 from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
@@ -78,6 +86,9 @@ class EvaluationOptions:
         ``f1``, ``sensitivity=X`` or ``none``, which leaves those of the checkpoint, or 0.5.
     calibrate
         Calibrate the probabilities first.
+    coverage
+        Fit limits with which the true label stays plausible in this share of the records, such as
+        0.9 (`src.learning.conformal`); None leaves those of the checkpoint.
     challenge_weights
         The Challenge's ``weights.csv``, to compute its scores as well.
     """
@@ -86,6 +97,7 @@ class EvaluationOptions:
     thresholds: str = "none"
     calibrate: bool = False
     challenge_weights: str | Path | None = None
+    coverage: float | None = None
 
     def __post_init__(self) -> None:
         if self.intervals < 0:
@@ -93,11 +105,13 @@ class EvaluationOptions:
                 f"intervals is {self.intervals}: expected a number of resamples, or 0 for none"
             )
         ThresholdRule.parse(self.thresholds)
+        if self.coverage is not None:
+            check_coverage(self.coverage)
 
     @property
     def needs_validation(self) -> bool:
         """Whether something is fitted on validation records."""
-        return self.calibrate or self.thresholds != "none"
+        return self.calibrate or self.thresholds != "none" or self.coverage is not None
 
     def check(self, split: str, single_label: bool) -> None:
         """Refuse options that cannot or must not be used, before a model has run.
@@ -116,11 +130,11 @@ class EvaluationOptions:
             with one label per record, or the weights cannot be read.
         """
         if self.needs_validation and split == FITTED_ON:
-            fitted = "the calibration" if self.calibrate else "thresholds"
+            fitted = "the calibration" if self.calibrate else "thresholds or limits of coverage"
             raise ValueError(
                 f"split is {split!r}, and {fitted} would be chosen on it: numbers from the records "
-                "that they were chosen on say nothing; evaluate test, or leave out --thresholds "
-                "and --calibrate"
+                "that they were chosen on say nothing; evaluate test, or leave out --thresholds, "
+                "--calibrate and --coverage"
             )
         if single_label and self.thresholds != "none":
             raise ValueError(
@@ -195,8 +209,8 @@ def evaluate(
     allow_overlap
         Include recordings that the model was trained on.
     save
-        Also write the checkpoint to this file, with the thresholds and the calibration that were
-        fitted; it may be the checkpoint's own.
+        Also write the checkpoint to this file, with the thresholds, the calibration and the limits
+        of coverage that were fitted; it may be the checkpoint's own.
 
     Raises
     ------
@@ -215,8 +229,8 @@ def evaluate(
         require_one(loaded)
         if not options.needs_validation:
             raise ValueError(
-                "save is given, but nothing is fitted: expected --calibrate or --thresholds beside "
-                "it"
+                "save is given, but nothing is fitted: expected --calibrate, --thresholds or "
+                "--coverage beside it"
             )
 
     n_trained_on: dict[str, int] = {}
@@ -243,10 +257,16 @@ def evaluate(
         _warn_chosen_on(loaded.card, split, records)
     everyone = predict_records(loaded, records, batch_size=batch_size, device=device)
     evaluation = _evaluate_split(
-        everyone, _task_of(loaded.card), processed, split, options, validation
+        everyone,
+        _task_of(loaded.card),
+        processed,
+        split,
+        options,
+        validation,
+        fitted_on.patients,
     )
     _note_training(evaluation, n_trained_on[split])
-    _note_decisions(evaluation, loaded.card)
+    _note_decisions(evaluation, loaded.card, processed)
     if out is not None:
         _save_evaluation(evaluation, out, {"checkpoint": loaded.name})
     if save is not None:
@@ -260,7 +280,7 @@ def require_one(checkpoint: Checkpoint) -> None:
     if checkpoint.members:
         raise ValueError(
             f"{checkpoint.name}: {len(checkpoint.members)} checkpoints are used as one: expected "
-            "one to save thresholds and a calibration into; calibrate each of them by itself"
+            "one to save what is fitted into; calibrate each of them by itself"
         )
 
 
@@ -269,6 +289,7 @@ def _warn_chosen_on(card: ModelCard, split: str, records: LabelledRecords) -> No
     for name, chosen_on in (
         ("thresholds", card.thresholds_on),
         ("calibration", card.calibration_on),
+        ("limits of coverage", card.coverage_on),
     ):
         if chosen_on is None or chosen_on.split != split:
             continue
@@ -281,8 +302,10 @@ def _warn_chosen_on(card: ModelCard, split: str, records: LabelledRecords) -> No
             )
 
 
-def _note_decisions(evaluation: Evaluation, card: ModelCard) -> None:
-    """Add to the metrics the thresholds and the calibration that the checkpoint held before."""
+def _note_decisions(evaluation: Evaluation, card: ModelCard, processed: str | Path) -> None:
+    """Add to the metrics what the checkpoint held before: thresholds, calibration and limits."""
+    from src.learning.subgroups import find_groups
+
     metrics = evaluation.metrics
     thresholds = summarize_thresholds(card, evaluation.predictions)
     if thresholds is not None and "thresholds" not in metrics:
@@ -290,6 +313,12 @@ def _note_decisions(evaluation: Evaluation, card: ModelCard) -> None:
     calibration = summarize_calibration(card)
     if calibration is not None and "calibration" not in metrics:
         metrics["calibration"] = calibration
+    has_new = "coverage" in metrics or any(isinstance(fit, Calibration) for fit in evaluation.fits)
+    if card.coverage is not None and card.coverage_on is not None and not has_new:
+        rows = select_rows(load_manifest(processed), evaluation.predictions.keys)
+        metrics["coverage"] = summarize_coverage(
+            card.coverage, evaluation.predictions, find_groups(rows), card.coverage_on
+        )
 
 
 def evaluate_predictions(
@@ -324,7 +353,7 @@ def evaluate_predictions(
     keep_other
         Include records with the fallback label.
     options
-        As for `evaluate`; thresholds and a calibration are fitted on the predictions for val.
+        As for `evaluate`; what is fitted is fitted on the predictions for val.
     allow_missing
         Evaluate the other records where some of the split have no prediction.
     allow_overlap
@@ -371,9 +400,11 @@ def evaluate_predictions(
         allow_overlap=allow_overlap,
     )
     found, n_trained_on = select(split, everyone=True)
-    validation = None
+    validation: Predictions | None = None
+    patients: tuple[str, ...] = ()
     if options.needs_validation:
-        validation = table.predict(select(FITTED_ON)[0].records, task)
+        fitted_on = select(FITTED_ON)[0].records
+        validation, patients = table.predict(fitted_on, task), fitted_on.patients
     report_others(
         table, found.records.keys + (validation.keys if validation else ()), split_of, split
     )
@@ -384,6 +415,7 @@ def evaluate_predictions(
         split,
         options,
         validation,
+        patients,
         has_everyone=found.has_negative,
     )
     _note_training(evaluation, n_trained_on)
@@ -451,12 +483,14 @@ def _evaluate_split(
     split: str,
     options: EvaluationOptions,
     validation: Predictions | None,
+    patients: Sequence[str],
     *,
     has_everyone: bool = True,
 ) -> Evaluation:
     """Evaluate predictions for a split that include records without any class of the task.
 
-    `has_everyone` tells whether they include all of these.
+    `has_everyone` tells whether they include all of these, and `patients` whose records the
+    validation records are.
     """
     predictions = everyone
     if not task.keep_negative:
@@ -464,7 +498,7 @@ def _evaluate_split(
         predictions = everyone.subset(np.flatnonzero(has_class))
     manifest = load_manifest(processed)
     rows = select_rows(manifest, predictions.keys)
-    fits = _fit_on_validation(predictions, options, validation)
+    fits = _fit_on_validation(predictions, options, validation, patients)
     predictions, metrics = _compute(
         predictions, rows, options, validation, everyone if has_everyone else None, fits
     )
@@ -667,6 +701,7 @@ def compute_evaluation(
     options: EvaluationOptions,
     validation: Predictions | None = None,
     everyone: Predictions | None = None,
+    patients: Sequence[str] = (),
 ) -> tuple[Predictions, EvaluationMetrics]:
     """Evaluate the predictions for a split.
 
@@ -683,6 +718,8 @@ def compute_evaluation(
     everyone
         Those for the split including records without any of the classes; given where metrics with
         and without these records are wanted side by side.
+    patients
+        The patients of the validation records; empty means one each.
 
     Returns
     -------
@@ -690,10 +727,10 @@ def compute_evaluation(
         With calibrated probabilities and chosen thresholds.
     EvaluationMetrics
         The result of `compute_metrics`, with ``reliability``, ``subgroups`` and, as asked for,
-        ``calibration``, ``thresholds``, ``intervals`` and ``challenge``; with `everyone` and
-        several labels ``protocols``: ``labelled`` (the records that carry a class) and ``all``
-        (those that were annotated for one) -> n_records, accuracy, macro averages, frequent. Plain
-        JSON values.
+        ``calibration``, ``thresholds``, ``coverage``, ``intervals`` and ``challenge``; with
+        `everyone` and several labels ``protocols``: ``labelled`` (the records that carry a class)
+        and ``all`` (those that were annotated for one) -> n_records, accuracy, macro averages,
+        frequent. Plain JSON values.
 
     Raises
     ------
@@ -701,7 +738,7 @@ def compute_evaluation(
         If a record is in both sets, there is no validation record to fit on, or an option does not
         fit the model.
     """
-    fits = _fit_on_validation(predictions, options, validation)
+    fits = _fit_on_validation(predictions, options, validation, patients)
     return _compute(predictions, rows, options, validation, everyone, fits)
 
 
@@ -714,7 +751,7 @@ def _compute(
     fits: tuple[Fit, ...],
 ) -> tuple[Predictions, EvaluationMetrics]:
     """Do what `compute_evaluation` does, with what was fitted on validation."""
-    from src.learning.subgroups import compute_subgroups
+    from src.learning.subgroups import compute_subgroups, find_groups
 
     fitted: OptionalResults = {}
     if validation is not None:
@@ -729,6 +766,12 @@ def _compute(
         **fitted,
         "subgroups": compute_subgroups(predictions, rows),
     }
+    for fit in fits:
+        if isinstance(fit, Conformal) and validation is not None:
+            fitted_on = FittedOn("", FITTED_ON, len(validation.keys), (), fit.undecided)
+            metrics["coverage"] = summarize_coverage(
+                fit.limits, predictions, find_groups(rows), fitted_on
+            )
     if everyone is not None and not everyone.single_label:
         metrics["protocols"] = _evaluate_protocols(everyone)
     if options.intervals:
@@ -749,20 +792,31 @@ def _compute(
 
 
 def _fit_on_validation(
-    predictions: Predictions, options: EvaluationOptions, validation: Predictions | None
+    predictions: Predictions,
+    options: EvaluationOptions,
+    validation: Predictions | None,
+    patients: Sequence[str],
 ) -> tuple[Fit, ...]:
     """Fit on validation what the options ask for; see `src.learning.decisions.fit_decisions`."""
     if not options.needs_validation:
         return ()
     if validation is None or not validation.keys:
-        raise ValueError("there are no validation records to choose thresholds or a calibration on")
+        raise ValueError(
+            "there are no validation records to choose thresholds, a calibration or limits on"
+        )
     if shared := set(validation.keys) & set(predictions.keys):
         raise ValueError(
             f"{len(shared)} evaluated records are validation records too, such as {min(shared)}: "
             "expected none"
         )
     rule = ThresholdRule.parse(options.thresholds)
-    return fit_decisions(validation, calibrate=options.calibrate, rule=rule)
+    return fit_decisions(
+        validation,
+        calibrate=options.calibrate,
+        rule=rule,
+        coverage=options.coverage,
+        patients=patients,
+    )
 
 
 def _summarize_fits(
@@ -778,7 +832,7 @@ def _summarize_fits(
                 **fit.to_json(),
                 "reliability_before": measure_calibration(predictions),
             }
-        else:
+        elif isinstance(fit, Thresholds):
             fitted["thresholds"] = {
                 "learned_on": FITTED_ON,
                 "n_records": n_records,

@@ -65,6 +65,9 @@ class Prediction:
         The saliency map, if one was requested.
     notes
         What the recording is and how it was used: quality flags, absent leads, windows.
+    not_sure
+        The classes whose answer is not sure at the coverage that the checkpoint was fitted for
+        (``evaluate --coverage``); none if it was not.
     """
 
     record_id: str
@@ -75,6 +78,7 @@ class Prediction:
     reason: str = ""
     saliency: Saliency | None = None
     notes: tuple[str, ...] = ()
+    not_sure: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -95,7 +99,7 @@ class Prediction:
         if self.status != "ok":
             parts += [self.status, self.reason]
         if self._has_scores:
-            ranked = rank_scores(self.classes, self.scores.tolist(), self.labels)
+            ranked = rank_scores(self.classes, self.scores.tolist(), self.labels, self.not_sure)
             parts += [text for _, text in ranked]
         return printable_lines(f"{self.record_id}: {', '.join(parts)}")
 
@@ -356,6 +360,7 @@ class Classifier:
             row.status,
             row.reason,
             notes=row.notes,
+            not_sure=row.not_sure,
         )
 
     def _explain(

@@ -54,6 +54,8 @@ class FilePrediction:
         The file, ``file::id`` for a record of many; empty for a record in memory.
     labels
         The predicted classes (`ModelCard.predict_labels`); none without probabilities.
+    not_sure
+        Classes whose answer is not sure (`ModelCard.list_unsure`); none without limits of coverage.
     """
 
     record_id: str
@@ -63,6 +65,7 @@ class FilePrediction:
     notes: tuple[str, ...] = ()
     path: str = ""
     labels: tuple[str, ...] = ()
+    not_sure: tuple[str, ...] = ()
 
 
 class _Owner(NamedTuple):
@@ -290,19 +293,33 @@ def _summarize(
         status, reason = "unfit", scored[0].facts.unfit
         if predict_unfit:
             scores = _combine(scored, long)
-    labels = card.predict_labels(scores) if scores is not None else ()
-    return FilePrediction(owner.record_id, scores, status, reason, notes, owner.path, labels)
+    labels: tuple[str, ...] = ()
+    not_sure: tuple[str, ...] = ()
+    if scores is not None:
+        labels = card.predict_labels(scores)
+        not_sure = card.list_unsure(scores, labels)
+    return FilePrediction(
+        owner.record_id, scores, status, reason, notes, owner.path, labels, not_sure
+    )
 
 
 def rank_scores(
-    classes: Sequence[str], scores: Sequence[float], labels: Sequence[str]
+    classes: Sequence[str],
+    scores: Sequence[float],
+    labels: Sequence[str],
+    not_sure: Sequence[str] = (),
 ) -> list[tuple[str, str]]:
     """Return each class and its probability as text, the most probable first.
 
-    Predicted classes (`labels`) are marked by a star: ``MI 0.981*``.
+    Predicted classes (`labels`) are marked by a star, those that are not sure by a question mark:
+    ``MI 0.981*``, ``CD 0.620*?``.
     """
     ranked = sorted(zip(classes, scores, strict=True), key=lambda pair: -pair[1])
-    return [(name, f"{name} {score:.3f}{'*' if name in labels else ''}") for name, score in ranked]
+    found = []
+    for name, score in ranked:
+        marks = ("*" if name in labels else "") + ("?" if name in not_sure else "")
+        found.append((name, f"{name} {score:.3f}{marks}"))
+    return found
 
 
 def _combine(scored: Sequence[_Scored], long: str) -> tuple[float, ...]:

@@ -200,6 +200,7 @@ def describe_input(card: ModelCard, shortest: int) -> dict[str, object]:
         "thresholds": card.thresholds or None,
         "thresholds_chosen_on": asdict(card.thresholds_on) if card.thresholds_on else None,
         "calibration": _describe_calibration(card),
+        "coverage": _describe_coverage(card),
         "leads": card.leads,
         "fs": settings.fs,
         "normalization": asdict(card.normalization),
@@ -219,6 +220,27 @@ def _describe_calibration(card: ModelCard) -> dict[str, object] | None:
         "slope": scale.slope,
         "intercept": scale.intercept,
         "inside_the_graph": True,
+        "chosen_on": asdict(chosen_on) if chosen_on else None,
+    }
+
+
+def _describe_coverage(card: ModelCard) -> dict[str, object] | None:
+    """Return the limits of coverage, how to use them, and what they were fitted on."""
+    limits, chosen_on = card.coverage, card.coverage_on
+    if limits is None:
+        return None
+    rule = (
+        "a class at its threshold or above is not sure if its probability is at most absent_to; "
+        "one below its threshold is not sure if its probability is at least present_from"
+    )
+    if card.single_label:
+        rule = (
+            "the most probable class and all of at least present_from are not sure if these are "
+            "more than one"
+        )
+    return {
+        **asdict(limits),
+        "rule": rule,
         "chosen_on": asdict(chosen_on) if chosen_on else None,
     }
 

@@ -15,6 +15,7 @@ from src.commands.options import (
     lead_names,
     list_of,
     name_value,
+    share,
     threshold_rule,
 )
 from src.config import (
@@ -611,12 +612,14 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="calibrate the probabilities on the validation split: a temperature for one label "
         "per record, a sigmoid per class for several (default: off)",
     )
+    _add_coverage(parser)
     parser.add_argument(
         "--save",
         type=file_to_write,
         metavar="FILE",
-        help="also write the checkpoint to FILE with the thresholds and the calibration in it, "
-        "which predict then uses; FILE may be the checkpoint itself (default: none)",
+        help="also write the checkpoint to FILE with the thresholds, the calibration and the "
+        "limits of coverage in it, which predict then uses; FILE may be the checkpoint itself "
+        "(default: none)",
     )
     parser.add_argument(
         "--challenge-weights",
@@ -627,6 +630,17 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_predictions(parser)
     _add_figure_format(parser)
     _add_running(parser)
+
+
+def _add_coverage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--coverage",
+        type=share,
+        metavar="X",
+        help="fit limits on the validation split, by class and patient, with which the true answer "
+        "is not excluded in this share of the records, such as 0.9; predict then names the classes "
+        "that are not sure (default: none)",
+    )
 
 
 def _add_predictions(parser: argparse.ArgumentParser) -> None:
@@ -674,6 +688,7 @@ def add_recalibrate(parser: argparse.ArgumentParser) -> None:
         help="decision thresholds for several labels: f1 (highest F1), sensitivity=X (highest that "
         "reaches it), or none (default: f1; none with one label per record)",
     )
+    _add_coverage(parser)
     _add_running(parser)
 
 

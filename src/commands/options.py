@@ -147,6 +147,18 @@ def name_leads(text: str) -> tuple[str, tuple[str, ...]]:
     return name, lead_names(value)
 
 
+def share(text: str) -> float:
+    """Parse a share between 0 and 1, without these two."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    # NaN lies in no range.
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share between 0 and 1, such as 0.9")
+    return value
+
+
 def threshold_rule(text: str) -> str:
     """Check a rule for decision thresholds and return it unchanged."""
     from src.learning.thresholds import ThresholdRule

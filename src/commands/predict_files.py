@@ -200,7 +200,8 @@ def predict_to_table(
     """Predict records, and write a table with a row per record.
 
     Its columns are record_id, a probability per class, status, reason, labels (the predicted
-    classes), notes and path.
+    classes), not_sure (the classes whose answer is not sure, if the checkpoint has limits of
+    coverage), notes and path.
 
     Parameters
     ----------
@@ -254,7 +255,10 @@ def predict_to_table(
     else:
         suffix = Path(out).suffix.lower().removeprefix(".")
         table_format = table_format or (suffix if suffix in TABLE_FORMATS else TABLE_FORMATS[0])
-        with open_prediction_table(out, loaded.card.classes, table_format) as add:
+        has_limits = loaded.card.coverage is not None
+        with open_prediction_table(
+            out, loaded.card.classes, table_format, with_not_sure=has_limits
+        ) as add:
             summary = _count(rows, add)
     _warn(summary, "predict" if out is None else str(out), has_ids=out is not None)
     return str(summary)
@@ -276,7 +280,7 @@ def format_prediction(row: FilePrediction, classes: Sequence[str], network: str)
     """
     parts = [] if row.status == "ok" else [row.status]
     if row.scores is not None:
-        ranked = rank_scores(classes, row.scores, row.labels)
+        ranked = rank_scores(classes, row.scores, row.labels, row.not_sure)
         said = [
             text
             for place, (name, text) in enumerate(ranked)
@@ -345,9 +349,12 @@ def _warn(summary: PredictionSummary, name: str, *, has_ids: bool) -> None:
 
 @contextmanager
 def open_prediction_table(
-    out: str | Path, classes: Sequence[str], table_format: str
+    out: str | Path, classes: Sequence[str], table_format: str, *, with_not_sure: bool = False
 ) -> Iterator[Callable[[FilePrediction], object]]:
     """Open a table of predictions, and give a function that adds a row; it is written at the end.
+
+    Without limits of coverage there is no column ``not_sure``: an empty one would say that all
+    answers are sure.
 
     Raises
     ------
@@ -371,18 +378,19 @@ def open_prediction_table(
                     "status",
                     "reason",
                     "labels",
+                    *(["not_sure"] if with_not_sure else []),
                     "notes",
                     "path",
                 ]
             )
-            yield lambda row: writer.writerow(_csv_row(row, len(classes)))
+            yield lambda row: writer.writerow(_csv_row(row, len(classes), with_not_sure))
         return
     rows: list[dict[str, object]] = []
     if table_format == "parquet":
         install = "-r requirements-datasets.txt"
         pyarrow = import_extra("pyarrow", "--format parquet", install)
         parquet = import_extra("pyarrow.parquet", "--format parquet", install)
-    yield lambda row: rows.append(_plain_row(row, classes))
+    yield lambda row: rows.append(_plain_row(row, classes, with_not_sure))
     if table_format == "json":
         save_json(rows, out)
         return
@@ -390,19 +398,25 @@ def open_prediction_table(
         parquet.write_table(pyarrow.Table.from_pylist(rows), str(temporary))
 
 
-def _csv_row(row: FilePrediction, n_classes: int) -> list[str]:
+def _csv_row(row: FilePrediction, n_classes: int, with_not_sure: bool) -> list[str]:
     scores = [""] * n_classes
     if row.scores is not None:
         scores = [f"{score:.6g}" for score in row.scores]
-    texts = (row.status, row.reason, ";".join(row.labels), "; ".join(row.notes), row.path)
+    texts = [row.status, row.reason, ";".join(row.labels)]
+    if with_not_sure:
+        texts.append(";".join(row.not_sure))
+    texts += ["; ".join(row.notes), row.path]
     return [row.record_id, *scores, *map(safe_cell, texts)]
 
 
-def _plain_row(row: FilePrediction, classes: Sequence[str]) -> dict[str, object]:
-    """Return a row with the columns of the CSV; labels and notes are lists.
+def _plain_row(
+    row: FilePrediction, classes: Sequence[str], with_not_sure: bool
+) -> dict[str, object]:
+    """Return a row with the columns of the CSV; labels, not_sure and notes are lists.
 
-    Without probabilities these are None, and so are the labels.
+    Without probabilities these are None, and so are labels and not_sure.
     """
+    not_sure = None if row.scores is None else list(row.not_sure)
     scores = row.scores or [None] * len(classes)
     return {
         "record_id": storable(row.record_id),
@@ -410,6 +424,7 @@ def _plain_row(row: FilePrediction, classes: Sequence[str]) -> dict[str, object]
         "status": row.status,
         "reason": row.reason,
         "labels": None if row.scores is None else list(row.labels),
+        **({"not_sure": not_sure} if with_not_sure else {}),
         "notes": list(row.notes),
         "path": storable(row.path),
     }

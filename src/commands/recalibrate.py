@@ -1,4 +1,4 @@
-"""Recalibrate a checkpoint: fit calibration and thresholds on records of another collection."""
+"""Recalibrate a checkpoint: fit what it decides by on records of another collection."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def recalibrate(
     *,
     split: str = "val",
     thresholds: str | None = None,
+    coverage: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
 ) -> ModelCard:
@@ -41,6 +42,9 @@ def recalibrate(
     thresholds
         ``f1``, ``sensitivity=X`` or ``none``; by default f1 with several labels per record, and
         none with one, where the most probable class is predicted.
+    coverage
+        Fit limits of coverage, such as 0.9; by default those of the checkpoint are fitted anew, if
+        it has some.
     batch_size, device
         Records at a time, and the torch device that predicts them.
 
@@ -67,14 +71,17 @@ def recalibrate(
     if thresholds is None:
         thresholds = "none" if card.single_label else "f1"
     rule = ThresholdRule.parse(thresholds)
+    if coverage is None and card.coverage is not None:
+        coverage = card.coverage.coverage
     processed = local_copy(processed)
     records = split_records(loaded, processed, split)
     refuse_to_fit_on(card.train_hashes, records, split)
     predictions = predict_records(loaded, records, batch_size=batch_size, device=device)
     _require_both_outcomes(predictions, split)
-    card = put_into_card(
-        card, fit_decisions(predictions, calibrate=True, rule=rule), records, split
+    fits = fit_decisions(
+        predictions, calibrate=True, rule=rule, coverage=coverage, patients=records.patients
     )
+    card = put_into_card(card, fits, records, split)
     save_checkpoint(out, card, loaded.weights, loaded.state)
     return card
 
@@ -91,19 +98,20 @@ def _require_both_outcomes(predictions: Predictions, split: str) -> None:
 
 
 def describe_decisions(card: ModelCard) -> str:
-    """Return the calibration and the thresholds of a card as a table, and what they come from."""
+    """Return calibration, thresholds and limits of a card as a table, and what they come from."""
     lines = []
     for name, chosen_on in (
         ("calibration", card.calibration_on),
         ("thresholds", card.thresholds_on),
+        ("limits", card.coverage_on),
     ):
         if chosen_on is not None:
             lines.append(f"{name}: {chosen_on}")
             if chosen_on.unchanged:
-                lines.append(
-                    f"  without a positive or a negative record, as before: "
-                    f"{', '.join(chosen_on.unchanged)}"
-                )
+                remark = "without a positive or a negative record, as before"
+                if chosen_on is card.coverage_on:
+                    remark = "too few patients to exclude an answer"
+                lines.append(f"  {remark}: {', '.join(chosen_on.unchanged)}")
     scale = card.calibration
     if scale is not None:
         thresholds = card.thresholds or (DEFAULT_THRESHOLD,) * len(card.classes)

@@ -490,6 +490,8 @@ def _drop_run_facts(card: ModelCard) -> ModelCard:
         calibration=None,
         thresholds_on=None,
         calibration_on=None,
+        coverage=None,
+        coverage_on=None,
         source=NetworkSource(),
     )
 

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from src.config import STANDARD_LEADS, ModelConfig, PreprocessConfig, from_dict
+from src.learning.conformal import CoverageLimits
 from src.processed.normalization import Normalization
 from src.utils import CODE_ROOT, atomic_path, printable, project_paths, to_jsonable
 
@@ -64,12 +66,12 @@ class LogitScale:
 
 @dataclass(frozen=True)
 class FittedOn:
-    """The records that the thresholds or the calibration of a model were chosen on.
+    """The records that thresholds, calibration or limits of a model were chosen on.
 
     Attributes
     ----------
     method
-        The rule of the thresholds, such as ``f1``, or the kind of the calibration.
+        The rule of the thresholds, such as ``f1``, the kind of the calibration, or the coverage.
     split
         Name of their split.
     n_records
@@ -77,7 +79,8 @@ class FittedOn:
     datasets
         The datasets that they come from.
     unchanged
-        Classes without a positive or without a negative among them, which stayed as they were.
+        Classes without a positive or without a negative among them, which stayed as they were; of
+        a coverage, those with too few patients to exclude an answer.
     """
 
     method: str
@@ -122,7 +125,10 @@ class ModelCard:
     calibration
         Calibration of the logits, from which all probabilities are then computed; None leaves them
         as they are.
-    thresholds_on, calibration_on
+    coverage
+        Limits beyond which an answer is not sure (`list_unsure`); None where none were fitted.
+        ``evaluate --coverage X --save`` sets them.
+    thresholds_on, calibration_on, coverage_on
         The records that these were chosen on; None where that is not known.
     config
         The settings of the training run as JSON values, without its folders.
@@ -150,6 +156,8 @@ class ModelCard:
     calibration: LogitScale | None = None
     thresholds_on: FittedOn | None = None
     calibration_on: FittedOn | None = None
+    coverage: CoverageLimits | None = None
+    coverage_on: FittedOn | None = None
     config: dict[str, Any] = field(default_factory=dict)
     train_hashes: tuple[str, ...] = ()
     source: NetworkSource = field(default_factory=NetworkSource)
@@ -169,6 +177,7 @@ class ModelCard:
                 f"calibration has {len(scale.slope)} slopes and {len(scale.intercept)} intercepts: "
                 f"expected one for each of {len(self.classes)} classes"
             )
+        self._check_coverage()
 
     @property
     def unpadded_below(self) -> int:
@@ -198,6 +207,19 @@ class ModelCard:
             if score >= threshold
         )
 
+    def list_unsure(self, scores: Sequence[float], labels: Sequence[str]) -> tuple[str, ...]:
+        """Return the classes whose answer is not sure, for probabilities and predicted classes.
+
+        They are none without limits of coverage.
+        """
+        if self.coverage is None:
+            return ()
+        y_pred = np.array([[name in labels for name in self.classes]], np.int64)
+        unsure = self.coverage.find_unsure(np.array([scores]), y_pred)[0].tolist()
+        return tuple(
+            name for name, is_unsure in zip(self.classes, unsure, strict=True) if is_unsure
+        )
+
     def _check_classes(self) -> None:
         names = self.classes
         has_right_count = 1 <= len(names) <= _MAX_CLASSES and len(set(names)) == len(names)
@@ -205,6 +227,17 @@ class ModelCard:
             raise ValueError(
                 f"classes are {printable(', '.join(names))}: expected 1 to {_MAX_CLASSES} "
                 "different names"
+            )
+
+    def _check_coverage(self) -> None:
+        limits = self.coverage
+        if limits is None:
+            return
+        n_absent = 0 if self.single_label else len(self.classes)
+        if (len(limits.present_from), len(limits.absent_to)) != (len(self.classes), n_absent):
+            raise ValueError(
+                f"coverage has {len(limits.present_from)} limits of presence and "
+                f"{len(limits.absent_to)} of absence: expected {len(self.classes)} and {n_absent}"
             )
 
     def _check_input(self) -> None:
@@ -407,6 +440,8 @@ def _join(members: Sequence[Checkpoint]) -> Checkpoint:
         calibration=None,
         thresholds_on=None,
         calibration_on=None,
+        coverage=None,
+        coverage_on=None,
         min_leads=max(card.min_leads for card in cards),
         train_hashes=tuple(dict.fromkeys(hashes)),
     )

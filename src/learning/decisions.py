@@ -1,26 +1,37 @@
-"""Calibration and thresholds together: fit them on validation, and put them into a card."""
+"""Calibration, thresholds and coverage: fit them on validation, and put them into a card."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.learning.calibration import Calibration, fit_calibration
 from src.learning.checkpoints import FittedOn, LogitScale, ModelCard
+from src.learning.conformal import Conformal, CoverageLimits, fit_limits, measure_coverage
 from src.learning.predictions import Predictions
-from src.learning.results import CalibrationSummary, ThresholdSummary
+from src.learning.results import CalibrationSummary, ClassLimits, CoverageSummary, ThresholdSummary
 from src.learning.thresholds import ThresholdRule, Thresholds, choose_thresholds
 from src.processed.targets import LabelledRecords
 
-Fit = Calibration | Thresholds
+logger = logging.getLogger(__name__)
+
+Fit = Calibration | Thresholds | Conformal
 """What is fitted on validation and applied to predictions."""
 
 
 def fit_decisions(
-    validation: Predictions, *, calibrate: bool, rule: ThresholdRule | None
+    validation: Predictions,
+    *,
+    calibrate: bool,
+    rule: ThresholdRule | None,
+    coverage: float | None = None,
+    patients: Sequence[str] = (),
 ) -> tuple[Fit, ...]:
-    """Fit a calibration, then thresholds for the calibrated probabilities.
+    """Fit a calibration, then thresholds and limits of coverage for the calibrated probabilities.
 
     Parameters
     ----------
@@ -30,6 +41,10 @@ def fit_decisions(
         Fit a calibration.
     rule
         Choose thresholds by it; None chooses none.
+    coverage
+        Fit limits for it; None fits none.
+    patients
+        The patient of each record, which limits need; empty means one each.
 
     Returns
     -------
@@ -43,6 +58,8 @@ def fit_decisions(
         validation = calibration.apply(validation)
     if rule is not None:
         fits.append(choose_thresholds(validation, rule))
+    if coverage is not None:
+        fits.append(fit_limits(validation, patients or validation.keys, coverage))
     return tuple(fits)
 
 
@@ -52,7 +69,8 @@ def put_into_card(
     """Return the card of a model with what was fitted to its predictions.
 
     A calibration comes on top of the one that the card has, since its probabilities were fitted to.
-    Thresholds that are not chosen anew move with the probabilities.
+    Thresholds and limits that are not fitted anew move with the probabilities. A temperature
+    changes the order of records within a class, so that limits are dropped.
 
     Parameters
     ----------
@@ -73,6 +91,11 @@ def put_into_card(
                 calibration_on=chosen_on,
                 thresholds=_move(card, fit),
             )
+            is_refitted = any(isinstance(later, Conformal) for later in fits)
+            card = _move_coverage(card, fit, is_refitted)
+        elif isinstance(fit, Conformal):
+            chosen_on = _describe_limits(fit, split, len(records), datasets)
+            card = replace(card, coverage=fit.limits, coverage_on=chosen_on)
         else:
             chosen_on = FittedOn(str(fit.rule), split, len(records), datasets, fit.unchanged)
             values = tuple(fit.values.tolist())
@@ -94,6 +117,24 @@ def _move(card: ModelCard, calibration: Calibration) -> tuple[float, ...]:
     if card.single_label or not card.thresholds:
         return card.thresholds
     return tuple(calibration.map_scores(np.array(card.thresholds)).tolist())
+
+
+def _describe_limits(
+    fit: Conformal, split: str, n_records: int, datasets: tuple[str, ...]
+) -> FittedOn:
+    method = f"coverage {fit.limits.coverage:g}"
+    return FittedOn(method, split, n_records, datasets, fit.undecided)
+
+
+def _move_coverage(card: ModelCard, calibration: Calibration, is_refitted: bool) -> ModelCard:
+    """Return a card with its limits of coverage for calibrated probabilities."""
+    if card.coverage is None:
+        return card
+    if card.single_label:
+        if not is_refitted:
+            logger.warning("the limits of coverage are dropped: --coverage fits them anew")
+        return replace(card, coverage=None, coverage_on=None)
+    return replace(card, coverage=card.coverage.move(calibration.map_scores))
 
 
 # What a card says ---------------------------------------------------------------------------------
@@ -134,3 +175,37 @@ def summarize_calibration(card: ModelCard) -> CalibrationSummary | None:
     }
     summary["unchanged"] = list(chosen_on.unchanged)
     return summary
+
+
+def summarize_coverage(
+    limits: CoverageLimits,
+    predictions: Predictions,
+    groups: Mapping[str, Mapping[str, NDArray[np.bool_]]],
+    fitted_on: FittedOn,
+) -> CoverageSummary:
+    """Return limits, what they were fitted on, and the coverage of other records.
+
+    Parameters
+    ----------
+    limits
+        The limits.
+    predictions
+        Of the records to measure.
+    groups
+        As for `src.learning.conformal.measure_coverage`.
+    fitted_on
+        What the limits were fitted on.
+    """
+    absent_to = limits.absent_to or (None,) * len(predictions.classes)
+    of_class: dict[str, ClassLimits] = {}
+    for name, low, high in zip(predictions.classes, limits.present_from, absent_to, strict=True):
+        of_class[name] = {"present_from": low, "absent_to": high}
+    return {
+        "level": limits.coverage,
+        "learned_on": fitted_on.split,
+        "n_fitted_on": fitted_on.n_records,
+        "datasets": list(fitted_on.datasets),
+        "undecided": list(fitted_on.unchanged),
+        "limits": of_class,
+        **measure_coverage(predictions, limits, groups),
+    }

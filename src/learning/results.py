@@ -230,6 +230,61 @@ class ThresholdSummary(ThresholdValues):
     n_records: int
 
 
+# Coverage -----------------------------------------------------------------------------------------
+
+
+class ClassCoverage(TypedDict):
+    """Coverage of one class, or of all entries of all classes.
+
+    ``n_with`` and ``n_without`` count the records that have the class and that lack it, and
+    ``covered_with`` and ``covered_without`` are the shares of them whose true label is plausible;
+    ``answered`` is the share of sure answers. Where classes exclude each other, only records with
+    the class count.
+    """
+
+    n_with: int
+    n_without: int
+    covered_with: float | None
+    covered_without: float | None
+    answered: float | None
+
+
+class GroupCoverage(TypedDict):
+    """Coverage of a set of records: over all classes, and of each."""
+
+    n_records: int
+    all: ClassCoverage
+    per_class: dict[str, ClassCoverage]
+
+
+class CoverageMeasures(GroupCoverage):
+    """Coverage of all records and of each subgroup: ``dataset``, ``sex`` or ``age`` -> group."""
+
+    subgroups: dict[str, dict[str, GroupCoverage]]
+
+
+class ClassLimits(TypedDict):
+    """Probabilities from which a class, and up to which its absence, is plausible."""
+
+    present_from: float
+    absent_to: float | None
+
+
+class CoverageSummary(CoverageMeasures):
+    """The coverage aimed at (``level``), the limits, what they were fitted on, and the measures.
+
+    ``undecided`` are the classes of too few patients to exclude one of the answers. The limits of a
+    checkpoint have the ``datasets`` of the records that they were fitted on.
+    """
+
+    level: float
+    learned_on: str
+    n_fitted_on: int
+    datasets: NotRequired[list[str]]
+    undecided: list[str]
+    limits: dict[str, ClassLimits]
+
+
 # Subgroups, protocols and the Challenge -----------------------------------------------------------
 
 
@@ -308,6 +363,7 @@ class OptionalResults(TypedDict, total=False):
 
     calibration: CalibrationSummary
     thresholds: ThresholdSummary
+    coverage: CoverageSummary
     protocols: dict[str, ProtocolMetrics]
     intervals: Intervals
     challenge: ChallengeScores

@@ -64,19 +64,27 @@ def compute_subgroups(predictions: Predictions, rows: pd.DataFrame) -> Subgroups
         auroc. Macro averages are over the classes that the group has, so compare groups with
         different ``undefined_classes`` class by class.
     """
+    patients = np.array(patients_of(rows))
+    subgroups: Subgroups = {}
+    for grouping, members_of in find_groups(rows).items():
+        subgroups[grouping] = {
+            group: _evaluate_group(predictions, patients, members)
+            for group, members in members_of.items()
+        }
+    return subgroups
+
+
+def find_groups(rows: pd.DataFrame) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """Return ``dataset``, ``sex`` and ``age``: group -> whether each row of a manifest is of it."""
     groupings = {
         "dataset": rows["dataset"].to_numpy(str),
         "sex": np.array([parse_sex(cell) or UNKNOWN for cell in rows["sex"]]),
         "age": np.array([age_band(cell) for cell in rows["age"]]),
     }
-    patients = np.array(patients_of(rows))
-    subgroups: Subgroups = {}
-    for grouping, group_of_record in groupings.items():
-        subgroups[grouping] = {
-            group: _evaluate_group(predictions, patients, group_of_record == group)
-            for group in _sorted_groups(group_of_record)
-        }
-    return subgroups
+    return {
+        grouping: {group: of_record == group for group in _sorted_groups(of_record)}
+        for grouping, of_record in groupings.items()
+    }
 
 
 def _sorted_groups(group_of_record: NDArray[np.str_]) -> list[str]:

@@ -8,9 +8,11 @@ from src.learning.intervals import FEW_PATIENTS, MACROS
 from src.learning.metrics import AVERAGED_METRICS, FREQUENT
 from src.learning.results import (
     ChallengeScores,
+    ClassCoverage,
     ClassIntervals,
     ClassMetrics,
     Comparison,
+    CoverageSummary,
     DeLongSummary,
     Difference,
     EvaluationMetrics,
@@ -59,6 +61,8 @@ def format_evaluation(metrics: EvaluationMetrics) -> str:
         parts.append(format_challenge(metrics["challenge"]))
     if subgroups := format_subgroups(metrics["subgroups"]):
         parts.append(subgroups)
+    if "coverage" in metrics:
+        parts.append(format_coverage(metrics["coverage"]))
     if "n_trained_on" in metrics:
         parts.append(
             f"{metrics['n_trained_on']} of these records are recordings that the model was trained "
@@ -221,6 +225,39 @@ def _subgroup_cells(title: str, row: SubgroupMetrics) -> list[str]:
     counts = [str(row["n_records"]), str(row["n_patients"])]
     numbers = [format_number(row[metric]) for metric in SUBGROUP_METRICS]
     return [title, *counts, *numbers, str(len(row["undefined_classes"]))]
+
+
+def format_coverage(coverage: CoverageSummary) -> str:
+    """Return the results of `src.learning.conformal.measure_coverage` as a table."""
+    table = [["coverage", "with", "covered", "without", "covered", "answered"]]
+    for name, row in coverage["per_class"].items():
+        table.append(_coverage_cells(name, row))
+    table.append(_coverage_cells("all classes", coverage["all"]))
+    for grouping, groups in coverage["subgroups"].items():
+        if len(groups) > 1:
+            for name, group in groups.items():
+                table.append(_coverage_cells(f"{grouping} {name}", group["all"]))
+    if not coverage["all"]["n_without"]:
+        table = [[*row[:3], *row[5:]] for row in table]
+    lines = [
+        f"coverage {coverage['level']:g}, limits from {coverage['n_fitted_on']} records of split "
+        f"{coverage['learned_on']}: share of records whose true answer is not excluded",
+        format_table(table),
+    ]
+    if coverage["undecided"]:
+        lines.append(f"too few patients to exclude an answer: {', '.join(coverage['undecided'])}")
+    return "\n".join(lines)
+
+
+def _coverage_cells(title: str, row: ClassCoverage) -> list[str]:
+    return [
+        title,
+        str(row["n_with"]),
+        format_number(row["covered_with"]),
+        str(row["n_without"]),
+        format_number(row["covered_without"]),
+        format_number(row["answered"]),
+    ]
 
 
 # A comparison -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The sections on an evaluation's numbers: results, calibration and subgroups."""
+"""The sections on an evaluation's numbers: results, calibration, coverage and subgroups."""
 
 from __future__ import annotations
 
@@ -154,11 +154,12 @@ def _remark_on_thresholds(metrics: Results) -> Iterator[Note]:
 
 
 def build_score_sections(files: RunFiles) -> list[Section]:
-    """Return results, calibration and subgroups of all evaluations."""
+    """Return results, calibration, coverage and subgroups of all evaluations."""
     drawn = [_draw(evaluation, f"s{n}") for n, evaluation in enumerate(files.evaluations)]
     describe: dict[str, Callable[[SplitEvaluation, PicturesByName], list[Block]]] = {
         "Results": describe_results,
         "Calibration": describe_calibration,
+        "Coverage": describe_coverage,
         "Subgroups": describe_subgroups,
     }
     sections = []
@@ -348,6 +349,67 @@ def _name_datasets(fitted: Results) -> str:
     """Return the datasets that a calibration or thresholds of the checkpoint were chosen on."""
     names = fitted.get("datasets")
     return f" of {', '.join(names)}" if names else ""
+
+
+# Coverage -----------------------------------------------------------------------------------------
+
+
+def describe_coverage(evaluation: SplitEvaluation, pictures: PicturesByName) -> list[Block]:
+    """Return how often the true answer is not excluded, by class and by subgroup."""
+    coverage = evaluation.metrics.get("coverage")
+    if not coverage:
+        return []
+    rows = [_coverage_row(name, row) for name, row in coverage["per_class"].items()]
+    rows.append(_coverage_row("all classes", coverage["all"]))
+    columns = ("with it", "covered", "without it", "covered, without", "answered")
+    blocks: list[Block] = [
+        _describe_level(coverage),
+        drop_empty_columns(Table("Coverage by class", ("class", *columns), rows)),
+    ]
+    for grouping, groups in coverage["subgroups"].items():
+        if len(groups) < 2:
+            continue
+        rows = [_coverage_row(name, group["all"]) for name, group in groups.items()]
+        table = Table(f"Coverage by {grouping}", (grouping, *columns), rows)
+        blocks.append(drop_empty_columns(table))
+        names = list(coverage["per_class"])
+        of_groups = [[text(name), *_covered_cells(name, groups)] for name in names]
+        title = f"Coverage of each class by {grouping}"
+        blocks.append(Table(title, ("class", *groups), of_groups, folded=True))
+    return blocks
+
+
+def _describe_level(coverage: Results) -> Note:
+    remark = (
+        f"An answer is sure if the other one is excluded. Of records with a class, and of those "
+        f"without it, at most {1 - coverage['level']:.0%} are to get a sure and wrong answer. "
+        f"Limits from {coverage['n_fitted_on']:,} records of the {coverage['learned_on']} "
+        f"split{_name_datasets(coverage)}, one of each patient."
+    )
+    if coverage["undecided"]:
+        remark += f" Too few patients to exclude an answer: {', '.join(coverage['undecided'])}."
+    return Note(remark)
+
+
+def _coverage_row(title: str, row: Results) -> list[Cell]:
+    without = whole(row["n_without"]) if row["n_without"] else text(None)
+    return [
+        text(title),
+        whole(row["n_with"]),
+        score(row["covered_with"]),
+        without,
+        score(row["covered_without"]),
+        score(row["answered"]),
+    ]
+
+
+def _covered_cells(name: str, groups: Mapping[str, Results]) -> list[Cell]:
+    """Return the coverage of the records with a class in each group."""
+    cells = []
+    for group in groups.values():
+        row = group["per_class"][name]
+        cells.append(replace(score(row["covered_with"]), detail=f"n {row['n_with']:,}"))
+    return cells
 
 
 # Subgroups ----------------------------------------------------------------------------------------
