@@ -99,6 +99,7 @@ CONTENTS = {
         "docs/training",
         "docs/ptbxl",
         "docs/robustness",
+        "docs/trust",
         "docs/report",
         "docs/explain",
         "docs/export",

@@ -253,8 +253,10 @@ def evaluate(args: argparse.Namespace) -> int:
         args.coverage,
     )
     if args.predictions:
-        if args.save:
-            raise UsageError("--save goes with --checkpoint: predictions are of no checkpoint here")
+        if args.save or args.unlike:
+            raise UsageError(
+                "--save and --unlike go with --checkpoint: predictions are of no checkpoint here"
+            )
         evaluation = evaluate_predictions(
             args.predictions,
             processed,
@@ -284,6 +286,7 @@ def evaluate(args: argparse.Namespace) -> int:
             options=options,
             allow_overlap=args.allow_overlap,
             save=args.save,
+            unlike=args.unlike,
         )
     save_evaluation_figures(evaluation, processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))

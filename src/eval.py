@@ -45,7 +45,15 @@ from src.learning.metrics import compute_metrics
 from src.learning.predictions import Predictions
 from src.learning.results import EvaluationMetrics, OptionalResults, ProtocolMetrics
 from src.learning.thresholds import ThresholdRule, Thresholds
-from src.model import load_members, needs_rr, to_scores
+from src.learning.unlike import MIN_RECORDS, Reference
+from src.model import (
+    PartFeatures,
+    describe_inputs,
+    load_members,
+    load_model,
+    needs_rr,
+    to_scores,
+)
 from src.processed.datasets import Batch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
@@ -68,7 +76,10 @@ logger = logging.getLogger(__name__)
 
 
 FITTED_ON = "val"
-"""Split that thresholds and calibrations are fitted on."""
+"""Split that thresholds, calibrations and limits are fitted on."""
+
+# Recordings by which unlike ones are told: fifty of them lie beyond the last hundredth
+_MAX_SUMMARIZED = 5000
 
 
 # Options and result -------------------------------------------------------------------------------
@@ -186,6 +197,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     allow_overlap: bool = False,
     save: str | Path | None = None,
+    unlike: bool = False,
 ) -> Evaluation:
     """Evaluate a checkpoint on a split of a processed folder.
 
@@ -211,6 +223,9 @@ def evaluate(
     save
         Also write the checkpoint to this file, with the thresholds, the calibration and the limits
         of coverage that were fitted; it may be the checkpoint's own.
+    unlike
+        Add the training recordings of the folder in short to what is saved, by which `predict`
+        tells recordings that are unlike them (`src.learning.unlike`).
 
     Raises
     ------
@@ -225,13 +240,7 @@ def evaluate(
     options = options or EvaluationOptions()
     loaded = load_checkpoint(checkpoint, device)
     options.check(split, loaded.card.single_label)
-    if save is not None:
-        require_one(loaded)
-        if not options.needs_validation:
-            raise ValueError(
-                "save is given, but nothing is fitted: expected --calibrate, --thresholds or "
-                "--coverage beside it"
-            )
+    _check_save(loaded, options, save, unlike)
 
     n_trained_on: dict[str, int] = {}
 
@@ -271,8 +280,64 @@ def evaluate(
         _save_evaluation(evaluation, out, {"checkpoint": loaded.name})
     if save is not None:
         card = put_into_card(loaded.card, evaluation.fits, fitted_on, FITTED_ON)
-        save_checkpoint(save, card, loaded.weights, loaded.state)
+        reference = loaded.reference
+        if unlike:
+            reference = summarize_training(loaded, processed, batch_size=batch_size, device=device)
+        save_checkpoint(save, card, loaded.weights, loaded.state, reference)
     return evaluation
+
+
+def _check_save(
+    checkpoint: Checkpoint, options: EvaluationOptions, save: str | Path | None, unlike: bool
+) -> None:
+    """Refuse to save nothing, or into several checkpoints."""
+    if save is None:
+        if unlike:
+            raise ValueError(
+                "unlike is given, but nothing is saved: expected --save FILE beside it"
+            )
+        return
+    require_one(checkpoint)
+    if not options.needs_validation and not unlike:
+        raise ValueError(
+            "save is given, but nothing is fitted: expected --calibrate, --thresholds, --coverage "
+            "or --unlike beside it"
+        )
+
+
+def summarize_training(
+    checkpoint: Checkpoint, processed: str | Path, *, batch_size: int, device: str
+) -> Reference:
+    """Return the training recordings of a folder in short, as a network sees them.
+
+    Of many recordings, a sample is drawn, which does not change.
+
+    Raises
+    ------
+    ValueError
+        If the folder has fewer than four recordings that the model was trained on.
+    """
+    card = checkpoint.card
+    records = load_records(processed, keep_other=True)["train"]
+    trained_on = TrainingRecordings(card.train_hashes)
+    if trained_on.are_known:
+        records = records.subset(np.flatnonzero(trained_on.contains(records.signal_hashes)))
+    if len(records) > _MAX_SUMMARIZED:
+        drawn = np.random.default_rng(0).permutation(len(records))[:_MAX_SUMMARIZED]
+        records = records.subset(np.sort(drawn).tolist())
+    if len(records) < MIN_RECORDS:
+        raise ValueError(
+            f"{processed}: holds {len(records)} recordings of split train that the model was "
+            f"trained on: expected {MIN_RECORDS} or more, by which to tell unlike ones"
+        )
+    check_input(records.paths[0], card, checkpoint.path)
+    parts = PartFeatures(load_model(checkpoint, device))
+    no_targets = np.zeros((len(records), 0), np.float32)
+    view = View(card.leads, card.normalization)
+    dataset = ECGDataset(records.paths, no_targets, view, records.datasets)
+    loader = make_loader(dataset, LoaderConfig(batch_size=batch_size))
+    features, _ = predict(partial(describe_inputs, parts, card), loader, device=device)
+    return Reference.fit(features.numpy(), parts.sizes)
 
 
 def require_one(checkpoint: Checkpoint) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -18,11 +19,14 @@ from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.layers import AvgPool1d
 from src.learning.networks import NETWORKS, NetworkFactory, describe_source, find_network
 from src.learning.networks.resnet1d import MIN_SAMPLES, ResidualBlock, ResNet1d
+from src.learning.unlike import Reference
 from src.utils import Float64Array, Rich, html_table, printable
 
 __all__ = ["MIN_SAMPLES", "ResNet1d"]
 
 logger = logging.getLogger(__name__)
+
+_SMALLEST_VARIANCE = 1e-6
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -186,6 +190,42 @@ def compute_features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return features
 
 
+class PartFeatures(nn.Module):
+    """What tells recordings apart that are unlike those of the training, in parts.
+
+    The first part is computed of the signal alone: how the leads correlate, and their sizes. The
+    others are the network's ``early_features``, or else its ``features``, or none. `sizes` has the
+    number of features of each part, once the module has been called.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.sizes: tuple[int, ...] = ()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features (B, n_features) of signals (B, n_leads, n_samples)."""
+        parts = [describe_leads(x)]
+        if callable(early := getattr(self.model, "early_features", None)):
+            parts += early(x)
+        elif callable(getattr(self.model, "features", None)):
+            parts.append(compute_features(self.model, x))
+        self.sizes = tuple(part.shape[1] for part in parts)
+        return torch.cat([part.float() for part in parts], dim=1)
+
+
+def describe_leads(x: torch.Tensor) -> torch.Tensor:
+    """Return correlations of the leads and logarithms of their sizes, for (B, n_leads, T)."""
+    n_leads = x.shape[1]
+    x = (x - x.mean(dim=2, keepdim=True)).float()
+    covariance = x @ x.transpose(1, 2) / x.shape[2]
+    # The smallest size is a lead without a signal.
+    size = covariance.diagonal(dim1=1, dim2=2).clamp_min(_SMALLEST_VARIANCE).sqrt()
+    correlation = covariance / (size[:, :, None] * size[:, None])
+    first, second = torch.triu_indices(n_leads, n_leads, offset=1, device=x.device)
+    return torch.cat([correlation[:, first, second], size.log()], dim=1)
+
+
 def needs_lead_presence(model: nn.Module) -> bool:
     """Return whether a network is also given which leads are present."""
     return bool(getattr(model, "takes_lead_presence", False))
@@ -274,16 +314,47 @@ def _try_network(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network in evaluation mode, and its card. Several predict by their mean logits."""
+    """A trained network in evaluation mode, and its card. Several predict by their mean logits.
+
+    `reference` sums up its training recordings, where the checkpoint does.
+    """
 
     model: nn.Module
     card: ModelCard
+    reference: Reference | None = None
 
     def predict(self, signal: torch.Tensor, rr: torch.Tensor | None = None) -> torch.Tensor:
         """Return calibrated logits (B, n_classes) of signals (B, n_leads, n_samples)."""
         card = self.card
         logits = predict_logits(self.model, signal, card.crop_samples, card.unpadded_below, rr)
         return card.calibration.apply(logits) if card.calibration else logits
+
+    def rank_unlike(self, signal: torch.Tensor) -> Float64Array:
+        """Return how unlike the training recordings signals are: the share of these that are less.
+
+        Shape (B,); NaN where the checkpoint does not sum them up.
+        """
+        if self.reference is None:
+            return np.full(len(signal), np.nan)
+        features = describe_inputs(PartFeatures(self.model), self.card, signal).cpu().numpy()
+        if features.shape[1] != self.reference.n_features:
+            raise ValueError(
+                f"reference has {self.reference.n_features} features, and the network "
+                f"{features.shape[1]}: evaluate --unlike --save writes it anew"
+            )
+        return self.reference.rank(features)
+
+
+def describe_inputs(parts: PartFeatures, card: ModelCard, signal: torch.Tensor) -> torch.Tensor:
+    """Return the features (B, n_features) of signals, of whole records without their padding.
+
+    A network of one length sees what it is trained on.
+    """
+    shortest = shortest_input(parts.model)
+    n_samples = signal.shape[2]
+    if not shortest:
+        return predict_logits(parts, signal, card.crop_samples)
+    return predict_whole(parts, signal, card.min_samples or n_samples, shortest)
 
 
 def load_members(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Member, ...]:
@@ -295,7 +366,7 @@ def load_members(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Member, .
         As for `load_model`.
     """
     return tuple(
-        Member(load_model(member, device), member.card)
+        Member(load_model(member, device), member.card, member.reference)
         for member in checkpoint.members or (checkpoint,)
     )
 

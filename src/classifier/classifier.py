@@ -68,6 +68,9 @@ class Prediction:
     not_sure
         The classes whose answer is not sure at the coverage that the checkpoint was fitted for
         (``evaluate --coverage``); none if it was not.
+    unlike
+        Share of the training recordings that are less unlike them than this one: from 0.99 on it is
+        also among the notes. None if the checkpoint does not sum them up (``evaluate --unlike``).
     """
 
     record_id: str
@@ -79,6 +82,7 @@ class Prediction:
     saliency: Saliency | None = None
     notes: tuple[str, ...] = ()
     not_sure: tuple[str, ...] = ()
+    unlike: float | None = None
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -361,6 +365,7 @@ class Classifier:
             row.reason,
             notes=row.notes,
             not_sure=row.not_sure,
+            unlike=row.unlike,
         )
 
     def _explain(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -24,6 +26,7 @@ from src.classifier.inputs import (
 from src.classifier.notes import list_notes
 from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.leaks import TrainingRecordings
+from src.learning.unlike import UNLIKE_FROM
 from src.model import Member, load_members, to_scores
 from src.records.reading import record_name
 from src.records.record import NO_HINTS, ECGRecord, ReadingHints
@@ -56,6 +59,10 @@ class FilePrediction:
         The predicted classes (`ModelCard.predict_labels`); none without probabilities.
     not_sure
         Classes whose answer is not sure (`ModelCard.list_unsure`); none without limits of coverage.
+    unlike
+        Share of the training recordings that are less unlike them than this one, of windows the
+        median (`src.learning.unlike`); None where the checkpoint does not sum them up, or several
+        are used as one.
     """
 
     record_id: str
@@ -66,6 +73,7 @@ class FilePrediction:
     path: str = ""
     labels: tuple[str, ...] = ()
     not_sure: tuple[str, ...] = ()
+    unlike: float | None = None
 
 
 class _Owner(NamedTuple):
@@ -80,11 +88,15 @@ class _Owner(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """The probabilities (n_classes,) of an input, its facts, and whether it trained the model."""
+    """The probabilities (n_classes,) of an input, and its facts.
+
+    `is_known` says whether the model was trained on it, and `unlike` how unlike the training it is.
+    """
 
     scores: torch.Tensor
     facts: InputFacts
-    is_known: bool
+    is_known: bool = False
+    unlike: float = math.nan
 
 
 def _is_known(item: _Scored | NoInput) -> bool:
@@ -251,19 +263,31 @@ def _score_batches(
         if found:
             logits = torch.stack([_predict(member, found, device) for member in members])
             scores = torch.from_numpy(to_scores(logits.mean(dim=0), card.single_label))
-            are_known = trained_on.contains([item.facts.fingerprint for item in found]).tolist()
             facts = [item.facts for item in found]
-            scored = map(_Scored, scores, facts, are_known)
+            are_known = trained_on.contains([each.fingerprint for each in facts]).tolist()
+            scored = map(_Scored, scores, facts, are_known, _rank_unlike(members, found, device))
         for owner, item in chunk:
             yield owner, next(scored) if isinstance(item, Input) else item
 
 
 def _predict(member: Member, inputs: Sequence[Input], device: str) -> torch.Tensor:
-    """Return the logits (B, n_classes) of a network for inputs, scaled as it expects them."""
-    signals = [to_input(item.arrays, member.card) for item in inputs]
-    batch = torch.stack(signals).to(device)  # (B, n_leads, n_samples)
+    """Return the logits (B, n_classes) of a network for inputs."""
     with torch.inference_mode():
-        return member.predict(batch).cpu()
+        return member.predict(_stack(member, inputs, device)).cpu()
+
+
+def _rank_unlike(members: Sequence[Member], inputs: Sequence[Input], device: str) -> list[float]:
+    """Return how unlike the training recordings of a network inputs are; NaN for several."""
+    if len(members) > 1 or members[0].reference is None:
+        return [math.nan] * len(inputs)
+    with torch.inference_mode():
+        ranks: list[float] = members[0].rank_unlike(_stack(members[0], inputs, device)).tolist()
+    return ranks
+
+
+def _stack(member: Member, inputs: Sequence[Input], device: str) -> torch.Tensor:
+    """Return inputs as a batch (B, n_leads, n_samples), scaled as a network expects them."""
+    return torch.stack([to_input(item.arrays, member.card) for item in inputs]).to(device)
 
 
 def _summarize(
@@ -293,14 +317,24 @@ def _summarize(
         status, reason = "unfit", scored[0].facts.unfit
         if predict_unfit:
             scores = _combine(scored, long)
-    labels: tuple[str, ...] = ()
-    not_sure: tuple[str, ...] = ()
-    if scores is not None:
-        labels = card.predict_labels(scores)
-        not_sure = card.list_unsure(scores, labels)
-    return FilePrediction(
-        owner.record_id, scores, status, reason, notes, owner.path, labels, not_sure
-    )
+    row = FilePrediction(owner.record_id, scores, status, reason, notes, owner.path)
+    if scored and not unreadable:
+        row = _note_unlike(row, [item for item in scored if not item.facts.unfit] or scored)
+    if scores is None:
+        return row
+    labels = card.predict_labels(scores)
+    return replace(row, labels=labels, not_sure=card.list_unsure(scores, labels))
+
+
+def _note_unlike(row: FilePrediction, scored: Sequence[_Scored]) -> FilePrediction:
+    """Return a prediction with how unlike the training its recording is, noted if it is far off."""
+    unlike = statistics.median(item.unlike for item in scored)
+    if math.isnan(unlike):
+        return row
+    notes = row.notes
+    if unlike >= UNLIKE_FROM:
+        notes = (*notes, f"unlike:{unlike:.3f}")
+    return replace(row, unlike=unlike, notes=notes)
 
 
 def rank_scores(

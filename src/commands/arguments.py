@@ -622,6 +622,12 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "(default: none)",
     )
     parser.add_argument(
+        "--unlike",
+        action="store_true",
+        help="also save the training recordings of the processed folder in short, by which predict "
+        "says how unlike them a recording is; goes with --save (default: off)",
+    )
+    parser.add_argument(
         "--challenge-weights",
         metavar="CSV",
         help="weights.csv of the PhysioNet/CinC Challenge 2021, to compute its score (default: "

@@ -9,7 +9,7 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -201,7 +201,7 @@ def predict_to_table(
 
     Its columns are record_id, a probability per class, status, reason, labels (the predicted
     classes), not_sure (the classes whose answer is not sure, if the checkpoint has limits of
-    coverage), notes and path.
+    coverage), unlike (how unlike the training recordings, if it sums them up), notes and path.
 
     Parameters
     ----------
@@ -255,9 +255,8 @@ def predict_to_table(
     else:
         suffix = Path(out).suffix.lower().removeprefix(".")
         table_format = table_format or (suffix if suffix in TABLE_FORMATS else TABLE_FORMATS[0])
-        has_limits = loaded.card.coverage is not None
         with open_prediction_table(
-            out, loaded.card.classes, table_format, with_not_sure=has_limits
+            out, loaded.card.classes, table_format, list_optional_columns(loaded)
         ) as add:
             summary = _count(rows, add)
     _warn(summary, "predict" if out is None else str(out), has_ids=out is not None)
@@ -347,14 +346,26 @@ def _warn(summary: PredictionSummary, name: str, *, has_ids: bool) -> None:
 # Tables -------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def open_prediction_table(
-    out: str | Path, classes: Sequence[str], table_format: str, *, with_not_sure: bool = False
-) -> Iterator[Callable[[FilePrediction], object]]:
-    """Open a table of predictions, and give a function that adds a row; it is written at the end.
+def list_optional_columns(checkpoint: Checkpoint) -> list[str]:
+    """Return the columns that only some checkpoints give.
 
     Without limits of coverage there is no column ``not_sure``: an empty one would say that all
     answers are sure.
+    """
+    has = {
+        "not_sure": checkpoint.card.coverage is not None,
+        "unlike": checkpoint.reference is not None,
+    }
+    return [name for name, is_given in has.items() if is_given]
+
+
+@contextmanager
+def open_prediction_table(
+    out: str | Path, classes: Sequence[str], table_format: str, optional: Collection[str] = ()
+) -> Iterator[Callable[[FilePrediction], object]]:
+    """Open a table of predictions, and give a function that adds a row; it is written at the end.
+
+    `optional` are those of the columns ``not_sure`` and ``unlike`` that it has.
 
     Raises
     ------
@@ -378,19 +389,19 @@ def open_prediction_table(
                     "status",
                     "reason",
                     "labels",
-                    *(["not_sure"] if with_not_sure else []),
+                    *optional,
                     "notes",
                     "path",
                 ]
             )
-            yield lambda row: writer.writerow(_csv_row(row, len(classes), with_not_sure))
+            yield lambda row: writer.writerow(_csv_row(row, len(classes), optional))
         return
     rows: list[dict[str, object]] = []
     if table_format == "parquet":
         install = "-r requirements-datasets.txt"
         pyarrow = import_extra("pyarrow", "--format parquet", install)
         parquet = import_extra("pyarrow.parquet", "--format parquet", install)
-    yield lambda row: rows.append(_plain_row(row, classes, with_not_sure))
+    yield lambda row: rows.append(_plain_row(row, classes, optional))
     if table_format == "json":
         save_json(rows, out)
         return
@@ -398,25 +409,30 @@ def open_prediction_table(
         parquet.write_table(pyarrow.Table.from_pylist(rows), str(temporary))
 
 
-def _csv_row(row: FilePrediction, n_classes: int, with_not_sure: bool) -> list[str]:
+def _csv_row(row: FilePrediction, n_classes: int, optional: Collection[str]) -> list[str]:
     scores = [""] * n_classes
     if row.scores is not None:
         scores = [f"{score:.6g}" for score in row.scores]
     texts = [row.status, row.reason, ";".join(row.labels)]
-    if with_not_sure:
+    if "not_sure" in optional:
         texts.append(";".join(row.not_sure))
+    if "unlike" in optional:
+        texts.append("" if row.unlike is None else f"{row.unlike:.3f}")
     texts += ["; ".join(row.notes), row.path]
     return [row.record_id, *scores, *map(safe_cell, texts)]
 
 
 def _plain_row(
-    row: FilePrediction, classes: Sequence[str], with_not_sure: bool
+    row: FilePrediction, classes: Sequence[str], optional: Collection[str]
 ) -> dict[str, object]:
     """Return a row with the columns of the CSV; labels, not_sure and notes are lists.
 
     Without probabilities these are None, and so are labels and not_sure.
     """
-    not_sure = None if row.scores is None else list(row.not_sure)
+    further = {
+        "not_sure": None if row.scores is None else list(row.not_sure),
+        "unlike": row.unlike,
+    }
     scores = row.scores or [None] * len(classes)
     return {
         "record_id": storable(row.record_id),
@@ -424,7 +440,7 @@ def _plain_row(
         "status": row.status,
         "reason": row.reason,
         "labels": None if row.scores is None else list(row.labels),
-        **({"not_sure": not_sure} if with_not_sure else {}),
+        **{name: further[name] for name in optional},
         "notes": list(row.notes),
         "path": storable(row.path),
     }

@@ -82,7 +82,7 @@ def recalibrate(
         predictions, calibrate=True, rule=rule, coverage=coverage, patients=records.patients
     )
     card = put_into_card(card, fits, records, split)
-    save_checkpoint(out, card, loaded.weights, loaded.state)
+    save_checkpoint(out, card, loaded.weights, loaded.state, loaded.reference)
     return card
 
 

@@ -7,9 +7,8 @@ its file: quality flags, derived leads, resampling and windows included.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,9 @@ from src.labels.text_tables import save_frame
 from src.learning.checkpoints import Checkpoint, load_checkpoint
 from src.learning.disturbances import KINDS, Disturbance, list_disturbances
 from src.learning.leaks import TrainingRecordings, refuse_overlap
-from src.learning.metrics import compute_metrics
+from src.learning.metrics import Ranking, compute_metrics
 from src.learning.predictions import Predictions
+from src.learning.results import StressRow, StressTable
 from src.model import Member, load_members
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file, to_millivolts
@@ -32,35 +32,6 @@ from src.records.record import ECGRecord
 from src.utils import format_number, save_json
 
 logger = logging.getLogger(__name__)
-
-
-class StressRow(TypedDict):
-    """Results under one disturbance.
-
-    ``auroc`` has a value per class, ``auroc_macro`` is their mean and ``auroc_frequent`` that of
-    the classes with ten or more positives; None where undefined. ``change`` is ``auroc_macro``
-    minus that of the undisturbed recordings. ``n_unfit`` counts recordings that `predict` calls
-    unfit (they are predicted all the same), ``n_rejected`` those that it cannot use.
-    """
-
-    kind: str
-    strength: str
-    n_records: int
-    n_unfit: int
-    n_rejected: int
-    auroc_macro: float | None
-    auroc_frequent: float | None
-    change: float | None
-    auroc: Mapping[str, float | None]
-
-
-class StressTable(TypedDict):
-    """The content of ``stress_<split>.json``."""
-
-    split: str
-    checkpoint: str
-    seed: int
-    rows: Sequence[StressRow]
 
 
 def run_stress(
@@ -121,9 +92,16 @@ def run_stress(
         records = records.subset(sorted(rng.permutation(len(records))[:max_records]))
     members = load_members(loaded, device)
     rows: list[StressRow] = []
+    clean_ranks: list[float] = []
     with Heartbeat("stress", f"predicting {len(records)} records"):
         for disturbance in disturbances:
-            row = _evaluate(members, loaded, records, disturbance, seed, batch_size, device)
+            predicted = _predict(members, loaded, records, disturbance, seed, batch_size, device)
+            row = _evaluate(loaded, records, disturbance, predicted)
+            ranks = [found.unlike for found in predicted if found.unlike is not None]
+            if rows:
+                row["unlike"] = _tell_apart(clean_ranks, ranks)
+            else:
+                clean_ranks = ranks
             clean = (rows[0] if rows else row)["auroc_macro"]
             if clean is not None and row["auroc_macro"] is not None:
                 row["change"] = row["auroc_macro"] - clean
@@ -140,7 +118,7 @@ def run_stress(
     return table
 
 
-def _evaluate(
+def _predict(
     members: Sequence[Member],
     checkpoint: Checkpoint,
     records: LabelledRecords,
@@ -148,14 +126,14 @@ def _evaluate(
     seed: int,
     batch_size: int,
     device: str,
-) -> StressRow:
-    card = checkpoint.card
+) -> list[FilePrediction]:
+    """Return the predictions for disturbed recordings."""
     rng = np.random.default_rng(seed)
     disturbed = (disturbance.apply(record, rng) for record in _iter_recordings(records))
-    predicted = list(
+    return list(
         predict_sources(
             members,
-            card,
+            checkpoint.card,
             disturbed,
             trained_on=TrainingRecordings(()),
             batch_size=batch_size,
@@ -163,6 +141,23 @@ def _evaluate(
             predict_unfit=True,
         )
     )
+
+
+def _tell_apart(clean: Sequence[float], disturbed: Sequence[float]) -> float | None:
+    """Return the AUROC of values that are higher for what is disturbed; None without values."""
+    if not (clean and disturbed):
+        return None
+    is_disturbed = np.repeat([0, 1], [len(clean), len(disturbed)])
+    return float(Ranking.of(is_disturbed, [*clean, *disturbed]).auroc()[0])
+
+
+def _evaluate(
+    checkpoint: Checkpoint,
+    records: LabelledRecords,
+    disturbance: Disturbance,
+    predicted: Sequence[FilePrediction],
+) -> StressRow:
+    card = checkpoint.card
     used = [row for row, found in enumerate(predicted) if found.scores is not None]
     n_unfit = sum(found.status == "unfit" for found in predicted)
     metrics = None
@@ -177,6 +172,7 @@ def _evaluate(
         "auroc_macro": metrics["auroc_macro"] if metrics else None,
         "auroc_frequent": metrics["frequent"]["auroc_macro"] if metrics else None,
         "change": None,
+        "unlike": None,
         "auroc": {
             name: metrics["per_class"][name]["auroc"] if metrics else None for name in card.classes
         },
@@ -236,13 +232,13 @@ def format_stress(table: StressTable) -> str:
     """Return the table as text: kind, strength, AUROC, its change, and recordings called unfit."""
     lines = [
         f"split {table['split']}, macro AUROC",
-        f"{'':<34}{'all':>7}{'10+':>7}{'change':>9}{'unfit':>7}",
+        f"{'':<34}{'all':>7}{'10+':>7}{'change':>9}{'unfit':>7}{'unlike':>8}",
     ]
     for row in table["rows"]:
         lines.append(
             f"{row['kind'] + ' ' + row['strength']:<34}"
             f"{format_number(row['auroc_macro']):>7}{format_number(row['auroc_frequent']):>7}"
             f"{'-' if row['change'] is None else format(row['change'], '+.3f'):>9}"
-            f"{row['n_unfit'] or '':>7}"
+            f"{row['n_unfit'] or '':>7}{format_number(row.get('unlike')):>8}"
         )
     return "\n".join(lines)

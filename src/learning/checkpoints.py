@@ -15,6 +15,7 @@ from torch import nn
 
 from src.config import STANDARD_LEADS, ModelConfig, PreprocessConfig, from_dict
 from src.learning.conformal import CoverageLimits
+from src.learning.unlike import Reference
 from src.processed.normalization import Normalization
 from src.utils import CODE_ROOT, atomic_path, printable, project_paths, to_jsonable
 
@@ -278,6 +279,9 @@ class Checkpoint:
         The file.
     network
         The factory of the network, or its import path, where the user named it.
+    reference
+        The training recordings in short, by which unlike ones are told; None where
+        ``evaluate --unlike --save`` did not add them.
     members
         Of several checkpoints that are used as one, each; then `card` has the recordings of all,
         and `weights` and `state` are empty.
@@ -289,6 +293,7 @@ class Checkpoint:
     path: Path
     network: str | Callable[..., nn.Module] | None = None
     members: tuple[Checkpoint, ...] = ()
+    reference: Reference | None = None
 
     @property
     def name(self) -> str:
@@ -301,6 +306,7 @@ def save_checkpoint(
     card: ModelCard,
     weights: dict[str, torch.Tensor],
     state: Mapping[str, object] | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Write a checkpoint atomically.
 
@@ -308,7 +314,7 @@ def save_checkpoint(
     ----------
     path
         The file to write.
-    card, weights, state
+    card, weights, state, reference
         As in `Checkpoint`. Weights and state may hold tensors and plain Python values only.
     """
     content = {
@@ -317,6 +323,8 @@ def save_checkpoint(
         "weights": weights,
         "state": state or {},
     }
+    if reference is not None:
+        content["reference"] = reference.to_tensors()
     # Given a path, torch would store its name in the file, so the bytes would depend on it.
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         try:
@@ -392,15 +400,21 @@ def load_checkpoint(
             f"{path}: checkpoint format {shown}, this version reads {CHECKPOINT_FORMAT}; "
             "train again, or use the version that wrote it"
         )
-    if not all(isinstance(content[name], dict) for name in ("card", "weights", "state")):
+    tables = ("card", "weights", "state", *(["reference"] if "reference" in content else []))
+    if not all(isinstance(content[name], dict) for name in tables):
         raise ValueError(
-            f"{path}: not a checkpoint of this program (card, weights and state must be tables)"
+            f"{path}: not a checkpoint of this program ({', '.join(tables)} must be tables)"
         )
     try:
         card = from_dict(ModelCard, _current_fields(content["card"]))
+        reference = None
+        if "reference" in content:
+            reference = Reference.from_tensors(content["reference"])
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return Checkpoint(card, content["weights"], content["state"], path, network)
+    return Checkpoint(
+        card, content["weights"], content["state"], path, network, reference=reference
+    )
 
 
 def _list_best(run: Path) -> list[Path]:

@@ -143,7 +143,7 @@ _KINDS = (
     _Kind("hum", add_hum, (0.1, 0.3), "{:g} mV"),
     _Kind("offset", add_offsets, (0.1, 0.5, 1.0), "{:g} mV"),
     _Kind("gain", scale, (0.5, 0.8, 1.2, 2.0), "x {:g}"),
-    _Kind("limb swap", swap_electrodes, ("arms",), "{}"),
+    _Kind("limb swap", swap_electrodes, tuple(LIMB_SWAPS), "{}"),
     _Kind("length", shorten, (7.5, 5.0, 2.5), "{:g} s"),
     _Kind("rate", change_rate, (1000.0, 500.0, 360.0, 128.0), "{:g} Hz"),
 )

@@ -349,6 +349,42 @@ class ChallengeScores(TypedDict):
     per_class: dict[str, ChallengeClassScores]
 
 
+# Disturbed recordings -----------------------------------------------------------------------------
+
+
+class StressRow(TypedDict):
+    """Results under one disturbance.
+
+    ``auroc`` has a value per class, ``auroc_macro`` is their mean and ``auroc_frequent`` that of
+    the classes with ten or more positives; None where undefined. ``change`` is ``auroc_macro``
+    minus that of the undisturbed recordings. ``unlike`` is the AUROC with which `predict` tells the
+    disturbed recordings from the undisturbed ones by how unlike the training they are, None for
+    these themselves and without a summary of the training in the checkpoint. ``n_unfit`` counts
+    recordings that `predict` calls unfit (they are predicted all the same), ``n_rejected`` those
+    that it cannot use.
+    """
+
+    kind: str
+    strength: str
+    n_records: int
+    n_unfit: int
+    n_rejected: int
+    auroc_macro: float | None
+    auroc_frequent: float | None
+    change: float | None
+    unlike: NotRequired[float | None]
+    auroc: dict[str, float | None]
+
+
+class StressTable(TypedDict):
+    """The content of ``stress_<split>.json``."""
+
+    split: str
+    checkpoint: str
+    seed: int
+    rows: list[StressRow]
+
+
 # A whole evaluation -------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from typing import (
 )
 
 from src.learning.optimization import HistoryRow, SavedState
-from src.learning.results import EvaluationMetrics
+from src.learning.results import EvaluationMetrics, StressTable
 from src.utils import load_json, printable
 
 _NEEDED_METRICS = {"per_class", "f1_macro", "n_records", "confusion_matrix"}
@@ -127,6 +127,22 @@ def load_metrics(path: str | Path) -> SavedMetrics:
     except ValueError as error:
         raise ValueError(f"{path}: {error}; evaluate again, or remove the file") from None
     return cast("SavedMetrics", metrics)
+
+
+def load_stress(path: str | Path) -> StressTable:
+    """Read ``stress_<split>.json``.
+
+    Raises
+    ------
+    ValueError
+        If a field is not as stress writes it; the message names the file and the field.
+    """
+    table = load_json(path)
+    try:
+        check_type(table, StressTable, "")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; run stress again, or remove the file") from None
+    return cast("StressTable", table)
 
 
 def _check_matrix(metrics: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ A network is made by a factory, called as ``factory(n_leads=..., n_classes=..., 
 - ``min_samples``: its shortest input. A network that says so takes any length from there up;
   otherwise it sees only the length that it is trained on.
 - ``features(x)``: the features (B, n_features) before its classifier.
+- ``early_features(x)``: parts (B, n) of what it computes before it is sure, by which recordings
+  unlike those of the training are told; without it, ``features`` are.
 - ``stages``: a module that returns features over time (B, n_channels, L), which Grad-CAM weighs.
 - ``takes_lead_presence = True``: it is then called as ``network(x, lead_present)``, with a bool
   (B, n_leads) that is False for leads that are zero throughout; so are its ``features``.

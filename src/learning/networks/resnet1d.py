@@ -164,6 +164,23 @@ class ResNet1d(nn.Module):
             nn.init.zeros_(self.lead_mask.weight)
             nn.init.zeros_(self.lead_mask.bias)
 
+    def early_features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return mean and spread over time of the stem and of the second block, (B, n) each.
+
+        Later stages were trained to overlook what is wrong with a recording.
+        """
+        stem = self.stem(x)
+        middle = self.stages[:4](self._note_absent_leads(stem, x))
+        return [torch.cat([part.mean(dim=2), part.std(dim=2)], dim=1) for part in (stem, middle)]
+
+    def _note_absent_leads(self, stem: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Add to the output of the stem what says which leads of the input are absent."""
+        if self.lead_mask is None:
+            return stem
+        is_absent = (x == 0).all(dim=2).to(stem.dtype)  # (B, n_leads)
+        noted: torch.Tensor = stem + self.lead_mask(is_absent)[:, :, None]
+        return noted
+
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return mean and maximum over time of the last stage, (B, 9 base_channels).
 
@@ -177,11 +194,10 @@ class ResNet1d(nn.Module):
                 f"input has shape {tuple(x.shape)}: expected (batch, {self.n_leads} "
                 f"leads, {self.min_samples} samples or more)"
             )
-        features = self.stem(x)  # (B, 3/4 base_channels, n_samples / 2)
-        if self.lead_mask is not None:
-            is_absent = (x == 0).all(dim=2).to(features.dtype)  # (B, n_leads)
-            features = features + self.lead_mask(is_absent)[:, :, None]
-        features = self.stages(features)  # (B, 9/2 base_channels, n_samples / 32)
+        stem = self.stem(x)  # (B, 3/4 base_channels, n_samples / 2)
+        features = self.stages(
+            self._note_absent_leads(stem, x)
+        )  # (B, 9/2 base_channels, n_samples / 32)
         return torch.cat([features.mean(dim=2), features.amax(dim=2)], dim=1)
 
     def forward(self, x: torch.Tensor, rr: torch.Tensor | None = None) -> torch.Tensor:
