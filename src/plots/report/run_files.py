@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.config import SPLIT_NAMES
+from src.labels.text_tables import plain_cell, read_table
 from src.learning.predictions import Predictions
-from src.learning.run_files import RunLog, load_metrics, load_training_log
+from src.learning.results import StressTable
+from src.learning.run_files import RunLog, load_metrics, load_stress, load_training_log
 from src.processed.manifest import load_manifest
 from src.processed.mirror import local_copy
 from src.processed.record_files import record_keys
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 Results = Mapping[str, Any]
 """Content of a ``metrics_*.json``, or of a part of it, as `compute_evaluation` returned it."""
+
+ISSUES_FILE = "label_issues.csv"
+"""File in a run's folder that label-issues may have written."""
+ISSUE_COLUMNS = ("dataset", "record_id", "class", "given", "probability", "score", "suggestion")
 
 _SPLIT_ORDER = SPLIT_NAMES[::-1]
 """Order of evaluations in the report: the test split first."""
@@ -59,6 +65,10 @@ class RunFiles:
         ``training_log.json``.
     evaluations
         Evaluations of the run: test, val, train, then others.
+    stress
+        ``stress_*.json``.
+    issues
+        The rows of ``label_issues.csv``, by column.
     processed
         The processed folder.
     manifest
@@ -73,6 +83,8 @@ class RunFiles:
     run: Path
     log: RunLog
     evaluations: tuple[SplitEvaluation, ...]
+    stress: tuple[StressTable, ...]
+    issues: tuple[Mapping[str, str], ...]
     processed: Path | None
     manifest: pd.DataFrame | None
     splits: Mapping[str, object]
@@ -140,11 +152,21 @@ def load_run(run: str | Path, processed: str | Path | None = None) -> RunFiles:
         run=run,
         log=log,
         evaluations=evaluations,
+        stress=tuple(load_stress(path) for path in sorted(run.glob("stress_*.json"))),
+        issues=_load_issues(run / ISSUES_FILE),
         processed=folder,
         manifest=manifest,
         splits=_load_settings(folder, "splits.json"),
         preprocess=_load_settings(folder, "preprocess_config.json"),
     )
+
+
+def _load_issues(path: Path) -> tuple[Mapping[str, str], ...]:
+    """Return the suspicious labels that label-issues wrote into the run's folder, if it did."""
+    if not path.is_file():
+        return ()
+    rows = read_table(path, ISSUE_COLUMNS).rows
+    return tuple({name: plain_cell(row[name]) for name in ISSUE_COLUMNS} for row in rows)
 
 
 def _evaluation_name(metrics_path: Path) -> str:

@@ -14,6 +14,7 @@ from src.plots.report.page import render_page
 from src.plots.report.run_files import load_run
 from src.plots.report.score_sections import build_score_sections, build_summary
 from src.plots.report.timeline_section import build_timeline_section
+from src.plots.report.trust_sections import build_card_section, build_trust_sections
 from src.processed.runs.heartbeat import Heartbeat
 from src.utils import atomic_path
 
@@ -70,7 +71,9 @@ def write_report(
             build_training_section(files),
             *build_score_sections(files),
             build_timeline_section(files),
+            *build_trust_sections(files),
             *build_example_sections(examples),
+            build_card_section(files),
             build_settings_section(files),
         ]
         page = render_page(f"Report of {files.name}", build_summary(files), sections)

@@ -103,7 +103,8 @@ def summary(y_score: list[list[float]], **changes: object) -> tuple[list[str], l
     y_true = np.array([[1, 1], [0, 1], [1, 0]])
     predictions = Predictions(("d__1", "d__2", "d__3"), y_true, np.array(y_score), ("AF", "MI"))
     metrics = {**compute_metrics(predictions), **changes}
-    files = RunFiles("r", Path(), {}, (SplitEvaluation("test", metrics, None),), None, None, {}, {})
+    evaluations = (SplitEvaluation("test", metrics, None),)
+    files = RunFiles("r", Path(), {}, evaluations, (), (), None, None, {}, {})
     facts, *notes = build_summary(files)
     assert isinstance(facts, Facts)
     return [label for label, _ in facts.items], [note.text for note in notes]

@@ -21,6 +21,7 @@ SECTIONS = [
     "subgroups",
     "mistakes",
     "browser",
+    "card",
     "settings",
 ]
 
@@ -42,7 +43,7 @@ def test_the_same_files_give_the_same_page(
 def test_a_run_that_was_not_evaluated_yet(trained: Path, tmp_path: Path) -> None:
     text = write_report(trained, out=tmp_path / "r.html").read_text(encoding="utf-8")
     assert "has not been evaluated yet" in text and "give it with --processed" in text
-    assert re.findall(r'<section id="(\w+)">', text) == ["data", "training", "settings"]
+    assert re.findall(r'<section id="(\w+)">', text) == ["data", "training", "card", "settings"]
 
 
 def test_numbers_without_predictions_log_or_data(run: Path, tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_numbers_without_predictions_log_or_data(run: Path, tmp_path: Path) -> N
         "results",
         "calibration",
         "subgroups",
+        "card",
         "settings",
     ]
     assert "records of the left out set" in text
