@@ -110,8 +110,8 @@ ptbxl: env
 	$(RUN) -m experiments.keep_classes --without artifacts/runs/ptbxl_all/models/best.pth artifacts/runs/ptbxl_all/models/statements.pth MI STTC CD HYP
 	for network in ptbxl_base/superclass ptbxl_all/statements; do \
 	    run=artifacts/runs/$$(dirname $$network) name=$$(basename $$network).pth; \
-	    $(RUN) -m src recalibrate --checkpoint $$run/models/$$name --processed $(PTBXL) --out $$run/$$name && \
-	    $(RUN) -m src evaluate --checkpoint $$run/$$name --processed $(PTBXL) --split val --intervals 1000 --out $$run || exit 1; \
+	    $(RUN) -m src recalibrate --checkpoint $$run/models/$$name --processed $(PTBXL) --coverage 0.9 --out $$run/$$name && \
+	    $(RUN) -m src evaluate --checkpoint $$run/$$name --processed $(PTBXL) --split val --intervals 1000 --unlike --save $$run/$$name --out $$run || exit 1; \
 	done
 
 smoke: env

@@ -290,8 +290,10 @@ def evaluate(args: argparse.Namespace) -> int:
         )
     save_evaluation_figures(evaluation, processed, Path(args.out) / "figures", args.figure_format)
     _say(str(evaluation))
-    if args.save:
+    if args.save and options.needs_validation:
         _say(f"{args.save}: predicts with what was chosen on the validation split")
+    if args.unlike:
+        _say(f"{args.save}: tells how unlike the training recordings others are")
     return 0
 
 
