@@ -53,6 +53,22 @@ _MIN_RECORD_BYTES = 400
 _PROBED_RECORDS = 64
 
 
+def check_lead_count(
+    path: Path, shape: tuple[int, ...], n_leads: int, names: tuple[str, ...]
+) -> None:
+    """Refuse a matrix without names whose shorter side is more than leads.
+
+    Raises
+    ------
+    RecordError
+        If there are more than 64 leads, and no name for each.
+    """
+    if n_leads > MAX_LEADS and not names:
+        raise RecordError(
+            path, f"has signals of shape {shape}: expected at most {MAX_LEADS} leads without names"
+        )
+
+
 class Rate(NamedTuple):
     """A sampling rate in Hz, and flags of what was assumed."""
 
@@ -193,6 +209,9 @@ def is_npy(head: bytes) -> bool:
     if not head.startswith(_NPY):
         return False
     try:
+        if np.dtype(_stated(Path("array"), head)[1]["descr"]).kind in "USb":
+            # Ids or classes
+            return False
         _parse_header(Path("array"), head)
     except RecordError:
         # It is an array, and reading it says what is wrong.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.records.formats.arrays import check_lead_count
 from src.records.formats.errors import open_error
 from src.records.formats.hdf5_access import (
     attribute_names,
@@ -224,6 +225,7 @@ def _chosen(
     """Return the names of a record's channels, which are its ECG, and the place of these."""
     place = layout.place(row)
     names = lead_names(path, layout.facts, place)
+    check_lead_count(path, layout.shape, layout.n_leads, names)
     units = stated_units(path, layout.facts, place)
     choice = choose_channels(path, names, units, request.hints.leads)
     return names, choice, place._replace(kept=choice.kept)

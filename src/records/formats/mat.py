@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.records.facts import parse_age, parse_sex
-from src.records.formats.arrays import MAX_LEADS
+from src.records.formats.arrays import MAX_LEADS, check_lead_count
 from src.records.formats.errors import open_error, package_error, read_whole
 from src.records.formats.hdf5_access import (
     dereference,
@@ -171,6 +171,7 @@ def record_of(
     matrix = _as_leads_by_samples(path, signals.matrix, facts)
     place = Place(None, 1, matrix.shape[0], tuple(range(matrix.shape[0])))
     names = signals.leads or lead_names(path, facts, place)
+    check_lead_count(path, signals.matrix.shape, len(matrix), names)
     choice = choose_channels(path, names, stated_units(path, facts, place), hints.leads)
     place = place._replace(kept=choice.kept)
     if choice.unused:

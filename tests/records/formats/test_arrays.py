@@ -3,8 +3,10 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from src.config import STANDARD_LEADS
 from src.records.folders import index_folder, survey_folder
@@ -167,3 +169,25 @@ def test_a_record_that_is_not_there(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", MANY)
     with pytest.raises(RecordError, match=r"has no record 'z': expected one such as X\.npy::X-0"):
         read_record(f"{tmp_path}/X.npy::z")
+
+
+def test_thousands_of_leads_are_refused_in_every_format_of_arrays(tmp_path: Path) -> None:
+    wide = np.tile(RNG.normal(0, 1, 300).cumsum(), (200, 1))
+    np.save(tmp_path / "a.npy", wide)
+    np.savez(tmp_path / "b.npz", signal=wide, fs=100)
+    scipy.io.savemat(tmp_path / "c.mat", {"val": wide, "fs": 100.0, "unit": "mV"})
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["ecg"], file["fs"] = wide, 100.0
+    np.savetxt(tmp_path / "e.csv", wide, delimiter=",")
+    for name in ("a.npy", "b.npz", "c.mat", "d.h5", "e.csv"):
+        with pytest.raises(RecordError, match=rf"{name}.*200.*expected at most 64 leads"):
+            read_record(tmp_path / name, source_fs=100)
+    names = np.array([f"ECG{i}" for i in range(200)])
+    np.savez(tmp_path / "f.npz", signal=wide, fs=100, unit="mV", leads=names)
+    assert read_record(tmp_path / "f.npz").n_leads == 200
+
+
+def test_arrays_of_texts_are_no_recordings(tmp_path: Path) -> None:
+    np.save(tmp_path / "classes.npy", np.array(["AF", "SR"]))
+    np.save(tmp_path / "has_af.npy", np.array([True, False]))
+    assert index_folder(tmp_path) == []
