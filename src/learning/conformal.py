@@ -17,13 +17,16 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.learning.predictions import Predictions, check_same_classes
-from src.learning.results import ClassCoverage, CoverageMeasures, GroupCoverage
 from src.utils import Float64Array
+
+if TYPE_CHECKING:
+    from src.learning.predictions import Predictions
+    from src.learning.results import ClassCoverage, CoverageMeasures, GroupCoverage
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +135,8 @@ class Conformal:
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return the predictions as they are; limits change neither probabilities nor classes."""
+        from src.learning.predictions import check_same_classes
+
         check_same_classes(self.classes, predictions)
         return predictions
 
