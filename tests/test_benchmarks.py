@@ -25,7 +25,7 @@ def test_preprocessing_is_compared_on_the_same_records(tmp_path: Path) -> None:
 
 def test_a_command_tells_its_memory_and_its_failure() -> None:
     usage = run_command("src", "check", "--help")
-    assert usage.seconds > 0 and usage.cpu_s > 0 and 10 < usage.peak_mb < 1000
+    assert usage.seconds > 0 and usage.cpu_s > 0 and usage.peak_mb > 10
     with pytest.raises(RuntimeError, match="--nonsense"):
         run_command("src", "check", "--nonsense")
 

@@ -104,8 +104,8 @@ def report_patients(
     nameless = [name for name, known in patients.items() if known == {""}]
     if nameless:
         logger.warning(
-            "no patient is known of %s (column patient_id of the label mapping): two records of "
-            "one person may be in two splits",
+            "no patient is known of %s, or each record is of another (column patient_id of the "
+            "label mapping): unless it is so, two records of one person may be in two splits",
             ", ".join(nameless),
         )
     for dataset, known in patients.items():

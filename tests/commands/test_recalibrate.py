@@ -103,7 +103,7 @@ def test_saving_is_refused_where_it_would_mislead(
     many = run("evaluate", *two, *options, "--calibrate")
     assert many.code == 1 and "2 checkpoints are used as one" in many.error
     table = run("evaluate", "--predictions", tmp_path / "p.csv", *options, "--calibrate")
-    assert table.code == 2 and "--save goes with --checkpoint" in table.error
+    assert table.code == 2 and "--save and --unlike go with --checkpoint" in table.error
     hashes = load_records(processed)["val"].signal_hashes
     known = make_network(tmp_path / "known", single_label=False, train_hashes=hashes)
     with pytest.raises(ValueError, match="of which it is too sure"):

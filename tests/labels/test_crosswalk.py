@@ -249,7 +249,10 @@ def test_all_problems_of_a_user_set_are_reported_with_their_rows(tmp_path: Path)
 def test_tables_are_part_of_the_package() -> None:
     assert {path.name for path in TABLES.glob("*.csv")} == {
         "aami.csv",
+        "chapman_acronyms.csv",
         "crosswalk.csv",
+        "ludb_phrases.csv",
+        "mimic_phrases.csv",
         "ptbxl_statements.csv",
         "sources.csv",
     }

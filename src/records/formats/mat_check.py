@@ -17,6 +17,8 @@ from src.records.record import RecordError
 # Types of an element of version 5.
 _MATRIX = 14
 _COMPRESSED = 15
+# SciPy ends the process on text of any other type.
+_TYPES = {*range(1, 8), 9, *range(12, 19)}
 # Structures within structures.
 _MAX_DEPTH = 8
 _MAX_ELEMENTS = 200_000
@@ -171,7 +173,7 @@ def _check_elements(
         kind, size = struct.unpack_from(f"{order}II", content, at)
         # Up to four bytes of data are in the tag itself, with their number in its high half.
         if kind >> 16:
-            if kind >> 16 > 4:
+            if kind >> 16 > 4 or kind & 0xFFFF not in _TYPES:
                 raise _broken(path, f"an element at byte {at} of a variable is damaged")
             at += 8
             continue
@@ -184,6 +186,8 @@ def _check_elements(
             _check_elements(path, content, at + 8, at + 8 + size, order, depth + 1, budget)
         elif kind == _COMPRESSED:
             raise _broken(path, "a compressed variable is inside another")
+        elif size and kind not in _TYPES:
+            raise _broken(path, f"an element of a variable is of type {kind}: expected 1 to 18")
         # Elements begin at multiples of eight bytes.
         at += 8 + size + -size % 8
 

@@ -79,6 +79,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "age": "",
             "fold": "",
             "weight": "",
+            "beat_s": "",
+            "rr_before_s": "",
+            "rr_after_s": "",
             "quality_flags": f"{HOSTILE}:{HOSTILE}",
         }
         for record_id, label in zip(ids, labels, strict=True)

@@ -20,7 +20,7 @@ Y_SCORE = [[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.4, 0.6], [0.9, 0.1]]
 
 def files(predictions: Predictions | None, **preprocess: object) -> RunFiles:
     evaluations = (SplitEvaluation("test", {}, predictions),)
-    return RunFiles("r", Path("r"), {}, evaluations, None, None, {}, preprocess)
+    return RunFiles("r", Path("r"), {}, evaluations, (), (), None, None, {}, preprocess)
 
 
 def predictions(keys: tuple[str, ...] = KEYS) -> Predictions:
