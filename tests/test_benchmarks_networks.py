@@ -8,6 +8,7 @@ import torch
 from benchmarks.networks import Measured, main, time_in_turns, to_markdown
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_network_and_length(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

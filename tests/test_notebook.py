@@ -219,19 +219,21 @@ def test_a_cell_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
 # In other orders ----------------------------------------------------------------------------------
 
 
-def orders() -> list[list[int]]:
-    """Cells before their set-up and backwards, each of the late ones first, and three throws of the
-    dice.
-    """
-    rest = list(range(CONFIGURATION + 1, SUMMARY + 1))
-    backwards = [*rest[::-1], CONFIGURATION, SETUP]
-    first = [[SETUP, CONFIGURATION, cell, *rest] for cell in (10, 9, 8)]
-    thrown = [[SETUP, CONFIGURATION, *random.Random(seed).choices(rest, k=12)] for seed in range(2)]
-    return [backwards, [SETUP, CONFIGURATION, *rest[::-1]], *first, *thrown]
+REST = list(range(CONFIGURATION + 1, SUMMARY + 1))
+BACKWARDS = [[*REST[::-1], CONFIGURATION, SETUP], [SETUP, CONFIGURATION, *REST[::-1]]]
+LATE_FIRST = [[SETUP, CONFIGURATION, cell, *REST] for cell in (10, 9, 8)]
+THROWN = [[SETUP, CONFIGURATION, *random.Random(seed).choices(REST, k=12)] for seed in range(2)]
 
 
+@pytest.mark.parametrize(
+    "orders",
+    [
+        pytest.param(BACKWARDS, id="backwards"),
+        pytest.param([*LATE_FIRST, *THROWN], id="others", marks=pytest.mark.slow),
+    ],
+)
 def test_cells_run_in_any_order(
-    cells: list[str], notebook: nbformat.NotebookNode, tmp_path: Path
+    orders: list[list[int]], cells: list[str], notebook: nbformat.NotebookNode, tmp_path: Path
 ) -> None:
     """One kernel runs all orders; before each it forgets every name, and the files are removed."""
     config = write_config(tmp_path)
@@ -241,7 +243,7 @@ def test_cells_run_in_any_order(
     )
     document = nbformat.v4.new_notebook(metadata=notebook.metadata)
     places = []
-    for order in orders():
+    for order in orders:
         document.cells.append(nbformat.v4.new_code_cell(forget))
         for cell in order:
             places.append((order, cell, len(document.cells)))
