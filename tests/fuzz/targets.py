@@ -542,11 +542,17 @@ def check_special(rng: random.Random, path: Path) -> str:
     if name in SUFFIXES:
         return check_record(rng, path)
     try:
-        return check_loader((LOADERS | TABLE_LOADERS)[name])(rng, path)
+        (LOADERS | TABLE_LOADERS)[name](path)
+    except ValueError as error:
+        # Any file of a collection may be what is no file.
+        files = [Path(file) for file in TABLES[name].files] if name in TABLES else []
+        check_error(error, next((file for file in files if file.stem in str(error)), path))
+        return REFUSED
     except OSError as error:
         require(name in LOADERS, f"{type(error).__name__}: {error}")
         check_error(error, path)
         return REFUSED
+    return READ
 
 
 @cache

@@ -122,7 +122,9 @@ class Row:
 
 
 def find_table(root: Path, *names: str) -> Path:
-    """Return the first of `names` that is a file in `root`, in folders above, or right below it.
+    """Return the first of `names` that is in `root`, in folders above, or right below it.
+
+    What has the name and is no file is returned too: who reads it refuses it by its name.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def find_table(root: Path, *names: str) -> Path:
     below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     for name in names:
         for folder in (root, *above, *below):
-            if (folder / name).is_file():
+            if os.path.lexists(folder / name):
                 return folder / name
     raise ValueError(
         f"{root}: no {' or '.join(names)} here, in the folders above or in those right below"
