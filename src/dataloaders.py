@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Weight
 from src.config import STANDARD_LEADS, Config, LoaderConfig, config_paths
 from src.learning.distributed import Processes, SharedBatchSampler
 from src.processed.datasets import (
-    Batch,
+    AnyBatch,
     ECGDataset,
     PackedDataset,
     View,
@@ -147,7 +147,7 @@ def seed_worker(worker: int, rank: int = 0) -> None:
 
 
 def make_loader(
-    dataset: Dataset[Batch],
+    dataset: Dataset[AnyBatch],
     config: LoaderConfig,
     *,
     weights: Float64Array | None = None,
@@ -155,7 +155,7 @@ def make_loader(
     seed: int = 0,
     pin_memory: bool = False,
     processes: Processes | None = None,
-) -> DataLoader[Batch]:
+) -> DataLoader[AnyBatch]:
     """Return a loader: shuffled or weighted for training, in order otherwise.
 
     Parameters
@@ -226,14 +226,14 @@ class DataLoaders(Rich):
         Fingerprints of the recordings that the networks behind the soft targets were trained on.
     """
 
-    train: DataLoader[Batch]
-    val: DataLoader[Batch] | None
-    test: DataLoader[Batch] | None
+    train: DataLoader[AnyBatch]
+    val: DataLoader[AnyBatch] | None
+    test: DataLoader[AnyBatch] | None
     records: dict[str, LabelledRecords]
     targets: dict[str, Float32Array]
     task: Task
     view: View = View()
-    whole: DataLoader[Batch] | None = None
+    whole: DataLoader[AnyBatch] | None = None
     teacher_hashes: tuple[str, ...] = ()
 
     @property
@@ -321,7 +321,7 @@ def build_dataloaders(
     )
     view = build_view(config, records["train"])
 
-    loaders: dict[str, DataLoader[Batch]] = {}
+    loaders: dict[str, DataLoader[AnyBatch]] = {}
 
     def add_loader(name: str, dataset: ECGDataset | PackedDataset) -> None:
         loaders[name] = make_loader(

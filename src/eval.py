@@ -54,7 +54,7 @@ from src.model import (
     needs_rr,
     to_scores,
 )
-from src.processed.datasets import Batch, ECGDataset, View
+from src.processed.datasets import AnyBatch, ECGDataset, View
 from src.processed.manifest import load_manifest, patients_of, select_rows
 from src.processed.mirror import local_copy
 from src.processed.record_files import load_record_file, record_keys
@@ -731,7 +731,7 @@ def check_input(record: Path, card: ModelCard, path: Path) -> None:
 
 def predict(
     model: Callable[..., torch.Tensor],
-    loader: DataLoader[Batch],
+    loader: DataLoader[AnyBatch],
     *,
     device: str = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -73,7 +73,7 @@ from src.model import (
     start_from,
     to_scores,
 )
-from src.processed.datasets import Batch
+from src.processed.datasets import AnyBatch
 from src.processed.manifest import load_preprocess_config
 from src.processed.mirror import local_copy
 from src.processed.runs.log import environment, log_run
@@ -168,7 +168,7 @@ class TrainResult(Rich):
 
 def train_epoch(
     state: TrainState,
-    batches: Iterable[Batch],
+    batches: Iterable[AnyBatch],
     loss_fn: Loss,
     config: TrainConfig,
     *,
@@ -534,13 +534,13 @@ def _amp_dtype(setting: str, best: str | None) -> torch.dtype | None:
     return _AMP_DTYPES.get(setting)
 
 
-def _batches_of(loaders: DataLoaders, config: TrainConfig, epoch: int) -> DataLoader[Batch]:
+def _batches_of(loaders: DataLoaders, config: TrainConfig, epoch: int) -> DataLoader[AnyBatch]:
     """Return the loader of an epoch: whole records in the last ones if set, else crops."""
     is_late = epoch >= config.epochs - config.whole_epochs
     return loaders.whole if is_late and loaders.whole is not None else loaders.train
 
 
-def _seed_order(loader: DataLoader[Batch], seed: int, epoch: int, processes: Processes) -> None:
+def _seed_order(loader: DataLoader[AnyBatch], seed: int, epoch: int, processes: Processes) -> None:
     """Seed the order of an epoch by its number, so that a resumed run repeats it.
 
     The order is the same in every process; crops, dropout and augmentation differ.

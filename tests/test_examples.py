@@ -42,6 +42,10 @@ NOT_RUN = {
         "creates, changes or needs another environment"
     ),
     r"^jupyter ": "test_jupyterlab.py starts it",
+    r"data/(code15|ecg-arrhythmia|chapman|mimic-iv-ecg|echonext|ludb|mitdb|mitdb_ds1|afdb)\b": (
+        "needs the collection; tests make small ones of each layout"
+    ),
+    r"artifacts/mitdb_beats": "needs the run before it",
     r"s3://": "needs the network; test_remote.py has a server of its own",
 }
 # Part of a command -> module that it needs; it is skipped without

@@ -33,8 +33,33 @@ class Batch(NamedTuple):
     """Shape (B, n_classes); NaN where not annotated."""
     row: torch.Tensor
     """Row of each record in the dataset, shape (B,)."""
-    rr: torch.Tensor | None = None
-    """RR intervals around the beats in seconds, shape (B, 2 * RR_SIDE + 1), or None."""
+
+    @property
+    def rr(self) -> None:
+        """RR intervals, which only a `BeatBatch` has."""
+        return None
+
+
+class BeatBatch(NamedTuple):
+    """One batch of windows around beats."""
+
+    signal: torch.Tensor
+    """Shape (B, n_leads, n_samples)."""
+    target: torch.Tensor
+    """Shape (B, n_classes); NaN where not annotated."""
+    row: torch.Tensor
+    """Row of each record in the dataset, shape (B,)."""
+    rr: torch.Tensor
+    """RR intervals around the beats in seconds, shape (B, 2 * RR_SIDE + 1)."""
+
+
+AnyBatch = Batch | BeatBatch
+
+
+def _make_batch(
+    signal: torch.Tensor, target: torch.Tensor, row: torch.Tensor, rr: torch.Tensor | None
+) -> AnyBatch:
+    return Batch(signal, target, row) if rr is None else BeatBatch(signal, target, row, rr)
 
 
 @dataclass(frozen=True)
@@ -94,17 +119,17 @@ def draw_starts(n_valid: torch.Tensor, crop_samples: int, n_samples: int) -> tor
     return (torch.rand(len(span)) * (span + 1)).long()
 
 
-class _BatchDataset(Dataset[Batch]):
+class _BatchDataset(Dataset[AnyBatch]):
     """A dataset that returns whole batches, which spares the loader from stacking records."""
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> AnyBatch:
         raise NotImplementedError
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> AnyBatch:
         """Return one record without the batch dimension."""
         batch = self.__getitems__([index])
         rr = None if batch.rr is None else batch.rr[0]
-        return Batch(batch.signal[0], batch.target[0], batch.row[0], rr)
+        return _make_batch(batch.signal[0], batch.target[0], batch.row[0], rr)
 
 
 class ECGDataset(_BatchDataset):
@@ -147,7 +172,7 @@ class ECGDataset(_BatchDataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> AnyBatch:
         """Return the records at `indices` as one batch."""
         names = ["signal", "lead_std", "n_valid"]
         if self.view.normalization.highpass_hz:
@@ -160,7 +185,7 @@ class ECGDataset(_BatchDataset):
         if self.view.rr:
             rr = torch.from_numpy(np.stack([arrays["rr_s"] for arrays in files]))
         signal = torch.from_numpy(np.stack(signals))
-        return Batch(signal, self.targets[indices], torch.tensor(indices), rr)
+        return _make_batch(signal, self.targets[indices], torch.tensor(indices), rr)
 
     def _show(self, arrays: dict[str, NDArray[Any]], index: int) -> Float32Array:
         """Return the signal (n_leads, n_samples) of a record, cropped if the view crops."""
@@ -282,7 +307,7 @@ class PackedDataset(_BatchDataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> AnyBatch:
         """Return the records at `indices` as one batch."""
         n_samples = self.packed.codes.shape[2]
         size = self.view.crop_samples
@@ -298,7 +323,7 @@ class PackedDataset(_BatchDataset):
             signal = codes.float().mul_(self.gain[on_device]).add_(self.bias[on_device])
             signal = self._clear_padding(signal, chosen, starts)
         rr = None if self.rr is None else self.rr[on_device]
-        return Batch(signal, self.targets[on_device], chosen, rr)
+        return _make_batch(signal, self.targets[on_device], chosen, rr)
 
     def _clear_padding(
         self, signal: torch.Tensor, chosen: torch.Tensor, starts: torch.Tensor | None
@@ -360,6 +385,6 @@ def show_whole(dataset: ECGDataset | PackedDataset) -> ECGDataset | PackedDatase
     return whole
 
 
-def keep_batch(batch: Batch) -> Batch:
+def keep_batch(batch: AnyBatch) -> AnyBatch:
     """Collate for datasets whose ``__getitems__`` returns a whole batch."""
     return batch

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from src.config import STANDARD_LEADS
 from src.processed.datasets import (
+    AnyBatch,
     Batch,
     ECGDataset,
     PackedDataset,
@@ -118,6 +120,23 @@ def test_packed_signals_are_scaled_and_filtered_as_those_of_files(
         assert (rows == cropped[:, None]).all(dim=2).all(dim=0).any()
         with pytest.raises(ValueError, match="give its fs"):
             PackedDataset(packed.packed, split.keys, targets, replace(view, fs=0.0))
+
+
+def test_an_ordinary_loader_stacks_records_of_three_values(processed: Path) -> None:
+    """Loops of others unpack them, with the loader of torch."""
+
+    class Records(Dataset[AnyBatch]):
+        def __getitem__(self, index: int) -> AnyBatch:
+            return dataset[index]
+
+        def __len__(self) -> int:
+            return len(dataset)
+
+    split = load_records(processed)["val"]
+    dataset = ECGDataset(split.paths, np.eye(len(split), dtype=np.float32))
+    loader: DataLoader[AnyBatch] = DataLoader(Records(), batch_size=2)
+    for signal, target, row in loader:
+        assert len(signal) == len(target) == len(row) <= 2
 
 
 def test_packed_records_are_those_of_the_files(processed: Path) -> None:
