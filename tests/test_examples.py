@@ -45,7 +45,7 @@ NOT_RUN = {
     r"data/(code15|ecg-arrhythmia|chapman|mimic-iv-ecg|echonext|ludb|mitdb|mitdb_ds1|afdb)\b": (
         "needs the collection; tests make small ones of each layout"
     ),
-    r"artifacts/mitdb_beats": "needs the run before it",
+    r"artifacts/mitdb_(beats|folds)": "needs the run before it",
     r"s3://": "needs the network; test_remote.py has a server of its own",
 }
 # Part of a command -> module that it needs; it is skipped without

@@ -112,12 +112,16 @@ def load_training_log(path: str | Path) -> RunLog:
 def load_metrics(path: str | Path) -> SavedMetrics:
     """Read ``metrics_<split>.json``; of an older version it may lack parts.
 
+    Of a cross-validation these are the metrics of the pooled predictions.
+
     Raises
     ------
     ValueError
         If a field is not as evaluation writes it; the message names the file and the field.
     """
     metrics = load_json(path)
+    if isinstance(metrics, dict) and metrics.keys() >= {"folds", "pooled"}:
+        metrics = metrics["pooled"]
     try:
         if not isinstance(metrics, dict) or not metrics.keys() >= _NEEDED_METRICS:
             raise ValueError("not metrics as evaluate writes them")

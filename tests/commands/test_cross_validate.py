@@ -51,6 +51,11 @@ def test_the_command_resumes_and_leaves_an_ensemble(run: Run, larger: Path, tmp_
     scores = Predictions.load(tmp_path / "all" / "predictions_test.npz").y_score
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
+    told = run("report", "--run", tmp_path, "--processed", larger, "--no-saliency")
+    assert told.code == 0, told.err
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "records of the cross validation set" in page
+
 
 def test_a_folder_without_networks_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has neither models/best\.pth nor part_1"):
