@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -581,11 +580,16 @@ def window_starts(n_samples: int, window: int) -> list[int]:
     window
         Length of the windows; 0, or one as long as the signal, gives a single window.
     """
+    count = count_windows(n_samples, window)
+    return [round(i * (n_samples - window) / max(count - 1, 1)) for i in range(count)]
+
+
+def count_windows(n_samples: int, window: int) -> int:
+    """Return how many windows `window_starts` gives, without a branch that an export would fix."""
     if window <= 0 or window >= n_samples:
-        return [0]
-    span = n_samples - window
-    count = math.ceil(2 * span / window) + 1
-    return [round(i * span / (count - 1)) for i in range(count)]
+        return 1
+    # Positive numbers alone: an exported division is cut off towards zero.
+    return (2 * (n_samples - window) + window - 1) // window + 1
 
 
 def count_valid(signal: torch.Tensor) -> torch.Tensor:
@@ -619,7 +623,7 @@ def crop_starts(signal: torch.Tensor, crop_samples: int) -> torch.Tensor:
     Tensor
         Shape (B, n_crops).
     """
-    count = len(window_starts(signal.shape[2], crop_samples))
+    count = count_windows(signal.shape[2], crop_samples)
     n_valid = count_valid(signal)[:, None]  # (B, 1)
     span = (n_valid - crop_samples).clamp(min=0)
     numbers = torch.arange(count, device=signal.device)
@@ -658,7 +662,7 @@ def predict_logits(
     """
     n_records, n_leads, n_samples = signal.shape
     rr = rr if needs_rr(model) else None
-    if len(window_starts(n_samples, crop_samples)) == 1:
+    if crop_samples <= 0 or crop_samples >= n_samples:
         return predict_whole(model, signal, unpadded_below, shortest_input(model), rr)
     starts = crop_starts(signal, crop_samples)  # (B, n_crops)
     count = starts.shape[1]

@@ -69,8 +69,8 @@ def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) 
     """Write ``NAME.onnx`` and ``NAME.json``, and return the files.
 
     The exported model takes batches of any size, and any n_samples from the shortest input of its
-    network up. A model trained on crops takes only records of the length it was trained on, as
-    their windows are cut inside the file, and so does one whose network gives no `min_samples`.
+    network up; of a model trained on crops, more samples than a crop has, as the crops are cut
+    inside the file. One whose network gives no `min_samples` takes one length alone.
 
     Parameters
     ----------
@@ -113,8 +113,7 @@ def export_onnx(checkpoint: Checkpoint, out: str | Path, *, int8: bool = False) 
 def _write_graph(model: nn.Module, card: ModelCard, path: Path) -> None:
     """Write the ONNX file."""
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
-    shortest = shortest_input(model)
-    if shortest and not card.crop_samples:
+    if shortest := _shortest_exported(card, shortest_input(model)):
         shape[2] = torch.export.Dim("n_samples", min=shortest)
     # The exporter would take a batch of one for a fixed size.
     example = torch.zeros(2, len(card.leads), card.preprocess.n_samples)
@@ -131,6 +130,18 @@ def _write_graph(model: nn.Module, card: ModelCard, path: Path) -> None:
         )
         assert program is not None  # with dynamo=True
         program.save(str(path))
+
+
+def _shortest_exported(card: ModelCard, shortest: int) -> int:
+    """Return the fewest samples that the exported file takes; 0 if it takes one length alone.
+
+    A record no longer than a crop takes another way through the program than longer ones, of which
+    the file has one.
+    """
+    if not shortest or not card.crop_samples:
+        return shortest
+    is_cropped = card.crop_samples < card.preprocess.n_samples
+    return max(shortest, card.crop_samples + 1) if is_cropped else 0
 
 
 def _quantize(source: Path, path: Path) -> None:
@@ -165,11 +176,11 @@ def describe_input(card: ModelCard, shortest: int) -> dict[str, object]:
         Fewest samples that its network takes (`src.model.shortest_input`).
     """
     settings, crops = card.preprocess, card.crop_samples
-    is_fixed = bool(crops) or not shortest
+    shortest_exported = _shortest_exported(card, shortest)
     n_samples = {
         "n_samples": settings.n_samples,
-        "n_samples_is_fixed": is_fixed,
-        "n_samples_min": settings.n_samples if is_fixed else shortest,
+        "n_samples_is_fixed": not shortest_exported,
+        "n_samples_min": shortest_exported or settings.n_samples,
     }
     crop_facts = None
     if crops:

@@ -102,6 +102,11 @@ def test_crops_leads_and_lead_masks_are_inside(tmp_path: Path, card: dict[str, A
     found = score_onnx(path, signals.numpy())
     np.testing.assert_allclose(found, expected(checkpoint, signals), atol=1e-5)
     assert np.ptp(found, axis=0).max() > 0.01
+    for n_records, n_samples in ((1, 401), (2, 777), (4, 2500)):
+        others = torch.randn(n_records, len(checkpoint.card.leads), n_samples)
+        others[0, :, 390:] = 0.0
+        found = score_onnx(path, others.numpy())
+        np.testing.assert_allclose(found, expected(checkpoint, others), atol=1e-5)
 
 
 @needs_extra
@@ -171,7 +176,7 @@ def test_the_description_has_all_that_an_input_needs() -> None:
         ("A", "B"),
         False,
     )
-    assert (found["input"]["n_samples"], found["input"]["n_samples_is_fixed"]) == (1000, True)
+    assert (found["input"]["n_samples"], found["input"]["n_samples_min"]) == (1000, 251)
     assert found["normalization"] == {"mode": "global", "std_mv": {"": 0.2}, "highpass_hz": 0.5}
     assert (found["crops"]["crop_samples"], found["windows"]["stride_s"], found["thresholds"]) == (
         250,
