@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -28,6 +28,7 @@ from src.learning.checkpoints import Checkpoint, ModelCard
 from src.learning.leaks import TrainingRecordings
 from src.learning.unlike import UNLIKE_FROM
 from src.model import Member, load_members, to_scores
+from src.processed.runs.pool import chunked
 from src.records.reading import record_name
 from src.records.record import NO_HINTS, ECGRecord, ReadingHints
 
@@ -237,11 +238,8 @@ def score_inputs(
     batch_size, device
         As for `predict_files`.
     """
-    owned = ((None, item) for item in inputs)
-    nothing = TrainingRecordings(())
-    for _, item in _score_batches(members, card, owned, batch_size, device, nothing):
-        if isinstance(item, _Scored):
-            yield item.scores
+    for chunk in chunked(inputs, batch_size):
+        yield from _score(members, card, chunk, device)
 
 
 def _score_batches(
@@ -256,18 +254,24 @@ def _score_batches(
 
     A batch may hold inputs of many records.
     """
-    iterator = iter(inputs)
-    while chunk := list(islice(iterator, batch_size)):
+    for chunk in chunked(inputs, batch_size):
         found = [item for _, item in chunk if isinstance(item, Input)]
         scored: Iterator[_Scored] = iter(())
         if found:
-            logits = torch.stack([_predict(member, found, device) for member in members])
-            scores = torch.from_numpy(to_scores(logits.mean(dim=0), card.single_label))
+            scores = _score(members, card, found, device)
             facts = [item.facts for item in found]
             are_known = trained_on.contains([each.fingerprint for each in facts]).tolist()
             scored = map(_Scored, scores, facts, are_known, _rank_unlike(members, found, device))
         for owner, item in chunk:
             yield owner, next(scored) if isinstance(item, Input) else item
+
+
+def _score(
+    members: Sequence[Member], card: ModelCard, inputs: Sequence[Input], device: str
+) -> torch.Tensor:
+    """Return the probabilities (B, n_classes) of all networks together."""
+    logits = torch.stack([_predict(member, inputs, device) for member in members])
+    return torch.from_numpy(to_scores(logits.mean(dim=0), card.single_label))
 
 
 def _predict(member: Member, inputs: Sequence[Input], device: str) -> torch.Tensor:
