@@ -115,32 +115,60 @@ def _read_segments(header: Header, request: RecordRequest) -> ECGRecord:
     signal = np.full((len(selection.rows), stop - start), np.nan, np.float32)
     # Segments repeat their flags: a dict keeps each once, in order.
     flags: dict[str, None] = dict.fromkeys(selection.flags)
-    first = 0
-    # A record may name a segment many times.
-    pieces: dict[str, _Piece] = {}
-    n_opened = n_signals = 0
-    for segment in header.segments:
+    placed = list(_segments_between(header, start, stop, per_frame))
+    pieces = _open_pieces(header, placed, (layout, selection), request.hints)
+    for segment, first in placed:
         begin = max(first, start)
         end = min(first + segment.n_samples * per_frame, stop)
-        if segment.name != GAP and begin < end:
-            target = signal[:, begin - start : end - start]
-            piece = pieces.get(segment.name)
-            if piece is None:
-                piece = _open_piece(header, segment.name, (layout, selection), request.hints)
-                pieces[segment.name] = piece
-            n_opened += piece.n_opened
-            n_signals += len(piece.header.signals)
-            if n_opened > _MAX_OPENED or n_signals > _MAX_SIGNALS:
-                raise RecordError(
-                    header.path,
-                    f"takes over {_MAX_OPENED} signal files or {_MAX_SIGNALS} signals at once: "
-                    "read it in windows (window_s)",
-                )
-            found = _fill_from_segment(header, segment, piece, begin - first, target)
-            flags |= dict.fromkeys(found)
-        first += segment.n_samples * per_frame
+        target = signal[:, begin - start : end - start]
+        found = _fill_from_segment(header, segment, pieces[segment.name], begin - first, target)
+        flags |= dict.fromkeys(found)
     names = tuple(layout.signals[row].description for row in selection.rows)
     return _build_record(header, signal, names, selection, list(flags))
+
+
+def _segments_between(
+    header: Header, start: int, stop: int, per_frame: int
+) -> Iterator[tuple[Segment, int]]:
+    """Yield the segments with samples in [start, stop), each with the place of its first sample."""
+    first = 0
+    for segment in header.segments:
+        n_samples = segment.n_samples * per_frame
+        if segment.name != GAP and max(first, start) < min(first + n_samples, stop):
+            yield segment, first
+        first += n_samples
+
+
+def _open_pieces(
+    header: Header,
+    placed: list[tuple[Segment, int]],
+    reference: tuple[Header, Selection],
+    hints: ReadingHints,
+) -> dict[str, _Piece]:
+    """Return the segments to read by name; a record may name one many times.
+
+    The files that have to be opened are counted before the first sample is read.
+
+    Raises
+    ------
+    RecordError
+        If there are too many.
+    """
+    pieces: dict[str, _Piece] = {}
+    n_opened = n_signals = 0
+    for segment, _ in placed:
+        piece = pieces.get(segment.name)
+        if piece is None:
+            piece = pieces[segment.name] = _open_piece(header, segment.name, reference, hints)
+        n_opened += piece.n_opened
+        n_signals += len(piece.header.signals)
+        if n_opened > _MAX_OPENED or n_signals > _MAX_SIGNALS:
+            raise RecordError(
+                header.path,
+                f"takes over {_MAX_OPENED} signal files or {_MAX_SIGNALS} signals at once: "
+                "read it in windows (window_s)",
+            )
+    return pieces
 
 
 def _segment_signals(header: Header, hints: ReadingHints) -> tuple[Header, Selection]:
