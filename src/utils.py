@@ -55,6 +55,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 # One slash or two, since pathlib reduces two to one; a single letter is a Windows drive.
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)")
 _FILE = re.compile(r"^file:(?://(?=/)|(?=/))")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Letters and marks without a glyph that Unicode does not class as format characters: fillers,
@@ -378,9 +379,10 @@ def output_file(path: str | Path) -> Path:
     ------
     ValueError
         If a device, pipe, socket or folder has this name, or a file that of its folder. Replacing
-        a device by a file would take it away from the machine.
+        a device by a file would take it away from the machine. Or if it is a URL.
     """
     path = Path(path)
+    _refuse_url(path)
     mode = _mode_of(path)
     if mode is not None and not stat.S_ISREG(mode):
         raise ValueError(f"{path}: is {_kind_of(mode)}: expected the name of a file to write")
@@ -399,9 +401,11 @@ def output_folder(path: str | Path) -> Path:
     Raises
     ------
     ValueError
-        If the path, or a folder above it, is a file, device, pipe or socket, or a link to nothing.
+        If the path, or a folder above it, is a file, device, pipe or socket, or a link to nothing;
+        or if it is a URL, which would become a local folder of that name.
     """
     path = Path(path)
+    _refuse_url(path)
     for folder in (path, *path.parents):
         mode = _mode_of(folder)
         if mode is None and folder.is_symlink():
@@ -418,6 +422,12 @@ def make_folder(path: str | Path) -> Path:
     path = output_folder(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _refuse_url(path: Path) -> None:
+    # `Path` makes s3:/bucket of s3://bucket, and a folder "s3:" would be created.
+    if path.parts and _SCHEME.fullmatch(path.parts[0]):
+        raise ValueError(f"{path}: is a URL: expected a local path to write to")
 
 
 def _mode_of(path: Path) -> int | None:

@@ -11,6 +11,7 @@ from src.commands.options import (
     count,
     count_or_none,
     file_to_write,
+    folder_or_url_to_write,
     folder_to_write,
     lead_names,
     list_of,
@@ -291,7 +292,7 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
     add_data(parser, required=True)
     parser.add_argument(
         "--out",
-        type=folder_to_write,
+        type=folder_or_url_to_write,
         required=True,
         metavar="DIR",
         help="folder or URL for records/, manifest.csv and splits.json",

@@ -51,8 +51,13 @@ def file_to_write(text: str) -> str:
 
 
 def folder_to_write(text: str) -> str:
-    """Refuse the path of an output folder that is a file, a device or a pipe; URLs pass."""
-    return text if as_url(text) else _checked_output(output_folder, text)
+    """Refuse the path of an output folder that is a file, a device, a pipe or a URL."""
+    return _checked_output(output_folder, text)
+
+
+def folder_or_url_to_write(text: str) -> str:
+    """Refuse what `folder_to_write` does, but for URLs."""
+    return text if as_url(text) else folder_to_write(text)
 
 
 def _checked_output(check: Callable[[str | Path], Path], text: str) -> str:

@@ -15,6 +15,7 @@ from src.commands.options import (
     at_least,
     count_or_none,
     file_to_write,
+    folder_or_url_to_write,
     folder_to_write,
     lead_names,
     list_of,
@@ -98,7 +99,10 @@ def test_an_output_is_checked_before_the_command_runs(tmp_path: Path) -> None:
     for check, name in ((file_to_write, "."), (folder_to_write, "file"), (file_to_write, "file/a")):
         with pytest.raises(argparse.ArgumentTypeError, match="expected"):
             check(str(tmp_path / name))
-    assert folder_to_write("s3://bucket/folder") == "s3://bucket/folder"
+    assert folder_or_url_to_write("s3://bucket/folder") == "s3://bucket/folder"
+    for check in (file_to_write, folder_to_write):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"folder: is a URL: expected a local"):
+            check("s3://bucket/folder")
     folder_to_write(str(tmp_path / "new"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -110,7 +114,7 @@ def test_the_output_of_every_command_is_checked() -> None:
     checked = set()
     for name, parser in commands.items():
         for action in parser._actions:
-            if action.type in (file_to_write, folder_to_write):
+            if action.type in (file_to_write, folder_to_write, folder_or_url_to_write):
                 checked.add(f"{name} {action.dest}")
     assert checked == {
         *(f"{name} out" for name in commands if "--out" in commands[name]._option_string_actions),
