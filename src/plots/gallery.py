@@ -58,7 +58,9 @@ class GalleryRecord:
 
 
 def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) -> Figure:
-    """Draw recordings below each other, a page wide, all with large boxes of 0.2 s and 0.5 mV.
+    """Draw recordings below each other, all with large boxes of 0.2 s and 0.5 mV of one size.
+
+    The longest is a page wide, but no paper is larger than in the world: 5 mm a box.
 
     Parameters
     ----------
@@ -77,25 +79,26 @@ def plot_gallery(records: Sequence[GalleryRecord], *, duration_s: float = 10.0) 
     headings = [_wrap_heading(record) for record in records]
     figure = new_figure(PAGE_MM, 100, layout=None)
     panels = [figure.add_axes((0, 0, 1, 1), label=str(number)) for number in range(len(records))]
-    width = PAGE_MM - 2 * _MARGIN
-    heights = []
-    for axes, record in zip(panels, records, strict=True):
-        paper_width, paper_height = draw_ecg(
-            axes,
-            record.signal,
-            record.fs,
-            record.leads,
-            lead_present=record.lead_present,
-            duration_s=duration_s,
-        )
-        # All papers are scaled to one width, so their large boxes are equal
-        heights.append(width * paper_height / paper_width)
+    papers = np.array(
+        [
+            draw_ecg(
+                axes,
+                record.signal,
+                record.fs,
+                record.leads,
+                lead_present=record.lead_present,
+                duration_s=duration_s,
+            )
+            for axes, record in zip(panels, records, strict=True)
+        ]
+    )
+    papers *= min(1.0, (PAGE_MM - 2 * _MARGIN) / papers[:, 0].max())
 
     # The height of the page follows from papers and headings, which then get their places on it
-    total = _MARGIN + sum(heights) + sum(_GAP + heading.height for heading in headings)
+    total = _MARGIN + papers[:, 1].sum() + sum(_GAP + heading.height for heading in headings)
     figure.set_size_inches(PAGE_MM / MM_PER_INCH, total / MM_PER_INCH)
     top = total - _MARGIN
-    for axes, heading, height in zip(panels, headings, heights, strict=True):
+    for axes, heading, (width, height) in zip(panels, headings, papers, strict=True):
         _write_heading(figure, heading, top / total, total)
         bottom = top - heading.height - height
         axes.set_position((_MARGIN / PAGE_MM, bottom / total, width / PAGE_MM, height / total))

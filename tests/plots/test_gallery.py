@@ -29,14 +29,26 @@ def test_records_stand_below_each_other_without_overlap() -> None:
     assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height for box in boxes)
 
 
-def test_all_have_the_same_scale() -> None:
-    figure = plot_gallery([record("one"), record("two", 4.0)])
+def box_widths(*records: GalleryRecord) -> list[float]:
+    """Return the width of a large box of each paper in mm."""
+    figure = plot_gallery(records)
     figure.draw_without_rendering()
-    widths = [
+    return [
         np.ptp(axes.transData.transform([[0, 0], [5, 0]])[:, 0]) / figure.dpi * MM_PER_INCH
         for axes in figure.axes
     ]
+
+
+def test_all_have_the_same_scale() -> None:
+    widths = box_widths(record("one"), record("two", 4.0))
     assert widths[0] == pytest.approx(widths[1]) and 2 < widths[0] < 5
+
+
+def test_windows_of_beats_are_drawn_no_larger_than_on_paper() -> None:
+    beat = GalleryRecord("a beat", "", np.zeros((2, 200)), 100.0, ("II", "V1"))
+    assert box_widths(beat) == [pytest.approx(5.0)]
+    widths = box_widths(beat, record("ten seconds"))
+    assert widths[0] == pytest.approx(widths[1]) and widths[0] < 5
 
 
 def test_an_empty_gallery_is_refused() -> None:
