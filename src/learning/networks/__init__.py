@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import nn
 
+from src import __version__
 from src.learning.checkpoints import NetworkSource
 from src.utils import import_object, import_path, printable
 
@@ -128,8 +129,16 @@ def describe_source(network: str | NetworkFactory) -> NetworkSource:
     except (OSError, TypeError):
         source = b""
     package = (module.__name__ if module else "").partition(".")[0]
-    version = ""
-    for distribution in metadata.packages_distributions().get(package, []):
-        version = f"{distribution} {metadata.version(distribution)}"
-        break
-    return NetworkSource(hashlib.sha256(source).hexdigest() if source else "", version)
+    return NetworkSource(
+        hashlib.sha256(source).hexdigest() if source else "", _describe_package(package)
+    )
+
+
+# The files of all installed packages are searched, which takes a second.
+@functools.cache
+def _describe_package(package: str) -> str:
+    """Return the name and version of what a package was installed from; empty if unknown."""
+    if package == __name__.partition(".")[0]:
+        return f"ecg-tensor-pipeline {__version__}"
+    distributions = metadata.packages_distributions().get(package, [])
+    return f"{distributions[0]} {metadata.version(distributions[0])}" if distributions else ""
