@@ -225,11 +225,12 @@ LATE_FIRST = [[SETUP, CONFIGURATION, cell, *REST] for cell in (10, 9, 8)]
 THROWN = [[SETUP, CONFIGURATION, *random.Random(seed).choices(REST, k=12)] for seed in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "orders",
     [
         pytest.param(BACKWARDS, id="backwards"),
-        pytest.param([*LATE_FIRST, *THROWN], id="others", marks=pytest.mark.slow),
+        pytest.param([*LATE_FIRST, *THROWN], id="others"),
     ],
 )
 def test_cells_run_in_any_order(

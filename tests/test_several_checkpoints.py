@@ -92,7 +92,7 @@ def test_checkpoints_of_other_classes_are_refused(
         load_checkpoint([])
 
 
-@pytest.mark.parametrize("target", ["single", "multi"])
+@pytest.mark.parametrize("target", ["multi", pytest.param("single", marks=pytest.mark.slow)])
 def test_a_calibration_in_the_checkpoint_is_applied_everywhere(
     target: str, processed: Path, sample: SampleData, tmp_path: Path
 ) -> None:

@@ -135,7 +135,15 @@ class StoppedError(Exception):
     """Ends a run in the middle, as a kill would."""
 
 
-@pytest.mark.parametrize(("n_steps", "loader_workers"), [(1, 0), (4, 0), (7, 0), (4, 1)])
+@pytest.mark.parametrize(
+    ("n_steps", "loader_workers"),
+    [
+        (4, 0),
+        (4, 1),
+        pytest.param(1, 0, marks=pytest.mark.slow),
+        pytest.param(7, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_everything_at_once_is_resumed_bit_for_bit(
     processed: Path,
     tmp_path: Path,
@@ -351,8 +359,15 @@ def test_tuning_by_layers_changes_the_head_most(
     assert tuned.history[0]["lr"] > 0
 
 
-@pytest.mark.parametrize("tune", ["head", "layerwise=0.5"])
-@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+@pytest.mark.parametrize(
+    ("tune", "muon_lr"),
+    [
+        ("head", 0.0),
+        ("layerwise=0.5", 0.01),
+        pytest.param("head", 0.01, marks=pytest.mark.slow),
+        pytest.param("layerwise=0.5", 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_tuned_run_is_resumed_bit_for_bit(
     processed: Path,
     start: str,

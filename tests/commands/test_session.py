@@ -42,6 +42,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _no_figures(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures once, in the project that the tests share: they take most of the time."""
+    for name in ("save_evaluation_figures", "save_quality_figures"):
+        monkeypatch.setattr(f"src.plots.saved.{name}", lambda *_args, **_named: [])
+
+
 def best(root: Path) -> Path:
     return root / "artifacts" / "models" / "best.pth"
 

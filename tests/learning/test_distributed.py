@@ -43,7 +43,7 @@ def hide_labels(processed: Path, copy: Path) -> None:
     manifest.to_csv(copy / "manifest.csv", index=False)
 
 
-@pytest.mark.parametrize("all_known", [True, False])
+@pytest.mark.parametrize("all_known", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_follow_the_losses_of_one(
     processed: Path, tmp_path: Path, all_known: bool
 ) -> None:

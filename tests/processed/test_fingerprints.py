@@ -158,6 +158,7 @@ def test_fingerprints_of_another_kind_match_nothing() -> None:
     assert FingerprintIndex([]).contains(["1" * 69]).tolist() == [False]
 
 
+@pytest.mark.slow
 def test_every_copy_in_real_collections_is_found_and_no_other(
     real_data: Callable[[str], Path],
 ) -> None:
@@ -248,6 +249,7 @@ def test_prints_of_version_1_are_compared_by_their_first_seconds() -> None:
     assert n_differing[0] <= 7 and n_compared.tolist() == [256, 256] and n_differing[1] > CLOSE
 
 
+@pytest.mark.slow
 def test_copies_that_are_cut_or_lack_a_lead_are_found(real_data: Callable[[str], Path]) -> None:
     signals = []
     for path in [

@@ -131,7 +131,15 @@ def export(model: nn.Module, path: Path, example: Tensor, shape: dict[int, objec
     program.save(str(path))
 
 
-@pytest.mark.parametrize("build", ["s4", "xresnet1d101", "inception1d"], indirect=True)
+@pytest.mark.parametrize(
+    "build",
+    [
+        "inception1d",
+        pytest.param("s4", marks=pytest.mark.slow),
+        pytest.param("xresnet1d101", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
 def test_the_exported_network_gives_the_same(build: Factory, tmp_path: Path) -> None:
     """As `src.classifier.onnx_export` exports it: batches of any size, records of any length."""
     runtime = pytest.importorskip("onnxruntime")
