@@ -819,6 +819,18 @@ def _escape(mark: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def holds_unicode(values: NDArray[Any]) -> bool:
+    """Return whether text in an array from a file is Unicode.
+
+    NumPy makes strings of any code points, with which Python fails as soon as they are used.
+    """
+    if values.dtype.kind != "U" or not values.size:
+        return True
+    order = values.dtype.byteorder.replace("=", "<")
+    code_points = np.ravel(values, order="K").view(f"{order}u4")
+    return bool(code_points.max() <= sys.maxunicode)
+
+
 def storable(text: str, limit: int = 200) -> str:
     """Return a text that every table and file can hold, and that is compared with others.
 

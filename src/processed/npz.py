@@ -21,7 +21,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from src.utils import open_regular, require_regular
+from src.utils import holds_unicode, open_regular, require_regular
 
 _DEFLATE_LEVEL = 1
 # Negative window bits: raw deflate without a zlib header, as zip has it
@@ -46,7 +46,6 @@ _ZIP64_OFFSET = 2**32 - 1
 # even where a record fills only a part of its tensor.
 _PLAUSIBLE_BYTES = 2**29
 _MAX_RATIO = 100
-_MAX_CODE_POINT = 0x10FFFF
 
 
 class Archive:
@@ -241,11 +240,8 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
     order: Literal["F", "C"] = "F" if is_fortran else "C"
     array: NDArray[Any] = np.ndarray(shape, dtype, memoryview(content)[start:], order=order)
 
-    # NumPy decodes text only when it is used, and fails then.
-    if dtype.kind == "U" and array.size:
-        code_points = np.frombuffer(content, dtype.byteorder.replace("=", "<") + "u4", offset=start)
-        if code_points.max() > _MAX_CODE_POINT:
-            raise ValueError(f"{info.filename} holds text that is not Unicode")
+    if not holds_unicode(array):
+        raise ValueError(f"{info.filename} holds text that is not Unicode")
     return array
 
 

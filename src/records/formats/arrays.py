@@ -28,7 +28,7 @@ from src.records.formats.stated_facts import (
     unit_by_amplitude,
 )
 from src.records.record import MAX_VALUES, ECGRecord, Extent, RecordError, RecordRequest
-from src.utils import Float32Array
+from src.utils import Float32Array, holds_unicode
 
 MAX_LEADS = 64
 # Samples from which numbers without lead names may be a signal.
@@ -257,7 +257,10 @@ def array_from_bytes(path: Path, raw: bytes) -> NDArray[Any]:
     if not n_values:
         return np.empty(shape, dtype)
     order: Any = "F" if stated["fortran_order"] else "C"
-    return np.frombuffer(raw, dtype, n_values, start).reshape(shape, order=order)
+    values = np.frombuffer(raw, dtype, n_values, start).reshape(shape, order=order)
+    if not holds_unicode(values):
+        raise RecordError(path, "holds text that is not Unicode: write the array again")
+    return values
 
 
 def _leads_first(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:

@@ -115,6 +115,16 @@ def test_bad_archives_give_one_clear_error(tmp_path: Path) -> None:
             [read_record(record, source_fs=100) for record in list_parts_or_self(tmp_path / name)]
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("code_point", [0x110000, 0xFFFFFFFF])
+def test_text_that_is_not_unicode_is_refused(tmp_path: Path, order: str, code_point: int) -> None:
+    """NumPy makes a string of it, with which Python fails as soon as it is used."""
+    leads = np.array([ord("I"), code_point], f"{order}u4").view(f"{order}U1")
+    path = write(tmp_path / "a.npz", signal=ECG, fs=500, leads=leads)
+    with pytest.raises(RecordError, match=r"a\.npz: holds text that is not Unicode"):
+        read_record(path)
+
+
 def list_parts_or_self(path: Path) -> list[str]:
     path = path.with_suffix(".npz")
     return [f"{path}::{part}" for part in list_parts(path)] or [str(path)]
