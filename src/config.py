@@ -58,7 +58,7 @@ AUGMENTATIONS = {
 }
 """Transforms of training batches and the unit of their strength, in the order in which they run."""
 TRACKERS = ("tensorboard", "mlflow")
-LOSSES = ("auto", "bce", "cross-entropy", "focal", "asymmetric")
+LOSSES = ("auto", "bce", "cross-entropy", "balanced", "focal", "asymmetric")
 SPLIT_NAMES = ("train", "val", "test")
 
 MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
@@ -530,8 +530,9 @@ class TrainConfig:
     )
     loss: str = option(
         "auto",
-        "auto = cross-entropy with one label per record, else bce; or bce, cross-entropy, focal, "
-        "asymmetric, or a function of your own, package.module:function",
+        "auto = cross-entropy with one label per record, else bce; or bce, cross-entropy, "
+        "balanced = cross-entropy in which rare classes weigh more, focal, asymmetric, or a "
+        "function of your own, package.module:function",
     )
     label_smoothing: float = option(0.0, "label smoothing of the loss")
     crop_s: float = option(
@@ -672,7 +673,7 @@ class TrainConfig:
             f"one of {', '.join(LOSSES)}, or package.module:function",
         )
         _require(
-            not (self.loss == "cross-entropy" and self.target == "multi"),
+            not (self.loss in ("cross-entropy", "balanced") and self.target == "multi"),
             "loss",
             self.loss,
             "bce, focal, asymmetric or auto, since the target is multi",

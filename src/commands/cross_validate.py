@@ -66,8 +66,9 @@ def run_cross_validation(
     processed = local_copy(processed)
     splits = load_records(processed, keep_other=config.train.keep_other)
     records = join_records([splits["train"], splits["val"]])
-    # The packed cache is ordered by the usual splits.
-    config = replace(config, loader=replace(config.loader, cache="off"))
+    if len(splits["val"]):
+        # The packed cache is ordered by the usual splits, and each fold would need two of them.
+        config = replace(config, loader=replace(config.loader, cache="off"))
     parts = list(fit_parts(config, records, out, parts=folds, resume=resume))
     pooled = join_predictions([part.predictions for part in parts])
     pooled.save(Path(out) / PREDICTIONS_FILE)

@@ -25,6 +25,7 @@ Targets lie between 0 and 1, and are of no meaning where the mask is False.
 """
 
 FOCAL_GAMMA = 2.0
+BALANCED_POWER = 0.3
 ASYMMETRIC_GAMMA_NEGATIVE, ASYMMETRIC_GAMMA_POSITIVE, ASYMMETRIC_CLIP = 4.0, 1.0, 0.05
 
 
@@ -36,6 +37,22 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, known: torch.Tenso
     # Half of the most negative number: minus infinity times a share of 0 would be NaN.
     known_logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min / 2)
     return nn.functional.cross_entropy(known_logits, target)
+
+
+def balanced_cross_entropy(
+    logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
+    """Return the cross-entropy in which rare classes weigh more, averaged over the batch.
+
+    The weight of a class is its share of the batch to the power of -0.3: a class that is a hundred
+    times rarer weighs four times as much. Weights of the inverse share would give a class of a few
+    records as much weight as all others.
+    """
+    weights = target.mean(dim=0).clamp(min=0.5 / len(target)) ** -BALANCED_POWER
+    of_record = (target * weights).sum(dim=1)
+    known_logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min / 2)
+    losses = nn.functional.cross_entropy(known_logits, target, reduction="none")
+    return (losses * of_record).sum() / of_record.sum().clamp(min=1e-6)
 
 
 def binary_cross_entropy(
@@ -71,6 +88,7 @@ def asymmetric_loss(logits: torch.Tensor, target: torch.Tensor, _: torch.Tensor)
 _FUNCTIONS: dict[str, LossFunction] = {
     "bce": binary_cross_entropy,
     "cross-entropy": cross_entropy,
+    "balanced": balanced_cross_entropy,
     "focal": focal_loss,
     "asymmetric": asymmetric_loss,
 }
@@ -83,20 +101,21 @@ def choose_loss(name: str, single_label: bool) -> LossFunction:
     ----------
     name
         ``auto`` is cross-entropy with one label per record, else the binary cross-entropy. Or
-        ``bce``, ``cross-entropy``, ``focal``, ``asymmetric``, or ``package.module:function``.
+        ``bce``, ``cross-entropy``, ``balanced``, ``focal``, ``asymmetric``, or
+        ``package.module:function``.
     single_label
         Whether each record carries exactly one class.
 
     Raises
     ------
     ValueError
-        If there is no such function, or it is the cross-entropy with several labels per record.
+        If there is no such function, or it is a cross-entropy with several labels per record.
     """
     if name == "auto":
         name = "cross-entropy" if single_label else "bce"
-    if name == "cross-entropy" and not single_label:
+    if name in ("cross-entropy", "balanced") and not single_label:
         raise ValueError(
-            "loss is cross-entropy, but records carry several labels: expected bce, focal, "
+            f"loss is {name}, but records carry several labels: expected bce, focal, "
             "asymmetric or auto, or --target single"
         )
     if name in _FUNCTIONS:

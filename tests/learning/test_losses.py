@@ -27,6 +27,23 @@ def test_cross_entropy_leaves_out_classes_that_were_not_looked_for() -> None:
     )
 
 
+def test_rare_classes_weigh_more_in_the_balanced_loss() -> None:
+    loss = make_loss(single_label=True, function=choose_loss("balanced", single_label=True))
+    target = torch.eye(2)[[0, 0, 0, 1]]
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
+    right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    usual, rare = 0.75**-0.3, 0.25**-0.3
+    expected = (3 * usual * right + rare * wrong) / (3 * usual + rare)
+    assert float(loss(logits, target)) == pytest.approx(expected, rel=1e-5)
+    even = torch.eye(2)[[0, 1, 0, 1]]
+    plain = torch.nn.CrossEntropyLoss()(logits, even)
+    assert float(loss(logits, even)) == pytest.approx(float(plain), rel=1e-5)
+    unknown = torch.tensor([[1.0, NAN], [1.0, NAN]])
+    assert float(loss(logits[:2], unknown)) == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ValueError, match="loss is balanced, but records carry several labels"):
+        choose_loss("balanced", single_label=False)
+
+
 def test_binary_loss_is_the_mean_over_known_targets() -> None:
     loss = make_loss(single_label=False)
     logits = torch.tensor([[0.0, 50.0], [2.0, -1.0]])

@@ -63,6 +63,7 @@ NETWORKS = {
     ),
     "inception1d": NetworkEntry(f"{_HERE}.inception1d:Inception1d", "Ismail Fawaz et al., 2020"),
     "s4": NetworkEntry(f"{_HERE}.s4:S4", "Mehari and Strodthoff, 2022"),
+    "beatnet": NetworkEntry(f"{_HERE}.beatnet:BeatNet", "this project, for windows around beats"),
 }
 """Name of a network in the box -> where it is and what is known of it."""
 
