@@ -75,6 +75,11 @@ def check(args: argparse.Namespace) -> int:
         args.probe,
     )
     _say(str(report))
+    for dataset in report.datasets:
+        if not dataset.n_records:
+            raise ValueError(
+                f"{dataset.root}: no recording was found; docs/formats.md lists what is read"
+            )
     return 0
 
 

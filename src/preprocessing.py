@@ -42,6 +42,7 @@ from src.processed.manifest import (
     Journal,
     ManifestRow,
     is_rejected_copy,
+    load_manifest,
     report_patients,
     save_manifest,
     summarize_quality,
@@ -498,6 +499,8 @@ def run_preprocessing(
         stage = stage.pull()
         # Read first: a damaged splits file stops the run before the work, not after it.
         placed = load_placed_records(stage.folder, splits)
+        if mapping is None:
+            _warn_of_lost_labels(stage.folder, data)
         waiting = prepare_tasks(stage, plan, data, config, extend)
 
         # Process the records, and journal the rows of each chunk as soon as its files are written.
@@ -557,6 +560,22 @@ def _require_apart(data: DataConfig, processed: str | Path) -> None:
                 "writes; choose another folder for --out"
             )
         logger.warning("%s: holds the folder of %s, which is only read", processed, name)
+
+
+def _warn_of_lost_labels(folder: Path, data: DataConfig) -> None:
+    """Warn if a run without a label mapping takes the labels from records of an earlier run."""
+    if not (folder / "manifest.csv").exists():
+        return
+    rows = load_manifest(folder)
+    of_these = rows["dataset"].isin(list(data.roots))
+    n_labelled = int((of_these & (rows["label_source"] == "mapping")).sum())
+    if n_labelled:
+        logger.warning(
+            "%s: %d records lose the labels that an earlier run gave them; give --mapping to keep "
+            "them",
+            folder,
+            n_labelled,
+        )
 
 
 def _plan(

@@ -376,6 +376,12 @@ def fit(
             # The run may have been stopped between writing two of its files.
             files.save(state, config)
     elif processes.is_main:
+        if files.latest.exists():
+            logger.warning(
+                "%s: replaces the earlier run in this folder; scores and a report there are of the "
+                "earlier network until evaluate and report write them again",
+                out,
+            )
         # A later resume must not continue an earlier run in this folder.
         files.latest.unlink(missing_ok=True)
 

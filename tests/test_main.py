@@ -396,6 +396,10 @@ FAILURES = [
         r"empty: no record in this folder; expected",
     ),
     ("predict --checkpoint {best} --out {table} {empty}/*.hea", r"\*\.hea: matches no file"),
+    (
+        "check --data d={empty}",
+        r"empty: no recording was found; docs/formats\.md lists what is read",
+    ),
     ("compare {gone}", r"gone: no training_log\.json here"),
     ("compare {odd}", r"training_log\.json: not a log as train writes it; train again"),
 ]

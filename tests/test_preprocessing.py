@@ -465,6 +465,20 @@ def test_without_a_mapping_every_record_gets_the_fallback(tmp_path: Path) -> Non
     assert load_record_file(record_path(tmp_path / "out", "d__r0"))["label"].tolist() == ["OTHER"]
 
 
+def test_labels_that_a_run_takes_away_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    roots = DataConfig(roots={"d": str(bare_collection(tmp_path / "src", 2))})
+    mapping = tmp_path / "labels.csv"
+    mapping.write_text("dataset,record_id,mapped_label\nd,r0,AF\nd,r1,NORM\n")
+    told = []
+    for given in (mapping, mapping, None, None):
+        caplog.clear()
+        run_preprocessing(roots, tmp_path / "out", mapping=given, config=SMALL, execution=ONE)
+        told.append("2 records lose the labels that an earlier run gave them" in caplog.text)
+    assert told == [False, False, True, False]
+
+
 def test_a_dataset_without_any_row_is_named_beside_those_that_have_some(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

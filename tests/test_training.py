@@ -184,6 +184,15 @@ def test_everything_at_once_is_resumed_bit_for_bit(
     assert not same(whole.weights, weights(tmp_path / "other" / "models" / "best.pth"))
 
 
+def test_a_run_that_replaces_another_says_so(
+    processed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        assert "replaces the earlier run" not in caplog.text
+        run_training(with_train(epochs=1), processed, tmp_path)
+    assert f"{tmp_path}: replaces the earlier run in this folder" in caplog.text
+
+
 def test_the_log_tells_data_from_other_data(processed: Path, tmp_path: Path) -> None:
     splits = load_records(processed)
     turned = {

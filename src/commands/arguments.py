@@ -18,6 +18,7 @@ from src.commands.options import (
     name_value,
     share,
     threshold_rule,
+    without_name,
 )
 from src.config import (
     PRESETS,
@@ -812,19 +813,19 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--source-fs",
-        type=float,
+        type=without_name(float),
         metavar="HZ",
         help="sampling rate of files that do not state it (default: none)",
     )
     parser.add_argument(
         "--source-gain",
-        type=float,
+        type=without_name(float),
         metavar="ADU_PER_MV",
         help="gain of files that do not state it (default: none)",
     )
     parser.add_argument(
         "--leads",
-        type=lead_names,
+        type=without_name(lead_names),
         default=(),
         metavar="LEADS",
         help="leads of files that do not name them, by place (II,V5; - for a channel not to be "

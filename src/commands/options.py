@@ -146,6 +146,17 @@ def lead_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def without_name(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Return the parser of a value that also takes NAME=VALUE, as other commands write it."""
+
+    def parse_value(text: str) -> T:
+        return parse(text.rpartition("=")[2])
+
+    # argparse names it in "invalid float value".
+    parse_value.__name__ = parse.__name__
+    return parse_value
+
+
 def name_leads(text: str) -> tuple[str, tuple[str, ...]]:
     """Parse NAME=LEADS, where the leads are as for `lead_names`."""
     name, value = name_value(text)

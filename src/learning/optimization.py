@@ -322,6 +322,9 @@ class TrainState:
     def end_epoch(self, row: HistoryRow, metric_name: MetricName, *, has_validation: bool) -> bool:
         """Add an epoch to the history and return whether it is the best so far.
 
+        Of epochs with one metric, that with the lowest validation loss is the best: on a few
+        records the metric does not change for many epochs in which the network still learns.
+
         Without validation the latest epoch counts as the best, and so does it while the metric has
         been undefined in every epoch.
         """
@@ -333,10 +336,19 @@ class TrainState:
             is_best = not has_validation or self.best_metric < 0
             metric = -float(row["train_loss"] or 0.0)
         else:
-            is_best = metric > self.best_metric
+            is_best = (metric, self._closeness(row)) > (
+                self.best_metric,
+                self._closeness(self.history[self.best_epoch - 1]),
+            )
         if is_best:
             self.best_epoch, self.best_metric = self.epoch, float(metric)
         return is_best
+
+    @staticmethod
+    def _closeness(row: HistoryRow) -> float:
+        """Return the validation loss as a number of which more is better."""
+        loss = row["val_loss"]
+        return -math.inf if loss is None else -loss
 
     def best_score(self, metric_name: MetricName) -> float | None:
         """Return the metric of the best epoch, None where it is undefined."""

@@ -24,6 +24,7 @@ from src.commands.options import (
     read_data,
     read_settings,
     require_other_output,
+    without_name,
 )
 from src.commands.predict_files import TABLE_FORMATS
 from src.config import PreprocessConfig, SplitConfig
@@ -38,6 +39,8 @@ def test_option_types_parse_what_they_name() -> None:
     assert list_of(int)("9, 10,") == (9, 10)
     assert name_number("a=257") == ("a", 257.0)
     assert lead_names("ECG1:II, ECG2:v5") == ("ECG1:II", "ECG2:v5")
+    assert without_name(lead_names)("mine=ECG1:II") == ("ECG1:II",)
+    assert without_name(float)("mine=500") == without_name(float)("500") == 500
     assert name_leads("mine=II,-,V5") == ("mine", ("II", "-", "V5"))
 
 

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from src.config import TrainConfig
 from src.learning.optimization import (
+    HistoryRow,
+    TrainState,
     WeightAverage,
     compile_network,
     cosine_with_warmup,
@@ -167,3 +170,26 @@ def test_stages_of_any_network() -> None:
     assert rates["second.weight"] == pytest.approx(0.1)
     assert rates["first.1.bias"] == pytest.approx(0.01)
     assert list_weight_stages(torch.nn.ReLU()) == [[]]
+
+
+def test_of_epochs_with_one_metric_the_lowest_loss_is_the_best() -> None:
+    """Few validation records give the same F1 in many epochs in which the network learns."""
+    state = TrainState(
+        nn.Identity(), nn.Identity(), [], [], torch.amp.GradScaler(enabled=False), None
+    )
+    best = []
+    for epoch, (f1, loss) in enumerate(
+        [(0.4, 0.9), (0.4, 0.7), (0.4, 0.8), (0.3, 0.1), (0.4, None), (0.5, 2.0), (0.5, 2.0)], 1
+    ):
+        row: HistoryRow = {
+            "epoch": epoch,
+            "train_loss": 1.0,
+            "val_loss": loss,
+            "val_f1_macro": f1,
+            "val_auroc_macro": 0.5,
+            "lr": 0.1,
+            "seconds": 1.0,
+        }
+        state.end_epoch(row, "val_f1_macro", has_validation=True)
+        best.append(state.best_epoch)
+    assert best == [1, 2, 2, 2, 2, 6, 6]
