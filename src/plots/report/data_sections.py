@@ -94,9 +94,7 @@ def _describe_collections(
     rows = [_collection_row(name, manifest[manifest["dataset"] == name]) for name in names]
     if len(names) > 1:
         rows.append(_collection_row(_ALL, manifest))
-    note = (
-        "Age: median with quartiles. Rates and lengths are those of the sources, before resampling."
-    )
+    note = _age_note(manifest) + "Rates and lengths are those of the sources, before resampling."
     return [
         drop_empty_columns(Table("Collections", columns, rows, note)),
         Pictures(list(pictures.values())),
@@ -221,6 +219,12 @@ def _left_out_table(manifest: pd.DataFrame) -> Iterator[Table]:
     yield Table("Records left out", ("status", "reason", "records", "share"), rows)
 
 
+def _age_note(records: pd.DataFrame) -> str:
+    """Return what the column of ages shows; empty where no age is known, as it is then left out."""
+    is_known = any(parse_age(age) is not None for age in set(records["age"]))
+    return "Age: median with quartiles. " if is_known else ""
+
+
 # Splits -------------------------------------------------------------------------------------------
 
 
@@ -236,7 +240,7 @@ def _describe_splits(records: pd.DataFrame, splits: Mapping[str, object]) -> lis
     facts = _split_facts(splits)
     if facts:
         blocks.append(Facts(facts))
-    table = Table("Splits", columns, rows, "Age: median with quartiles.")
+    table = Table("Splits", columns, rows, _age_note(records))
     return [*blocks, drop_empty_columns(table), _check_leaks(records)]
 
 

@@ -131,7 +131,9 @@ def build_card_section(files: RunFiles) -> Section:
     if checkpoint is None:
         return Section("card", "Model card")
     card = checkpoint.card
-    blocks: list[Block] = [Facts(_card_facts(checkpoint)), _decision_table(card)]
+    blocks: list[Block] = [Facts(_card_facts(checkpoint))]
+    if card.thresholds or card.calibration or card.coverage:
+        blocks.append(_decision_table(card))
     return Section("card", "Model card", [*blocks, *_describe_fits(card)])
 
 
@@ -148,6 +150,7 @@ def _load(path: Path | None) -> Checkpoint | None:
 def _card_facts(checkpoint: Checkpoint) -> list[tuple[str, Cell]]:
     card, settings = checkpoint.card, checkpoint.card.preprocess
     reference = checkpoint.reference
+    compared = f"{reference.n_records:,} of these" if reference else ""
     return [
         ("network", text(card.model.network)),
         ("leads", text(" ".join(card.leads))),
@@ -155,7 +158,7 @@ def _card_facts(checkpoint: Checkpoint) -> list[tuple[str, Cell]]:
         ("normalization", text(card.normalization.mode)),
         ("labels per record", text("one" if card.single_label else "several")),
         ("trained on", text(f"{len(card.train_hashes):,} recordings" if card.train_hashes else "")),
-        ("unlike ones told by", text(f"{reference.n_records:,} of them" if reference else "")),
+        *([("inputs are compared with", text(compared))] if compared else []),
     ]
 
 

@@ -143,7 +143,7 @@ class Unread:
 
 
 # A file that belongs to a collection and is no recording.
-SIDE_FILE = Unread("is a document or table: expected a recording", is_side_file=True)
+SIDE_FILE = Unread("is a document, table or picture: expected a recording", is_side_file=True)
 
 
 def is_side_name(name: str) -> bool:
