@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -13,10 +16,22 @@ from src.model import (
     list_stages,
     select_outputs,
 )
+from src.utils import PROJECT_ROOT
 
 
 def test_the_default_has_about_one_and_a_half_million_parameters() -> None:
     assert 1.4e6 <= count_parameters(ResNet1d()) <= 1.6e6
+
+
+def test_loading_a_network_leaves_the_compiler_of_torch_alone() -> None:
+    """It takes two seconds to import."""
+    code = (
+        "import sys; from src.model import load_model; from src.learning.checkpoints import "
+        "load_checkpoint as load; load_model(load('artifacts/pretrained/superclass.pth')); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, timeout=300, check=False)
+    assert done.returncode == 0
 
 
 def test_the_stages_have_the_shapes_and_parameters_of_the_network() -> None:

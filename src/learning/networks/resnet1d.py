@@ -153,11 +153,14 @@ class ResNet1d(nn.Module):
 
     def _initialise(self) -> None:
         """Use He et al. (ICCV 2015) for the convolutions, and small weights for the classifier."""
+        classifier = self.head[1]
+        assert isinstance(classifier, nn.Linear)
+        # Without values there is nothing to draw, and PyTorch would load its compiler for it.
+        if classifier.weight.is_meta:
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        classifier = self.head[1]
-        assert isinstance(classifier, nn.Linear)
         nn.init.trunc_normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
         if self.lead_mask is not None:

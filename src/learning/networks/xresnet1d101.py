@@ -164,7 +164,8 @@ class XResNet1d101(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     """Use He et al. (ICCV 2015) for all weights, and no bias."""
-    if isinstance(module, nn.Conv1d | nn.Linear):
+    # Without values there is nothing to draw, and PyTorch would load its compiler for it.
+    if isinstance(module, nn.Conv1d | nn.Linear) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
