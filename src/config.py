@@ -59,6 +59,8 @@ AUGMENTATIONS = {
 """Transforms of training batches and the unit of their strength, in the order in which they run."""
 TRACKERS = ("tensorboard", "mlflow")
 LOSSES = ("auto", "bce", "cross-entropy", "balanced", "focal", "asymmetric")
+SINGLE_LABEL_LOSSES = ("cross-entropy", "balanced")
+"""Losses that need one label per record."""
 SPLIT_NAMES = ("train", "val", "test")
 
 MIN_EPOCHS, MAX_EPOCHS, N_BATCHES = 8, 60, 3200
@@ -673,7 +675,7 @@ class TrainConfig:
             f"one of {', '.join(LOSSES)}, or package.module:function",
         )
         _require(
-            not (self.loss in ("cross-entropy", "balanced") and self.target == "multi"),
+            not (self.loss in SINGLE_LABEL_LOSSES and self.target == "multi"),
             "loss",
             self.loss,
             "bce, focal, asymmetric or auto, since the target is multi",

@@ -55,7 +55,6 @@ LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 # One slash or two, since pathlib reduces two to one; a single letter is a Windows drive.
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)")
 _FILE = re.compile(r"^file:(?://(?=/)|(?=/))")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Letters and marks without a glyph that Unicode does not class as format characters: fillers,
@@ -425,8 +424,8 @@ def make_folder(path: str | Path) -> Path:
 
 
 def _refuse_url(path: Path) -> None:
-    # `Path` makes s3:/bucket of s3://bucket, and a folder "s3:" would be created.
-    if path.parts and _SCHEME.fullmatch(path.parts[0]):
+    # Without the slash, `s3://` itself would be a folder "s3:".
+    if _URL.match(f"{path}/"):
         raise ValueError(f"{path}: is a URL: expected a local path to write to")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from src.config import SINGLE_LABEL_LOSSES
 from src.learning.distributed import Processes
 from src.utils import import_object, import_path, printable, restore_rng_state, rng_state
 
@@ -34,9 +35,7 @@ ASYMMETRIC_GAMMA_NEGATIVE, ASYMMETRIC_GAMMA_POSITIVE, ASYMMETRIC_CLIP = 4.0, 1.0
 
 def cross_entropy(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy; logits of unknown classes are left out of the softmax."""
-    # Half of the most negative number: minus infinity times a share of 0 would be NaN.
-    known_logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min / 2)
-    return nn.functional.cross_entropy(known_logits, target)
+    return nn.functional.cross_entropy(_leave_out_unknown(logits, known), target)
 
 
 def balanced_cross_entropy(
@@ -50,9 +49,15 @@ def balanced_cross_entropy(
     """
     weights = target.mean(dim=0).clamp(min=0.5 / len(target)) ** -BALANCED_POWER
     of_record = (target * weights).sum(dim=1)
-    known_logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min / 2)
+    known_logits = _leave_out_unknown(logits, known)
     losses = nn.functional.cross_entropy(known_logits, target, reduction="none")
     return (losses * of_record).sum() / of_record.sum().clamp(min=1e-6)
+
+
+def _leave_out_unknown(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return logits of which those of unknown classes add nothing to a softmax."""
+    # Half of the most negative number: minus infinity times a share of 0 would be NaN.
+    return logits.masked_fill(~known, torch.finfo(logits.dtype).min / 2)
 
 
 def binary_cross_entropy(
@@ -113,7 +118,7 @@ def choose_loss(name: str, single_label: bool) -> LossFunction:
     """
     if name == "auto":
         name = "cross-entropy" if single_label else "bce"
-    if name in ("cross-entropy", "balanced") and not single_label:
+    if name in SINGLE_LABEL_LOSSES and not single_label:
         raise ValueError(
             f"loss is {name}, but records carry several labels: expected bce, focal, "
             "asymmetric or auto, or --target single"
