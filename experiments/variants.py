@@ -38,8 +38,10 @@ class ChannelDropout(ResNet1d):
 class FineResolution(ResNet1d):
     """`ResNet1d` whose first stages see twice the sampling rate: the pool moves behind them."""
 
-    def __init__(self, n_leads: int, n_classes: int, lead_mask: bool = True) -> None:
-        super().__init__(n_leads, n_classes, lead_mask=lead_mask)
+    def __init__(
+        self, n_leads: int, n_classes: int, lead_mask: bool = True, rhythm_fs: float = 0
+    ) -> None:
+        super().__init__(n_leads, n_classes, lead_mask=lead_mask, rhythm_fs=rhythm_fs)
         stages = list(self.stages)
         pool = next(index for index, stage in enumerate(stages) if isinstance(stage, AvgPool1d))
         # Behind the first block, which has no stride

@@ -107,6 +107,10 @@ def list_stages(model: nn.Module, n_leads: int, n_samples: int) -> StageTable:
         if model.rr is not None:
             width = (model.rr.n_features,)
             stages.append(Stage("RR intervals, beside them", width, count_parameters(model.rr)))
+        if model.rhythm is not None:
+            width = (model.rhythm.n_features,)
+            n_parameters = count_parameters(model.rhythm)
+            stages.append(Stage("rhythm of the QRS complexes, beside them", width, n_parameters))
         stages.append(Stage("dropout, linear", (model.n_classes,), count_parameters(model.head)))
     return StageTable(tuple(stages))
 

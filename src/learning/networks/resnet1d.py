@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from src.learning.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
+from src.learning.networks.rhythm import RhythmFeatures
 
 MIN_SAMPLES = 250
 
@@ -100,11 +101,14 @@ class ResNet1d(nn.Module):
     rr_intervals
         Give the classifier the RR intervals around the beat as well, as shares of the record's
         median. The network then needs windows around beats.
+    rhythm_fs
+        Sampling rate of the input in Hz, to give the classifier measurements of the rhythm as well
+        (`src.learning.networks.rhythm`); 0 gives none.
 
     Raises
     ------
     ValueError
-        If there is no lead, no class or no channel.
+        If there is no lead, no class or no channel, or the rate is none of 50 to 4000 Hz.
 
     Notes
     -----
@@ -124,8 +128,11 @@ class ResNet1d(nn.Module):
         dropout: float = 0.2,
         lead_mask: bool = False,
         rr_intervals: bool = False,
+        rhythm_fs: float = 0,
     ) -> None:
         super().__init__()
+        if rhythm_fs and not 50 <= rhythm_fs <= 4000:
+            raise ValueError(f"rhythm_fs is {rhythm_fs!r}: expected 0, or a rate of 50 to 4000 Hz")
         sizes = {"n_leads": n_leads, "n_classes": n_classes, "base_channels": base_channels}
         for name, value in sizes.items():
             if value < 1:
@@ -147,7 +154,10 @@ class ResNet1d(nn.Module):
         )
         self.takes_rr = rr_intervals
         self.rr = RRFeatures() if rr_intervals else None
-        n_features = 2 * widths[3] + (RRFeatures.n_features if rr_intervals else 0)
+        self.rhythm = RhythmFeatures(rhythm_fs) if rhythm_fs else None
+        n_features = 2 * widths[3]
+        n_features += RRFeatures.n_features if rr_intervals else 0
+        n_features += RhythmFeatures.n_features if rhythm_fs else 0
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_classes))
         self._initialise()
 
@@ -187,6 +197,8 @@ class ResNet1d(nn.Module):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return mean and maximum over time of the last stage, (B, 9 base_channels).
 
+        Those of the rhythm, (B, 32), follow where the network has them.
+
         Raises
         ------
         ValueError
@@ -201,7 +213,10 @@ class ResNet1d(nn.Module):
         features = self.stages(
             self._note_absent_leads(stem, x)
         )  # (B, 9/2 base_channels, n_samples / 32)
-        return torch.cat([features.mean(dim=2), features.amax(dim=2)], dim=1)
+        parts = [features.mean(dim=2), features.amax(dim=2)]
+        if self.rhythm is not None:
+            parts.append(self.rhythm(x))
+        return torch.cat(parts, dim=1)
 
     def forward(self, x: torch.Tensor, rr: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits (B, n_classes) for signals (B, n_leads, n_samples).

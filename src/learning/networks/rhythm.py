@@ -1,0 +1,192 @@
+"""The rhythm of a recording, measured on the times of its QRS complexes.
+
+Convolutions over a few seconds see each beat and its neighbours; whether the intervals of a whole
+recording vary, and how, is told by a few numbers, once its beats are found. The measurements are
+those that heart rate variability knows (Task Force of the ESC and NASPE, Eur Heart J 17:354, 1996):
+spread of the intervals, spread of their steps, shortest and longest.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# A QRS complex is the steepest part of 0.2 s on both sides, and 0.4 times as steep as usual.
+_APART_S = 0.2
+_SHARE = 0.4
+_SLOPE_S, _QRS_S = 0.03, 0.09
+# The usual height is the median of the maxima around places 0.625 s apart.
+_WINDOW_S = 1.25
+
+_MOST_BEATS = 64
+# Longer and shorter intervals, in seconds, count as these.
+_INTERVALS_S = (0.2, 4.0)
+# Spreads are measured as logarithms, of at least 5 ms in a second.
+_LEAST = 0.005
+# Measurements are clipped at this many standard deviations.
+_LARGEST = 4.0
+
+N_MEASURES = 16
+
+
+class Beats(NamedTuple):
+    """The QRS complexes of recordings, in order of time.
+
+    Attributes
+    ----------
+    times_s
+        Seconds from the beginning, (B, 64).
+    heights
+        How steep they are, as a share of the recording's usual, (B, 64).
+    found
+        Which of them there are, (B, 64); the first ones.
+    floor
+        How steep the recording is between them, as such a share, (B, 1).
+    """
+
+    times_s: Tensor
+    heights: Tensor
+    found: Tensor
+    floor: Tensor
+
+
+class RhythmFeatures(nn.Module):
+    """Features of the rhythm of whole recordings, from signals (B, n_leads, T) to (B, 32).
+
+    They are measured without gradients.
+    """
+
+    n_features = 32
+
+    def __init__(self, fs: float) -> None:
+        super().__init__()
+        self.fs = fs
+        self.scale = nn.BatchNorm1d(N_MEASURES, affine=False)
+        self.body = nn.Sequential(
+            nn.Linear(N_MEASURES, 64), nn.GELU(), nn.Linear(64, self.n_features), nn.GELU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features (B, 32) of signals (B, n_leads, T), absent leads zero."""
+        # Shares of small numbers need the precision.
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            measured = measure_rhythm(find_beats(x.detach().float(), self.fs))
+        scaled = self.scale(measured).clamp(-_LARGEST, _LARGEST)
+        features: Tensor = self.body(scaled)
+        return features
+
+
+def find_beats(x: Tensor, fs: float) -> Beats:
+    """Find the QRS complexes of signals (B, n_leads, T) at `fs` Hz by how steep all leads are."""
+    steep = _measure_steepness(x, fs)  # (B, T)
+    window = round(_WINDOW_S * fs)
+    height = _median(_pool_maxima(steep, window | 1, window // 2))  # (B, 1)
+    floor = _median(steep[:, ::4])
+    apart = round(_APART_S * fs)
+    # Of equal maxima the first counts: it is above all before it, and not below those after it.
+    highest = _running_maximum(functional.pad(steep, (apart, apart)), apart)  # (B, T + apart + 1)
+    before, after = highest[:, : -apart - 1], highest[:, apart + 1 :]
+    is_high = steep > floor + _SHARE * (height - floor)
+    is_beat = is_high & (steep > before) & (steep >= after)
+    n_samples = x.shape[2]
+    places = torch.arange(n_samples, device=x.device).expand_as(steep)
+    places = places.masked_fill(~is_beat, n_samples).topk(_MOST_BEATS, dim=1, largest=False)[0]
+    found = places < n_samples
+    places = places.clamp(max=n_samples - 1)
+    # Between samples the maximum is that of a parabola through three.
+    around = functional.pad(steep, (1, 1))
+    left, top, right = (around.gather(1, places + step) for step in range(3))
+    shift = ((left - right) / (2 * (left - 2 * top + right) - 1e-6)).clamp(-0.5, 0.5)
+    height = height + 1e-6
+    return Beats((places + shift) / fs, top / height, found, floor / height)
+
+
+def _measure_steepness(x: Tensor, fs: float) -> Tensor:
+    """Return how steep signals (B, n_leads, T) are, as a mean over leads of like weight: (B, T)."""
+    reach = max(1, round(_SLOPE_S * fs / 2))
+    slopes = x[:, :, 2 * reach :] - x[:, :, : -2 * reach]
+    usual = slopes.square().mean(dim=2).sqrt() + 1e-6  # (B, n_leads)
+    steep = torch.einsum("blt,bl->bt", slopes.abs(), 1 / usual) / x.shape[1]
+    half = max(1, round(_QRS_S * fs / 2))
+    smooth = functional.avg_pool1d(
+        functional.pad(steep, (reach, reach))[:, None],
+        2 * half + 1,
+        1,
+        half,
+        count_include_pad=False,
+    )
+    return smooth[:, 0]
+
+
+def measure_rhythm(beats: Beats) -> Tensor:
+    """Measure the rhythm of recordings: (B, 16).
+
+    Intervals are logarithms, and all but the first measurement are relative to their median, so
+    that the heart rate does not matter.
+    """
+    known = beats.found[:, 1:]  # (B, 63)
+    logs = beats.times_s.diff(dim=1).clamp(*_INTERVALS_S).log()
+    median = _quantile(logs, known, 0.5)
+    logs = (logs - median).where(known, 0.0)
+    n_known = known.sum(dim=1, keepdim=True)
+    n_intervals = n_known.clamp(min=1)
+    apart = (logs - logs.sum(dim=1, keepdim=True) / n_intervals).where(known, 0.0)
+    variance = apart.square().sum(dim=1, keepdim=True) / n_intervals
+    # In bigeminy each interval is unlike the next, and like the one after that.
+    alike = [
+        (apart[:, lag:] * apart[:, :-lag]).sum(dim=1, keepdim=True)
+        / (n_intervals * variance + 1e-4)
+        for lag in (1, 2)
+    ]
+    steps, stepped = logs.diff(dim=1).abs(), known[:, 1:]
+    steps = steps.where(stepped, 0.0)
+    n_steps = stepped.sum(dim=1, keepdim=True).clamp(min=1)
+    of_steps = [
+        (steps.square().sum(dim=1, keepdim=True) / n_steps).sqrt(),
+        _quantile(steps, stepped, 0.5),
+        steps.amax(dim=1, keepdim=True),
+    ]
+    heights = beats.heights
+    parts = [median, n_known.to(logs.dtype), (variance.sqrt() + _LEAST).log()]
+    parts += [(part + _LEAST).log() for part in of_steps]
+    parts += alike
+    parts += [logs.amax(dim=1, keepdim=True), logs.amin(dim=1, keepdim=True)]
+    parts += [_quantile(logs, known, share) for share in (0.25, 0.75)]
+    parts += [_quantile(heights, beats.found, share) for share in (0.0, 0.5, 1.0)]
+    parts += [beats.floor]
+    return torch.cat(parts, dim=1)
+
+
+def _pool_maxima(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Return the maxima of (B, T) in windows of an odd number of samples."""
+    # The exporter takes the length for fixed in one dimension, but not in two.
+    pooled = functional.max_pool2d(x[:, None, None], (1, kernel), (1, stride), (0, kernel // 2))
+    return pooled[:, 0, 0]
+
+
+def _running_maximum(x: Tensor, n: int) -> Tensor:
+    """Return the maxima (B, T - n + 1) of each `n` samples of (B, T), by maxima of halves."""
+    width = 1
+    while width < n:
+        step = min(width, n - width)
+        x = torch.maximum(x[:, :-step], x[:, step:])
+        width += step
+    return x
+
+
+def _median(x: Tensor) -> Tensor:
+    """Return the median (B, 1) of (B, T), the lower of two."""
+    # Gathered, not sliced: the exporter would take the length for limited.
+    middle = torch.full((x.shape[0], 1), (x.shape[1] - 1) // 2, device=x.device)
+    return x.sort(dim=1)[0].gather(1, middle)
+
+
+def _quantile(values: Tensor, is_known: Tensor, share: float) -> Tensor:
+    """Return a quantile (B, 1) of the values (B, n) that are known, else 0."""
+    ranked = values.masked_fill(~is_known, torch.inf).sort(dim=1)[0]
+    n_known = is_known.sum(dim=1, keepdim=True)
+    place = ((n_known - 1).clamp(min=0) * share + 0.5).long()
+    return ranked.gather(1, place).where(n_known > 0, 0.0)
