@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from src.learning.checkpoints import load_checkpoint
-from src.learning.layers import AvgPool1d
 from src.learning.losses import binary_cross_entropy
 from src.learning.networks.resnet1d import ResidualBlock, ResNet1d
 from src.learning.networks.s4 import S4Block
@@ -33,20 +32,6 @@ class ChannelDropout(ResNet1d):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, ResidualBlock):
                 self.stages[index] = nn.Sequential(stage, nn.Dropout1d(channels))
-
-
-class FineResolution(ResNet1d):
-    """`ResNet1d` whose first stages see twice the sampling rate: the pool moves behind them."""
-
-    def __init__(
-        self, n_leads: int, n_classes: int, lead_mask: bool = True, rhythm_fs: float = 0
-    ) -> None:
-        super().__init__(n_leads, n_classes, lead_mask=lead_mask, rhythm_fs=rhythm_fs)
-        stages = list(self.stages)
-        pool = next(index for index, stage in enumerate(stages) if isinstance(stage, AvgPool1d))
-        # Behind the first block, which has no stride
-        stages.insert(pool + 1, stages.pop(pool))
-        self.stages = nn.Sequential(*stages)
 
 
 class _LongFilter(nn.Module):

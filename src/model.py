@@ -171,6 +171,13 @@ def build_model(
         raise ValueError(
             f"network {printable(name)} made a {type(model).__name__}: expected a torch.nn.Module"
         )
+    fs = getattr(model, "fs", None)
+    if isinstance(fs, float | int) and fs != card.preprocess.fs:
+        raise ValueError(
+            f"network {printable(name)} is made for {fs:g} Hz, and its input has "
+            f"{card.preprocess.fs:g} Hz: give it that rate by --network-args, or preprocess with "
+            f"--fs {fs:g}"
+        )
     if needs_lead_presence(model):
         model.register_forward_pre_hook(_add_lead_presence)
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from src.config import ModelConfig, PreprocessConfig
 from src.learning.checkpoints import ModelCard
 from src.model import (
     ResNet1d,
@@ -51,6 +52,23 @@ def test_the_stages_have_the_shapes_and_parameters_of_the_network() -> None:
     # Looking leaves no trace, in batch norms neither
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_late_pool_gives_the_first_block_twice_the_rate() -> None:
+    shapes = [
+        [stage.shape for stage in list_stages(ResNet1d(2, 3, 8, late_pool=late), 2, 400).stages]
+        for late in (False, True)
+    ]
+    assert shapes[0][3:5] == [(6, 100), (6, 100)]
+    assert shapes[1][3:5] == [(6, 200), (6, 100)]
+    assert shapes[0][5:] == shapes[1][5:]
+
+
+def test_a_network_made_for_another_rate_is_refused() -> None:
+    model = ModelConfig(base_channels=8, network_args={"rhythm_fs": 100})
+    card = ModelCard(("A", "B"), False, model=model, preprocess=PreprocessConfig(fs=250.0))
+    with pytest.raises(ValueError, match="is made for 100 Hz, and its input has 250 Hz"):
+        build_model(card)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_any_batch_and_any_length_get_the_same_probabilities(
             "model": ModelConfig(base_channels=4, lead_mask=True),
         },
         {"model": ModelConfig(base_channels=4, lead_mask=True)},
-        {"model": ModelConfig(base_channels=4, network_args={"rhythm_fs": 100.0})},
+        {"model": ModelConfig(base_channels=4, network_args={"rhythm_fs": 100, "late_pool": True})},
     ],
 )
 def test_crops_leads_and_lead_masks_are_inside(tmp_path: Path, card: dict[str, Any]) -> None:

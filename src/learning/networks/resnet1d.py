@@ -104,6 +104,9 @@ class ResNet1d(nn.Module):
     rhythm_fs
         Sampling rate of the input in Hz, to give the classifier measurements of the rhythm as well
         (`src.learning.networks.rhythm`); 0 gives none.
+    late_pool
+        Pool behind the first block instead of before it, which sees twice the rate then and takes
+        a third longer.
 
     Raises
     ------
@@ -129,6 +132,7 @@ class ResNet1d(nn.Module):
         lead_mask: bool = False,
         rr_intervals: bool = False,
         rhythm_fs: float = 0,
+        late_pool: bool = False,
     ) -> None:
         super().__init__()
         if rhythm_fs and not 50 <= rhythm_fs <= 4000:
@@ -143,10 +147,10 @@ class ResNet1d(nn.Module):
         widths = [round(base_channels * factor) for factor in (0.75, 1.5, 3, 4.5)]
         self.stem = conv_norm(n_leads, widths[0], kernel=11, stride=2)
         self.lead_mask = nn.Linear(n_leads, widths[0]) if lead_mask else None
+        first = [AvgPool1d(2), ResidualBlock(widths[0], widths[0], kernel=7)]
         self.stages = nn.Sequential(
             GELU(),
-            AvgPool1d(2),
-            ResidualBlock(widths[0], widths[0], kernel=7),
+            *(reversed(first) if late_pool else first),
             ResidualBlock(widths[0], widths[1], kernel=7, stride=2),
             ResidualBlock(widths[1], widths[2], kernel=5, stride=2),
             ResidualBlock(widths[2], widths[3], kernel=3, stride=2),
@@ -154,6 +158,7 @@ class ResNet1d(nn.Module):
         )
         self.takes_rr = rr_intervals
         self.rr = RRFeatures() if rr_intervals else None
+        self.fs = rhythm_fs or None
         self.rhythm = RhythmFeatures(rhythm_fs) if rhythm_fs else None
         n_features = 2 * widths[3]
         n_features += RRFeatures.n_features if rr_intervals else 0
