@@ -2,10 +2,10 @@
 
 A few dozen patients are too few to learn what a ventricular beat looks like in the next one, but
 how a beat differs from the beats beside it is much the same in all. `BeatNet` finds the five beats
-before and after a beat in its window by their RR intervals. Of each lead it measures how the beat
-differs from them in amplitude, width, slope and course, how many of them it resembles, and whether
-those are early too; of the RR intervals how early it is, how long the pause after it, and how
-irregular the rhythm. Measurements of several leads are averaged. Two small perceptrons classify the
+before and after a beat in its window by their RR intervals. Of a lead it measures how the beat
+differs from them in amplitude, width, slope and course, how many of them it resembles, whether
+those are early too, and whether a P wave recurs from beat to beat; of the RR intervals how early it
+is, how long the pause after it, and how irregular the rhythm. Two small perceptrons classify the
 measurements, one those of the rhythm alone and one all of them. What is measured follows the
 features of de Chazal et al. (IEEE TBME 51:1196, 2004) and of Llamedo and Martinez (IEEE TBME
 58:616, 2011).
@@ -31,13 +31,19 @@ _QRS_S, _P_S, _T_S = (-0.12, 0.16), (-0.28, -0.07), (0.16, 0.48)
 # A beat this far outside of the window is only partly in it.
 _MARGIN_S = (0.15, 0.3)
 
+# A beat this much earlier than those around it is no timely one (logarithm of the interval).
+_EARLY = -0.08
+
 # Measurements are clipped at this many standard deviations.
 _LARGEST = 3.0
 
 N_RHYTHM = 22
 N_SHAPE = 30
-# The first measurements of the shape are of the P wave, which tells a supraventricular beat too.
-_N_P_WAVE = 2
+N_REGULARITY = 24
+N_P_WAVE = 8
+N_MEASURED = N_RHYTHM + N_SHAPE + N_REGULARITY + N_P_WAVE
+# What the classes of the rhythm see: the first two measurements of the shape are of the P wave.
+_N_RHYTHM_SEEN = N_RHYTHM + 2
 
 
 class BeatNet(nn.Module):
@@ -46,9 +52,9 @@ class BeatNet(nn.Module):
     Parameters
     ----------
     n_leads
-        Input leads, absent ones zero. Those after the first are added up, since the second lead of
-        a Holter differs from patient to patient. Measurements are means over the first lead and
-        that sum.
+        Input leads, absent ones zero. The beat is measured in the first, or if it is absent in the
+        sum of the others, of which a Holter has one. Training draws one of the two for each beat,
+        so that it sees twice as many shapes, and none that only one position of the electrodes has.
     n_classes
         Output classes.
     before_s, after_s
@@ -97,10 +103,9 @@ class BeatNet(nn.Module):
             check_whole("rhythm_classes", place, 0, n_classes - 1)
         self.n_leads, self.n_classes = n_leads, n_classes
         self.before_s, self.after_s = before_s, after_s
-        n_measured = N_RHYTHM + N_SHAPE
-        self.scale = nn.BatchNorm1d(n_measured, affine=False, momentum=0.02)
-        self.rhythm = nn.Sequential(nn.Linear(N_RHYTHM + _N_P_WAVE, rhythm_width), nn.GELU())
-        self.all = nn.Sequential(nn.Linear(n_measured, width), nn.GELU())
+        self.scale = nn.BatchNorm1d(N_MEASURED, affine=False, momentum=0.02)
+        self.rhythm = nn.Sequential(nn.Linear(_N_RHYTHM_SEEN, rhythm_width), nn.GELU())
+        self.all = nn.Sequential(nn.Linear(N_MEASURED, width), nn.GELU())
         self.dropout = nn.Dropout(dropout)
         self.head = _MaskedLinear(rhythm_width, width, n_classes, rhythm_classes)
 
@@ -114,13 +119,13 @@ class BeatNet(nn.Module):
         """
         check_signal(x, self.n_leads, 2)
         rr = x.new_zeros(len(x), _N_BEATS) if rr is None else rr
-        if self.n_leads > 2:
-            x = torch.cat([x[:, :1], x[:, 1:].sum(dim=1, keepdim=True)], dim=1)
-        beats, known = cut_beats(x, rr, self.before_s, self.after_s)
-        shape = _mean_over_leads(x, beats, known, _earliness(rr))
-        measured = torch.cat([measure_rhythm(rr), shape], dim=1)
-        scaled = self.scale(measured).clamp(-_LARGEST, _LARGEST)
-        rhythm = self.rhythm(scaled[:, : N_RHYTHM + _N_P_WAVE])
+        lead = _choose_lead(x, at_random=self.training)
+        beats, known = cut_beats(lead, rr, self.before_s, self.after_s)
+        beats, early = beats[:, 0], _earliness(rr)
+        parts = [measure_rhythm(rr), measure_shape(beats, known, early)]
+        parts += [measure_regularity(rr), measure_p_wave(beats, known, early)]
+        scaled = self.scale(torch.cat(parts, dim=1)).clamp(-_LARGEST, _LARGEST)
+        rhythm = self.rhythm(scaled[:, :_N_RHYTHM_SEEN])
         return torch.cat([rhythm, self.all(scaled)], dim=1)
 
     def forward(self, x: Tensor, rr: Tensor | None = None) -> Tensor:
@@ -159,6 +164,21 @@ class _MaskedLinear(nn.Linear):
 
 
 # Beats --------------------------------------------------------------------------------------------
+
+
+def _choose_lead(x: Tensor, at_random: bool) -> Tensor:
+    """Return one lead (B, 1, n_samples) of windows (B, n_leads, n_samples).
+
+    It is the first, or the sum of the others where the first is absent or, at random, for half of
+    the windows that have both.
+    """
+    first, others = x[:, :1], x[:, 1:].sum(dim=1, keepdim=True)
+    has_first, has_others = ((lead != 0).any(dim=2, keepdim=True) for lead in (first, others))
+    takes_others = ~has_first
+    if at_random:
+        is_drawn = torch.rand(len(x), 1, 1, device=x.device) < 0.5
+        takes_others = takes_others | (has_others & is_drawn)
+    return torch.where(takes_others, others, first)
 
 
 def cut_beats(x: Tensor, rr: Tensor, before_s: float, after_s: float) -> tuple[Tensor, Tensor]:
@@ -224,6 +244,15 @@ def _correlate(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=-1) / ((norms + 1e-12).sqrt() + 1e-6)
 
 
+def _correlate_shifted(a: Tensor, b: Tensor, shifts: Sequence[int]) -> Tensor:
+    """Return the correlation of two shapes (..., n_points) by the best of shifts, in points."""
+    found = [_correlate(a, b)]
+    for shift in shifts:
+        found.append(_correlate(a[..., shift:], b[..., :-shift]))
+        found.append(_correlate(a[..., :-shift], b[..., shift:]))
+    return torch.stack(found).amax(dim=0)
+
+
 # Rhythm -------------------------------------------------------------------------------------------
 
 
@@ -254,8 +283,8 @@ def measure_rhythm(rr: Tensor) -> Tensor:
     """
     logs, local, is_known = _log_ratios(rr)
     steps = logs.diff(dim=1)  # (B, 9)
-    apart = torch.cat([steps[:, :3], steps[:, 6:]], dim=1).abs().sort(dim=1)[0]  # (B, 6)
-    others = torch.cat([logs[:, : _SIDE - 1], logs[:, _SIDE + 1 :]], dim=1).sort(dim=1)[0]
+    apart = _without_middle(steps, _SIDE - 2).abs().sort(dim=1)[0]  # (B, 6)
+    others = _without_middle(logs, _SIDE - 1).sort(dim=1)[0]  # (B, 8)
     before, after = logs[:, _SIDE - 1 : _SIDE], logs[:, _SIDE : _SIDE + 1]
     second, third = logs[:, _SIDE - 2 : _SIDE - 1], logs[:, _SIDE - 3 : _SIDE - 2]
     short, long = others[:, 1:2], others[:, 6:7]
@@ -270,12 +299,54 @@ def measure_rhythm(rr: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _mean_over_leads(x: Tensor, beats: Tensor, known: Tensor, early: Tensor) -> Tensor:
-    """Return the means (B, 30) of the measurements of the shape over leads that are present."""
-    shapes = [measure_shape(beats[:, lead], known, early) for lead in range(beats.shape[1])]
-    is_present = (x != 0).any(dim=2).to(x.dtype)  # (B, n_leads)
-    total = torch.einsum("lbn,bl->bn", torch.stack(shapes), is_present)
-    return total / is_present.sum(dim=1, keepdim=True).clamp(min=1)
+def measure_regularity(rr: Tensor) -> Tensor:
+    """Measure how regular the intervals around beats are, from RR intervals (B, 11) to (B, 24).
+
+    Fibrillation has no interval that returns. A regular rhythm with early beats has few, each of
+    them often. So these are spreads of the eight intervals that do not touch the beat, how many of
+    them lie together, how near others are to each, and the earliness in units of all that.
+    """
+    logs, local, is_known = _log_ratios(rr)
+    others = _without_middle(logs, _SIDE - 1)  # (B, 8)
+    counts = _without_middle(is_known.to(logs.dtype), _SIDE - 1)
+    steps = _without_middle(logs.diff(dim=1), _SIDE - 2).abs()  # (B, 6)
+    before = logs[:, _SIDE - 1 : _SIDE]
+    early = before - local
+    ranked = others.sort(dim=1)[0]
+    spreads = torch.stack([ranked[:, 5] - ranked[:, 2], ranked[:, 6] - ranked[:, 1]], dim=1)
+    is_large = [steps > 0.1, steps > 0.05, torch.sigmoid((steps - 0.05) * 80)]
+    large = torch.stack([is_so.to(logs.dtype).mean(dim=1) for is_so in is_large], dim=1)
+    off = (others - local).abs()
+    is_usual = [off < 0.05, torch.sigmoid((0.05 - off) * 80)]
+    n_usual = torch.stack([(is_so * counts).sum(dim=1) for is_so in is_usual], dim=1)
+    usual = n_usual / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    sides = torch.stack([off[:, 1:4].mean(dim=1), off[:, 4:7].mean(dim=1)], dim=1)
+    uneven = torch.cat([sides, sides.amin(dim=1, keepdim=True)], dim=1) + 0.01
+    nearest = (others - before).abs().sort(dim=1)[0][:, :3]
+    far = torch.cat([nearest, _near_others(others)], dim=1)
+    parts = [(spreads + 0.02).log(), large, (far + 0.01).log(), usual, uneven.log()]
+    units = (spreads[:, :1] + 0.05, spreads[:, 1:] + 0.06, far[:, 4:5] + 0.05, uneven[:, 2:] + 0.05)
+    parts += [(early / unit).clamp(-8, 8) for unit in units]
+    parts += [early * usual[:, 1:], early * (1 - large[:, 2:])]
+    parts += [before - logs[:, _SIDE - 3 : _SIDE - 1].mean(dim=1, keepdim=True)]
+    return torch.cat(parts, dim=1)
+
+
+def _without_middle(values: Tensor, n_each: int) -> Tensor:
+    """Return the first and the last `n_each` of (B, n): those that do not touch the beat."""
+    return torch.cat([values[:, :n_each], values[:, -n_each:]], dim=1)
+
+
+def _near_others(intervals: Tensor) -> Tensor:
+    """Return how far the second and third nearest of other intervals (B, 8) are: (B, 4).
+
+    It is the median of the second and third, the largest second, and a low third.
+    """
+    apart = (intervals[:, :, None] - intervals[:, None]).abs()
+    itself = 10 * torch.eye(intervals.shape[1], dtype=apart.dtype, device=apart.device)
+    ranked = (apart + itself).sort(dim=2)[0]
+    second, third = ranked[:, :, 1].sort(dim=1)[0], ranked[:, :, 2].sort(dim=1)[0]
+    return torch.stack([second[:, 3], third[:, 3], second[:, -1], third[:, 2]], dim=1)
 
 
 # Shape --------------------------------------------------------------------------------------------
@@ -303,7 +374,7 @@ def measure_shape(beats: Tensor, known: Tensor, early: Tensor) -> Tensor:
     usual = _median(beats, beside[:, :, None].expand_as(beats))  # (B, 96): the median beat
     sizes = _measure_each(beats)  # (B, 11, 10)
     relative = sizes[:, _SIDE] - _median(sizes, beside[:, :, None].expand_as(sizes))
-    alike = _compare_qrs(beats, beside)  # (B, 11)
+    alike = _compare_qrs(beats)  # (B, 11)
     parts = [_compare_usual(beats, usual, beside), relative]
     parts += [_rank_alike(alike, beside), _describe_alike(alike, sizes, beside, early)]
     return torch.cat(parts, dim=1)
@@ -333,15 +404,61 @@ def _measure_each(beats: Tensor) -> Tensor:
     return torch.stack(measures, dim=-1)
 
 
-def _compare_qrs(beats: Tensor, beside: Tensor) -> Tensor:
+def measure_p_wave(beats: Tensor, known: Tensor, early: Tensor) -> Tensor:
+    """Measure whether the beats of one lead share a P wave, and the middle one has it.
+
+    In fibrillation what precedes a beat differs from beat to beat. The usual beat is the median of
+    those beside it that are not early.
+
+    Parameters
+    ----------
+    beats
+        Shape (B, 11, 96).
+    known
+        Which of the beats are there, (B, 11).
+    early
+        How early they are, (B, 11).
+
+    Returns
+    -------
+    Tensor
+        Shape (B, 8).
+    """
+    beside = known.clone()
+    beside[:, _SIDE] = False
+    timely = beside & (early > _EARLY)
+    timely = torch.where(timely.any(dim=1, keepdim=True), timely, beside)
+    usual = _median(beats, timely[:, :, None].expand_as(beats))  # (B, 96)
+    p_wave, part = _within(_P_S), _within(_QRS_S)
+    wave, usual_wave, usual_qrs = beats[:, :, p_wave], usual[:, p_wave], usual[:, part]
+    height = usual_qrs.amax(dim=-1) - usual_qrs.amin(dim=-1) + 1e-6
+    usual_height = usual_wave.amax(dim=-1) - usual_wave.amin(dim=-1)
+    spread = _size(wave - usual_wave[:, None])  # (B, 11)
+    noise, signal = _median(spread, timely), _size(usual_wave)
+    pairs = beside[:, 1:] & beside[:, :-1]
+    alike = _correlate_shifted(wave, usual_wave[:, None], (2, 4, 6))
+    parts = [_median(_correlate(wave[:, 1:], wave[:, :-1]), pairs)]
+    parts += [(usual_height / height + 0.02).log(), _log_ratio(signal, noise)]
+    parts += [_log_ratio(spread[:, _SIDE], noise), _log_ratio(spread[:, _SIDE], signal)]
+    parts += [((noise + 1e-3) / height).log(), alike[:, _SIDE], _median(alike, beside)]
+    return torch.stack(parts, dim=1)
+
+
+def _size(shape: Tensor) -> Tensor:
+    """Return the standard deviation of a shape (..., n_points), with a gradient where it is 0."""
+    return (shape.var(dim=-1, correction=0) + 1e-10).sqrt()
+
+
+def _log_ratio(a: Tensor, b: Tensor) -> Tensor:
+    """Return the logarithm of the ratio of two sizes that may be 0."""
+    return ((a + 1e-3) / (b + 1e-3)).log()
+
+
+def _compare_qrs(beats: Tensor) -> Tensor:
     """Return how each beat (B, 11) resembles the middle one, by the best of small shifts."""
     part = beats[:, :, _within(_QRS_S)]
     middle = part[:, _SIDE : _SIDE + 1]
-    found = [_correlate(part, middle)]
-    for shift in (1, 2, 3):
-        found.append(_correlate(part[:, :, shift:], middle[:, :, :-shift]))
-        found.append(_correlate(part[:, :, :-shift], middle[:, :, shift:]))
-    return torch.stack(found).amax(dim=0)
+    return _correlate_shifted(part, middle, (1, 2, 3))
 
 
 def _compare_usual(beats: Tensor, usual: Tensor, beside: Tensor) -> Tensor:

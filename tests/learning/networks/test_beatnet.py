@@ -8,10 +8,14 @@ from torch import Tensor
 
 from src.learning.networks import find_network
 from src.learning.networks.beatnet import (
+    N_P_WAVE,
+    N_REGULARITY,
     N_RHYTHM,
     N_SHAPE,
     BeatNet,
     cut_beats,
+    measure_p_wave,
+    measure_regularity,
     measure_rhythm,
     measure_shape,
 )
@@ -137,27 +141,90 @@ def test_shapes_do_not_depend_on_the_sampling_rate() -> None:
     torch.testing.assert_close(found[0][0, 8:], found[1][0, 8:], atol=0.15, rtol=0)
 
 
-def test_leads_after_the_first_are_one_and_absent_leads_do_not_count() -> None:
+def test_the_first_lead_is_measured_and_if_it_is_absent_the_sum_of_the_others() -> None:
     x, rr = batch()
     torch.manual_seed(0)
-    many = BeatNet(4, 3).eval()
-    torch.manual_seed(0)
-    two = BeatNet(2, 3).eval()
-    zeros = torch.zeros(6, 1, N_SAMPLES)
-    for order in ([x[:, 1:], zeros, zeros], [zeros, zeros, x[:, 1:]]):
-        torch.testing.assert_close(many(torch.cat([x[:, :1], *order], dim=1), rr), two(x, rr))
-
-
-def test_measurements_are_means_over_the_leads_that_are_there() -> None:
-    x, rr = batch()
+    many = BeatNet(3, 3).eval()
     torch.manual_seed(0)
     one = BeatNet(1, 3).eval()
+    zeros = torch.zeros(6, 1, N_SAMPLES)
+    first, second = x[:, :1], x[:, 1:]
+    torch.testing.assert_close(many(torch.cat([x, zeros], 1), rr), one(first, rr))
+    for others in ([second, zeros], [zeros, second]):
+        torch.testing.assert_close(many(torch.cat([zeros, *others], 1), rr), one(second, rr))
+
+
+def test_training_draws_a_lead_for_each_beat() -> None:
+    x, rr = batch(200)
+    model = BeatNet(2, 3, dropout=0.0)
+    for module in (model.scale, model.dropout):
+        module.eval()
+    drawn = model(x, rr)
+    # Beats of one lead are measured in that one, in training too.
+    zeros = torch.zeros(200, 1, N_SAMPLES)
+    alone = [torch.cat([x[:, :1], zeros], 1), torch.cat([zeros, x[:, 1:]], 1)]
+    by_lead = [model(lead, rr) for lead in alone]
+    is_first, is_second = (((drawn - one).abs() < 1e-5).all(dim=1) for one in by_lead)
+    assert (is_first ^ is_second).all()
+    assert 60 < int(is_first.sum()) < 140
+
+
+def test_a_rhythm_is_regular_if_its_intervals_return() -> None:
+    irregular = early_beat()
+    irregular[0, :4] = torch.tensor([0.6, 1.0, 0.5, 1.1])
+    irregular[0, 6:10] = torch.tensor([0.7, 1.2, 0.9, 0.8])
+    (steady,), (wild,) = measure_regularity(early_beat()), measure_regularity(irregular)
+    assert steady.shape == (N_REGULARITY,)
+    spread, jumps, usual, uneven = [0, 1], [2, 3, 4], [12, 13], [14, 15, 16]
+    assert (steady[spread] < wild[spread] - 1).all()
+    assert steady[jumps[:2]].tolist() == [0, 0] and wild[jumps[:2]].tolist() == [1, 1]
+    assert steady[usual[0]] == 1 and wild[usual[0]] < 0.5
+    assert (steady[uneven] < wild[uneven] - 1).all()
+    # The earliness in units of the irregularity, and as such
+    torch.testing.assert_close(steady[23], torch.tensor(0.5 / 0.8).log())
+    assert (steady[17:21] < wild[17:21]).all()
+
+
+def test_unknown_intervals_are_no_regular_ones() -> None:
+    rr = regular()
+    rr[0, [0, 9]] = 0
+    measured = measure_regularity(rr)[0]
+    assert measured[12] == 1
+    assert torch.isfinite(measure_regularity(torch.zeros(1, 11))).all()
+
+
+def test_a_p_wave_that_recurs_is_told_from_one_that_does_not() -> None:
+    at_s = [0.8 * number for number in range(-5, 6)]
+    qrs = pulses(at_s, [0.03] * 11, [1.0] * 11)
+    p_waves = pulses([at - 0.16 for at in at_s], [0.03] * 11, [0.2] * 11)
     torch.manual_seed(0)
-    two = BeatNet(2, 3).eval()
-    first = x[:, :1]
-    for pair in (torch.cat([first, 0 * first], 1), torch.cat([0 * first, first], 1)):
-        torch.testing.assert_close(two(pair, rr), one(first, rr))
-    torch.testing.assert_close(two(torch.cat([first, first], 1), rr), one(first, rr))
+    noise = 0.1 * torch.randn(1, 1, N_SAMPLES)
+    found = []
+    for x in (qrs + p_waves + noise / 10, qrs + noise):
+        beats, known = cut_beats(x, regular(), 5, 5)
+        found.append(measure_p_wave(beats[:, 0], known, torch.zeros(1, 11))[0])
+    sinus, fibrillating = found
+    assert sinus.shape == (N_P_WAVE,)
+    pairs, height, signal, noisy = 0, 1, 2, 5
+    assert sinus[pairs] > 0.9 > fibrillating[pairs]
+    assert float(sinus[height].exp()) == pytest.approx(0.22, abs=0.05)
+    assert sinus[signal] > 1 > fibrillating[signal]
+    assert sinus[noisy] < fibrillating[noisy]
+
+
+def test_early_beats_do_not_make_the_usual_p_wave() -> None:
+    x = pulses([-1.6, -0.8, 0.0, 0.8], [0.03] * 4, [1.0, 3.0, 1.0, 1.0])
+    known = torch.zeros(1, 11, dtype=torch.bool)
+    known[0, 3:7] = True
+    beats = cut_beats(x, regular(), 5, 5)[0][:, 0]
+    other = beats.clone()
+    other[:, [4, 6]] = torch.linspace(0, 1, 96)
+    on_time, two_early = torch.zeros(1, 11), torch.zeros(1, 11)
+    two_early[0, [4, 6]] = -0.3
+    height, signal = 1, 2
+    for early, is_same in ((two_early, True), (on_time, False)):
+        a, b = (measure_p_wave(each, known, early)[0, [height, signal]] for each in (beats, other))
+        assert torch.allclose(a, b) == is_same
 
 
 def test_classes_of_the_rhythm_do_not_see_the_shape() -> None:
