@@ -54,7 +54,7 @@ class BeatNet(nn.Module):
     n_leads
         Input leads, absent ones zero. The beat is measured in the first, or if it is absent in the
         sum of the others, of which a Holter has one. Training draws one of the two for each beat,
-        so that it sees twice as many shapes, and none that only one position of the electrodes has.
+        so that it sees shapes of two positions of the electrodes.
     n_classes
         Output classes.
     before_s, after_s
