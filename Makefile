@@ -24,7 +24,7 @@ help:
 	@echo "make audit      look up known vulnerabilities of the installed packages; needs a network"
 	@echo "make bench      compare the speed with a plain script (DATA=DIR for real records)"
 	@echo "make bench-gpu  measure training on a CUDA device (PROCESSED=DIR to time the PTB-XL recipe)"
-	@echo "make ptbxl      train and evaluate on PTB-XL from its folder (DATA=DIR, 100 Hz); takes half an hour on one core"
+	@echo "make ptbxl      train and evaluate on PTB-XL from its folder (DATA=DIR, 100 Hz); takes three quarters of an hour on one core"
 	@echo "make clean      remove the demo's outputs; keeps artifacts/runs, the environment, your data and your label mapping"
 
 env: $(VENV)/.complete

@@ -59,7 +59,7 @@ class NetworkEntry(NamedTuple):
 _HERE = "src.learning.networks"
 
 NETWORKS = {
-    "resnet1d": NetworkEntry(f"{_HERE}.resnet1d:ResNet1d", "this project", 0.939),
+    "resnet1d": NetworkEntry(f"{_HERE}.resnet1d:ResNet1d", "this project", 0.940),
     "xresnet1d101": NetworkEntry(
         f"{_HERE}.xresnet1d101:XResNet1d101", "Strodthoff et al., 2021", 0.928
     ),
