@@ -401,12 +401,12 @@ class Session(Rich):
         return evaluation
 
     def plot_evaluation(self, evaluation: Evaluation) -> tuple[Figure, ...]:
-        """Draw ROC curves, the confusion matrix of single labels, and the worst mistakes."""
+        """Draw ROC curves, the confusion matrix of single labels, and the two worst mistakes."""
         from src.plots.saved import plot_mistakes, plot_scores
 
         predictions = evaluation.predictions
         scores = plot_scores(evaluation.metrics, predictions, "confusion_matrix", "roc")
-        return *scores, plot_mistakes(predictions, self.paths.processed)
+        return *scores, plot_mistakes(predictions, self.paths.processed, 2)
 
     def predict(self, key: str | None = None) -> Prediction:
         """Predict one processed record with the best checkpoint, and explain the answer.
