@@ -54,14 +54,14 @@ exclude_patterns = [
 
 myst_heading_anchors = 3
 
-ROOMS_OF_FILES = ("commands", "records/formats", "labels/collections")
+FOLDERS_WITHOUT_PAGES = ("commands", "records/formats", "labels/collections")
 
 apidoc_modules = [
     {
         "path": str(ROOT / "src"),
         "destination": "build/api",
-        # Files that are one command, one format or one collection: the pages describe these
-        "exclude_patterns": [str(ROOT / "src" / room / "*") for room in ROOMS_OF_FILES],
+        # Modules that hold one command, format or collection each, which the pages describe
+        "exclude_patterns": [str(ROOT / "src" / room / "*") for room in FOLDERS_WITHOUT_PAGES],
         "separate_modules": True,
         "module_first": True,
         # A name is documented where it is defined
@@ -169,7 +169,7 @@ def share_navigation(
 ) -> None:
     """Resolve the navigation once for the pages of the modules, which share a folder.
 
-    The theme resolves it for every page otherwise, which took a tenth of the time of a build.
+    The theme resolves it for every page otherwise, which takes a tenth of a build.
     """
     if not name.startswith("build/api/") or name == "build/api/src":
         return

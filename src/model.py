@@ -171,7 +171,7 @@ def build_model(
         raise ValueError(
             f"network {printable(name)} made a {type(model).__name__}: expected a torch.nn.Module"
         )
-    fs = getattr(model, "fs", None)
+    fs = getattr(model, "input_fs", None)
     if isinstance(fs, float | int) and fs != card.preprocess.fs:
         raise ValueError(
             f"network {printable(name)} is made for {fs:g} Hz, and its input has "

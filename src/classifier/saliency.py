@@ -170,8 +170,8 @@ def integrated_gradients(
 
     The map adds up to the logit of the signal minus that of the baseline, within the error of a
     Gauss-Legendre quadrature. A network with `lead_mask` takes all leads for absent at a baseline
-    of zeros; the map leaves out the jump of its logit there, and what measurements of the rhythm
-    (`rhythm_fs`) add, which have no gradient.
+    of zeros. The map leaves out the jump of its logit there, and what the measurements of the
+    rhythm (`rhythm_fs`) add, since they have no gradient.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def out_of_fold(wrong: Path) -> Predictions:
     loader = make_loader(dataset, LoaderConfig(batch_size=45))
     features, _ = predict(partial(compute_features, load_model(checkpoint)), loader)
     y_score = cross_val_predict(
-        make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)),
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
         features.numpy(),
         y_true.argmax(axis=1),
         groups=list(records.patients),
@@ -86,7 +86,8 @@ def test_planted_labels_come_first(wrong: Path, out_of_fold: Predictions, tmp_pa
     run_label_issues(tmp_path / "p.npz", wrong / "processed", issues)
     n_found, n_rows, n_planted = score(issues, wrong / "planted.csv", first=100)
     assert n_planted == N_PLANTED
-    assert n_found >= 5 and n_found >= 0.7 * n_rows
+    # Found are those more certain than most records of the class, so half of them.
+    assert n_found >= N_PLANTED // 3 and n_found >= 0.7 * n_rows
 
 
 def test_the_table_and_the_summary_say_what_to_change(

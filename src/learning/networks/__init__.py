@@ -5,8 +5,8 @@ A network is made by a factory, called as ``factory(n_leads=..., n_classes=..., 
 
 - ``min_samples``: its shortest input. A network that says so takes any length from there up;
   otherwise it sees only the length that it is trained on.
-- ``fs``: the sampling rate of its input in Hz, where it cannot do without; it is trained on folders
-  of that rate alone.
+- ``input_fs``: the sampling rate in Hz that its input must have; a folder of another rate is
+  refused.
 - ``features(x)``: the features (B, n_features) before its classifier.
 - ``early_features(x)``: parts (B, n) of what it computes before it is sure, by which recordings
   unlike those of the training are told; without it, ``features`` are.

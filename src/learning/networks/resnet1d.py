@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from src.learning.layers import GELU, AvgPool1d, BatchNorm1d, Conv1d
+from src.learning.networks.checks import check_flag
 from src.learning.networks.rhythm import RhythmFeatures
 
 MIN_SAMPLES = 250
@@ -102,16 +103,16 @@ class ResNet1d(nn.Module):
         Give the classifier the RR intervals around the beat as well, as shares of the record's
         median. The network then needs windows around beats.
     rhythm_fs
-        Sampling rate of the input in Hz, to give the classifier measurements of the rhythm as well
-        (`src.learning.networks.rhythm`); 0 gives none.
+        Sampling rate of the input in Hz; the classifier then gets measurements of the rhythm too
+        (`src.learning.networks.rhythm`). 0 gives none.
     late_pool
-        Pool behind the first block instead of before it, which sees twice the rate then and takes
-        a third longer.
+        Pool after the first block instead of before it. The block then sees twice the rate, and the
+        network takes a third longer.
 
     Raises
     ------
     ValueError
-        If there is no lead, no class or no channel, or the rate is none of 50 to 4000 Hz.
+        If there is no lead, no class or no channel, or `rhythm_fs` is neither 0 nor 50 to 4000 Hz.
 
     Notes
     -----
@@ -135,8 +136,10 @@ class ResNet1d(nn.Module):
         late_pool: bool = False,
     ) -> None:
         super().__init__()
-        if rhythm_fs and not 50 <= rhythm_fs <= 4000:
+        is_rate = isinstance(rhythm_fs, float | int) and not isinstance(rhythm_fs, bool)
+        if not is_rate or (rhythm_fs and not 50 <= rhythm_fs <= 4000):
             raise ValueError(f"rhythm_fs is {rhythm_fs!r}: expected 0, or a rate of 50 to 4000 Hz")
+        check_flag("late_pool", late_pool)
         sizes = {"n_leads": n_leads, "n_classes": n_classes, "base_channels": base_channels}
         for name, value in sizes.items():
             if value < 1:
@@ -158,7 +161,7 @@ class ResNet1d(nn.Module):
         )
         self.takes_rr = rr_intervals
         self.rr = RRFeatures() if rr_intervals else None
-        self.fs = rhythm_fs or None
+        self.input_fs = rhythm_fs or None
         self.rhythm = RhythmFeatures(rhythm_fs) if rhythm_fs else None
         n_features = 2 * widths[3]
         n_features += RRFeatures.n_features if rr_intervals else 0

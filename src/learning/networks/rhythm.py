@@ -2,8 +2,8 @@
 
 Convolutions over a few seconds see each beat and its neighbours; whether the intervals of a whole
 recording vary, and how, is told by a few numbers, once its beats are found. The measurements are
-those that heart rate variability knows (Task Force of the ESC and NASPE, Eur Heart J 17:354, 1996):
-spread of the intervals, spread of their steps, shortest and longest.
+those of heart rate variability (Task Force of the ESC and NASPE, Eur Heart J 17:354, 1996): spread
+of the intervals, spread of their steps, shortest and longest; and how high the complexes are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# A QRS complex is the steepest part of 0.2 s on both sides, and 0.4 times as steep as usual.
+# A QRS complex is the steepest point within 0.2 s, and above 0.4 of the way from the floor to the
+# usual height.
 _APART_S = 0.2
 _SHARE = 0.4
+# Slopes are taken over 0.03 s and averaged over 0.09 s, about a QRS complex.
 _SLOPE_S, _QRS_S = 0.03, 0.09
 # The usual height is the median of the maxima around places 0.625 s apart.
 _WINDOW_S = 1.25
@@ -24,8 +26,10 @@ _WINDOW_S = 1.25
 _MOST_BEATS = 64
 # Longer and shorter intervals, in seconds, count as these.
 _INTERVALS_S = (0.2, 4.0)
-# Spreads are measured as logarithms, of at least 5 ms in a second.
+# Added to spreads before the logarithm: half a per cent of an interval
 _LEAST = 0.005
+# Heights are at most this many times the usual one.
+_HIGHEST = 20.0
 # Measurements are clipped at this many standard deviations.
 _LARGEST = 4.0
 
@@ -42,7 +46,8 @@ class Beats(NamedTuple):
     heights
         How steep they are, as a share of the recording's usual, (B, 64).
     found
-        Which of them there are, (B, 64); the first ones.
+        Which of the 64 places hold a beat, (B, 64); these come first. The other fields mean nothing
+        elsewhere.
     floor
         How steep the recording is between them, as such a share, (B, 1).
     """
@@ -54,9 +59,14 @@ class Beats(NamedTuple):
 
 
 class RhythmFeatures(nn.Module):
-    """Features of the rhythm of whole recordings, from signals (B, n_leads, T) to (B, 32).
+    """Features of the rhythm, from signals (B, n_leads, T) to (B, 32).
 
-    They are measured without gradients.
+    They are measured on the first 64 beats, without gradients.
+
+    Parameters
+    ----------
+    fs
+        Sampling rate of the signals in Hz.
     """
 
     n_features = 32
@@ -74,8 +84,14 @@ class RhythmFeatures(nn.Module):
         # Shares of small numbers need the precision.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             measured = measure_rhythm(find_beats(x.detach().float(), self.fs))
-        scaled = self.scale(measured).clamp(-_LARGEST, _LARGEST)
-        features: Tensor = self.body(scaled)
+        # A single recording has no spread: it is scaled by what was learned so far.
+        scaled = functional.batch_norm(
+            measured.to(x.dtype),
+            self.scale.running_mean,
+            self.scale.running_var,
+            training=self.training and measured.shape[0] > 1,
+        )
+        features: Tensor = self.body(scaled.clamp(-_LARGEST, _LARGEST))
         return features
 
 
@@ -83,8 +99,12 @@ def find_beats(x: Tensor, fs: float) -> Beats:
     """Find the QRS complexes of signals (B, n_leads, T) at `fs` Hz by how steep all leads are."""
     steep = _measure_steepness(x, fs)  # (B, T)
     window = round(_WINDOW_S * fs)
-    height = _median(_pool_maxima(steep, window | 1, window // 2))  # (B, 1)
-    floor = _median(steep[:, ::4])
+    maxima = _pool_maxima(steep, window | 1, window // 2)
+    # Where nothing moves up to the end, there is padding.
+    height = _quantile(maxima, maxima > 0, 0.5)  # (B, 1)
+    places = torch.arange(x.shape[2], device=x.device).expand_as(steep)
+    is_valid = places <= (places * (steep > 0)).amax(dim=1, keepdim=True)
+    floor = _quantile(steep[:, ::4], is_valid[:, ::4], 0.5)
     apart = round(_APART_S * fs)
     # Of equal maxima the first counts: it is above all before it, and not below those after it.
     highest = _running_maximum(functional.pad(steep, (apart, apart)), apart)  # (B, T + apart + 1)
@@ -92,7 +112,6 @@ def find_beats(x: Tensor, fs: float) -> Beats:
     is_high = steep > floor + _SHARE * (height - floor)
     is_beat = is_high & (steep > before) & (steep >= after)
     n_samples = x.shape[2]
-    places = torch.arange(n_samples, device=x.device).expand_as(steep)
     places = places.masked_fill(~is_beat, n_samples).topk(_MOST_BEATS, dim=1, largest=False)[0]
     found = places < n_samples
     places = places.clamp(max=n_samples - 1)
@@ -101,7 +120,8 @@ def find_beats(x: Tensor, fs: float) -> Beats:
     left, top, right = (around.gather(1, places + step) for step in range(3))
     shift = ((left - right) / (2 * (left - 2 * top + right) - 1e-6)).clamp(-0.5, 0.5)
     height = height + 1e-6
-    return Beats((places + shift) / fs, top / height, found, floor / height)
+    heights, level = (part.clamp(max=_HIGHEST) for part in (top / height, floor / height))
+    return Beats((places + shift) / fs, heights, found, level)
 
 
 def _measure_steepness(x: Tensor, fs: float) -> Tensor:
@@ -122,10 +142,13 @@ def _measure_steepness(x: Tensor, fs: float) -> Tensor:
 
 
 def measure_rhythm(beats: Beats) -> Tensor:
-    """Measure the rhythm of recordings: (B, 16).
+    """Measure the rhythm of recordings, (B, 16), from their beats.
 
-    Intervals are logarithms, and all but the first measurement are relative to their median, so
-    that the heart rate does not matter.
+    In order: logarithm of the median interval, which is in seconds; number of intervals; logarithms
+    of their spread, and of the root mean square, the median and the largest of their steps; how
+    alike intervals are to the next and to the one after; longest, shortest and both quartiles;
+    smallest, median and largest height; floor. Intervals are logarithms relative to their median.
+    Those of a recording of fewer than two beats are zeros.
     """
     known = beats.found[:, 1:]  # (B, 63)
     logs = beats.times_s.diff(dim=1).clamp(*_INTERVALS_S).log()
@@ -177,15 +200,8 @@ def _running_maximum(x: Tensor, n: int) -> Tensor:
     return x
 
 
-def _median(x: Tensor) -> Tensor:
-    """Return the median (B, 1) of (B, T), the lower of two."""
-    # Gathered, not sliced: the exporter would take the length for limited.
-    middle = torch.full((x.shape[0], 1), (x.shape[1] - 1) // 2, device=x.device)
-    return x.sort(dim=1)[0].gather(1, middle)
-
-
 def _quantile(values: Tensor, is_known: Tensor, share: float) -> Tensor:
-    """Return a quantile (B, 1) of the values (B, n) that are known, else 0."""
+    """Return a quantile (B, 1) of the values (B, n) that are known, the upper of two; else 0."""
     ranked = values.masked_fill(~is_known, torch.inf).sort(dim=1)[0]
     n_known = is_known.sum(dim=1, keepdim=True)
     place = ((n_known - 1).clamp(min=0) * share + 0.5).long()

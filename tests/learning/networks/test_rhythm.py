@@ -16,7 +16,7 @@ from src.learning.networks.rhythm import (
     find_beats,
     measure_rhythm,
 )
-from src.records.synthetic import generate_annotated_ecg
+from src.records.synthetic import generate_annotated_ecg, generate_ecg
 
 (
     RATE,
@@ -152,6 +152,38 @@ def test_any_signal_has_finite_measurements(n_samples: int, fs: float) -> None:
     assert found[0, COUNT] == 0
 
 
+@pytest.mark.parametrize("n_valid", [600, 450, 300])
+def test_padding_does_not_matter(n_valid: int) -> None:
+    record = generate_ecg("NORM", fs=100.0, rng=np.random.default_rng(1))
+    signal = torch.from_numpy(record.signal)[None]
+    alone = signal[:, :, :n_valid] - signal[:, :, :n_valid].mean(dim=2, keepdim=True)
+    padded = torch.nn.functional.pad(alone, (0, 1000 - n_valid))
+    found, expected = (measure_rhythm(find_beats(x, 100.0)) for x in (padded, alone))
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+
+
+def test_an_artefact_on_a_flat_record_is_limited() -> None:
+    signal = 1e-4 * torch.randn(1, 1, 1000, generator=torch.Generator().manual_seed(0))
+    signal[0, 0, 500:503] = 5.0
+    assert measure_rhythm(find_beats(signal, 100.0))[0, 12:].max() <= 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_other_types_get_features_of_theirs(dtype: torch.dtype) -> None:
+    model = RhythmFeatures(250.0).eval().to(dtype)
+    signal = spikes(beats_of([0.8, 0.9, 0.7]), 250.0).to(dtype)
+    assert model(signal).dtype == dtype and torch.isfinite(model(signal)).all()
+
+
+def test_a_batch_of_one_trains() -> None:
+    model = RhythmFeatures(250.0).train()
+    signal = spikes(beats_of([0.8, 0.9, 0.7]), 250.0)
+    assert torch.isfinite(model(signal)).all()
+    assert torch.equal(model.scale.running_mean, torch.zeros(N_MEASURES))
+    model(torch.cat([signal, signal]))
+    assert not torch.equal(model.scale.running_mean, torch.zeros(N_MEASURES))
+
+
 def test_records_of_a_batch_do_not_matter_to_each_other() -> None:
     torch.manual_seed(0)
     signals = torch.randn(4, 12, 1000)
@@ -172,8 +204,11 @@ def test_resnet1d_classifies_by_them_too() -> None:
     assert features.shape == (1, 72 + RhythmFeatures.n_features)
     assert torch.equal(model.head(features), model(regular))
     assert not torch.equal(model.features(irregular)[:, 72:], features[:, 72:])
-    with pytest.raises(ValueError, match="rhythm_fs is 20: expected 0, or a rate of 50 to 4000 Hz"):
-        ResNet1d(2, 3, rhythm_fs=20)
+    for rate in (20, "100", True, float("nan")):
+        with pytest.raises(ValueError, match="expected 0, or a rate of 50 to 4000 Hz"):
+            ResNet1d(2, 3, rhythm_fs=rate)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="late_pool is 'no': expected true or false"):
+        ResNet1d(2, 3, late_pool="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
