@@ -67,9 +67,15 @@ class PageFigure(Figure):
     """A Figure that notebooks display as the value of a cell, without ``%matplotlib inline``."""
 
     def _repr_png_(self) -> bytes:
-        stream = io.BytesIO()
-        self.savefig(stream, format="png")
-        return stream.getvalue()
+        # matplotlib comes with it; figures that are not displayed need not load it.
+        from PIL import Image
+
+        full, small = io.BytesIO(), io.BytesIO()
+        self.savefig(full, format="png")
+        # A palette of 256 colours looks the same, and notebooks take a third of the space.
+        with Image.open(full) as image:
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png")
+        return small.getvalue()
 
 
 def new_figure(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 import src.plots
 from src.plots.canvas import (
@@ -72,7 +74,8 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_figure_shows_itself_in_a_notebook() -> None:
-    assert _figure()._repr_png_().startswith(b"\x89PNG")
+    with Image.open(io.BytesIO(_figure()._repr_png_())) as image:
+        assert image.format == "PNG" and image.mode == "P"
 
 
 def test_names_are_shortened_and_never_read_as_mathematics() -> None:
