@@ -1,4 +1,4 @@
-"""`BeatNet`: a beat beside its neighbours, told by measurements rather than by learned shapes.
+"""`BeatNet`: a beat beside its neighbours, classified by measurements, not by learned shapes.
 
 A few dozen patients are too few to learn what a ventricular beat looks like in the next one, but
 how a beat differs from the beats beside it is much the same in all. `BeatNet` finds the five beats
@@ -33,6 +33,9 @@ _MARGIN_S = (0.15, 0.3)
 
 # A beat this much earlier than those around it is no timely one (logarithm of the interval).
 _EARLY = -0.08
+
+# Intervals are the same within 5 %. Smooth counts take half of one that differs by just as much.
+_SAME, _SHARPNESS = 0.05, 80.0
 
 # Measurements are clipped at this many standard deviations.
 _LARGEST = 3.0
@@ -314,10 +317,10 @@ def measure_regularity(rr: Tensor) -> Tensor:
     early = before - local
     ranked = others.sort(dim=1)[0]
     spreads = torch.stack([ranked[:, 5] - ranked[:, 2], ranked[:, 6] - ranked[:, 1]], dim=1)
-    is_large = [steps > 0.1, steps > 0.05, torch.sigmoid((steps - 0.05) * 80)]
+    is_large = [steps > 0.1, steps > _SAME, torch.sigmoid((steps - _SAME) * _SHARPNESS)]
     large = torch.stack([is_so.to(logs.dtype).mean(dim=1) for is_so in is_large], dim=1)
     off = (others - local).abs()
-    is_usual = [off < 0.05, torch.sigmoid((0.05 - off) * 80)]
+    is_usual = [off < _SAME, torch.sigmoid((_SAME - off) * _SHARPNESS)]
     n_usual = torch.stack([(is_so * counts).sum(dim=1) for is_so in is_usual], dim=1)
     usual = n_usual / counts.sum(dim=1, keepdim=True).clamp(min=1)
     sides = torch.stack([off[:, 1:4].mean(dim=1), off[:, 4:7].mean(dim=1)], dim=1)
@@ -343,6 +346,7 @@ def _near_others(intervals: Tensor) -> Tensor:
     It is the median of the second and third, the largest second, and a low third.
     """
     apart = (intervals[:, :, None] - intervals[:, None]).abs()
+    # Farther than any, so that an interval is not its own neighbour
     itself = 10 * torch.eye(intervals.shape[1], dtype=apart.dtype, device=apart.device)
     ranked = (apart + itself).sort(dim=2)[0]
     second, third = ranked[:, :, 1].sort(dim=1)[0], ranked[:, :, 2].sort(dim=1)[0]
@@ -438,8 +442,8 @@ def measure_p_wave(beats: Tensor, known: Tensor, early: Tensor) -> Tensor:
     pairs = beside[:, 1:] & beside[:, :-1]
     alike = _correlate_shifted(wave, usual_wave[:, None], (2, 4, 6))
     parts = [_median(_correlate(wave[:, 1:], wave[:, :-1]), pairs)]
-    parts += [(usual_height / height + 0.02).log(), _log_ratio(signal, noise)]
-    parts += [_log_ratio(spread[:, _SIDE], noise), _log_ratio(spread[:, _SIDE], signal)]
+    parts += [(usual_height / height + 0.02).log(), _compare_sizes(signal, noise)]
+    parts += [_compare_sizes(spread[:, _SIDE], noise), _compare_sizes(spread[:, _SIDE], signal)]
     parts += [((noise + 1e-3) / height).log(), alike[:, _SIDE], _median(alike, beside)]
     return torch.stack(parts, dim=1)
 
@@ -449,7 +453,7 @@ def _size(shape: Tensor) -> Tensor:
     return (shape.var(dim=-1, correction=0) + 1e-10).sqrt()
 
 
-def _log_ratio(a: Tensor, b: Tensor) -> Tensor:
+def _compare_sizes(a: Tensor, b: Tensor) -> Tensor:
     """Return the logarithm of the ratio of two sizes that may be 0."""
     return ((a + 1e-3) / (b + 1e-3)).log()
 
