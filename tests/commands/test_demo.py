@@ -11,9 +11,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-# Runs the command line with another notebook in the place of the project's.
+# Runs the command line with another notebook in the place of the project's. A shell lets what it
+# starts in the background ignore Ctrl-C.
 STOPPED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from functools import partial
 from src.__main__ import main
 from src.commands import demo
