@@ -76,6 +76,8 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = False
 
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_title = f"{project} {version}"
 html_copy_source = False
 
