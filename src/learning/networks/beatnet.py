@@ -416,12 +416,8 @@ def measure_p_wave(beats: Tensor, known: Tensor, early: Tensor) -> Tensor:
 
     Parameters
     ----------
-    beats
-        Shape (B, 11, 96).
-    known
-        Which of the beats are there, (B, 11).
-    early
-        How early they are, (B, 11).
+    beats, known, early
+        As for `measure_shape`.
 
     Returns
     -------
