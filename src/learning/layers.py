@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from src.learning.convolution import check_kernel, convolve
 
@@ -87,6 +88,31 @@ class AvgPool1d(nn.AvgPool1d):
             means: Tensor = _MeanOfTwo.apply(x)  # type: ignore[no-untyped-call]
             return means
         return super().forward(x)
+
+
+class MaxPool1d(nn.Module):
+    """The maximum of 3 samples, padded by 1; from (B, C, L) to (B, C, L / stride), rounded up."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maxima of (B, C, L)."""
+        return max_pool(x, 3, self.stride)
+
+
+def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Return the maxima of (B, C, L) in windows of an odd number of samples, padded by half.
+
+    They can be exported for records of any length.
+    """
+    half = kernel // 2
+    if not torch.compiler.is_exporting():
+        return functional.max_pool1d(x, kernel, stride, padding=half)
+    # The exporter takes the length for fixed in one dimension, but not in two.
+    maxima = functional.max_pool2d(x[:, :, None], (1, kernel), (1, stride), (0, half))
+    return maxima[:, :, 0]
 
 
 def _is_plain(x: Tensor) -> bool:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from src.learning.layers import MaxPool1d
 from src.learning.networks.checks import check_outside, check_signal, check_whole
-from src.learning.networks.pooling import MaxPool1d
 
 # Odd kernels have a middle: the paper's 40, 20 and 10 samples, less one.
 _KERNELS = (39, 19, 9)

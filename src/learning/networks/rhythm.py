@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.learning.layers import max_pool
+
 # A QRS complex is the steepest point within 0.2 s, and above 0.4 of the way from the floor to the
 # usual height.
 _APART_S = 0.2
@@ -83,7 +85,7 @@ class RhythmFeatures(nn.Module):
         """Return the features (B, 32) of signals (B, n_leads, T), absent leads zero."""
         # Shares of small numbers need the precision.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            measured = measure_rhythm(find_beats(x.detach().float(), self.fs))
+            measured = measure_rhythm(find_beats(x.float(), self.fs))
         # A single recording has no spread: it is scaled by what was learned so far.
         scaled = functional.batch_norm(
             measured.to(x.dtype),
@@ -99,10 +101,11 @@ def find_beats(x: Tensor, fs: float) -> Beats:
     """Find the QRS complexes of signals (B, n_leads, T) at `fs` Hz by how steep all leads are."""
     steep = _measure_steepness(x, fs)  # (B, T)
     window = round(_WINDOW_S * fs)
-    maxima = _pool_maxima(steep, window | 1, window // 2)
+    maxima = max_pool(steep[:, None], window | 1, window // 2)[:, 0]
     # Where nothing moves up to the end, there is padding.
     height = _quantile(maxima, maxima > 0, 0.5)  # (B, 1)
-    places = torch.arange(x.shape[2], device=x.device).expand_as(steep)
+    n_samples = x.shape[2]
+    places = torch.arange(n_samples, device=x.device).expand_as(steep)
     is_valid = places <= (places * (steep > 0)).amax(dim=1, keepdim=True)
     floor = _quantile(steep[:, ::4], is_valid[:, ::4], 0.5)
     apart = round(_APART_S * fs)
@@ -111,7 +114,6 @@ def find_beats(x: Tensor, fs: float) -> Beats:
     before, after = highest[:, : -apart - 1], highest[:, apart + 1 :]
     is_high = steep > floor + _SHARE * (height - floor)
     is_beat = is_high & (steep > before) & (steep >= after)
-    n_samples = x.shape[2]
     places = places.masked_fill(~is_beat, n_samples).topk(_MOST_BEATS, dim=1, largest=False)[0]
     found = places < n_samples
     places = places.clamp(max=n_samples - 1)
@@ -181,13 +183,6 @@ def measure_rhythm(beats: Beats) -> Tensor:
     parts += [_quantile(heights, beats.found, share) for share in (0.0, 0.5, 1.0)]
     parts += [beats.floor]
     return torch.cat(parts, dim=1)
-
-
-def _pool_maxima(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Return the maxima of (B, T) in windows of an odd number of samples."""
-    # The exporter takes the length for fixed in one dimension, but not in two.
-    pooled = functional.max_pool2d(x[:, None, None], (1, kernel), (1, stride), (0, kernel // 2))
-    return pooled[:, 0, 0]
 
 
 def _running_maximum(x: Tensor, n: int) -> Tensor:

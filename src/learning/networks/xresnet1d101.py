@@ -15,13 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from src.learning.layers import MaxPool1d
 from src.learning.networks.checks import (
     check_dropout,
     check_outside,
     check_signal,
     check_whole,
 )
-from src.learning.networks.pooling import MaxPool1d
 
 # Bottlenecks of each stage; all stages but the first halve the rate.
 _DEPTHS = (3, 4, 23, 3)
